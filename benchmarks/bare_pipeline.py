@@ -19,7 +19,7 @@ from modelyard.components.evaluate.component import evaluate
 from modelyard.components.ingest.component import ingest
 from modelyard.components.preprocess.component import preprocess
 from modelyard.components.train.component import train
-from modelyard.pipelines.compile.compiler import arguments, in_pod
+from modelyard.pipelines.compile.compiler import arguments, configure_pod
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 
@@ -53,7 +53,7 @@ def bare() -> None:
     )
     steps = {"ingest": ingested, "preprocess": prepared, "train": trained, "evaluate": evaluated}
     for step, task in {**steps, "deploy": deployed}.items():
-        in_pod(step, task, environment)
+        configure_pod(step, task, environment)
 
 
 client = kfp.Client(url)

@@ -173,10 +173,10 @@ class MachineError(ModelyardError):
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints in bold
-_LONGEST = 400
+_MAXIMUM_LENGTH = 400
 
 
-def family() -> dict[str, type[ModelyardError]]:
+def error_classes() -> dict[str, type[ModelyardError]]:
     """Return the classes of the family by their names."""
     return {kind.__name__: kind for kind in _descendants(ModelyardError)}
 
@@ -191,8 +191,8 @@ def describe(error: BaseException) -> str:
     """Return the class and text of a library's exception as one bounded line that ends with a full stop."""
     text = str(error.args[0] if len(error.args) == 1 else error)  # str() of a KeyError is a repr
     text = " ".join(_ANSI.sub("", text).split())
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + " …"
+    if len(text) > _MAXIMUM_LENGTH:
+        text = text[:_MAXIMUM_LENGTH] + " …"
     return f"{type(error).__name__}: {text}".rstrip(".: ") + "."
 
 
@@ -221,7 +221,7 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # of NumPy, which d
 _FULL_BYTES = 2**20  # free, below which a disk counts as full
 
 
-def of_machine(error: BaseException | None, folder: Path | None = None) -> MachineError | None:
+def machine_error(error: BaseException | None, folder: Path | None = None) -> MachineError | None:
     """Return what an exception says about this machine; None when it is about something else.
 
     TensorFlow and NumPy raise exceptions without a number for what the system said.
@@ -240,8 +240,8 @@ def of_machine(error: BaseException | None, folder: Path | None = None) -> Machi
             said = (one for one in EXHAUSTED if os.strerror(one) in text)
             number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(said, None)
         if number in EXHAUSTED or (number in _REMEDIES and name):
-            place = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else folder
-            return _machine_error(number, place or Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
+            path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else folder
+            return _describe_machine_error(number, path or Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
         error = error.__cause__ or error.__context__
     return None
 
@@ -262,13 +262,13 @@ def full_disk(folder: Path) -> MachineError | None:
     """Return the error for a folder on a disk that is full; None when it is not."""
     with suppress(OSError):
         if shutil.disk_usage(folder).free < _FULL_BYTES:
-            return _machine_error(errno.ENOSPC, folder)
+            return _describe_machine_error(errno.ENOSPC, folder)
     return None
 
 
-def _machine_error(number: int, place: Path) -> MachineError:
+def _describe_machine_error(number: int, path: Path) -> MachineError:
     free = ""
     if number in (errno.ENOSPC, errno.EDQUOT):
         with suppress(OSError):
-            free = f" ({shutil.disk_usage(place if place.is_dir() else place.parent).free / 1e6:.1f} MB free)"
-    return MachineError(f"{place}: {os.strerror(number)}{free}. {_REMEDIES[number]}")
+            free = f" ({shutil.disk_usage(path if path.is_dir() else path.parent).free / 1e6:.1f} MB free)"
+    return MachineError(f"{path}: {os.strerror(number)}{free}. {_REMEDIES[number]}")

@@ -19,7 +19,7 @@ from modelyard.components.artifacts import Record
 
 VARIABLE = "MODELYARD_EVENTS"
 BEGIN = '{"event":'
-LONGEST = 4096  # characters of a line
+MAXIMUM_LENGTH = 4096  # characters of a line
 
 
 class StepChange(Record):
@@ -89,7 +89,7 @@ def append(path: Path, event: Event) -> None:
 
 def parse(line: str) -> Event | None:
     """Return the event that a line holds; None when it holds none."""
-    if not line.startswith(BEGIN) or len(line) > LONGEST:
+    if not line.startswith(BEGIN) or len(line) > MAXIMUM_LENGTH:
         return None
     try:
         return _EVENT.validate_json(line)

@@ -179,11 +179,11 @@ def _with_channels(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _resize(picture: Image.Image, form: ImageFormat) -> Image.Image:
-    wanted = (form.width, form.height)
-    if picture.size == wanted:
+    target_size = (form.width, form.height)
+    if picture.size == target_size:
         return picture
     if form.resize == "crop":
-        return ImageOps.fit(picture, wanted, FILTER)
+        return ImageOps.fit(picture, target_size, FILTER)
     if form.resize == "pad":
-        return ImageOps.pad(picture, wanted, FILTER, color=0)
-    return picture.resize(wanted, FILTER)
+        return ImageOps.pad(picture, target_size, FILTER, color=0)
+    return picture.resize(target_size, FILTER)

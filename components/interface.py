@@ -41,10 +41,10 @@ def interface(step: str) -> str:
     return f"{version('modelyard')} ({hashlib.sha256(agreed.encode()).hexdigest()[:12]})"
 
 
-def mismatch(image: str, held: str, expected: str) -> str:
+def mismatch(image: str, actual: str, expected: str) -> str:
     """Return what is wrong with an image whose interface is another than that of the pipeline."""
     return (
-        f"The image {image} holds modelyard {held}, and the pipeline was compiled by modelyard {expected}. "
+        f"The image {image} holds modelyard {actual}, and the pipeline was compiled by modelyard {expected}. "
         "Build the images of this version (`make images`), or use the version that the image holds."
     )
 
@@ -61,8 +61,8 @@ def check(step: str) -> None:
         ConfigError: they differ.
     """
     name, _, expected = os.environ.get(EXPECTED, "").partition("=")
-    if name == step and (held := interface(step)) != expected:
-        raise ConfigError(mismatch(os.environ.get(IMAGE, "of this step"), held, expected))
+    if name == step and (actual := interface(step)) != expected:
+        raise ConfigError(mismatch(os.environ.get(IMAGE, "of this step"), actual, expected))
 
 
 def _keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -48,7 +48,7 @@ def hold(path: Path) -> Iterator[dict[str, str]]:
         yield {VARIABLE: str(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
 
-def held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
     """Say whether a living process holds the lifeline at `path`."""
     try:
         with path.open() as file:
@@ -63,10 +63,10 @@ def held(path: Path) -> bool:
 def follow() -> None:
     """Leave with the process that holds the lifeline named in the environment, if one is named."""
     if path := os.environ.get(VARIABLE):
-        threading.Thread(target=_leave_with, args=(path,), name="lifeline", daemon=True).start()
+        threading.Thread(target=_exit_with, args=(path,), name="lifeline", daemon=True).start()
 
 
-def _leave_with(path: str) -> None:
+def _exit_with(path: str) -> None:
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH)

@@ -24,7 +24,7 @@ from modelyard.components.errors import (
     ModelyardError,
     NotFoundError,
     StoreError,
-    family,
+    error_classes,
 )
 from modelyard.components.step import SCHEMA, clean, record
 from modelyard.components.store.objects import Objects
@@ -32,7 +32,7 @@ from modelyard.components.store.objects import Objects
 RUN_ID = "MODELYARD_RUN_ID"
 RUN_FOLDER = "MODELYARD_RUN"
 """Names the folder of a run whose steps are processes of this machine."""
-TRIES = 10
+MAXIMUM_ATTEMPTS = 10
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 
 
@@ -77,7 +77,7 @@ class Failure(Versioned):
 
     def error(self) -> ModelyardError:
         """Return the error that this is the record of."""
-        return family().get(self.kind, ModelyardError)(self.message)
+        return error_classes().get(self.kind, ModelyardError)(self.message)
 
     def document(self) -> bytes:
         """Return it as JSON, as a step writes it."""
@@ -172,7 +172,7 @@ def write(objects: Objects, key: str, record: Versioned) -> None:
         StoreError: it cannot be written.
     """
     data = record.model_dump_json(indent=2).encode() + b"\n"
-    for _ in range(TRIES):
+    for _ in range(MAXIMUM_ATTEMPTS):
         try:
             objects.create(key, data)
         except ConflictError:
@@ -181,7 +181,9 @@ def write(objects: Objects, key: str, record: Versioned) -> None:
             except (ConflictError, NotFoundError):
                 continue
         return
-    raise ConflictError(f"{objects.url}/{key} was changed by others {TRIES} times in a row. Run it again.")
+    raise ConflictError(
+        f"{objects.url}/{key} was changed by others {MAXIMUM_ATTEMPTS} times in a row. Run it again."
+    )
 
 
 def read(objects: Objects, key: str, kind: type[R]) -> R | None:
@@ -209,7 +211,7 @@ class RunRecords(Record):
     outcome: OutcomeRecord | None = None
     end: RunEnd | None = None
 
-    def decided(self) -> tuple[str, str] | None:
+    def final_decision(self) -> tuple[str, str] | None:
         """Return the decision and its reason: deploy's if it ran, else the gate's; None when unknown."""
         if self.start and self.start.unchanged is not None:
             return "unchanged", self.start.unchanged
@@ -218,7 +220,7 @@ class RunRecords(Record):
         return None
 
 
-def of_run(objects: Objects, model: str, run: str) -> RunRecords:
+def read_run(objects: Objects, model: str, run: str) -> RunRecords:
     """Return the records of a run.
 
     Raises:

@@ -23,10 +23,10 @@ TOKEN_HEADER = "x-modelyard-token"  # noqa: S105
 MAX_TOKEN_FILE = 64 * 2**10
 _TOKEN = re.compile(rb"[\w\-.~+/]+=*")  # RFC 6750, section 2.1
 
-MARK = {GOLDEN_HEADER: "1"}
+GOLDEN_HEADERS = {GOLDEN_HEADER: "1"}
 NO_HEADERS: Mapping[str, str] = {}
 TIMEOUT = 60.0
-QUOTED = 500  # bytes of an error that are shown
+MAXIMUM_QUOTE = 500  # bytes of an error that are shown
 
 
 class NoServerError(ClusterError, ServeError):
@@ -119,7 +119,7 @@ def send(
     """
     status, answer = server.request(method, path, body, headers)
     if not 200 <= status < 300:
-        quoted = " ".join(answer[:QUOTED].decode(errors="replace").split())
+        quoted = " ".join(answer[:MAXIMUM_QUOTE].decode(errors="replace").split())
         raise ServeError(f"{server} answered {status}: {quoted}")
     return answer
 

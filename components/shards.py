@@ -168,8 +168,8 @@ class Split:
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         out = np.empty((len(rows), *self._shards[0].shape[1:]), self._shards[0].dtype)
         for number in np.unique(owner):
-            mine = owner == number
-            out[mine] = self._shards[number][rows[mine] - self._starts[number]]
+            selected = owner == number
+            out[selected] = self._shards[number][rows[selected] - self._starts[number]]
         return out
 
     def names(self, rows: NDArray[np.int64]) -> list[str]:
@@ -202,11 +202,11 @@ class Split:
                 yield values.reshape(count, *shard.shape[1:]), targets
 
 
-def prefetched(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """Yield the items; meanwhile the next ones are made in a thread."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, items, end) for _ in range(AHEAD))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(thread.submit(next, items, end))
+        pending = deque(thread.submit(next, items, end) for _ in range(AHEAD))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(thread.submit(next, items, end))
             yield cast(T, item)

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modelyard.components import interface, lifeline
-from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe, of_machine
+from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe, machine_error
 
 SCHEMA = 1
 VARIABLE = "MODELYARD_TERMINATION_LOG"
@@ -92,7 +92,7 @@ def record(error: BaseException, step: str | None) -> dict[str, str | int | None
     if isinstance(error, MemoryError):
         error = OutOfMemoryError(out_of_memory(step, f": {describe(error)}" if str(error) else "."))
     elif not isinstance(error, ModelyardError):
-        error = of_machine(error) or error
+        error = machine_error(error) or error
     if isinstance(error, ModelyardError):
         kind, text = type(error).public(), str(error)
         name, code = kind.__name__, kind.exit_code

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard.components.errors import ConfigError, ModelyardError, family
+from modelyard.components.errors import ConfigError, ModelyardError, error_classes
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.models import open_store as _open_store
 from modelyard.components.store.records import Champion
@@ -106,7 +106,7 @@ def run(
     """
     summary = finish(start(config, environment, overrides, {"skip_unchanged": skip_unchanged}))
     if summary.failure:
-        raise family().get(summary.failure.kind, ModelyardError)(summary.failure.message)
+        raise error_classes().get(summary.failure.kind, ModelyardError)(summary.failure.message)
     return summary
 
 
@@ -141,7 +141,7 @@ def start(
 
         uploads = gather(config, env)
     uploads.send(console)
-    plan_key = comparison.identity(uploads.config, env)
+    plan_key = comparison.find_plan_key(uploads.config, env)
     run = runner.start(uploads.config, DEFAULTS | options)
     run.plan_key = plan_key
     return run
@@ -157,7 +157,7 @@ def finish(run: Run, leave_stuck: bool = False) -> RunSummary:
     from modelyard.pipelines.planning import comparison
 
     summary = run.result(leave_stuck)
-    comparison.keep(run.folder, run.plan_key, summary)
+    comparison.add_plan_to_report(run.folder, run.plan_key, summary)
     return summary
 
 
@@ -180,7 +180,7 @@ def plan(
 
     env = load_environment(environment, overrides)
     config = _config(config, overrides, environment)
-    return planner.make(config, env, environment, request or planner.Request(), run_folder.home())
+    return planner.make_plan(config, env, environment, request or planner.Request(), run_folder.home())
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Submission:
         """Upload missing files, start the run and return it; `console` shows the progress of uploads."""
         from modelyard.pipelines.planning import comparison
 
-        plan_key = comparison.identity(self.uploads.config, self.server.environment)
+        plan_key = comparison.find_plan_key(self.uploads.config, self.server.environment)
         self.uploads.send(console or _quiet_console())
         run = self.server.submit(self.prepared, self.found)
         run.plan_key = plan_key

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modelyard.components import problems
 from modelyard.components.artifacts import Golden, Outcome
 from modelyard.components.errors import DamagedError, DeployError, ServeError
-from modelyard.components.server import MARK, Server, predict_one
+from modelyard.components.server import GOLDEN_HEADERS, Server, predict_one
 from modelyard.components.store.models import ModelStore
 
 GOLDEN = "golden.json"
@@ -68,7 +68,9 @@ def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tol
     problem = problems.get_description(golden.problem)
     for number, instance in enumerate(golden.instances):
         try:
-            difference = problem.difference(golden, number, predict_one(server, model, instance, MARK))
+            difference = problem.difference(
+                golden, number, predict_one(server, model, instance, GOLDEN_HEADERS)
+            )
         except (ServeError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
                 f"Version {pinned.version} of {name} gave no valid answer to golden request {number}: "

@@ -30,7 +30,8 @@ def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     decision, succeeded = "", state in NO_FAILURE
     if succeeded:
         with _logged():
-            recorded = records.of_run(open_objects(spec.store), spec.name, records.run_id() or "").decided()
+            found = records.read_run(open_objects(spec.store), spec.name, records.run_id() or "")
+            recorded = found.final_decision()
             decision = ": ".join(recorded) if recorded else NO_DECISION
     explained = _explain(spec.name, run, succeeded, decision)
     log(explained.text)

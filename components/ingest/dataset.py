@@ -17,7 +17,7 @@ from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import Examples
 from modelyard.components.ingest.spec import IngestSpec
-from modelyard.components.shards import ShardWriter, prefetched
+from modelyard.components.shards import ShardWriter, prefetch
 from modelyard.components.source.checks import redact_url
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import KINDS, Source
@@ -83,6 +83,6 @@ def _write_shards(directory: Path, examples: Examples) -> dict[str, int]:
             split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))
             for split in examples.splits
         }
-        for split, batch, targets, names in prefetched(examples.batches):
+        for split, batch, targets, names in prefetch(examples.batches):
             writers[split].append(batch, targets, names)
     return {split: writer.rows for split, writer in writers.items()}

@@ -23,7 +23,7 @@ from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import HashPairs, Mask
 from modelyard.components.problems.base import Problem
-from modelyard.components.shards import ShardWriter, Split, prefetched, write_hashes
+from modelyard.components.shards import ShardWriter, Split, prefetch, write_hashes
 from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
@@ -166,7 +166,7 @@ def _check_and_hash(schema: Schema, problem: Problem, name: str, source: Split) 
     """Check the examples of a split of the source and return their hashes (n, 2)."""
     hashes: list[HashPairs] = []
     start = 0
-    for examples, targets in prefetched(source.batches(_batch_size(schema))):
+    for examples, targets in prefetch(source.batches(_batch_size(schema))):
         problem.check_targets(schema, name, start, targets)
         check_examples(schema, name, start, examples)
         hashes.append(splitting.hash_examples(examples))
@@ -213,7 +213,7 @@ def _write_splits(
             split: stack.enter_context(ShardWriter(directory, split, schema.shape, schema.dtype))
             for split in SPLITS
         }
-        for split, examples, targets, names in prefetched(parts()):
+        for split, examples, targets, names in prefetch(parts()):
             writers[split].append(examples, targets, names)
     return moments
 

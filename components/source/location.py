@@ -20,7 +20,7 @@ from modelyard.components.source.checks import check_sha256, redact_url
 from modelyard.components.source.folder import walk
 from modelyard.components.source.objects import ObjectLocation
 from modelyard.components.source.settings import KINDS, Source
-from modelyard.components.store.storage import Location, find_storage, is_path, unusable
+from modelyard.components.store.storage import Location, find_storage, is_path, unusable_url
 
 HASHED_BYTES = 256 * 2**20
 """Files up to this size are identified by content, so a copy or a touched file has the same identity."""
@@ -47,7 +47,7 @@ def locate(source: Source) -> Location:
             return DiskLocation(path, source.sha256)
         return storage.location(url, source) or ObjectLocation(storage, url, source)
     except ValueError as error:
-        raise unusable(display_url, "data.source", str(error)) from None  # the cause may contain a secret
+        raise unusable_url(display_url, "data.source", str(error)) from None  # the cause may contain a secret
 
 
 class BundledLocation:

@@ -17,7 +17,7 @@ from modelyard.components.source.checks import check_sha256, check_size, safe_fi
 from modelyard.components.source.folder import is_ignored
 from modelyard.components.source.settings import Source
 from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
-from modelyard.components.store.storage import Access, Storage, unusable
+from modelyard.components.store.storage import Access, Storage, unusable_url
 
 NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """Errors for a file name that is not allowed, or exists, also in another case on some file systems."""
@@ -130,7 +130,7 @@ class ObjectLocation:
         try:
             return self._storage.open(self._root, access)
         except ValueError as error:
-            raise unusable(self._url, "data.source", str(error)) from error
+            raise unusable_url(self._url, "data.source", str(error)) from error
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:

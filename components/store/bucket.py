@@ -17,15 +17,15 @@ from typing import IO, Any
 
 from modelyard.components import machine
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
-from modelyard.components.store.objects import Entry, checked
+from modelyard.components.store.objects import Entry, check_key
 from modelyard.components.store.storage import Access, Setting, Storage
 
 CONNECT_TIMEOUT = 5.0
 STORAGE = "https://storage.googleapis.com"
-LONGEST = 400  # characters of a message
+MAXIMUM_MESSAGE = 400  # characters of a message
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
-LISTED = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
+LIST_FIELDS = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
 READ_ONLY: tuple[Setting, ...] = ("data.source", "model.code")
 BUSY = (408, 429)
 REMEDIES = {
@@ -91,7 +91,7 @@ class Bucket:
             "timeout": (min(CONNECT_TIMEOUT, timeout), timeout),
             "retry": DEFAULT_RETRY.with_timeout(access.patience),
         }
-        self._seen = False
+        self._bucket_seen = False
         options: dict[str, Any] = {}
         if endpoint:
             anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
@@ -195,7 +195,7 @@ class Bucket:
     def entries(self, prefix: str) -> list[Entry]:
         """See Objects; a revision is the object's metageneration."""
         with self._translate_errors("list", prefix):
-            blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LISTED, **self._bounds)
+            blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LIST_FIELDS, **self._bounds)
             found = sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
         keys = [entry.key for entry in found]
         return [entry for entry in found if not _is_folder(entry, keys)]
@@ -213,7 +213,7 @@ class Bucket:
         return Entry(key, blob.size, changed.timestamp(), str(blob.generation), revision)
 
     def _blob(self, key: str) -> Any:
-        return self._bucket.blob(self._prefix + checked(key))
+        return self._bucket.blob(self._prefix + check_key(key))
 
     def _write(self, key: str, data: bytes, generation: str) -> str:
         from google.api_core.exceptions import PreconditionFailed
@@ -225,13 +225,13 @@ class Bucket:
                     data, "application/json", if_generation_match=int(generation), **self._bounds
                 )
             except PreconditionFailed as error:
-                found, current = self._found(key)
+                found, current = self._read_current(key)
                 if found == data:
                     return current
                 raise ConflictError(f"{self.url}/{key} was written by somebody else meanwhile.") from error
         return str(blob.generation)
 
-    def _found(self, key: str) -> tuple[bytes | None, str]:
+    def _read_current(self, key: str) -> tuple[bytes | None, str]:
         try:
             return self.read(key)
         except NotFoundError:
@@ -294,13 +294,13 @@ class Bucket:
         """Say whether the bucket is there; listing needs no more permission than the objects do."""
         from google.api_core.exceptions import NotFound
 
-        if not self._seen:
+        if not self._bucket_seen:
             with self._translate_errors("list", ""):
                 try:
                     next(iter(self._bucket.list_blobs(max_results=1, **self._bounds)), None)
                 except NotFound:
                     return False
-            self._seen = True
+            self._bucket_seen = True
         return True
 
     def _unusable(self, verb: str, key: str, why: str) -> StoreError:
@@ -316,8 +316,8 @@ def _is_folder(entry: Entry, keys: list[str]) -> bool:
     """
     if entry.size or entry.key.endswith(("/", "_$folder$")):
         return entry.key.endswith(("/", "_$folder$"))
-    place = bisect_left(keys, f"{entry.key}/")
-    return place < len(keys) and keys[place].startswith(f"{entry.key}/")
+    index = bisect_left(keys, f"{entry.key}/")
+    return index < len(keys) and keys[index].startswith(f"{entry.key}/")
 
 
 def _message(error: Any) -> str:
@@ -327,4 +327,4 @@ def _message(error: Any) -> str:
         text = response.json()["error"]["message"]  # type: ignore[union-attr]
     except (AttributeError, KeyError, TypeError, ValueError):
         text = response.text if response is not None else describe(error)
-    return shorten(text, LONGEST, placeholder=" …").rstrip(".")
+    return shorten(text, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")

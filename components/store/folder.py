@@ -22,8 +22,8 @@ from urllib.parse import unquote
 from uuid import uuid4
 
 from modelyard.components import lifeline
-from modelyard.components.errors import ConflictError, NotFoundError, StoreError, of_machine, unusable_path
-from modelyard.components.store.objects import Entry, checked
+from modelyard.components.errors import ConflictError, NotFoundError, StoreError, machine_error, unusable_path
+from modelyard.components.store.objects import Entry, check_key
 from modelyard.components.store.storage import Access, Setting, Storage, is_path
 
 PART_BYTES = 2**20
@@ -188,7 +188,7 @@ class Folder:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
     def _path(self, key: str) -> Path:
-        return self.root / checked(key)
+        return self.root / check_key(key)
 
     def _below(self, prefix: str) -> Path:
         return self._path(prefix.removesuffix("/")) if prefix else self.root
@@ -271,7 +271,7 @@ class Folder:
 
     def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
         what = f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting})"
-        if known := of_machine(error, self.root):
+        if known := machine_error(error, self.root):
             return StoreError(f"{what}: {known}")
         return StoreError(
             f"{what}: {error.strerror or error} ({error.filename}). Set {self._setting} to another folder."

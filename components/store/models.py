@@ -42,8 +42,8 @@ from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.components.store.versions import MANIFEST, RUN, Versions, model_folder, version_folder
 
-ROUNDS = 100
-GRACE = 3600.0  # seconds; no publication takes longer from one file to the next
+MAXIMUM_ATTEMPTS = 100
+GRACE_SECONDS = 3600.0  # seconds; no publication takes longer from one file to the next
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def open_store(settings: Store) -> "ModelStore":
 
 
 class ModelStore(Versions):
-    """The models in one place; every method raises StoreError when the place cannot be used."""
+    """The models of a store. Every method raises StoreError when the store cannot be used."""
 
     def champion(self, name: str) -> Champion | None:
         """Return the champion pointer, or None before the first promotion. Reads one object."""
-        return self._pointer(name)[0]
+        return self._read_pointer(name)[0]
 
     def require_champion(self, name: str) -> Champion:
         """Return the champion pointer.
@@ -86,7 +86,7 @@ class ModelStore(Versions):
             return champion
         latest = f"{name} {self.latest(name)}"  # raises when there is no such model
         raise NotFoundError(
-            f"{name} has no champion in {self.url}: no version was promoted ({self._listed(name)}). "
+            f"{name} has no champion in {self.url}: no version was promoted ({self._list_versions(name)}). "
             f"Promote one: `modelyard models promote {latest}`, or `modelyard deploy {latest} -e CLUSTER`."
         )
 
@@ -114,9 +114,9 @@ class ModelStore(Versions):
             NotFoundError: there is no such version.
             ConflictError: the champion is not the expected one.
         """
-        wanted = self._new_entry(name, version, action, reason, by)
-        for _ in range(ROUNDS):
-            current, generation = self._pointer(name)
+        draft = self._new_entry(name, version, action, reason, by)
+        for _ in range(MAXIMUM_ATTEMPTS):
+            current, generation = self._read_pointer(name)
             seen = current.version if current else None
             if current and seen == version:
                 return current
@@ -125,14 +125,14 @@ class ModelStore(Versions):
                     f"The champion of {name} is {_words(seen)} and not {_words(expected or None)}, so "
                     f"version {version} was not promoted. Compare it with the new champion, then try again."
                 )
-            entry = self._append(name, wanted, current)
+            entry = self._append(name, draft, current)
             pointer = self._pointer_for(name, entry, current)
-            if self._move(name, pointer, generation):
+            if self._write_pointer(name, pointer, generation):
                 self._check_not_removed(name, pointer, current)
                 return pointer
         raise ConflictError(
-            f"The champion of {name} was changed by others {ROUNDS} times in a row, so version {version} was "
-            "not promoted. See `modelyard models history` for who does that, then promote again."
+            f"The champion of {name} was changed {MAXIMUM_ATTEMPTS} times in a row by others, so version "
+            f"{version} was not promoted. See `modelyard models history`, then promote again."
         )
 
     def rollback(self, name: str, to: int | None = None, *, reason: str, by: str) -> Champion:
@@ -147,7 +147,7 @@ class ModelStore(Versions):
         if target is None:
             raise NotFoundError(
                 f"No champion of {name} came before version {current.version}, so there is nothing to roll "
-                f"back to. Name a version with --to; versions: {self._listed(name)}."
+                f"back to. Name a version with --to; versions: {self._list_versions(name)}."
             )
         return self.promote(name, target, reason=reason, by=by, action="rollback", expected=current.version)
 
@@ -169,11 +169,11 @@ class ModelStore(Versions):
         Raises:
             NotFoundError: there is none of that number.
         """
-        return read_record(self._objects, _entry(model_folder(name), number), HistoryEntry)
+        return read_record(self._objects, _history_key(model_folder(name), number), HistoryEntry)
 
     def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
         """Return the rollback that left `version`, unless it became champion again since."""
-        return find_rollback(_effective(self.history(name)), version)
+        return find_rollback(_effective_entries(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
         """Note which versions a serving platform has loaded, over what it noted before.
@@ -181,12 +181,12 @@ class ModelStore(Versions):
         Args:
             name: the model's name.
             platform: the platform's id, in all the world.
-            where: its place, for people.
+            where: its location, for people.
             versions: those that it has loaded.
         """
         key = f"{model_folder(name)}/served/{platform}.json"
         record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
-        for _ in range(ROUNDS):
+        for _ in range(MAXIMUM_ATTEMPTS):
             with suppress(ConflictError):  # two rollouts on the same platform
                 try:
                     data, generation = self._objects.read(key)
@@ -206,9 +206,9 @@ class ModelStore(Versions):
         """Return the files of each version number, oldest first; reserved numbers are left out."""
         found: dict[int, list[tuple[str, Entry]]] = {}
         for entry in self._objects.entries(f"{model_folder(name)}/versions/"):
-            place = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)
-            if place and place[2] != RUN:
-                found.setdefault(int(place[1]), []).append((place[2], entry))
+            match = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)
+            if match and match[2] != RUN:
+                found.setdefault(int(match[1]), []).append((match[2], entry))
         return [
             VersionFiles(
                 version,
@@ -219,7 +219,7 @@ class ModelStore(Versions):
             for version, files in sorted(found.items())
         ]
 
-    def remove(self, name: str, version: int, grace: float = GRACE) -> bool:
+    def remove(self, name: str, version: int, grace: float = GRACE_SECONDS) -> bool:
         """Remove the files of a version; say whether they are gone.
 
         Args:
@@ -252,7 +252,7 @@ class ModelStore(Versions):
                 return False
         return delete_all(self._objects, entries.values())
 
-    def _pointer(self, name: str) -> tuple[Champion | None, str]:
+    def _read_pointer(self, name: str) -> tuple[Champion | None, str]:
         key = f"{model_folder(name)}/champion.json"
         try:
             data, generation = self._objects.read(key)
@@ -261,7 +261,7 @@ class ModelStore(Versions):
         return parse_record(self._objects, key, data, Champion), generation
 
     def _new_entry(self, name: str, version: int, action: Action, reason: str, by: str) -> HistoryEntry:
-        """Return the entry for a version, which must exist; its place in the history is still open."""
+        """Return the entry for a version, which must exist; without its number in the history."""
         manifest, digest = self.manifest(name, version), self.digest(name, version)
         return HistoryEntry(
             action=action,
@@ -273,21 +273,21 @@ class ModelStore(Versions):
             at=now(),
         )
 
-    def _append(self, name: str, wanted: HistoryEntry, current: Champion | None) -> HistoryEntry:
+    def _append(self, name: str, draft: HistoryEntry, current: Champion | None) -> HistoryEntry:
         """Write the entry that follows `current`, under the first free number, and return it."""
         number = after = current.history if current else 0
         while True:
             number += 1
             linked = {"number": number, "after": after, "token": uuid4().hex}
-            entry = wanted.model_copy(update={**linked, "previous": current.version if current else None})
+            entry = draft.model_copy(update={**linked, "previous": current.version if current else None})
             with suppress(ConflictError):
-                self._objects.create(_entry(name, number), to_bytes(entry, {"attempt"}))
+                self._objects.create(_history_key(name, number), to_bytes(entry, {"attempt"}))
                 return entry
 
     def _pointer_for(self, name: str, entry: HistoryEntry, current: Champion | None) -> Champion:
         previous = entry.previous
         if entry.action == "rollback":
-            previous = rollback_target(_effective(self._history(name, current)), entry.version)
+            previous = rollback_target(_effective_entries(self._history(name, current)), entry.version)
         return Champion(
             version=entry.version,
             previous=previous,
@@ -297,7 +297,7 @@ class ModelStore(Versions):
             history=entry.number,
         )
 
-    def _move(self, name: str, pointer: Champion, generation: str) -> bool:
+    def _write_pointer(self, name: str, pointer: Champion, generation: str) -> bool:
         """Write the pointer over the one with `generation`; say whether nobody else did meanwhile."""
         key = f"{name}/champion.json"
         try:
@@ -321,9 +321,9 @@ class ModelStore(Versions):
         try:
             self.manifest(name, pointer.version)
         except NotFoundError:
-            found, generation = self._pointer(name)
+            found, generation = self._read_pointer(name)
             if found == pointer and before:
-                self._move(name, before, generation)
+                self._write_pointer(name, before, generation)
             raise
 
     def _history(self, name: str, current: Champion | None) -> list[HistoryEntry]:
@@ -332,11 +332,11 @@ class ModelStore(Versions):
         return mark_attempts(entries, current.history if current else 0)
 
 
-def _entry(folder: str, number: int) -> str:
+def _history_key(folder: str, number: int) -> str:
     return f"{folder}/history/{number:06d}.json"
 
 
-def _effective(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+def _effective_entries(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     return [entry for entry in entries if not entry.attempt]
 
 

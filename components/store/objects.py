@@ -101,7 +101,7 @@ class Objects(Protocol):
         """Return the names directly below `prefix` that have keys below them, in order."""
 
 
-def checked(key: str) -> str:
+def check_key(key: str) -> str:
     """Return `key` when it cannot lead out of its store and is not hidden.
 
     Raises:

@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Record)
 Action = Literal["promote", "rollback"]
 
 
-class Run(Record):
+class Reservation(Record):
     """Who reserved a version's number (`run.json`).
 
     `run` is the fingerprint of data, config and code; `at` an ISO 8601 time in UTC.
@@ -94,14 +94,14 @@ def read_record(objects: Objects, key: str, kind: type[R]) -> R:
 def read_records(objects: Objects, keys: Iterable[str], kind: type[R]) -> list[R | None]:
     """Return the records at `keys`, read at once; None for one that is not there."""
 
-    def one(key: str) -> R | None:
+    def read_or_none(key: str) -> R | None:
         try:
             return read_record(objects, key, kind)
         except NotFoundError:
             return None
 
     with ThreadPoolExecutor(CONNECTIONS) as readers:
-        return list(readers.map(one, keys))
+        return list(readers.map(read_or_none, keys))
 
 
 def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
@@ -153,12 +153,12 @@ def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
         if entry.action == "promote":
             stack.append(entry.version)
         else:
-            stack = _down_to(stack, entry.version)
-    stack = _down_to(stack, target)
+            stack = _truncate(stack, entry.version)
+    stack = _truncate(stack, target)
     return stack[-2] if len(stack) > 1 else None
 
 
-def _down_to(stack: list[int], version: int) -> list[int]:
+def _truncate(stack: list[int], version: int) -> list[int]:
     """Return `stack` without what is above `version`, which takes the top's place if it is not there."""
     if version not in stack:
         return [*stack[:-1], version]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.store.objects import Objects, checked
+from modelyard.components.store.objects import Objects, check_key
 from modelyard.components.store.settings import Store
 
 if TYPE_CHECKING:
@@ -172,14 +172,14 @@ def find_storage(url: str, setting: str, shown: str | None = None) -> Storage:
     """
     scheme = "file" if is_path(url) else url.partition("://")[0].lower()
     why = "which is not a path" if is_path(url) else f"and {scheme}:// is not supported"
-    if url and "\0" not in url and (storage := installed(scheme)):
+    if url and "\0" not in url and (storage := load_storage(scheme)):
         if storage.writable or setting.startswith("data."):
             return storage
         why = "which can only be read"
-    raise unusable(shown or repr(url), setting, why)
+    raise unusable_url(shown or repr(url), setting, why)
 
 
-def unusable(shown: str, setting: str, why: str) -> ConfigError:
+def unusable_url(shown: str, setting: str, why: str) -> ConfigError:
     """Return the error about a URL that cannot be used: why, and which forms can.
 
     Args:
@@ -187,7 +187,7 @@ def unusable(shown: str, setting: str, why: str) -> ConfigError:
         setting: the configuration key that says it.
         why: what is wrong with it, as the rest of a sentence.
     """
-    forms = dict.fromkeys(one.form for one in _all() if one.writable or setting == "data.source")
+    forms = dict.fromkeys(one.form for one in _load_all() if one.writable or setting == "data.source")
     if not forms:
         return ConfigError("modelyard's own storages are not registered: install modelyard again.")
     return ConfigError(f"{setting} is {shown}, {why}: use {', '.join(forms)}, or a path.")
@@ -216,7 +216,7 @@ def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
     try:
         return storage.open(url, access)
     except ValueError as error:
-        raise unusable(repr(url), setting, str(error)) from error
+        raise unusable_url(repr(url), setting, str(error)) from error
 
 
 def open_uri(
@@ -236,7 +236,7 @@ def open_uri(
     """
     root, key = find_storage(uri, setting).split(uri)
     store = Store(url=root, endpoint=endpoint, user_project=user_project)
-    return open_objects(store, setting), checked(key.strip("/"))
+    return open_objects(store, setting), check_key(key.strip("/"))
 
 
 def local_path(url: str, setting: str) -> Path | None:
@@ -248,17 +248,17 @@ def local_path(url: str, setting: str) -> Path | None:
     try:
         return find_storage(url, setting).path(url)
     except ValueError as error:
-        raise unusable(repr(url), setting, str(error)) from error
+        raise unusable_url(repr(url), setting, str(error)) from error
 
 
 @cache
-def installed(scheme: str) -> Storage | None:
+def load_storage(scheme: str) -> Storage | None:
     """Return the storage of a scheme, modelyard's own before any other; None when there is none."""
     entry = next((one for one in _entry_points() if one.name == scheme), None)
     return _load(entry) if entry else None
 
 
-def _all() -> Iterator[Storage]:
+def _load_all() -> Iterator[Storage]:
     for entry in _entry_points():
         with suppress(ConfigError):
             yield _load(entry)

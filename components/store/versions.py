@@ -10,8 +10,16 @@ from pathlib import Path
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Manifest
 from modelyard.components.errors import ConfigError, ConflictError, DamagedError, NotFoundError, StoreError
-from modelyard.components.store.objects import Objects, checked
-from modelyard.components.store.records import R, Run, now, parse_record, read_record, read_records, to_bytes
+from modelyard.components.store.objects import Objects, check_key
+from modelyard.components.store.records import (
+    R,
+    Reservation,
+    now,
+    parse_record,
+    read_record,
+    read_records,
+    to_bytes,
+)
 from modelyard.components.store.settings import MODEL_NAME
 
 MANIFEST = "manifest.json"
@@ -57,16 +65,16 @@ class Versions:
             run: fingerprint of data, config and code; the same run always gets the same number.
         """
         reserved = self._reservations(name)
-        if (mine := _number_of(run, reserved)) is not None:
+        if (mine := _find_number(run, reserved)) is not None:
             return mine
         version, owner = max(reserved, default=0), ""
         while owner != run:
             version, owner = version + 1, run
             key = f"{version_folder(name, version)}/{RUN}"
             try:
-                self._objects.create(key, to_bytes(Run(run=run, at=now())))
+                self._objects.create(key, to_bytes(Reservation(run=run, at=now())))
             except ConflictError:
-                owner = read_record(self._objects, key, Run).run
+                owner = read_record(self._objects, key, Reservation).run
         return version
 
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
@@ -87,7 +95,7 @@ class Versions:
             NotFoundError: nobody reserved it.
         """
         folder = version_folder(name, version)
-        self._check(name, version, files, manifest)
+        self._check_manifest(name, version, files, manifest)
         while not self._objects.find(f"{folder}/{MANIFEST}"):  # published before: immutable
             for path, file in files.items():
                 if self._objects.find(f"{folder}/{MANIFEST}"):
@@ -139,10 +147,10 @@ class Versions:
         with artifacts.writing(into) as partial:
             (partial / MANIFEST).write_bytes(data)
             for path in manifest.files if only is None else only:
-                key, target = self._key(manifest, path), partial / path
+                key, target = self._file_key(manifest, path), partial / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._objects.download(key, target)
-                self._verify(manifest, path, artifacts.sha256(target))
+                self._verify_digest(manifest, path, artifacts.sha256(target))
         return manifest
 
     def record(
@@ -150,9 +158,9 @@ class Versions:
     ) -> tuple[Manifest, R]:
         """Return the manifest of a version, and the record in one of its files; see `fetch`."""
         manifest, _ = self._verified(name, version, digest)
-        key = self._key(manifest, path)
+        key = self._file_key(manifest, path)
         data, _ = self._objects.read(key)
-        self._verify(manifest, path, _sha256(data))
+        self._verify_digest(manifest, path, _sha256(data))
         return manifest, parse_record(self._objects, key, data, kind)
 
     def verify(self, name: str, version: int) -> None:
@@ -167,13 +175,13 @@ class Versions:
             file = Path(scratch) / "file"
             for path in manifest.files:
                 try:
-                    self._objects.download(self._key(manifest, path), file)
+                    self._objects.download(self._file_key(manifest, path), file)
                 except NotFoundError as error:
                     raise DamagedError(
-                        f"{path} of {self._where(manifest)} is missing. Do not serve it; promote or roll "
+                        f"{path} of {self._describe(manifest)} is missing. Do not serve it; promote or roll "
                         "back to another version."
                     ) from error
-                self._verify(manifest, path, artifacts.sha256(file))
+                self._verify_digest(manifest, path, artifacts.sha256(file))
 
     def _reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.
@@ -184,22 +192,24 @@ class Versions:
         """
         folders = self._objects.folders(f"{model_folder(name)}/versions/")
         last = max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)
-        reserved = self._runs(name, range(1, last + 1))
+        reserved = self._read_reservations(name, range(1, last + 1))
         below = range(1, max(reserved, default=0))
-        return reserved | self._runs(name, [number for number in below if number not in reserved])
+        return reserved | self._read_reservations(
+            name, [number for number in below if number not in reserved]
+        )
 
-    def _runs(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
+    def _read_reservations(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
         keys = (f"{version_folder(name, number)}/{RUN}" for number in numbers)
-        found = read_records(self._objects, keys, Run)
+        found = read_records(self._objects, keys, Reservation)
         return {number: by.run for number, by in zip(numbers, found, strict=True) if by}
 
-    def _check(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> None:
+    def _check_manifest(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> None:
         if (manifest.model, manifest.version, set(manifest.files)) != (name, version, set(files)):
             raise ValueError(f"the manifest of {manifest.model} {manifest.version} is for other files")
         for path in files:
-            if checked(path) in (MANIFEST, RUN):
+            if check_key(path) in (MANIFEST, RUN):
                 raise StoreError(f"{path} is a name that the model store uses itself: rename the file.")
-        owner = read_record(self._objects, f"{version_folder(name, version)}/{RUN}", Run)
+        owner = read_record(self._objects, f"{version_folder(name, version)}/{RUN}", Reservation)
         if owner.run != manifest.run:
             raise ConflictError(
                 f"Version {version} of {name} in {self.url} was reserved by the run {owner.run} and not by "
@@ -213,7 +223,7 @@ class Versions:
         except NotFoundError as error:
             self.latest(name)  # raises when there is no such model
             raise NotFoundError(
-                f"{name} has no version {version} in {self.url}; versions: {self._listed(name)}."
+                f"{name} has no version {version} in {self.url}; versions: {self._list_versions(name)}."
             ) from error
         try:
             return parse_record(self._objects, key, data, Manifest), data
@@ -229,24 +239,24 @@ class Versions:
             )
         return manifest, data
 
-    def _listed(self, name: str) -> str:
+    def _list_versions(self, name: str) -> str:
         return ", ".join(map(str, self.versions(name)))
 
-    def _where(self, manifest: Manifest) -> str:
+    def _describe(self, manifest: Manifest) -> str:
         return f"version {manifest.version} of {manifest.model} in {self.url}"
 
-    def _key(self, manifest: Manifest, path: str) -> str:
+    def _file_key(self, manifest: Manifest, path: str) -> str:
         if path not in manifest.files:
             raise NotFoundError(
-                f"There is no {path} in {self._where(manifest)}; it has {', '.join(manifest.files)}."
+                f"There is no {path} in {self._describe(manifest)}; it has {', '.join(manifest.files)}."
             )
-        return f"{version_folder(manifest.model, manifest.version)}/{checked(path)}"
+        return f"{version_folder(manifest.model, manifest.version)}/{check_key(path)}"
 
-    def _verify(self, manifest: Manifest, path: str, found: str) -> None:
+    def _verify_digest(self, manifest: Manifest, path: str, found: str) -> None:
         if found != manifest.files[path]:
             raise DamagedError(
-                f"{path} of {self._where(manifest)} is damaged: its SHA-256 is {found} and its manifest says "
-                f"{manifest.files[path]}. Do not serve it; promote or roll back to another version."
+                f"{path} of {self._describe(manifest)} is damaged: its SHA-256 is {found}, and the manifest "
+                f"has {manifest.files[path]}. Do not serve it; promote or roll back to another version."
             )
 
 
@@ -260,7 +270,7 @@ def model_folder(name: str) -> str:
     return name
 
 
-def _number_of(run: str, reserved: Mapping[int, str]) -> int | None:
+def _find_number(run: str, reserved: Mapping[int, str]) -> int | None:
     return next((number for number, by in reserved.items() if by == run), None)
 
 

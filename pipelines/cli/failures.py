@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from modelyard.components.errors import ModelyardError, of_machine
+from modelyard.components.errors import ModelyardError, machine_error
 
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
@@ -48,7 +48,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
             traceback.print_exception(error)
         code = report(type(error).__name__, str(error), error.exit_code, as_json)
     except Exception as error:
-        if known := of_machine(error):
+        if known := machine_error(error):
             if debug:
                 traceback.print_exception(error)
             code = report(type(known).__name__, str(known), known.exit_code, as_json)

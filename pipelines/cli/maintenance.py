@@ -78,10 +78,12 @@ def doctor(
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.config.config import load_section
     from modelyard.pipelines.environments.load import load_environment
-    from modelyard.pipelines.maintenance.doctor import checkup
+    from modelyard.pipelines.maintenance.doctor import run_checks
 
     section = load_section("serving", Serving)
-    checks = checkup(store_section(store, environment), section, environment, load_environment(environment))
+    checks = run_checks(
+        store_section(store, environment), section, environment, load_environment(environment)
+    )
     if output is Output.JSON:
         emit([check._asdict() for check in checks])
     else:

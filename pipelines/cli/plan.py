@@ -112,7 +112,9 @@ def plan(
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
         log = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is not markup
-        made = planner.make(settings, env, environment, request, run_folder.home(), say=log, warn=warn)
+        made = planner.make_plan(
+            settings, env, environment, request, run_folder.home(), on_progress=log, warn=warn
+        )
     if output is Output.JSON:
         emit(made.model_dump(mode="json"))
     else:

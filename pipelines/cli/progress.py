@@ -240,13 +240,13 @@ def serve_command(name: str, store: Mapping[str, Any]) -> str:
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
     """Print the path of the failed step's log, and its last lines if the error does not give the reason."""
-    from modelyard.components.errors import KilledError, family
+    from modelyard.components.errors import KilledError, error_classes
     from modelyard.components.explain.explanation import step_lines
 
     failure = summary.failure
     if failure is None or failure.log is None:
         return
-    if failure.kind not in family() or failure.kind == KilledError.__name__:
+    if failure.kind not in error_classes() or failure.kind == KilledError.__name__:
         lines = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
         console.print(f"last lines of {failure.step}:", style="dim")
         for line in list(step_lines(lines))[-MAX_LOG_LINES:]:

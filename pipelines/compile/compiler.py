@@ -31,10 +31,10 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RETRY_AFTER = "30s"
 
 LOCAL = Environment(kind="local")
-UNTOLD: Mapping[str, Spec] = {}
+NO_SPECS: Mapping[str, Spec] = {}
 NO_OPTIONS: Mapping[str, bool | int] = {}  # what no configuration has: `skip_unchanged`, `force_after`
 UPLOADS = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
-ELSEWHERE = {
+UNREACHABLE_REMEDIES = {
     "model.code": f"{UPLOADS} the gs:// address that they show.",
     "data.source": f"{UPLOADS} a gs:// or https:// address.",
     "data.endpoint": "Give the address that the emulator has inside the cluster, or remove it.",
@@ -48,7 +48,7 @@ def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str
 
 
 def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
-    """Return what each step is told, by the step's name: the values that its spec has fields for.
+    """Return the spec of each step by the step's name: the values that its class has fields for.
 
     Args:
         config: the configuration.
@@ -60,7 +60,7 @@ def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
             is this machine, and the server cannot use its files.
     """
     if environment.on_cluster:
-        config = _inside(config, environment)
+        config = _config_for_pods(config, environment)
     elif config.serving.token_file or config.serving.tls_cert:
         from modelyard.components.serve.access import Access
 
@@ -79,23 +79,23 @@ def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
         "root": environment.pipeline_root or "",
         "recipe_sha256": "",
     }
-    told = {step: _told(step, values) for step in STEPS}
-    values["recipe_sha256"] = _recipe_sha256(config, told, environment)
-    return {step: _told(step, values) for step in STEPS}
+    step_specs = {step: _build_spec(step, values) for step in STEPS}
+    values["recipe_sha256"] = _recipe_sha256(config, step_specs, environment)
+    return {step: _build_spec(step, values) for step in STEPS}
 
 
-def _told(step: str, values: Mapping[str, Any]) -> Spec:
+def _build_spec(step: str, values: Mapping[str, Any]) -> Spec:
     kind = STEPS[step].spec
     return kind(**{key: values[key] for key in kind.model_fields})
 
 
-def _recipe_sha256(config: Config, told: Mapping[str, Spec], environment: Environment) -> str:
+def _recipe_sha256(config: Config, step_specs: Mapping[str, Spec], environment: Environment) -> str:
     """Return the fingerprint of the configuration and the code that decide the result."""
 
     def code(step: str) -> str:
         if environment.on_cluster:
             return environment.image(step)
-        return _code(step, told[step].modules(), (REPORT,))
+        return _code(step, step_specs[step].modules(), (REPORT,))
 
     recipe = {
         "preparation": config.preparation().model_dump(mode="json"),
@@ -113,36 +113,40 @@ def _code(step: str, selected: tuple[str, ...], without: tuple[str, ...] = ()) -
     return code_sha256(step, selected, without)
 
 
-def local_images(told: Mapping[str, Spec]) -> dict[str, str]:
+def local_images(step_specs: Mapping[str, Spec]) -> dict[str, str]:
     """Return an image reference per step; of a cached step, its tag is the fingerprint of the code.
 
     The reference enters the cache key, which otherwise does not cover imported code.
 
     Args:
-        told: what each step is told.
+        step_specs: the spec of each step.
     """
     tags = {
-        name: _code(name, told[name].modules() if name in told else ())[:16] if step.cached else "latest"
+        name: _code(name, step_specs[name].modules() if name in step_specs else ())[:16]
+        if step.cached
+        else "latest"
         for name, step in STEPS.items()
     }
     return {step: f"modelyard/python-{step}:{tag}" for step, tag in tags.items()}
 
 
-def pipeline(environment: Environment, told: Mapping[str, Spec] = UNTOLD) -> Callable[..., dsl.PipelineTask]:
+def pipeline(
+    environment: Environment, step_specs: Mapping[str, Spec] = NO_SPECS
+) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline as it runs in an environment.
 
     Args:
         environment: where steps and servers run.
-        told: what each step is told; on this machine, it may select code that is part of the cache key.
+        step_specs: the spec of each step; on this machine, it may select code that is part of the cache key.
     """
     if environment.on_cluster:
         whole = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
-        return build(lambda step, task: in_pod(step, task, environment), whole)
-    images = local_images(told)
+        return build(lambda step, task: configure_pod(step, task, environment), whole)
+    images = local_images(step_specs)
     return build(lambda step, task: task.set_container_image(images[step]))
 
 
-def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
+def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
     """Write into a step's task where its pod runs."""
     from kfp import kubernetes  # which a run on this machine need not wait for
 
@@ -155,26 +159,26 @@ def in_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=resources.ephemeral_storage)  # noqa: S108
     kubernetes.add_pod_label(task, "modelyard.dev/step", step)
     if environment.storage_endpoint:
-        # for the launcher of Kubeflow Pipelines, which wants no scheme; our own client is told the endpoint
+        # for the launcher of Kubeflow Pipelines, which takes no scheme; modelyard reads its spec
         task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
     if not STEPS[step].cached:  # of a cached step, what it records must not depend on the run
         kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if STEPS[step].accelerated:
-        _backend(task, environment, resources)
+        _set_backend(task, environment, resources)
     if STEPS[step].exit_task and (webhook := environment.webhook):
         kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: "MODELYARD_WEBHOOK"}, optional=True)
-    _size(task, resources)
-    _node(task, resources)
-    _time(task, resources)
+    _set_resources(task, resources)
+    _set_node(task, resources)
+    _set_limits(task, resources)
 
 
 def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:
     """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
     from kfp.compiler import Compiler
 
-    told = specs(config, environment)
-    values = {STEPS[step].parameter: spec.text() for step, spec in told.items()}
-    Compiler().compile(pipeline(environment, told), str(path), pipeline_parameters=values)
+    step_specs = specs(config, environment)
+    values = {STEPS[step].parameter: spec.text() for step, spec in step_specs.items()}
+    Compiler().compile(pipeline(environment, step_specs), str(path), pipeline_parameters=values)
 
 
 def compile_package(environment: Environment) -> bytes:
@@ -193,7 +197,7 @@ def parse_package(package: bytes) -> tuple[Json, Json]:
     return pipeline, platform
 
 
-def _size(task: dsl.PipelineTask, resources: StepResources) -> None:
+def _set_resources(task: dsl.PipelineTask, resources: StepResources) -> None:
     """Ask for processor, memory and accelerator. Idle cores may be used beyond; memory has a limit."""
     if resources.cpu:
         task.set_cpu_request(resources.cpu)
@@ -204,7 +208,7 @@ def _size(task: dsl.PipelineTask, resources: StepResources) -> None:
         task.set_accelerator_limit(resources.accelerator.count)
 
 
-def _node(task: dsl.PipelineTask, resources: StepResources) -> None:
+def _set_node(task: dsl.PipelineTask, resources: StepResources) -> None:
     from kfp import kubernetes
 
     for label, value in resources.all_node_labels().items():
@@ -213,7 +217,7 @@ def _node(task: dsl.PipelineTask, resources: StepResources) -> None:
         kubernetes.add_toleration(task, one.key, one.operator, one.value, one.effect)
 
 
-def _time(task: dsl.PipelineTask, resources: StepResources) -> None:
+def _set_limits(task: dsl.PipelineTask, resources: StepResources) -> None:
     from kfp import kubernetes
 
     if resources.timeout:
@@ -222,7 +226,7 @@ def _time(task: dsl.PipelineTask, resources: StepResources) -> None:
         task.set_retry(resources.retries, backoff_duration=RETRY_AFTER)
 
 
-def _backend(task: dsl.PipelineTask, environment: Environment, resources: StepResources) -> None:
+def _set_backend(task: dsl.PipelineTask, environment: Environment, resources: StepResources) -> None:
     """Say what Keras trains with, and which accelerator must be there."""
     task.set_env_variable("KERAS_BACKEND", environment.keras_backend)
     if resources.accelerator:
@@ -231,20 +235,22 @@ def _backend(task: dsl.PipelineTask, environment: Environment, resources: StepRe
             task.set_env_variable("MODELYARD_ACCELERATOR_OPTIONAL", "1")
 
 
-def _inside(config: Config, environment: Environment) -> Config:
+def _config_for_pods(config: Config, environment: Environment) -> Config:
     """Return the configuration as pods see the world: no file of this machine, the store's own address."""
     given = config.data.endpoint
     source = config.data.source
-    here = {
+    urls = {
         "model.code": config.model.code,
         "data.source": source,
         "data.endpoint": None if given == environment.storage_endpoint else given,
         "store.url": config.store.url,
     }
     check_server_access(config.serving.model_dump(), environment.target(needs_image=False))
-    for key, value in here.items():
+    for key, value in urls.items():
         if value and (reason := find_storage(value, key).unreachable_from_pods(value)):
-            raise ConfigError(f"{key} is {value}, {reason}, which pods cannot reach. {ELSEWHERE[key]}")
+            raise ConfigError(
+                f"{key} is {value}, {reason}, which pods cannot reach. {UNREACHABLE_REMEDIES[key]}"
+            )
     changed: dict[str, Any] = {"store": environment.for_pods(config.store)}
     if source and not given:  # as the store's, and the artifacts'
         inside = environment.for_pods(Store(url=source))

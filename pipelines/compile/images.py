@@ -116,19 +116,19 @@ def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
     return done.stdout or b""
 
 
-def remembered(path: Path = REFERENCES) -> dict[str, Any]:
+def read_references(path: Path = REFERENCES) -> dict[str, Any]:
     """Return what the JSON file at `path` holds; nothing when there is no file."""
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def remember(images: Sequence[Image], path: Path = REFERENCES) -> None:
+def write_references(images: Sequence[Image], path: Path = REFERENCES) -> None:
     """Write the images' references into the JSON file at `path`, beside those of other targets."""
-    known = remembered(path)
+    known = read_references(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
     held = {image.reference: _interfaces(image.target) for image in images}
     file = path.with_name(Path(INTERFACES_FILE).name)
-    file.write_text(json.dumps(remembered(file) | held, indent=2) + "\n")
+    file.write_text(json.dumps(read_references(file) | held, indent=2) + "\n")
 
 
 def _interfaces(target: str) -> dict[str, str]:
@@ -140,7 +140,7 @@ def _interfaces(target: str) -> dict[str, str]:
     }
 
 
-def no_longer_pushed(images: Sequence[Image], known: Mapping[str, str]) -> list[str]:
+def describe_unpushed(images: Sequence[Image], known: Mapping[str, str]) -> list[str]:
     """Return a sentence for each image whose name was a registry's and is one of this machine now."""
     return [
         f"{image.target} is another image than {known[image.target]}, which was pushed, and only this "
@@ -150,7 +150,7 @@ def no_longer_pushed(images: Sequence[Image], known: Mapping[str, str]) -> list[
     ]
 
 
-def too_large(images: Sequence[Image], budgets: Mapping[str, int]) -> list[str]:
+def describe_oversized(images: Sequence[Image], budgets: Mapping[str, int]) -> list[str]:
     """Return a sentence for each image that is larger than its budget in megabytes."""
     return [
         f"{image.target} holds {image.size / MEGABYTE:.0f} MB and its budget is {budgets[image.target]} MB. "
@@ -191,7 +191,7 @@ def main() -> int:
     if unknown := set(options.targets) - set(budgets):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the images are {', '.join(budgets)}")
     targets = options.targets or (ACCELERATED_IMAGES if options.accelerators else (*IMAGES, EMULATOR))
-    errors, known = Console(stderr=True), remembered()
+    errors, known = Console(stderr=True), read_references()
     labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
     try:
         images = [
@@ -203,11 +203,11 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         errors.print(f"{' '.join(error.cmd[:3])} failed; the lines above say why.")
         return 1
-    remember(images)
+    write_references(images)
     Console(width=WIDTH).print(table(images, budgets))
-    for sentence in no_longer_pushed(images, known):
+    for sentence in describe_unpushed(images, known):
         errors.print(sentence, style="yellow")
-    problems = too_large(images, budgets)
+    problems = describe_oversized(images, budgets)
     for problem in problems:
         errors.print(problem, style="red")
     return 1 if problems else 0

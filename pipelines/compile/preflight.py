@@ -33,7 +33,7 @@ def check(arguments: Mapping[str, object], environment: Environment) -> tuple[st
         ConfigError: it cannot be sent; the message has a line for every problem.
     """
     images = {step: environment.image(step) for step in STEPS}
-    problems = [*_problems(arguments, images, environment), *_other_interfaces(environment)]
+    problems = [*_problems(arguments, images, environment), *_find_mismatches(environment)]
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
@@ -74,17 +74,17 @@ def check_interfaces(environment: Environment) -> None:
     Raises:
         ConfigError: an image is of another version.
     """
-    if problems := list(_other_interfaces(environment)):
+    if problems := list(_find_mismatches(environment)):
         raise ConfigError(problems[0])
 
 
-def _other_interfaces(environment: Environment) -> Iterator[str]:
+def _find_mismatches(environment: Environment) -> Iterator[str]:
     path = Path(INTERFACES_FILE)
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for step in STEPS:
         image, expected = environment.image(step), interface(step)
-        if (held := known.get(image, {}).get(step, expected)) != expected:
-            yield mismatch(image, held, expected)
+        if (actual := known.get(image, {}).get(step, expected)) != expected:
+            yield mismatch(image, actual, expected)
 
 
 def _notes(images: Mapping[str, str], environment: Environment) -> Iterator[str]:

@@ -37,7 +37,7 @@ class Check(NamedTuple):
     found: str
 
 
-def checkup(store: Store, serving: Serving, name: str, environment: Environment) -> list[Check]:
+def run_checks(store: Store, serving: Serving, name: str, environment: Environment) -> list[Check]:
     """Return all checks; files that they write are gone when they end."""
     checks = [python(), packages(), cpu(), disk(), models(store), port(serving)]
     checks += [proxy(), certificates(), passwords(), keras(), variables(), output()]

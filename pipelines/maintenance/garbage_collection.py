@@ -300,7 +300,7 @@ class GarbageCollector:
 
     def _active_local_runs(self) -> Iterator[str]:
         for path in (self.home / "runs").glob("*/lifeline"):
-            if lifeline.held(path):
+            if lifeline.is_held(path):
                 yield path.parent.name
 
     def _connect_pipelines(self, endpoint: str | None) -> Any:

@@ -10,33 +10,33 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.report.page import PlanComparison, add_plan
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import HOUR, Plan, find, key_of
+from modelyard.pipelines.planning.plan import HOUR, Plan, load_plan, plan_key
 from modelyard.pipelines.planning.render import dollars, facts, seconds, size
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunSummary
 
 
-def identity(config: Config, environment: Environment) -> str | None:
+def find_plan_key(config: Config, environment: Environment) -> str | None:
     """Return what connects a run with its plan, before the run: data and code may change while it runs.
 
     None when it cannot be told: the run's own steps name what is wrong with data or code.
     """
     with suppress(ModelyardError, OSError):
-        return key_of(config, environment)
+        return plan_key(config, environment)
     return None
 
 
-def keep(folder: Path, plan_key: str | None, summary: RunSummary) -> None:
+def add_plan_to_report(folder: Path, plan_key: str | None, summary: RunSummary) -> None:
     """Add the plan to a run's folder and to its report, if the run succeeded and was planned.
 
     An error here does not make a run fail that has succeeded.
 
     Args:
         folder: the run's.
-        plan_key: the result of `identity` before the run.
+        plan_key: the result of `find_plan_key` before the run.
         summary: how it ended.
     """
-    plan = find(run_folder.home(), plan_key) if plan_key and summary.state == "succeeded" else None
+    plan = load_plan(run_folder.home(), plan_key) if plan_key and summary.state == "succeeded" else None
     if plan is None or summary.report is None:
         return
     try:

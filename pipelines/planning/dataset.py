@@ -44,7 +44,7 @@ class Dataset(Record):
         return int(np.prod(self.examples.shape)) * np.dtype(self.examples.dtype).itemsize + 8
 
 
-def look(config: Config, rows: int | None, outputs: int | None, fetch: bool) -> Dataset:
+def describe_dataset(config: Config, rows: int | None, outputs: int | None, fetch: bool) -> Dataset:
     """Return what is known about a configuration's data.
 
     Args:

@@ -9,10 +9,10 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.scheduling import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
-from modelyard.pipelines.planning.plan import exceeded, find, key_of
+from modelyard.pipelines.planning.plan import exceeded, load_plan, plan_key
 from modelyard.pipelines.steps import STEPS
 
-SCALES = {  # labels of nodes that an autoscaler may make more of
+AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may make more of
     "cloud.google.com/gke-nodepool",
     "eks.amazonaws.com/nodegroup",
     "karpenter.sh/nodepool",
@@ -39,7 +39,7 @@ def guard(
         PlanError: names each reason, and what to change.
     """
     reasons = list(unschedulable(environment)) if environment.on_cluster else []
-    if plan := find(home, key_of(config, environment)):
+    if plan := load_plan(home, plan_key(config, environment)):
         against = (*plan.problems, *exceeded(plan, environment, config.training, budget))
         reasons += [f"{one} (plan of {plan.created[:10]})" for one in against]
     elif budget is not None:
@@ -57,7 +57,7 @@ def unschedulable(environment: Environment) -> Sequence[str]:
         nodes = connect(environment.runs.namespace).nodes
     except ClusterError:
         return ()  # whoever submits may reach Kubeflow Pipelines alone
-    if any(SCALES & node["metadata"].get("labels", {}).keys() for node in nodes):
+    if any(AUTOSCALER_LABELS & node["metadata"].get("labels", {}).keys() for node in nodes):
         return ()
     found = (explain_impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
     return [one for one in found if one]

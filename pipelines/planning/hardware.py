@@ -23,9 +23,9 @@ from modelyard.pipelines.environments.accelerators import (
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Option, TrainTime
 
-DEAREST = 500.0  # USD per accelerator and hour; price lists have such numbers where they have no price
-LIBRARIES = 0.6e9  # bytes of a process that has imported TensorFlow
-NEEDS_JAX, ALONE = "JAX only", "GPU alone"
+MAXIMUM_PRICE = 500.0  # USD per accelerator and hour; price lists have such numbers where they have no price
+LIBRARY_BYTES = 0.6e9  # bytes of a process that has imported TensorFlow
+NEEDS_JAX, ACCELERATOR_ONLY = "JAX only", "GPU alone"
 
 
 class Price(Settings):
@@ -51,10 +51,10 @@ class Price(Settings):
         """Refuse what lists that are read by programs have where a price is missing or of something else."""
         for name in ("on_demand", "spot"):
             value = getattr(self, name)
-            if value is not None and not 0 < value / self.count < DEAREST:
+            if value is not None and not 0 < value / self.count < MAXIMUM_PRICE:
                 raise ValueError(
                     f"{name} is {value:g} for {self.count}, and an accelerator costs between 0 and "
-                    f"{DEAREST:g} USD an hour"
+                    f"{MAXIMUM_PRICE:g} USD an hour"
                 )
         if self.on_demand is not None and self.spot is not None and self.spot >= self.on_demand:
             raise ValueError(f"spot {self.spot:g} is not below on_demand {self.on_demand:g}")
@@ -107,19 +107,23 @@ def load_catalog(path: Path) -> Catalog:
     return catalog
 
 
-def device_of(environment: Environment, catalog: Catalog, home: Path) -> Device:
+def find_device(environment: Environment, catalog: Catalog, home: Path) -> Device:
     """Return the device of an environment's step `train`; runs on this machine write into `home`."""
     if not environment.on_cluster:
         place = next(one for one in (home.absolute(), *home.absolute().parents) if one.exists())
         return Device(
-            name="this machine", memory=memory_limit() - LIBRARIES, disk=float(shutil.disk_usage(place).free)
+            name="this machine",
+            memory=memory_limit() - LIBRARY_BYTES,
+            disk=float(shutil.disk_usage(place).free),
         )
     train = environment.resources("train")
     if train.accelerator:
         kind = catalog.accelerators.get(train.accelerator.type)
         memory = kind.memory_gb * 1e9 if kind and kind.memory_gb else None
         return Device(name=train.accelerator.type, memory=memory, accelerator=train.accelerator)
-    return Device(name="the pod", memory=parse_quantity(train.memory) - LIBRARIES if train.memory else None)
+    return Device(
+        name="the pod", memory=parse_quantity(train.memory) - LIBRARY_BYTES if train.memory else None
+    )
 
 
 def options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option, ...]:
@@ -138,7 +142,7 @@ def options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option, ...
     )
 
 
-def money_of(
+def estimate_cost(
     time: TrainTime | None, accelerator: Accelerator | None, spot: bool, catalog: Catalog, given: float | None
 ) -> Money | None:
     """Return what training costs: by the price that is given (--price), else by the catalog's."""
@@ -166,7 +170,7 @@ def _option(name: str, kind: CatalogEntry, capacity: float, memory: Memory, back
     count = accelerator_types()[name].min_count
     notes = [NEEDS_JAX] if kind.kind == "tpu" and backend == "tensorflow" else []
     if kind.price and kind.price.scope == "accelerator":
-        notes.append(ALONE)
+        notes.append(ACCELERATOR_ONLY)
     return Option(
         accelerator=name,
         count=count,

@@ -43,9 +43,11 @@ from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
 OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGABRT)  # by Linux, and by C++
-NOTHING = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
+NO_OP = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
 COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
-LONGEST = 900  # seconds, beside its start and its probe, after which the pod ends that nothing removes
+MAXIMUM_SECONDS = (
+    900  # seconds, beside its start and its probe, after which the pod ends that nothing removes
+)
 
 
 def run_in_process(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
@@ -101,7 +103,7 @@ def check(environment: Environment) -> None:
 
 
 def probe_in_pod(
-    request: ProbeRequest, config: Config, environment: Environment, say: Callable[[str], None]
+    request: ProbeRequest, config: Config, environment: Environment, on_progress: Callable[[str], None]
 ) -> tuple[ProbeResult, float]:
     """Return what a probe in a pod measured, and the seconds of the whole pod, its node and image included.
 
@@ -109,7 +111,7 @@ def probe_in_pod(
         request: the model; its features stay here.
         config: the configuration; code of this machine is uploaded to the store, as by a run.
         environment: the cluster.
-        say: takes what keeps the pod waiting, and the lines of its log.
+        on_progress: takes what keeps the pod waiting, and the lines of its log.
 
     Raises:
         ClusterError: the pod cannot run, or was stopped.
@@ -125,8 +127,8 @@ def probe_in_pod(
     cluster, pod = connect(environment.runs.namespace), probe_pod(pod_request, config.name, environment)
     began = time.monotonic()
     try:
-        with _removable(cluster, pod["metadata"]["name"]):
-            answer = pods.run_pod(cluster, pod, environment.start_timeout, say, say)
+        with _clean_up_pods(cluster, pod["metadata"]["name"]):
+            answer = pods.run_pod(cluster, pod, environment.start_timeout, on_progress, on_progress)
     except pods.PodFailedError as failed:
         error = failed.failure.error()
         if isinstance(error, OutOfMemoryError):
@@ -138,13 +140,13 @@ def probe_in_pod(
 
 
 @contextmanager
-def _removable(cluster: Cluster, name: str) -> Iterator[None]:
+def _clean_up_pods(cluster: Cluster, name: str) -> Iterator[None]:
     """Remove the pods of killed plans of this machine; let the next plan remove this one if it has to."""
     plans = run_folder.home() / "plans"
     plans.mkdir(parents=True, exist_ok=True)
     for pod in cluster.list_objects("Pod", f"{COMPONENT}={PROBE}"):
         path = plans / f"{pod['metadata']['name']}.lifeline"
-        if path.exists() and not lifeline.held(path):
+        if path.exists() and not lifeline.is_held(path):
             pods.remove_pod(cluster, path.stem)
             path.unlink()
     path = plans / f"{name}.lifeline"
@@ -160,10 +162,10 @@ def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Js
     made = pods.step_pod(parse_package(compile_package(environment)), "train", environment)
     made["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
     made["metadata"]["labels"][COMPONENT] = PROBE
-    made["spec"]["activeDeadlineSeconds"] = LONGEST + environment.start_timeout + int(request.seconds)
+    made["spec"]["activeDeadlineSeconds"] = MAXIMUM_SECONDS + environment.start_timeout + int(request.seconds)
     fetch, main = made["spec"]["initContainers"]
     (put,) = made["spec"]["containers"]
-    fetch["command"] = put["command"] = NOTHING
+    fetch["command"] = put["command"] = NO_OP
     main["command"] = ["python3", "-m", "modelyard.components.train.probe", request.model_dump_json()]
     return {"apiVersion": "v1", "kind": "Pod", **made}
 

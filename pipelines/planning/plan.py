@@ -20,7 +20,7 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 
 HOUR = 3600.0
-SURE, HOPELESS = 0.8, 0.95
+FITS_BELOW, DOES_NOT_FIT_ABOVE = 0.8, 0.95
 EXPORTS = 3  # .keras, ONNX and SavedModel hold the weights once each
 MARGIN = 0.15  # the best published predictors are off by 5 to 12 % with a profile of the same hardware
 Fit = Literal["fits", "uncertain", "does not fit"]
@@ -52,14 +52,14 @@ class Memory(Record):
 
     def fit(self, capacity: float) -> Fit:
         """Judge whether it fits: the rest of the memory is for the libraries, kernels and fragmentation."""
-        if self.weights + self.optimizer > HOPELESS * capacity:
+        if self.weights + self.optimizer > DOES_NOT_FIT_ABOVE * capacity:
             return "does not fit"
-        return "fits" if self.total < SURE * capacity else "uncertain"
+        return "fits" if self.total < FITS_BELOW * capacity else "uncertain"
 
     def largest_batch(self, capacity: float) -> int:
         """Return about the largest batch that fits; 0 when not even one example does."""
         each = (self.activations + self.working) / self.batch_size
-        return max(0, int((SURE * capacity - self.fixed) / each)) if each else 0
+        return max(0, int((FITS_BELOW * capacity - self.fixed) / each)) if each else 0
 
 
 class Storage(Record):
@@ -161,12 +161,12 @@ class Plan(Record):
     exceeded: tuple[str, ...] = ()
 
 
-def memory_of(cost: Cost) -> Memory:
+def estimate_memory(cost: Cost) -> Memory:
     """Return the memory of a training step."""
     return Memory(**cost.model_dump(include=set(Memory.model_fields)))
 
 
-def storage_of(
+def estimate_storage(
     rows: int, row_bytes: int, cost: Cost, probed: ProbeResult | None, training: Training
 ) -> Storage:
     """Return what a run writes; with early stopping a checkpoint holds the best epoch's weights, too."""
@@ -177,7 +177,9 @@ def storage_of(
     )
 
 
-def train_time(probed: ProbeResult, wall: float, training: Training, rows: dict[str, int]) -> TrainTime:
+def estimate_train_time(
+    probed: ProbeResult, wall: float, training: Training, rows: dict[str, int]
+) -> TrainTime:
     """Return how long the step `train` takes on the machine that was probed.
 
     Args:
@@ -247,7 +249,7 @@ class _Limit(NamedTuple):
     seconds: int | None
 
 
-def key_of(config: Config, environment: Environment) -> str:
+def plan_key(config: Config, environment: Environment) -> str:
     """Return what identifies a plan: everything that decides how long a run takes.
 
     Args:
@@ -264,7 +266,7 @@ def key_of(config: Config, environment: Environment) -> str:
     return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def keep(home: Path, key: str, plan: Plan) -> None:
+def save_plan(home: Path, key: str, plan: Plan) -> None:
     """Keep a plan, without the limits that it was asked about.
 
     Raises:
@@ -273,7 +275,7 @@ def keep(home: Path, key: str, plan: Plan) -> None:
     write(home / "plans" / f"{key}.json", plan.model_copy(update={"exceeded": ()}))
 
 
-def find(home: Path, key: str) -> Plan | None:
+def load_plan(home: Path, key: str) -> Plan | None:
     """Return the last plan of a configuration, if there is one."""
     with suppress(DataError, OSError):
         return read(home / "plans" / f"{key}.json", Plan)

@@ -26,25 +26,25 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.accelerators import CATALOG
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import measuring
-from modelyard.pipelines.planning.dataset import Dataset, look
-from modelyard.pipelines.planning.hardware import Device, device_of, load_catalog, money_of, options
+from modelyard.pipelines.planning.dataset import Dataset, describe_dataset
+from modelyard.pipelines.planning.hardware import Device, estimate_cost, find_device, load_catalog, options
 from modelyard.pipelines.planning.plan import (
     Fit,
     Memory,
     Plan,
     Storage,
     TrainTime,
+    estimate_memory,
+    estimate_storage,
+    estimate_train_time,
     exceeded,
-    find,
-    keep,
-    key_of,
-    memory_of,
-    storage_of,
-    train_time,
+    load_plan,
+    plan_key,
+    save_plan,
 )
 from modelyard.pipelines.planning.render import size
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 PROBE_SECONDS = 20.0
 BUSY = 1.5  # runnable processes per core; on an idle machine the probe itself is about one
 
@@ -68,14 +68,14 @@ class Request(Record):
     budget: float | None = None
 
 
-def make(
+def make_plan(
     config: Config,
     environment: Environment,
     name: str,
     request: Request,
     home: Path,
-    say: Say = lambda _: None,
-    warn: Say = lambda _: None,
+    on_progress: Notify = lambda _: None,
+    warn: Notify = lambda _: None,
 ) -> Plan:
     """Return the plan of a configuration, and keep it for `submit` and for the report of the run after it.
 
@@ -85,7 +85,7 @@ def make(
         name: the environment's name.
         request: what the user asks.
         home: where runs and plans are kept.
-        say: takes a few words about what is being done.
+        on_progress: takes a few words about what is being done.
         warn: takes a sentence about what went wrong beside the plan.
 
     Raises:
@@ -96,27 +96,29 @@ def make(
         measuring.check(environment)
     if request.learning_curve or (request.probe and not environment.on_cluster):
         check_keras()
-    say("preparing the data")
-    data = look(config, request.rows, request.outputs, _fetches(config, environment, request))
+    on_progress("preparing the data")
+    data = describe_dataset(
+        config, request.rows, request.outputs, _needs_download(config, environment, request)
+    )
     workload = _workload(config, data)
-    say("counting what a training step takes")
+    on_progress("counting what a training step takes")
     cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
-    memory, device = memory_of(cost), device_of(environment, catalog, home)
+    memory, device = estimate_memory(cost), find_device(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
-    key = key_of(gather(config, environment).config, environment)
-    measured = _Measured.earlier(find(home, key), data)
+    key = plan_key(gather(config, environment).config, environment)
+    measured = _Measured.earlier(load_plan(home, key), data)
     if request.probe and fit != "does not fit":
-        measured = _probe(workload, request, config, environment, data, say)
+        measured = _probe(workload, request, config, environment, data, on_progress)
     if measured.train or measured.too_large:  # a probe that ran there has seen whether it fits
         fit = "does not fit" if measured.too_large else "fits"
     curve = None
     if request.learning_curve and not measured.too_large:
-        say("training on growing parts of the data, which takes about twice as long as one training")
+        on_progress("training on growing parts of the data, which takes about twice as long as one training")
         curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
     probed, accelerator = measured.probed, device.accelerator
     if accelerator and probed and not probed.device.startswith(accelerator.kind):
         accelerator = None  # accelerator_optional, on a node without it
-    storage = storage_of(sum(data.rows.values()), data.row_bytes, cost, probed, training)
+    storage = estimate_storage(sum(data.rows.values()), data.row_bytes, cost, probed, training)
     spot = environment.resources("train").spot
     plan = Plan(
         model=config.name,
@@ -137,7 +139,7 @@ def make(
         probed_at=measured.at,
         too_large=measured.too_large,
         train=measured.train,
-        money=money_of(measured.train, accelerator, spot, catalog, request.price),
+        money=estimate_cost(measured.train, accelerator, spot, catalog, request.price),
         options=options(catalog, memory, environment.keras_backend),
         prices_read=catalog.read,
         learning_curve=curve,
@@ -145,7 +147,7 @@ def make(
         problems=tuple(_problems(config, environment, device, memory, storage, fit, measured.too_large)),
     )
     try:
-        keep(home, key, plan)
+        save_plan(home, key, plan)
     except OSError as error:
         warn(f"The plan cannot be kept, so submit does not know it: {error}.")
     return plan.model_copy(update={"exceeded": exceeded(plan, environment, training, request.budget)})
@@ -173,19 +175,19 @@ def _probe(
     config: Config,
     environment: Environment,
     data: Dataset,
-    say: Say,
+    on_progress: Notify,
 ) -> _Measured:
     """Probe where training would run; running out of memory there is an answer."""
     probe_request, pod = ProbeRequest(workload=workload, seconds=request.seconds), environment.on_cluster
-    say(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
+    on_progress(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
     try:
         if pod:
-            probed, wall = measuring.probe_in_pod(probe_request, config, environment, say)
+            probed, wall = measuring.probe_in_pod(probe_request, config, environment, on_progress)
         else:
             probed, wall = measuring.run_in_process("probe", probe_request, ProbeResult)
     except TooLargeError as error:
         return _Measured(at=now(), too_large=str(error).rstrip("."))
-    return _Measured(probed, train_time(probed, wall, config.training, data.rows), now())
+    return _Measured(probed, estimate_train_time(probed, wall, config.training, data.rows), now())
 
 
 def _workload(config: Config, data: Dataset) -> TrainingWorkload:
@@ -203,7 +205,7 @@ def _workload(config: Config, data: Dataset) -> TrainingWorkload:
     )
 
 
-def _fetches(config: Config, environment: Environment, request: Request) -> bool:
+def _needs_download(config: Config, environment: Environment, request: Request) -> bool:
     """Tell whether data is downloaded: a probe in a pod needs its shape alone, and CIFAR-10's is known."""
     needed = not environment.on_cluster or config.data.kind != "cifar10"
     return request.fetch or request.learning_curve or (request.probe and needed)

@@ -35,7 +35,7 @@ from modelyard.components.errors import (
     DeployError,
     MachineError,
     ModelyardError,
-    of_machine,
+    machine_error,
     unusable_path,
 )
 from modelyard.components.report.page import add_run_facts
@@ -142,7 +142,7 @@ def check_folder(folder: Path) -> None:
 
 def _unusable(base: Path, error: OSError) -> ModelyardError:
     """Return the error for a folder in which no run can be kept."""
-    if error.errno in EXHAUSTED and (known := of_machine(error, base)):
+    if error.errno in EXHAUSTED and (known := machine_error(error, base)):
         return known
     return ConfigError(
         f"Runs are kept in {base}, which cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "
@@ -232,7 +232,7 @@ def format_minute(time: str) -> str:
 def _killed_runs(base: Path) -> list[Path]:
     """Return the runs that ended without clearing up: their scratch is there, their lifeline is free."""
     scratches = (base / "runs").glob("*/scratch")
-    return [path.parent for path in scratches if not lifeline.held(path.parent / "lifeline")]
+    return [path.parent for path in scratches if not lifeline.is_held(path.parent / "lifeline")]
 
 
 def _remove_temporary_files(run: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from modelyard.components.errors import ConflictError, NotFoundError
-from modelyard.components.store.objects import Entry, checked
+from modelyard.components.store.objects import Entry, check_key
 from modelyard.components.store.storage import Access, Storage
 
 TABLE = """
@@ -46,7 +46,7 @@ class Table:
         insert = (
             "INSERT INTO objects (key, data, changed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING 1"
         )
-        if not self._run(insert, checked(key), data, time.time()):
+        if not self._run(insert, check_key(key), data, time.time()):
             raise ConflictError(f"{self.url}/{key} exists already.")
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
@@ -58,7 +58,7 @@ class Table:
 
     def upload(self, key: str, path: Path) -> None:
         insert = "INSERT OR REPLACE INTO objects (key, data, changed) VALUES (?, ?, ?)"
-        self._run(insert, checked(key), path.read_bytes(), time.time())
+        self._run(insert, check_key(key), path.read_bytes(), time.time())
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:
         self.create(key, file.read(size))

@@ -51,6 +51,6 @@ def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", str(INSTALLED))
     monkeypatch.setenv("SHELVES", str(tmp_path))
     monkeypatch.syspath_prepend(INSTALLED)
-    storage.installed.cache_clear()
+    storage.load_storage.cache_clear()
     yield tmp_path
-    storage.installed.cache_clear()
+    storage.load_storage.cache_clear()

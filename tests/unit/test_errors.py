@@ -40,7 +40,7 @@ def test_an_error_of_another_module_is_recorded_as_the_one_that_it_is_derived_fr
     ],
 )
 def test_what_a_machine_lacks_is_no_bug(error, said):
-    found = errors.of_machine(error, Path("/folder"))
+    found = errors.machine_error(error, Path("/folder"))
     assert said in str(found)
     assert found.exit_code == 15
 
@@ -49,7 +49,7 @@ def test_what_a_machine_lacks_is_no_bug(error, said):
     "error", [OSError(errno.ENOENT, "x", "/a"), OSError(errno.EACCES, "of a port"), KeyError("x"), None]
 )
 def test_other_exceptions_are_not_of_the_machine(error):
-    assert errors.of_machine(error) is None
+    assert errors.machine_error(error) is None
 
 
 @pytest.mark.parametrize(

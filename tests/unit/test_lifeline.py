@@ -46,7 +46,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
         [sys.executable, "-c", PARENT, str(tmp_path / "lifeline"), CHILD], stdout=subprocess.PIPE, text=True
     )
     child = int(parent.stdout.readline())
-    assert lifeline.held(tmp_path / "lifeline")
+    assert lifeline.is_held(tmp_path / "lifeline")
     assert not gone(child)
     parent.kill()
     parent.wait()
@@ -54,7 +54,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     while not gone(child) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert gone(child)
-    assert not lifeline.held(tmp_path / "lifeline")
+    assert not lifeline.is_held(tmp_path / "lifeline")
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once(tmp_path):

@@ -38,17 +38,17 @@ def test_two_runs_of_one_model_at_the_same_time_do_not_mix_their_records(objects
         outcome = OutcomeRecord(outcome=Outcome(version=int(run[1]), decision="promote", reason=run))
         records.write(objects, records.outcome_key("digits", run), outcome)
     for run in ("r1", "r2"):
-        found = records.of_run(objects, "digits", run)
+        found = records.read_run(objects, "digits", run)
         assert found.start is not None
-        assert (found.start.fingerprint, found.decided()) == (f"f{run[1]}", ("promote", run))
-    assert records.of_run(objects, "digits", "r3").start is None
+        assert (found.start.fingerprint, found.final_decision()) == (f"f{run[1]}", ("promote", run))
+    assert records.read_run(objects, "digits", "r3").start is None
 
 
 def test_a_step_that_starts_again_writes_its_record_again(objects: Folder) -> None:
     key = records.run_key("digits", "r1")
     records.write(objects, key, start("r1", "f1"))
     records.write(objects, key, start("r1", "f1", "nothing is new"))
-    assert records.of_run(objects, "digits", "r1").decided() == ("unchanged", "nothing is new")
+    assert records.read_run(objects, "digits", "r1").final_decision() == ("unchanged", "nothing is new")
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"unknown": 1}, {"run_id": 3}])
@@ -57,7 +57,7 @@ def test_a_record_that_is_none_is_refused(objects: Folder, change: dict[str, obj
     text = json.dumps({**start("r1", "f1").model_dump(), **change})
     objects.create(key, text.encode())
     with pytest.raises(StoreError, match=key):
-        records.of_run(objects, "digits", "r1")
+        records.read_run(objects, "digits", "r1")
 
 
 def test_the_text_of_a_record_is_bounded_and_has_no_control_characters(objects: Folder) -> None:

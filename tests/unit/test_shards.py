@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modelyard.components import shards
-from modelyard.components.shards import ShardWriter, Split, prefetched
+from modelyard.components.shards import ShardWriter, Split, prefetch
 
 
 def fill(folder, rows):
@@ -74,5 +74,5 @@ def test_what_is_made_ahead_comes_in_order_and_with_its_error():
 
     found = []
     with pytest.raises(KeyError):
-        found.extend(prefetched(items()))
-    assert list(prefetched(iter("abc"))) == ["a", "b", "c"]
+        found.extend(prefetch(items()))
+    assert list(prefetch(iter("abc"))) == ["a", "b", "c"]

@@ -27,7 +27,7 @@ from modelyard.components.kubernetes.pod_problem import (
     is_ready,
     is_running,
 )
-from modelyard.components.server import MARK, PORT, HttpServer, Server, predict_one, send
+from modelyard.components.server import GOLDEN_HEADERS, PORT, HttpServer, Server, predict_one, send
 
 POLL_SECONDS = 0.5
 TOKEN_CACHE_SECONDS = 10.0  # for which a token from the Secret is cached
@@ -268,7 +268,7 @@ class PodTrafficWindow:
 
     def send(self, instance: Any) -> None:
         """See TrafficWindow; the Service selects the pod."""
-        predict_one(self._service, self._model.name, instance, MARK)
+        predict_one(self._service, self._model.name, instance, GOLDEN_HEADERS)
 
 
 class _TrackWindow:

@@ -260,7 +260,7 @@ def read_results(run: Any, name: str, store: Store, environment: Environment, fo
         StoreError: the bucket cannot be read.
     """
     champion = open_store(store).champion(name)
-    found = records.of_run(open_objects(store), name, run.run_id)
+    found = records.read_run(open_objects(store), name, run.run_id)
     if not found.start:
         raise _missing_record(run, store, records.run_key(name, run.run_id))
     result: dict[str, Any] = {

@@ -119,7 +119,7 @@ class KfpRun(Run):
             schedule=run.recurring_run_id or None,
         )
         found = self._recorded()[1] if info.state == "succeeded" else RunRecords()
-        decision, _ = found.decided() or (None, None)
+        decision, _ = found.final_decision() or (None, None)
         version = found.outcome.outcome.version if found.outcome else None
         return info.with_result(decision, version, found.decision.metrics if found.decision else None)
 
@@ -167,7 +167,7 @@ class KfpRun(Run):
         end, state = found.end, runs.state(self._run)
         if end and end.state == state and end.ended >= runs.last_start_time(self._run):
             return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
-        archive, decided = runs.RunArchive(self._runner.backend, self.id), found.decided()
+        archive, decided = runs.RunArchive(self._runner.backend, self.id), found.final_decision()
         return kfp_run.explain(self.name, model, archive, decision=": ".join(decided or ()))
 
     def config(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class KfpRun(Run):
         model, found = None, RunRecords()
         with suppress(BackendError, StoreError):  # it is no run of modelyard's, or its store does not answer
             model, store = runs.model_and_store(self._run, self.environment)
-            found = records.of_run(open_objects(store), model, self.id)
+            found = records.read_run(open_objects(store), model, self.id)
         return model, found
 
     def _refresh(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard.components import events, records
 from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, Prediction, read
-from modelyard.components.errors import CancelledError, ModelyardError, of_machine
+from modelyard.components.errors import CancelledError, ModelyardError, machine_error
 from modelyard.components.events import CheckpointSaved, Event, EventFile, Resumed, StepChange
 from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
@@ -64,7 +64,7 @@ class LocalExecution:
             found = self.tasks.failures.get(step) if step else None
             result = {"state": "failed", "failure": Failure.of(found or error, step, log)}
         except Exception as error:
-            known = of_machine(error, self.folder)
+            known = machine_error(error, self.folder)
             result = {"state": "failed", "failure": Failure.of(known or error, self._failed_step())}
             if known is None:  # a bug
                 self._record(started, result)
@@ -171,8 +171,8 @@ class LocalExecution:
             "champion": champion.version if champion else None,
         }
         if self.tasks.outputs["fingerprint"]["Output"] == UNCHANGED:
-            found = records.of_run(open_objects(self.config.store), self.config.name, self.folder.name)
-            _, reason = found.decided() or (UNCHANGED, None)
+            found = records.read_run(open_objects(self.config.store), self.config.name, self.folder.name)
+            _, reason = found.final_decision() or (UNCHANGED, None)
             return {**result, "decision": UNCHANGED, "reason": reason}
         prediction = self._prediction
         return add_prediction({**result, **self._scores()}, prediction.result if prediction else lambda: None)

@@ -207,7 +207,7 @@ class LocalRun(Run):
 
     def is_alive(self) -> bool:
         """Say whether the process that leads the run lives."""
-        return lifeline.held(self.folder / "lifeline")
+        return lifeline.is_held(self.folder / "lifeline")
 
     def failure(self) -> Failure | None:
         """Return why it failed, or was cancelled, also when it could not record that."""

@@ -118,5 +118,5 @@ class PodExecution(LocalExecution):
         """Remove the pods of runs of this machine that were killed."""
         for one in self._cluster.list_objects("Pod", labels=STEP_PODS):
             run = self.folder.parent / one["metadata"]["labels"][RUN]
-            if run.is_dir() and not lifeline.held(run / "lifeline"):
+            if run.is_dir() and not lifeline.is_held(run / "lifeline"):
                 remove_pod(self._cluster, one["metadata"]["name"])

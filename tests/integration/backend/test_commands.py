@@ -11,7 +11,7 @@ import pytest
 from modelyard.components.errors import DataError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import keep, key_of
+from modelyard.pipelines.planning.plan import plan_key, save_plan
 from modelyard.pipelines.runners.kfp import follower
 from modelyard.pipelines.steps import deploy_spec
 from tests.integration.backend.conftest import IMAGES, Command, Site
@@ -65,8 +65,8 @@ def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
 def test_a_run_over_the_budget_is_refused(
     site: Site, modelyard: Command, environment: Environment, tmp_path: Path
 ) -> None:
-    key = key_of(load(store=environment.model_store()), environment)
-    keep(tmp_path / "home", key, an_hour(usd=9.0))
+    key = plan_key(load(store=environment.model_store()), environment)
+    save_plan(tmp_path / "home", key, an_hour(usd=9.0))
     code, text = modelyard("submit", "--budget", "5")
     assert code == 13
     assert "train costs 9.00 USD, more than --budget 5 USD" in text

@@ -19,7 +19,7 @@ from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import Plan, keep, key_of
+from modelyard.pipelines.planning.plan import Plan, plan_key, save_plan
 from modelyard.pipelines.runners.base import read_summary
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
@@ -162,8 +162,8 @@ def test_submit_wait_compares_the_run_with_its_plan(
     inside = {"storage_endpoint": "http://gcs:4443", "storage_endpoint_outside": place.storage_endpoint}
     there = place.model_copy(update=inside).model_dump(mode="json", exclude_defaults=True)
     (tmp_path / "there.yaml").write_text(yaml.safe_dump(there))
-    home, key = tmp_path / "home", key_of(load(environ={}, store=place.model_store()), place)
-    keep(home, key, an_hour(usd=9.0))
+    home, key = tmp_path / "home", plan_key(load(environ={}, store=place.model_store()), place)
+    save_plan(home, key, an_hour(usd=9.0))
 
     def go_on() -> None:
         while not site.runs.runs:

@@ -78,9 +78,9 @@ def test_candidates_below_the_minimum_are_rejected_in_concurrent_runs(champion):
         assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "reject", None)
         assert summary["prediction"]["version"] == summary["champion"] == 1
         assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
-        found = records.of_run(objects, "digits", summary["run"])
+        found = records.read_run(objects, "digits", summary["run"])
         assert found.start.fingerprint == found.decision.fingerprint == summary["fingerprint"]
-        assert found.decided() == ("reject", summary["reason"])
+        assert found.final_decision() == ("reject", summary["reason"])
         assert [one.limit for one in found.decision.decision.rules if one.limit in limits] == [limit]
         assert summary["reason"] in found.end.text
     assert champion.state() == before

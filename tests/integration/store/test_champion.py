@@ -155,7 +155,7 @@ def test_a_version_that_was_not_promoted_is_in_the_history_as_an_attempt(store, 
 def test_a_promotion_of_a_concurrently_removed_version_is_reverted(store, publish, objects, monkeypatch):
     first, second = publish("one"), publish("two")
     promote(store, first)
-    move = store._move
+    move = store._write_pointer
 
     def move_and_remove(name, pointer, generation):
         done = move(name, pointer, generation)
@@ -164,7 +164,7 @@ def test_a_promotion_of_a_concurrently_removed_version_is_reverted(store, publis
                 objects.delete(entry)
         return done
 
-    monkeypatch.setattr(store, "_move", move_and_remove)
+    monkeypatch.setattr(store, "_write_pointer", move_and_remove)
     with pytest.raises(NotFoundError, match="no version 2"):
         promote(store, second)
     assert store.champion("digits").version == first
@@ -172,8 +172,8 @@ def test_a_promotion_of_a_concurrently_removed_version_is_reverted(store, publis
 
 def test_a_promotion_fails_after_repeated_conflicts(store, publish, monkeypatch):
     version = publish("one")
-    monkeypatch.setattr(models, "ROUNDS", 2)
-    monkeypatch.setattr(store, "_move", lambda *_: False)
-    with pytest.raises(ConflictError, match="2 times in a row, so version 1 was not promoted"):
+    monkeypatch.setattr(models, "MAXIMUM_ATTEMPTS", 2)
+    monkeypatch.setattr(store, "_write_pointer", lambda *_: False)
+    with pytest.raises(ConflictError, match="2 times in a row"):
         promote(store, version)
     assert [entry.attempt for entry in store.history("digits")] == [True, True]

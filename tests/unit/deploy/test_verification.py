@@ -16,7 +16,7 @@ from modelyard.components.deploy.platforms.local import LocalPlatform
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion, pin_version, replay_golden_requests
 from modelyard.components.errors import DeployError, UnreachableError
-from modelyard.components.server import MARK
+from modelyard.components.server import GOLDEN_HEADERS
 from modelyard.components.store.models import ModelStore
 from tests.unit.deploy.memory import Interrupted, Killed, Script
 
@@ -30,7 +30,7 @@ class Server:
     answers: list[Any]
 
     def request(self, method: str, path: str, body: bytes, headers: Any) -> tuple[int, bytes]:
-        assert (method, path, headers) == ("POST", "/v1/models/digits/versions/7:predict", MARK)
+        assert (method, path, headers) == ("POST", "/v1/models/digits/versions/7:predict", GOLDEN_HEADERS)
         answer = self.answers[SEEN.instances.index(json.loads(body)["instances"][0])]
         return 200, json.dumps(answer).encode()
 

@@ -166,15 +166,15 @@ def test_a_run_that_is_to_skip_ends_when_the_champion_was_made_of_the_same(
 ) -> None:
     monkeypatch.setenv(records.RUN_ID, "r1")
     assert fingerprints(skip=True)[0] == "unchanged"
-    decided = records.of_run(open_objects(settings), "digits", "r1").decided()
+    decided = records.read_run(open_objects(settings), "digits", "r1").final_decision()
     assert decided is not None
     assert decided[0] == "unchanged"
     assert decided[1].startswith("version 1, the champion since ")
     monkeypatch.setenv(records.RUN_ID, "r2")
     assert fingerprints()[0] == made
-    found = records.of_run(open_objects(settings), "digits", "r2")
+    found = records.read_run(open_objects(settings), "digits", "r2")
     assert found.start is not None
-    assert (found.start.data, found.start.champion, found.decided()) == (made, 0, None)
+    assert (found.start.data, found.start.champion, found.final_decision()) == (made, 0, None)
 
 
 def test_a_run_that_is_to_skip_goes_on_when_anything_is_new(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.pipelines.compile.images import Image, no_longer_pushed, too_large
+from modelyard.pipelines.compile.images import Image, describe_oversized, describe_unpushed
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements"
 IMAGES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if path.stem not in ("clients", "dev"))
@@ -27,7 +27,7 @@ def test_an_image_holds_the_versions_that_the_tests_run_with(image: str) -> None
 
 def test_an_image_above_its_budget_is_named_with_both_sizes() -> None:
     images = [Image("serve", "serve:1", 481 * 10**6, 1.0), Image("deploy", "deploy:1", 100 * 10**6, 1.0)]
-    (problem,) = too_large(images, {"serve": 480, "deploy": 100})
+    (problem,) = describe_oversized(images, {"serve": 480, "deploy": 100})
     assert problem.startswith("serve holds 481 MB and its budget is 480 MB.")
 
 
@@ -39,5 +39,5 @@ def test_an_image_that_was_pushed_and_changed_since_is_named() -> None:
         "deploy": "modelyard/deploy:0",
         "ingest": "host/i@sha256:1",
     }
-    (said,) = no_longer_pushed(images, known)
+    (said,) = describe_unpushed(images, known)
     assert said.startswith("serve is another image than host/modelyard/serve@sha256:1, which was pushed")

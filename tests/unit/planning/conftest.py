@@ -79,7 +79,7 @@ def answers(
             raise found[name]
         return found[name], 46.0
 
-    monkeypatch.setattr(planner, "look", lambda *_: found["data"])
+    monkeypatch.setattr(planner, "describe_dataset", lambda *_: found["data"])
     monkeypatch.setattr(measuring, "run_in_process", lambda name, *_, **__: answer(name))
     monkeypatch.setattr(measuring, "probe_in_pod", lambda *_: answer("probe"))
     monkeypatch.setattr(measuring, "check", lambda _: None)
@@ -94,6 +94,6 @@ def make(answers: dict[str, Any], tmp_path: Path) -> Make:
     def one(name: str = "local", settings: Sequence[str] = (), **request: Any) -> Plan:
         settings = [*(GKE if name == "gke" else ()), "training.epochs=10", *settings]
         environment = load_environment(name, settings)
-        return planner.make(load(None, settings), environment, name, Request(**request), tmp_path)
+        return planner.make_plan(load(None, settings), environment, name, Request(**request), tmp_path)
 
     return one

@@ -34,7 +34,7 @@ def summary(folder: Path, cached: bool = False, **changes: Any) -> RunSummary:
 
 def key() -> str | None:
     settings = ["training.epochs=10"]
-    return comparison.identity(load(None, settings), load_environment("local", settings))
+    return comparison.find_plan_key(load(None, settings), load_environment("local", settings))
 
 
 def report(folder: Path) -> str:
@@ -43,7 +43,7 @@ def report(folder: Path) -> str:
 
 def test_a_planned_run_has_both_in_its_report(make: Make, folder: Path) -> None:
     plan = make(probe=True, price=3.0)
-    comparison.keep(folder, key(), summary(folder))
+    comparison.add_plan_to_report(folder, key(), summary(folder))
     page = report(folder)
     assert page.index("before") < page.index("Plan against actual")
     assert page.endswith("</main></html>")
@@ -57,14 +57,14 @@ def test_a_planned_run_has_both_in_its_report(make: Make, folder: Path) -> None:
 
 def test_of_a_step_from_the_cache_nothing_is_compared(make: Make, folder: Path) -> None:
     make(probe=True)
-    comparison.keep(folder, key(), summary(folder, cached=True))
+    comparison.add_plan_to_report(folder, key(), summary(folder, cached=True))
     assert "1,000,000 parameters" in report(folder)
     assert "Plan against actual" not in report(folder)
 
 
 def test_without_a_probe_the_size_of_the_model_is_compared(make: Make, folder: Path) -> None:
     make()
-    comparison.keep(folder, key(), summary(folder))
+    comparison.add_plan_to_report(folder, key(), summary(folder))
     assert "<td>the exported model" in report(folder)
     assert "<td>train</td>" not in report(folder)
 
@@ -72,13 +72,13 @@ def test_without_a_probe_the_size_of_the_model_is_compared(make: Make, folder: P
 @pytest.mark.parametrize("changes", [{"state": "failed"}, {"report": None}])
 def test_only_a_run_that_succeeded_is_compared(make: Make, folder: Path, changes: dict[str, Any]) -> None:
     make()
-    comparison.keep(folder, key(), summary(folder, **changes))
+    comparison.add_plan_to_report(folder, key(), summary(folder, **changes))
     assert report(folder) == PAGE
 
 
 def test_a_run_that_was_not_planned_has_its_report_as_it_is(folder: Path) -> None:
-    comparison.keep(folder, key(), summary(folder))
-    comparison.keep(folder, None, summary(folder))
+    comparison.add_plan_to_report(folder, key(), summary(folder))
+    comparison.add_plan_to_report(folder, None, summary(folder))
     assert report(folder) == PAGE
 
 
@@ -86,7 +86,7 @@ def test_a_report_that_cannot_be_read_does_not_fail_the_run(
     make: Make, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make()
-    comparison.keep(folder, key(), summary(folder, report=str(folder / "none.html")))
+    comparison.add_plan_to_report(folder, key(), summary(folder, report=str(folder / "none.html")))
     assert "not in its report" in capsys.readouterr().err
 
 
@@ -94,4 +94,4 @@ def test_code_that_cannot_be_read_has_no_plan(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # which a fingerprint does not follow
     (tmp_path / "own.py").touch()
     config = load(None, [f"model={{build: 'own:build', code: {tmp_path}}}"])
-    assert comparison.identity(config, load_environment("local")) is None
+    assert comparison.find_plan_key(config, load_environment("local")) is None

@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.errors import ConfigError, DataError
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.planning import dataset
-from modelyard.pipelines.planning.dataset import look, prepare
+from modelyard.pipelines.planning.dataset import describe_dataset, prepare
 from modelyard.pipelines.runners import select
 
 IMAGES = {"kind": "images", "source": "https://example.com/pets.zip", "resize": {"height": 8, "width": 8}}
@@ -21,7 +21,7 @@ def config(**data: Any) -> Config:
 
 
 def test_cifar10_is_known_without_a_download() -> None:
-    found = look(config(**CIFAR10), None, None, fetch=False)
+    found = describe_dataset(config(**CIFAR10), None, None, fetch=False)
     assert found.rows == {"train": 45_000, "validation": 5_000, "test": 10_000}
     assert (found.examples.shape, len(found.examples.names)) == ((32, 32, 3), 10)
     assert found.features == ""
@@ -30,36 +30,36 @@ def test_cifar10_is_known_without_a_download() -> None:
 
 
 def test_images_are_as_the_user_says() -> None:
-    found = look(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
+    found = describe_dataset(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
     assert (found.rows, found.targets) == ({"train": 720, "validation": 80, "test": 200}, "")
     assert (found.examples.shape, found.examples.names) == ((8, 8, 3), ("0", "1", "2"))
 
 
 def test_validation_on_the_test_examples() -> None:
-    found = look(config(**CIFAR10, validation="test"), None, None, fetch=False)
+    found = describe_dataset(config(**CIFAR10, validation="test"), None, None, fetch=False)
     assert found.rows == {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 
 @pytest.mark.parametrize(("rows", "outputs"), [(None, 3), (1000, None)])
 def test_half_of_it_is_not_enough(rows: int | None, outputs: int | None) -> None:
     with pytest.raises(ConfigError, match="--rows and --outputs"):
-        look(config(**IMAGES), rows, outputs, fetch=False)
+        describe_dataset(config(**IMAGES), rows, outputs, fetch=False)
 
 
 @pytest.mark.parametrize("data", [{"kind": "digits"}, {"kind": "npz", "source": "/data/set.npz"}])
 @pytest.mark.parametrize("fetch", [False, True])
 def test_examples_of_this_machine_are_counted_and_not_given(data: Any, fetch: bool) -> None:
     with pytest.raises(ConfigError, match=r"--rows is 5,000"):
-        look(config(**data), 5000, None, fetch)
+        describe_dataset(config(**data), 5000, None, fetch)
 
 
 def test_digits_are_prepared_once_and_are_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
-    found = look(load(), None, None, fetch=False)
+    found = describe_dataset(load(), None, None, fetch=False)
     assert found.rows["train"] > 1000
     assert found.targets.startswith("10 classes, with ")
     assert (Path(found.features) / "schema.json").is_file()
-    assert look(load(), None, None, fetch=False) == found
+    assert describe_dataset(load(), None, None, fetch=False) == found
     assert len(list((tmp_path / "runs").iterdir())) == 1
     assert select.list_runs(select.RunScope()) == []
 

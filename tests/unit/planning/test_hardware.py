@@ -10,7 +10,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.train.measurement import Cost
 from modelyard.pipelines.environments.accelerators import CATALOG, accelerator_types
 from modelyard.pipelines.planning.hardware import load_catalog, options
-from modelyard.pipelines.planning.plan import memory_of
+from modelyard.pipelines.planning.plan import estimate_memory
 
 PRICE: dict[str, Any] = {
     "region": "here",
@@ -81,7 +81,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None) -> Non
 
 
 def test_what_fits_comes_first_then_what_needs_no_other_backend_then_the_cheapest(cost: Cost) -> None:
-    memory = memory_of(cost.model_copy(update={"weights": 20 * 10**9}))
+    memory = estimate_memory(cost.model_copy(update={"weights": 20 * 10**9}))
     found = options(load_catalog(CATALOG), memory, "tensorflow")
     fits = [one for one in found if one.fit == "fits"]
     assert [one.accelerator for one in fits[:2]] == ["nvidia-tesla-a100", "nvidia-a100-80gb"]

@@ -157,7 +157,7 @@ def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[ProbeRe
     said: list[str] = []
     monkeypatch.setattr(measuring, "connect", lambda _: cluster)
     monkeypatch.setattr(pods, "PAUSE", 0.0)
-    found, seconds = measuring.probe_in_pod(*asked(), say=said.append)
+    found, seconds = measuring.probe_in_pod(*asked(), on_progress=said.append)
     assert seconds > 0
     return found, said
 

@@ -14,7 +14,7 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import hardware, planner
 from modelyard.pipelines.planning.dataset import Dataset
-from modelyard.pipelines.planning.plan import Plan, exceeded, find, key_of, train_time
+from modelyard.pipelines.planning.plan import Plan, estimate_train_time, exceeded, load_plan, plan_key
 from modelyard.pipelines.planning.planner import Request
 from modelyard.pipelines.planning.render import dollars, seconds, show
 from tests.unit.planning.conftest import GKE, Make
@@ -95,8 +95,10 @@ def test_a_busy_machine_widens_the_interval(make: Make, answers: dict[str, Any],
 
 def test_with_early_stopping_the_interval_begins_at_the_fewest_epochs(probed: ProbeResult) -> None:
     rows, epochs = {"train": 960, "validation": 192}, 10
-    whole = train_time(probed, 46.0, Training(epochs=epochs), rows)
-    early = train_time(probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), rows)
+    whole = estimate_train_time(probed, 46.0, Training(epochs=epochs), rows)
+    early = estimate_train_time(
+        probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), rows
+    )
     assert early.total.value == whole.total.value
     assert early.total.low < whole.total.low
     assert early.total.high == whole.total.high
@@ -122,7 +124,7 @@ def test_a_probe_without_enough_memory_is_an_answer(
     assert "does not fit into nvidia-l4" in screen(plan)
     settings = [*GKE, "training.epochs=10"]
     environment = load_environment("gke", settings)
-    kept = find(tmp_path, key_of(load(None, settings), environment))
+    kept = load_plan(tmp_path, plan_key(load(None, settings), environment))
     assert kept
     assert kept.problems == plan.problems
     answers["probe"] = AssertionError("it was probed again")
@@ -256,7 +258,9 @@ def test_a_plan_that_cannot_be_kept_is_shown(tmp_path: Path) -> None:
     said: list[str] = []
     settings = ["training.epochs=10"]
     environment = load_environment("local", settings)
-    plan = planner.make(load(None, settings), environment, "local", Request(), tmp_path, warn=said.append)
+    plan = planner.make_plan(
+        load(None, settings), environment, "local", Request(), tmp_path, warn=said.append
+    )
     assert plan.parameters == 1_000_000
     assert "cannot be kept" in said[0]
 
@@ -287,7 +291,9 @@ def test_no_more_is_downloaded_than_is_needed(
     fetched: bool,
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(planner, "look", lambda *arguments: asked.append(arguments[3]) or answers["data"])
+    monkeypatch.setattr(
+        planner, "describe_dataset", lambda *arguments: asked.append(arguments[3]) or answers["data"]
+    )
     source = {"cifar10": "https://example.com/cifar.tar.gz", "npz": "gs://a/b.npz"}[setting]
     make(name, (f"data={{kind: {setting}, source: '{source}'}}",), **request_)
     assert asked == [fetched]
