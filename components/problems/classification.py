@@ -198,26 +198,26 @@ class Classification(Problem):
         scores = {version: score[compared] for version, score in champions.items()}
         correct = compared_candidate[:, 0] == compared_targets
         others = {version: score[:, 0] == compared_targets for version, score in scores.items()}
-        same_rows = first = None
+        same_rows = champion_correct = None
         if others:
-            first = next(iter(others.values()))
+            champion_correct = next(iter(others.values()))
             same_rows = SameRows(
                 rows=len(compared_targets),
                 candidate=compute_metrics(compared_targets, compared_candidate, size),
                 champion=compute_metrics(compared_targets, next(iter(scores.values())), size),
             )
         confusion = confusion_matrix(targets, candidate, size)
-        rows = confusion.sum(axis=1)
-        present = int((rows > 0).sum())
+        totals = confusion.sum(axis=1)
+        class_count = int((totals > 0).sum())
         balanced = balanced_accuracy(confusion)
         low, _ = _balanced_accuracy_limits(confusion, ONE_SIDED)
         constant = Comparison(
             metric="balanced_accuracy",
-            value=balanced.value - 1 / present,
-            low=balanced.low - 1 / present,
-            high=balanced.high - 1 / present,
-            other=1 / present,
-            at_least=low - 1 / present,
+            value=balanced.value - 1 / class_count,
+            low=balanced.low - 1 / class_count,
+            high=balanced.high - 1 / class_count,
+            other=1 / class_count,
+            at_least=low - 1 / class_count,
         )
         return Metrics(
             problem=schema.problem,
@@ -225,11 +225,11 @@ class Classification(Problem):
             primary="accuracy",
             values=compute_metrics(targets, candidate, size),
             champion=same_rows.champion["accuracy"] if same_rows else None,
-            gain=None if first is None else compute_gain(correct, first),
+            gain=None if champion_correct is None else compute_gain(correct, champion_correct),
             same_rows=same_rows,
             baseline={
-                "accuracy": float(rows[int(np.argmax(training["rows"]))] / len(targets)),
-                "balanced_accuracy": 1 / present,
+                "accuracy": float(totals[int(np.argmax(training["rows"]))] / len(targets)),
+                "balanced_accuracy": 1 / class_count,
             },
             constant=constant,
             comparisons=compare_with_champions(compared_targets, correct, others, schema.names),
@@ -238,7 +238,7 @@ class Classification(Problem):
         )
 
     def golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
-        """Return the first example of each class, compared_targets the second of each, and so on."""
+        """Return the first example of each class, then the second of each, and so on."""
         order = np.argsort(targets, kind="stable")
         starts = np.cumsum([0, *_counts(targets, len(schema.names))])
         number_in_class = np.empty_like(targets)
@@ -323,19 +323,19 @@ def proportion_metric(part: int, whole: int) -> Metric:
 
 def balanced_accuracy(confusion: NDArray[np.int64]) -> Metric:
     """Return the mean recall of the classes that have test examples."""
-    rows = confusion.sum(axis=1)
-    has_rows = rows > 0
+    totals = confusion.sum(axis=1)
+    present = totals > 0
     low, high = _balanced_accuracy_limits(confusion, TWO_SIDED)
-    value = float((np.diag(confusion)[has_rows] / rows[has_rows]).mean())
+    value = float((np.diag(confusion)[present] / totals[present]).mean())
     return Metric(value=value, low=low, high=high, direction="higher")
 
 
 def _balanced_accuracy_limits(confusion: NDArray[np.int64], z: float) -> tuple[float, float]:
-    rows, correct = confusion.sum(axis=1), np.diag(confusion)
-    correct, rows = correct[rows > 0], rows[rows > 0]
-    weights = np.full(len(rows), 1 / len(rows))
+    totals, correct = confusion.sum(axis=1), np.diag(confusion)
+    correct, totals = correct[totals > 0], totals[totals > 0]
+    weights = np.full(len(totals), 1 / len(totals))
     return intervals.weighted_mean_interval(
-        correct / rows, *intervals.wilson_interval(correct, rows, z), weights
+        correct / totals, *intervals.wilson_interval(correct, totals, z), weights
     )
 
 
@@ -365,23 +365,18 @@ def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_
     Source: C. Guo et al., "On calibration of modern neural networks", ICML (2017). The interval is that of
     the accuracies of the bins.
     """
-    number = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-    rows = np.bincount(number)
-    hits, sums = np.bincount(number, correct)[rows > 0], np.bincount(number, confidence)[rows > 0]
-    rows = rows[rows > 0]
-    mean_confidence, accuracy = sums / rows, hits / rows
-    low, high = intervals.wilson_interval(hits, rows)
-    gap, worst = (
-        np.abs(accuracy - mean_confidence),
-        np.maximum(np.abs(low - mean_confidence), np.abs(high - mean_confidence)),
-    )
-    best = np.where(
-        (low <= mean_confidence) & (mean_confidence <= high),
-        0.0,
-        np.minimum(np.abs(low - mean_confidence), np.abs(high - mean_confidence)),
-    )
-    below, above = intervals.weighted_mean_interval(gap, best, worst, rows / rows.sum())
-    value = float(gap @ rows / rows.sum())
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    totals = np.bincount(bins)
+    hits, sums = np.bincount(bins, correct)[totals > 0], np.bincount(bins, confidence)[totals > 0]
+    totals = totals[totals > 0]
+    mean_confidence, accuracy = sums / totals, hits / totals
+    low, high = intervals.wilson_interval(hits, totals)
+    gap = np.abs(accuracy - mean_confidence)
+    low_gap, high_gap = np.abs(low - mean_confidence), np.abs(high - mean_confidence)
+    inside = (low <= mean_confidence) & (mean_confidence <= high)
+    smallest, largest = np.where(inside, 0.0, np.minimum(low_gap, high_gap)), np.maximum(low_gap, high_gap)
+    below, above = intervals.weighted_mean_interval(gap, smallest, largest, totals / totals.sum())
+    value = float(gap @ totals / totals.sum())
     return Metric(value=value, low=max(0.0, below), high=min(1.0, above), direction="lower")
 
 
@@ -402,11 +397,11 @@ def compare_with_champions(
     if not others:
         return ()
     size = len(names)
-    rows = _counts(targets, size)
+    totals = _counts(targets, size)
     wins = {version: _counts(targets[correct & ~other], size) for version, other in others.items()}
     losses = {version: _counts(targets[other & ~correct], size) for version, other in others.items()}
     hits = {version: _counts(targets[other], size) for version, other in others.items()}
-    share = np.divide(1.0, rows, out=np.zeros(size), where=rows > 0)
+    share = np.divide(1.0, totals, out=np.zeros(size), where=totals > 0)
 
     def compare(metric: str, classes: Any, weights: NDArray[np.float64], name: str = "") -> Comparison:
         best = max(others, key=lambda version: (float(weights @ hits[version][classes]), version))
@@ -426,8 +421,8 @@ def compare_with_champions(
 
     return (
         compare("accuracy", slice(None), np.full(size, 1 / len(targets))),
-        compare("balanced_accuracy", slice(None), share / (rows > 0).sum()),
-        *(compare("recall", [label], share[[label]], names[label]) for label in range(size) if rows[label]),
+        compare("balanced_accuracy", slice(None), share / (totals > 0).sum()),
+        *(compare("recall", [label], share[[label]], names[label]) for label in range(size) if totals[label]),
     )
 
 
@@ -443,7 +438,7 @@ def class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Sl
     correct, true, predicted = (
         one.tolist() for one in (np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
     )
-    found = []
+    slices = []
     for label, name in enumerate(names):
         hits, union = correct[label], true[label] + predicted[label] - correct[label]
         values = {
@@ -455,8 +450,8 @@ def class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Sl
             share = proportion_metric(hits, union)
             numbers = {key: _f1(getattr(share, key)) for key in ("value", "low", "high")}
             values["f1"] = Metric(direction="higher", **numbers)
-        found.append(Slice(name=name, rows=true[label], values=values))
-    return tuple(found)
+        slices.append(Slice(name=name, rows=true[label], values=values))
+    return tuple(slices)
 
 
 def matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
@@ -476,13 +471,13 @@ def most_frequent_confusions(
     details: Details, names: Sequence[str], maximum: int = 10
 ) -> list[tuple[str, str, int]]:
     """Return the most frequent confusions: true class, predicted class, number of examples."""
-    found = [
+    confusions = [
         (names[true], names[predicted], count)
         for true, row in enumerate(details.confusion)
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    return sorted(found, key=lambda one: -one[2])[:maximum]
+    return sorted(confusions, key=lambda one: -one[2])[:maximum]
 
 
 def _counts(labels: NDArray[Any], size: int) -> NDArray[np.int64]:

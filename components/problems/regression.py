@@ -171,7 +171,7 @@ class Regression(Problem):
         return math.sqrt(float(squares.mean())), np.sqrt(drawn)
 
     def check_predictions(self, predictions: NDArray[Any], model: str) -> None:
-        """Accept every finite number."""
+        """Accept all finite numbers."""
 
     def scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Floats:
         """Return the predictions."""
@@ -192,7 +192,7 @@ class Regression(Problem):
         baseline_comparisons = compare(actual, predicted, {None: constant})
         compared_actual, compared_predicted = actual[compared], predicted[compared]
         others = {version: scores[compared, 0] for version, scores in champions.items()}
-        found = compare(compared_actual, compared_predicted, others) if others else []
+        comparisons = compare(compared_actual, compared_predicted, others) if others else []
         same_rows = None
         if others:
             same_rows = SameRows(
@@ -210,14 +210,16 @@ class Regression(Problem):
             primary="rmse",
             values=compute_metrics(actual, predicted),
             champion=same_rows.champion["rmse"] if same_rows else None,
-            gain=Interval(**found[0].model_dump(include={"value", "low", "high"})) if found else None,
+            gain=Interval(**comparisons[0].model_dump(include={"value", "low", "high"}))
+            if comparisons
+            else None,
             same_rows=same_rows,
             baseline={one.metric: one.other for one in baseline_comparisons},
             constant=baseline_comparisons[0],
             comparisons=tuple(
-                min((one for one in found if one.metric == metric), key=lambda one: one.other)
+                min((one for one in comparisons if one.metric == metric), key=lambda one: one.other)
                 for metric in ("rmse", "mae")
-                if found
+                if comparisons
             ),
             details=details.model_dump(mode="json"),
         )
@@ -257,13 +259,13 @@ def compute_metrics(actual: Floats, predicted: Floats) -> dict[str, Metric]:
     """Return RMSE, MAE and R² with percentile intervals of a bootstrap."""
     errors, centred = predicted - actual, actual - actual.mean()
     columns = errors**2, np.abs(errors), centred, centred**2
-    squares, sizes, centre, spread = _resample(columns, _draw_with_replacement)
-    found = {"rmse": _metric(np.sqrt(squares), "lower"), "mae": _metric(sizes, "lower")}
+    squared_errors, absolute_errors, centre, spread = _resample(columns, _draw_with_replacement)
+    metrics = {"rmse": _metric(np.sqrt(squared_errors), "lower"), "mae": _metric(absolute_errors, "lower")}
     variance = spread - centre**2
     varied = variance > MINIMUM_VARIANCE * variance[0]
     if varied[0]:  # constant targets have no R²
-        found["r2"] = _metric(1 - squares[varied] / variance[varied], "higher")
-    return found
+        metrics["r2"] = _metric(1 - squared_errors[varied] / variance[varied], "higher")
+    return metrics
 
 
 def compare(
@@ -277,10 +279,13 @@ def compare(
     values as typical values", JASA 64 (1969). For other errors, the one-sided quantile is above 0.95
     (benchmarks/gate.py).
     """
-    sizes = [np.abs(one - actual) for one in (predicted, *others.values())]
-    drawn = _resample([*(one**2 for one in sizes), *sizes], _draw_subsets)
-    found = []
-    for metric, power, means in (("rmse", 2, drawn[: len(sizes)]), ("mae", 1, drawn[len(sizes) :])):
+    absolute_errors = [np.abs(one - actual) for one in (predicted, *others.values())]
+    drawn = _resample([*(one**2 for one in absolute_errors), *absolute_errors], _draw_subsets)
+    comparisons = []
+    for metric, power, means in (
+        ("rmse", 2, drawn[: len(absolute_errors)]),
+        ("mae", 1, drawn[len(absolute_errors) :]),
+    ):
         candidate_error = means[0, 0] ** (1 / power)
         for version, other in zip(others, means[1:], strict=True):
             other_error = float(other[0] ** (1 / power))
@@ -299,8 +304,8 @@ def compare(
                 version=version,
                 at_least=min(at_least, gain),  # the limit is 0 if the other model has no errors
             )
-            found.append(comparison)
-    return found
+            comparisons.append(comparison)
+    return comparisons
 
 
 def _metric(values: Floats, direction: Direction) -> Metric:
@@ -321,13 +326,13 @@ def _resample(columns: Sequence[Floats], draw: Draw, resamples: int = RESAMPLES)
     """
     total = len(columns[0])
     groups = min(total, MAXIMUM_GROUPS)
-    number = np.arange(total) % groups
-    sums = np.stack([np.bincount(number, column, groups) for column in columns], axis=1)
-    rows, random = np.bincount(number, minlength=groups), np.random.default_rng(0)
+    group_of_example = np.arange(total) % groups
+    sums = np.stack([np.bincount(group_of_example, column, groups) for column in columns], axis=1)
+    group_sizes, random = np.bincount(group_of_example, minlength=groups), np.random.default_rng(0)
     means = [sums.sum(axis=0, keepdims=True) / total]
     for drawn in np.array_split(np.arange(resamples), math.ceil(resamples * groups / DRAWS_AT_ONCE)):
         weights = draw(random, len(drawn), groups)
-        means.append(weights @ sums / (weights @ rows)[:, None])
+        means.append(weights @ sums / (weights @ group_sizes)[:, None])
     return np.concatenate(means).T
 
 
