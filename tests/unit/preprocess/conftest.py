@@ -9,7 +9,7 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Schema
 from modelyard.components.shards import ShardWriter
 
-Rows = tuple[Any, ...]
+Examples = tuple[Any, ...]
 Raw = Callable[..., Path]
 
 
@@ -18,7 +18,7 @@ def raw(tmp_path: Path) -> Raw:
     """Write a raw dataset from (examples, labels) or (examples, labels, names) by split."""
 
     def build(
-        splits: dict[str, Rows],
+        splits: dict[str, Examples],
         classes: tuple[str, ...] = ("cat", "dog", "emu"),
         problem: str = "classification",
     ) -> Path:
@@ -26,10 +26,10 @@ def raw(tmp_path: Path) -> Raw:
         directory.mkdir()
         examples = next(iter(splits.values()))[0]
         shape, dtype = examples.shape[1:], str(examples.dtype)
-        for name, (rows, *targets_and_names) in splits.items():
+        for name, (examples, *targets_and_names) in splits.items():
             with ShardWriter(directory, name, shape, dtype) as writer:
-                writer.append(rows, *targets_and_names)
-        sizes = {name: len(rows) for name, (rows, *_) in splits.items()}
+                writer.append(examples, *targets_and_names)
+        sizes = {name: len(examples) for name, (examples, *_) in splits.items()}
         schema = Schema.model_validate(
             {"shape": shape, "dtype": dtype, "problem": problem, "names": classes, "splits": sizes}
         )
@@ -40,10 +40,10 @@ def raw(tmp_path: Path) -> Raw:
 
 
 @pytest.fixture
-def images() -> Callable[[int], Rows]:
+def images() -> Callable[[int], Examples]:
     """Return n random 4x4 RGB images of three classes."""
 
-    def build(count: int, seed: int = 0) -> Rows:
+    def build(count: int, seed: int = 0) -> Examples:
         random = np.random.default_rng(seed)
         return random.integers(0, 256, (count, 4, 4, 3)).astype(np.uint8), np.arange(count) % 3
 

@@ -23,24 +23,24 @@ def run(raw: Path, **settings: object) -> Path:
 
 def contents(features: Path, split: str) -> set[bytes]:
     part = Split(features, split)
-    return {row.tobytes() for row in part.gather(np.arange(len(part)))}
+    return {image.tobytes() for image in part.gather(np.arange(len(part)))}
 
 
 def test_each_example_is_in_one_split_with_its_label(raw, images) -> None:
     examples, labels = images(600)
-    features = run(raw({"all": (examples, labels, [f"{row.tobytes()!r}.png" for row in examples])}))
-    labels_by_image = {row.tobytes(): label for row, label in zip(examples, labels, strict=True)}
+    features = run(raw({"all": (examples, labels, [f"{image.tobytes()!r}.png" for image in examples])}))
+    labels_by_image = {image.tobytes(): label for image, label in zip(examples, labels, strict=True)}
     seen = 0
     for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
         part = Split(features, split)
         assert len(part) == size
-        for row, label in zip(part.gather(np.arange(size)), part.targets, strict=True):
-            assert labels_by_image.pop(row.tobytes()) == label
+        for image, label in zip(part.gather(np.arange(size)), part.targets, strict=True):
+            assert labels_by_image.pop(image.tobytes()) == label
             seen += 1
     assert seen == 600
     test = Split(features, "test")
     all_indices = np.arange(len(test))
-    assert test.names(all_indices) == [f"{row.tobytes()!r}.png" for row in test.gather(all_indices)]
+    assert test.names(all_indices) == [f"{image.tobytes()!r}.png" for image in test.gather(all_indices)]
     assert 90 < len(test) < 150  # a fifth of 600
     assert 25 < len(Split(features, "validation")) < 75  # a tenth of the rest
 
@@ -48,7 +48,7 @@ def test_each_example_is_in_one_split_with_its_label(raw, images) -> None:
 def test_source_splits_are_used_and_numbers_are_exact(raw, images) -> None:
     train, test = images(300), images(60, seed=1)
     features = run(raw({"train": train, "test": test}), validation=50)
-    assert contents(features, "test") == {row.tobytes() for row in test[0]}
+    assert contents(features, "test") == {image.tobytes() for image in test[0]}
     assert len(Split(features, "validation")) == 50
     assert len(Split(features, "train")) == 250
 
@@ -57,7 +57,7 @@ def test_a_validation_split_of_the_source_is_used(raw, images) -> None:
     own = images(30, seed=2)
     splits = {"train": images(90), "validation": own, "test": images(30, seed=1)}
     features = run(raw(splits), validation=5)
-    assert contents(features, "validation") == {row.tobytes() for row in own[0]}
+    assert contents(features, "validation") == {image.tobytes() for image in own[0]}
     assert len(Split(features, "train")) == 90
 
 
@@ -75,7 +75,7 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> N
     test = np.concatenate([other, examples[:7]]), np.concatenate([theirs, labels[:7]])
     features = run(raw({"train": train, "test": test}), validation=1)
     statistics = artifacts.read(features / "statistics.json", Statistics)
-    leaked_validation = contents(features, "validation") & {row.tobytes() for row in examples[:7]}
+    leaked_validation = contents(features, "validation") & {image.tobytes() for image in examples[:7]}
     assert statistics.duplicates.count == 11
     assert statistics.duplicates.examples[0] == "row 0 of train and row 90 of train"
     assert statistics.leakage.count == 7 - len(leaked_validation)
@@ -96,17 +96,17 @@ def test_standardize_uses_training_examples_per_channel(raw, images, dtype) -> N
     features = run(raw({"all": (examples, labels)}), normalize="standardize")
     train = Split(features, "train")
     expected = train.gather(np.arange(len(train))).astype(np.float64)
-    found = artifacts.read(features / "normalization.json", Normalization)
-    np.testing.assert_allclose(found.mean, expected.mean(axis=(0, 1, 2)))
+    normalization = artifacts.read(features / "normalization.json", Normalization)
+    np.testing.assert_allclose(normalization.mean, expected.mean(axis=(0, 1, 2)))
     deviation = expected.std(axis=(0, 1, 2))
-    np.testing.assert_allclose(found.deviation, [deviation[0], 1.0, deviation[2]])
+    np.testing.assert_allclose(normalization.deviation, [deviation[0], 1.0, deviation[2]])
 
 
 @pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
 def test_normalize_scale_and_none(raw, images, capsys, normalize, deviation) -> None:
     features = run(raw({"all": images(90)}), normalize=normalize, scale=deviation)
-    found = artifacts.read(features / "normalization.json", Normalization)
-    assert (found.mean, found.deviation) == ((0.0,), (deviation,))
+    normalization = artifacts.read(features / "normalization.json", Normalization)
+    assert (normalization.mean, normalization.deviation) == ((0.0,), (deviation,))
     assert ("check data.scale" in capsys.readouterr().out) == (deviation == 1e6)
 
 
@@ -123,9 +123,9 @@ def test_targets_are_scaled_by_the_training_examples(raw) -> None:
     examples, targets = random.normal(size=(300, 3)).astype(np.float32), random.normal(500, 20, 300)
     features = run(raw({"all": (examples, targets)}, classes=("price",), problem="regression"))
     train = Split(features, "train").targets.astype(np.float64)
-    found = artifacts.read(features / "normalization.json", Normalization)
-    assert found.target_mean == (pytest.approx(train.mean()),)
-    assert found.target_deviation == (pytest.approx(train.std()),)
+    normalization = artifacts.read(features / "normalization.json", Normalization)
+    assert normalization.target_mean == (pytest.approx(train.mean()),)
+    assert normalization.target_deviation == (pytest.approx(train.std()),)
     statistics = artifacts.read(features / "statistics.json", Statistics).targets["train"]
     assert statistics["median"] == pytest.approx(np.median(train))
     assert Split(features, "test").targets.dtype == np.float32
@@ -216,16 +216,16 @@ def test_truncated_shard(raw, images) -> None:
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
 def test_hashes_and_origins_of_examples(raw, images, names) -> None:
-    given = {name: images(90, seed) for seed, name in enumerate(names)}
-    features = run(raw(given))
+    sources = {name: images(90, seed) for seed, name in enumerate(names)}
+    features = run(raw(sources))
     hashes, rows_of_test = read_hashes(features)
     for split, expected in (("train", hashes), ("test", np.sort(rows_of_test.hashes))):
         part = Split(features, split)
-        found = splitting.hash_examples(part.gather(np.arange(len(part))))[:, 0]
-        assert np.sort(found).tolist() == expected.tolist()
+        example_hashes = splitting.hash_examples(part.gather(np.arange(len(part))))[:, 0]
+        assert np.sort(example_hashes).tolist() == expected.tolist()
     first = Split(features, "test").gather(np.array([0]))[0]
     number, name = rows_of_test.name(0).removeprefix("row ").split(" of ")
-    np.testing.assert_array_equal(given[name][0][int(number)], first)
+    np.testing.assert_array_equal(sources[name][0][int(number)], first)
 
 
 def test_gate_rule_for_an_unknown_class(raw, images, tmp_path) -> None:

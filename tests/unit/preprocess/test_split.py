@@ -17,14 +17,16 @@ def test_growing_or_shuffling_the_data_moves_no_example() -> None:
 
 
 def test_test_and_validation_splits_are_independent() -> None:
-    found = hashes(20000)
-    test, validation = split.select(found[:, 0], 0.5), split.select(found[:, 1], 0.5)
+    example_hashes = hashes(20000)
+    test, validation = split.select(example_hashes[:, 0], 0.5), split.select(example_hashes[:, 1], 0.5)
     assert 0.48 < validation[test].mean() < 0.52
 
 
 def test_identical_examples_are_in_one_split() -> None:
-    found = np.repeat(hashes(100), 3, axis=0)
-    for mask in split.assign_splits({"all": found}, Preparation(test=10, validation=10))["all"].values():
+    example_hashes = np.repeat(hashes(100), 3, axis=0)
+    for mask in split.assign_splits({"all": example_hashes}, Preparation(test=10, validation=10))[
+        "all"
+    ].values():
         assert (mask.reshape(100, 3).all(axis=1) == mask.reshape(100, 3).any(axis=1)).all()
 
 
@@ -37,23 +39,23 @@ def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_tes
     for _ in range(30):
         size = int(random.integers(1, 400))
         labels = np.repeat(np.arange(4), random.multinomial(size, (0.6, 0.2, 0.15, 0.05)))
-        found = split.hash_examples(random.integers(0, 2**62, (len(labels), 1)))
+        example_hashes = split.hash_examples(random.integers(0, 2**62, (len(labels), 1)))
         order = random.permutation(len(labels))
         train, placed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
         for added in np.array_split(order, 5):
             placed[added] = True
-            by_split, strata = {"all": found[placed]}, {"all": labels[placed]}
+            by_split, strata = {"all": example_hashes[placed]}, {"all": labels[placed]}
             test = np.zeros(len(labels), np.bool_)
             test[placed] = split.assign_splits(by_split, Preparation(), strata)["all"]["test"]
-            rows = np.bincount(labels[placed], minlength=4)
-            assert (np.bincount(labels[test], minlength=4) >= np.minimum(10, rows // 2)).all()
+            class_sizes = np.bincount(labels[placed], minlength=4)
+            assert (np.bincount(labels[test], minlength=4) >= np.minimum(10, class_sizes // 2)).all()
             assert not (test & train).any()
-            train = placed & ~test & (rows >= 20)[labels]
+            train = placed & ~test & (class_sizes >= 20)[labels]
 
 
 def test_an_example_with_two_labels_is_in_one_split() -> None:
-    found = np.concatenate([hashes(300), hashes(40)])
-    test = split.assign_splits({"all": found}, Preparation(test=5), {"all": np.arange(340) // 300})["all"][
-        "test"
-    ]
+    example_hashes = np.concatenate([hashes(300), hashes(40)])
+    test = split.assign_splits({"all": example_hashes}, Preparation(test=5), {"all": np.arange(340) // 300})[
+        "all"
+    ]["test"]
     np.testing.assert_array_equal(test[:40], test[300:])

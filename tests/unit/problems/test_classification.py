@@ -18,12 +18,12 @@ def schema(*names: str) -> Schema:
     return Schema(shape=(2,), dtype="uint8", problem="classification", names=names, splits={})
 
 
-EVEN = {"rows": [1, 1, 1]}
+EQUAL_CLASSES = {"rows": [1, 1, 1]}
 
 
-def measure(names, labels, scores, champions=None, training=EVEN, compared=None):
-    every = np.ones(len(labels), np.bool_) if compared is None else compared
-    return PROBLEM.measure(schema(*names), labels, scores, champions or {}, training, every)
+def measure(names, labels, scores, champions=None, training=EQUAL_CLASSES, compared=None):
+    mask = np.ones(len(labels), np.bool_) if compared is None else compared
+    return PROBLEM.measure(schema(*names), labels, scores, champions or {}, training, mask)
 
 
 def test_metrics_match_scikit_learn() -> None:
@@ -44,9 +44,9 @@ def test_metrics_match_scikit_learn() -> None:
         ("macro_f1", f1_score(labels, predicted, average="macro")),
         ("log_loss", log_loss(labels, probabilities)),
     ):
-        found = metrics.values[name]
-        assert found.value == pytest.approx(expected)
-        assert found.low < found.value < found.high
+        result = metrics.values[name]
+        assert result.value == pytest.approx(expected)
+        assert result.low < result.value < result.high
     assert set(metrics.values) == set(get_description("classification").metrics)
     assert metrics.baseline == {"accuracy": pytest.approx((labels == 1).mean()), "balanced_accuracy": 1 / 3}
 
@@ -61,42 +61,45 @@ def test_a_class_without_test_examples_has_no_recall() -> None:
 def test_intervals_of_a_perfect_score_are_not_empty() -> None:
     labels = np.arange(14) % 2
     scores = PROBLEM.scores(np.eye(2)[labels], labels)
-    found = measure("ab", labels, scores, {3: scores})
-    assert (found.main.low, found.main.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
+    result = measure("ab", labels, scores, {3: scores})
+    assert (result.main.low, result.main.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
     for one in (
-        found.values["balanced_accuracy"],
-        found.values["macro_f1"],
-        found.slices[0].values["recall"],
+        result.values["balanced_accuracy"],
+        result.values["macro_f1"],
+        result.slices[0].values["recall"],
     ):
         assert one.low < one.value == one.high == 1
-    assert found.gain.low < found.gain.value == 0 < found.gain.high
-    assert found.values["calibration_error"].high > found.values["calibration_error"].value == 0
+    assert result.gain.low < result.gain.value == 0 < result.gain.high
+    assert result.values["calibration_error"].high > result.values["calibration_error"].value == 0
 
 
 def test_calibration_error_of_overconfident_predictions() -> None:
     labels = np.arange(200) % 2
     scores = PROBLEM.scores(np.tile([0.9, 0.1], (200, 1)), labels)
-    found = measure("ab", labels, scores).values["calibration_error"]
-    assert found.value == pytest.approx(0.4)
-    assert 0.3 < found.low < 0.4 < found.high < 0.5
+    result = measure("ab", labels, scores).values["calibration_error"]
+    assert result.value == pytest.approx(0.4)
+    assert 0.3 < result.low < 0.4 < result.high < 0.5
 
 
 def test_the_interval_of_the_gain_matches_a_bootstrap() -> None:
     random = np.random.default_rng(1)
     correct, others = random.random(400) < 0.9, random.random(400) < 0.8
-    rows = random.integers(0, 400, (5000, 400))
-    found, drawn = compute_gain(correct, others), correct[rows].mean(axis=1) - others[rows].mean(axis=1)
-    np.testing.assert_allclose((found.low, found.high), np.quantile(drawn, (0.025, 0.975)), atol=0.008)
+    indices = random.integers(0, 400, (5000, 400))
+    result, drawn = (
+        compute_gain(correct, others),
+        correct[indices].mean(axis=1) - others[indices].mean(axis=1),
+    )
+    np.testing.assert_allclose((result.low, result.high), np.quantile(drawn, (0.025, 0.975)), atol=0.008)
 
 
 def test_each_metric_is_compared_with_its_best_champion() -> None:
     labels = np.array([0] * 40 + [1] * 10)
     predictions = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
-    scores = {version: PROBLEM.scores(np.eye(2)[given], labels) for version, given in predictions.items()}
+    scores = {key: PROBLEM.scores(np.eye(2)[predicted], labels) for key, predicted in predictions.items()}
     scores[2][-1, 0] = 0
-    found = measure("ab", labels, scores[4], scores)
-    assert found.champion.value == 0.8
-    best = {(one.metric, one.slice): one.version for one in found.comparisons}
+    result = measure("ab", labels, scores[4], scores)
+    assert result.champion.value == 0.8
+    best = {(one.metric, one.slice): one.version for one in result.comparisons}
     assert best == {
         ("accuracy", ""): 4,
         ("balanced_accuracy", ""): 2,
@@ -110,13 +113,13 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
     correct = np.eye(2)[labels]
     candidate = PROBLEM.scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
-    found = measure("ab", labels, candidate, {3: PROBLEM.scores(correct, labels)}, compared=unseen)
-    assert (found.main.value, found.rows) == (0.5, 80)
-    assert found.same_rows.rows == 40
-    assert found.same_rows.candidate["accuracy"] == found.same_rows.champion["accuracy"] == found.champion
-    assert found.gain.value == 0
-    assert {one.value for one in found.comparisons} == {0}
-    assert found.same_rows.champion.keys() == found.values.keys()
+    result = measure("ab", labels, candidate, {3: PROBLEM.scores(correct, labels)}, compared=unseen)
+    assert (result.main.value, result.rows) == (0.5, 80)
+    assert result.same_rows.rows == 40
+    assert result.same_rows.candidate["accuracy"] == result.same_rows.champion["accuracy"] == result.champion
+    assert result.gain.value == 0
+    assert {one.value for one in result.comparisons} == {0}
+    assert result.same_rows.champion.keys() == result.values.keys()
 
 
 def test_golden_examples_cover_the_classes() -> None:
@@ -128,6 +131,6 @@ def test_golden_examples_cover_the_classes() -> None:
 def test_mistakes_are_the_most_confident_wrong_predictions() -> None:
     labels = np.array([0, 1, 0, 1])
     scores = PROBLEM.scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
-    found = PROBLEM.mistakes(schema("a", "b"), labels, scores, 2)
-    assert [one.row for one in found] == [2, 3]
-    assert (found[0].actual, found[0].predicted) == (("a", "0.050"), ("b", "0.950"))
+    result = PROBLEM.mistakes(schema("a", "b"), labels, scores, 2)
+    assert [one.row for one in result] == [2, 3]
+    assert (result[0].actual, result[0].predicted) == (("a", "0.050"), ("b", "0.950"))

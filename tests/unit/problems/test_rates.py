@@ -27,32 +27,32 @@ def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind", "draws"),
+    ("examples", "kind", "draws"),
     [
         (30, "normal", 200),
         (88, "Student's t, 5 degrees", 100),
         *(
-            pytest.param(rows, kind, 4000, marks=pytest.mark.soak)
-            for rows in (30, 88, 300)
+            pytest.param(examples, kind, 4000, marks=pytest.mark.soak)
+            for examples in (30, 88, 300)
             for kind in ("normal", "Student's t, 5 degrees", "exponential")
         ),
     ],
 )
-def test_false_promotion_rate_of_rmse_and_mae(rows, kind, draws) -> None:
-    assert max(of_errors(rows, kind, -0.03, -0.03, draws).values()) < limit(draws)
+def test_false_promotion_rate_of_rmse_and_mae(examples, kind, draws) -> None:
+    assert max(of_errors(examples, kind, -0.03, -0.03, draws).values()) < limit(draws)
 
 
-@pytest.mark.parametrize(("rows", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
-def test_an_equal_model_passes_with_the_recommended_number_of_examples(rows, differing):
+@pytest.mark.parametrize(("examples", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
+def test_an_equal_model_passes_with_the_recommended_number_of_examples(examples, differing):
     """Uses the median of the recommendations; with few examples they are somewhat higher."""
     shares, margin = (differing / 2, differing / 2, 1 - differing), 0.02
     recommended = []
-    for won, lost, _ in np.random.default_rng(0).multinomial(rows, shares, 200):
+    for won, lost, _ in np.random.default_rng(0).multinomial(examples, shares, 200):
         least = intervals.paired_gain_interval(
-            np.array([won]), np.array([lost]), np.array([1 / rows]), intervals.ONE_SIDED
+            np.array([won]), np.array([lost]), np.array([1 / examples]), intervals.ONE_SIDED
         )
-        value = (won - lost) / rows
-        found = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
-        recommended.append(examples_needed(found, rows, -margin, counted=True) or rows)
+        value = (won - lost) / examples
+        comparison = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
+        recommended.append(examples_needed(comparison, examples, -margin, counted=True) or examples)
     passed = of_proportions((int(np.median(recommended)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92

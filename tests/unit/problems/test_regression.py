@@ -13,11 +13,11 @@ MEAN = {"mean": 500.0}
 
 
 def measure(targets, scores, champions=None, compared=None):
-    every = np.ones(len(targets), np.bool_) if compared is None else compared
-    return PROBLEM.measure(SCHEMA, targets, scores, champions or {}, MEAN, every)
+    mask = np.ones(len(targets), np.bool_) if compared is None else compared
+    return PROBLEM.measure(SCHEMA, targets, scores, champions or {}, MEAN, mask)
 
 
-def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def targets_and_predictions(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return targets around 500 and predictions with normally distributed noise."""
     random = np.random.default_rng(seed)
     targets = random.normal(500, 50, count).astype(np.float32)
@@ -25,56 +25,56 @@ def rows(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def test_metrics_match_scikit_learn() -> None:
-    targets, predictions = rows(300, 20)
-    found = measure(targets, PROBLEM.scores(predictions, targets))
+    targets, predictions = targets_and_predictions(300, 20)
+    result = measure(targets, PROBLEM.scores(predictions, targets))
     for name, of_sklearn in (
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
         ("r2", r2_score),
     ):
-        metric = found.values[name]
+        metric = result.values[name]
         assert metric.value == pytest.approx(of_sklearn(targets, predictions[:, 0]), rel=1e-5)
         assert metric.low < metric.value < metric.high
         assert metric.direction == get_description("regression").metrics[name]
-    assert (found.primary, found.champion, found.gain) == ("rmse", None, None)
-    assert found.constant.other == found.baseline["rmse"] == pytest.approx(np.std(targets), rel=0.01)
-    assert 0 < found.constant.low < found.constant.at_least < found.constant.value
+    assert (result.primary, result.champion, result.gain) == ("rmse", None, None)
+    assert result.constant.other == result.baseline["rmse"] == pytest.approx(np.std(targets), rel=0.01)
+    assert 0 < result.constant.low < result.constant.at_least < result.constant.value
 
 
 def test_gain_is_paired() -> None:
     """Two models with the same large errors; one is slightly better on every example."""
-    targets, predictions = rows(200, 40)
+    targets, predictions = targets_and_predictions(200, 40)
     better = targets[:, None] + 0.95 * (predictions - targets[:, None])
     scores = [PROBLEM.scores(one, targets) for one in (better, predictions)]
-    found = measure(targets, scores[0], {3: scores[1]})
-    assert found.champion
-    assert found.gain
-    assert found.champion.value > found.main.value
-    assert found.gain.value == pytest.approx(found.champion.value - found.main.value)
-    assert 0 < found.gain.low < found.gain.high  # though the intervals of the two overlap
-    assert found.main.high > found.champion.low
+    result = measure(targets, scores[0], {3: scores[1]})
+    assert result.champion
+    assert result.gain
+    assert result.champion.value > result.main.value
+    assert result.gain.value == pytest.approx(result.champion.value - result.main.value)
+    assert 0 < result.gain.low < result.gain.high  # though the intervals of the two overlap
+    assert result.main.high > result.champion.low
 
 
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
-    targets, predictions = rows(200, 40)
+    targets, predictions = targets_and_predictions(200, 40)
     unseen = np.arange(200) >= 100
     scores = PROBLEM.scores(predictions, targets)
     champion = np.where(unseen, scores[:, 0] + 1, targets)[:, None]
-    found = measure(targets, scores, {3: champion}, unseen)
-    assert (found.rows, found.same_rows.rows) == (200, 100)
-    assert found.same_rows.candidate["rmse"].value == pytest.approx(
+    result = measure(targets, scores, {3: champion}, unseen)
+    assert (result.rows, result.same_rows.rows) == (200, 100)
+    assert result.same_rows.candidate["rmse"].value == pytest.approx(
         root_mean_squared_error(targets[100:], predictions[100:, 0]), rel=1e-5
     )
-    assert found.same_rows.champion.keys() == found.values.keys()
-    assert [one.metric for one in found.comparisons] == ["rmse", "mae"]
-    for one in found.comparisons:
-        value = found.same_rows.champion[one.metric].value - found.same_rows.candidate[one.metric].value
+    assert result.same_rows.champion.keys() == result.values.keys()
+    assert [one.metric for one in result.comparisons] == ["rmse", "mae"]
+    for one in result.comparisons:
+        value = result.same_rows.champion[one.metric].value - result.same_rows.candidate[one.metric].value
         assert one.value == pytest.approx(value)
         assert abs(value) < 1
 
 
 def test_comparison_with_a_perfect_model() -> None:
-    targets, predictions = rows(12, 40)
+    targets, predictions = targets_and_predictions(12, 40)
     perfect = targets.astype(np.float64)[:, None]
     same = measure(targets, PROBLEM.scores(predictions, targets), {3: PROBLEM.scores(predictions, targets)})
     assert [(one.value, one.at_least) for one in same.comparisons] == [(0, pytest.approx(0, abs=1e-5))] * 2
@@ -86,12 +86,12 @@ def test_comparison_with_a_perfect_model() -> None:
 
 def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -> None:
     """Squared normal errors: the standard error of RMSE is RMSE / sqrt(2 n)."""
-    targets, predictions = rows(4000, 20)
+    targets, predictions = targets_and_predictions(4000, 20)
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
         monkeypatch.setattr(regression, "MAXIMUM_GROUPS", groups)
-        found = measure(targets, PROBLEM.scores(predictions, targets)).main
-        assert found.high - found.low == pytest.approx(expected, rel=0.15)
+        result = measure(targets, PROBLEM.scores(predictions, targets)).main
+        assert result.high - result.low == pytest.approx(expected, rel=0.15)
 
 
 def test_invalid_targets() -> None:
@@ -126,7 +126,7 @@ def test_a_prediction_is_formatted_as_a_number() -> None:
 
 
 def test_resampled_rmse() -> None:
-    targets, predictions = rows(500, 20)
+    targets, predictions = targets_and_predictions(500, 20)
     error, drawn = PROBLEM.resample_error(targets, PROBLEM.scores(predictions, targets), 200)
     assert error == pytest.approx(root_mean_squared_error(targets, predictions[:, 0]), rel=1e-5)
     assert drawn.shape == (200,)
@@ -136,9 +136,9 @@ def test_resampled_rmse() -> None:
 def test_mistakes_are_the_largest_errors() -> None:
     targets = np.array([1, 2, 3, 4], np.float32)
     scores = PROBLEM.scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
-    found = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
-    assert [one.row for one in found] == [1, 2]
-    assert (found[1].actual.text, *found[1].predicted) == ("3.0000", "-7.0000", "-10.00")
+    result = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
+    assert [one.row for one in result] == [1, 2]
+    assert (result[1].actual.text, *result[1].predicted) == ("3.0000", "-7.0000", "-10.00")
 
 
 def test_r2_ignores_resamples_with_constant_targets() -> None:

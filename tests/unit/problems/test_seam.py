@@ -30,16 +30,16 @@ def test_unknown_problem() -> None:
 
 
 def test_other_packages_do_not_depend_on_a_problem() -> None:
-    found = []
+    identifiers = []
     for folder in ("components", "pipelines"):
         for path in (ROOT / folder).rglob("*.py"):
             name = path.relative_to(ROOT).as_posix()
             text = path.read_text()
             if not name.startswith(ALLOWED) and PROBLEM_WORDS.search(text):
                 tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-                found += [
+                identifiers += [
                     f"{name}:{one.start[0]} {one.string}"
                     for one in tokens
                     if one.type == tokenize.NAME and PROBLEM_WORDS.search(one.string)
                 ]
-    assert found == []
+    assert identifiers == []

@@ -86,7 +86,9 @@ class TrainEnv:
         if not (self.root / "features").is_dir():
             self.features()
         spec = self.spec(model, code_sha256, **training)
-        trainer.train(str(self.root / "features"), spec, "here", str(self.model), str(self.history))
+        trainer.train(
+            str(self.root / "features"), spec, "gs://bucket/features", str(self.model), str(self.history)
+        )
         return artifacts.read(self.history / "history.json", History)
 
     def spec(self, model: dict[str, Any] | None = None, code_sha256: str = "", **training: Any) -> TrainSpec:

@@ -104,7 +104,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEn
     resume_env.interrupt(2, **training)
     resume_env.interrupt(1, **training)
     capsys.readouterr()
-    history, found = resume_env.resume(**training)
+    history, resumed_weights = resume_env.resume(**training)
     lines = capsys.readouterr().out.splitlines()
     assert "resuming after epoch 3 from a checkpoint" in lines
     assert '{"event":"checkpoint","step":"train","epoch":4}' in lines
@@ -112,7 +112,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEn
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
     assert len(set(history.metrics["learning_rate"])) > 1
-    assert equal(found, weights)
+    assert equal(resumed_weights, weights)
 
 
 def test_early_stopping_state_is_restored(resume_env: ResumeEnv) -> None:
@@ -126,10 +126,10 @@ def test_early_stopping_state_is_restored(resume_env: ResumeEnv) -> None:
     assert expected.stopped_early
     assert expected.epochs > 4
     resume_env.interrupt(expected.epochs - 1, **training)
-    history, found = resume_env.resume(**training)
+    history, resumed_weights = resume_env.resume(**training)
     assert history.resumed_after == expected.epochs - 1
     assert (history.metrics, history.stopped_early) == (expected.metrics, True)
-    assert equal(found, weights)
+    assert equal(resumed_weights, weights)
 
 
 @pytest.mark.parametrize("change", ["nothing", "half", "text", "array", "other"])
@@ -211,8 +211,8 @@ def test_state_preserves_dtypes(tmp_path: Path) -> None:
     write_state(tmp_path / "state.npz", state, variables, [values[0]])
     for one in variables:
         one.assign(keras.ops.zeros_like(one))
-    found, best = read_state(tmp_path / "state.npz", variables, variables[:1])
-    assert found == state
+    restored, best = read_state(tmp_path / "state.npz", variables, variables[:1])
+    assert restored == state
     np.testing.assert_array_equal(best[0], values[0])
     for one, value in zip(variables, expected, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), value)

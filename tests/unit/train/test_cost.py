@@ -16,7 +16,7 @@ DENSE: dict[str, Any] = {"filters": [], "dense": [8]}
 PARAMETERS = (64 * 8 + 8) + (8 * 3 + 3)
 
 
-def workload(model: dict[str, Any], rows: int = 60, **training: Any) -> TrainingWorkload:
+def workload(model: dict[str, Any], training_examples: int = 60, **training: Any) -> TrainingWorkload:
     return TrainingWorkload(
         example_schema=Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
@@ -24,7 +24,7 @@ def workload(model: dict[str, Any], rows: int = 60, **training: Any) -> Training
         normalization=Normalization(deviation=(255.0,)),
         model=Model.model_validate(model),
         training=Training(**training),
-        training_examples=rows,
+        training_examples=training_examples,
     )
 
 
@@ -37,17 +37,17 @@ def user_code_workload(train_env: Any, code: str, **training: Any) -> TrainingWo
 
 
 def test_cost_of_a_dense_network() -> None:
-    found = compute_cost(workload(DENSE, batch_size=16))
-    assert found.parameters == PARAMETERS
-    assert found.weights == found.gradients == 4 * PARAMETERS
-    assert 8 * PARAMETERS <= found.optimizer <= 8 * PARAMETERS + 64  # two moments, a step and a learning rate
-    assert found.batch_size == 16
+    cost = compute_cost(workload(DENSE, batch_size=16))
+    assert cost.parameters == PARAMETERS
+    assert cost.weights == cost.gradients == 4 * PARAMETERS
+    assert 8 * PARAMETERS <= cost.optimizer <= 8 * PARAMETERS + 64  # two moments, a step and a learning rate
+    assert cost.batch_size == 16
     products = 2 * (64 * 8 + 8 * 3)
-    assert 2 * 16 * products <= found.flops <= 4 * 16 * products  # forward, weights, and inputs of the second
-    assert found.uncounted == ()
+    assert 2 * 16 * products <= cost.flops <= 4 * 16 * products  # forward, weights, and inputs of the second
+    assert cost.uncounted == ()
     # of each example: 64 pixels and 8 values after relu as float32, and the probabilities or logits
-    assert 16 * 4 * (64 + 8) <= found.activations <= 16 * 4 * (64 + 8 + 4 * 3) + 64
-    assert 16 * 4 * 64 <= found.working <= 4 * 16 * 4 * 64
+    assert 16 * 4 * (64 + 8) <= cost.activations <= 16 * 4 * (64 + 8 + 4 * 3) + 64
+    assert 16 * 4 * 64 <= cost.working <= 4 * 16 * 4 * 64
 
 
 def test_activations_and_flops_grow_with_the_batch() -> None:
@@ -58,7 +58,7 @@ def test_activations_and_flops_grow_with_the_batch() -> None:
 
 
 def test_the_batch_is_at_most_the_training_examples() -> None:
-    assert compute_cost(workload(DENSE, rows=7)).batch_size == 7
+    assert compute_cost(workload(DENSE, training_examples=7)).batch_size == 7
 
 
 def test_plain_sgd_has_no_optimizer_state() -> None:
@@ -67,8 +67,8 @@ def test_plain_sgd_has_no_optimizer_state() -> None:
 
 def test_computing_the_cost_of_a_huge_model_allocates_no_variables() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = compute_cost(workload({"filters": [], "dense": [65536, 65536, 65536]}))
-    assert found.weights + found.optimizer > 10**11
+    cost = compute_cost(workload({"filters": [], "dense": [65536, 65536, 65536]}))
+    assert cost.weights + cost.optimizer > 10**11
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 10**9
 
 
@@ -76,15 +76,15 @@ def test_uncounted_operations_are_listed(train_env: Any) -> None:
     code = """
     def build(input_shape, classes):
         examples = keras.Input(input_shape)
-        rows = layers.Reshape(input_shape[:2])(examples)
-        rows = layers.MultiHeadAttention(1, 2)(rows, rows)
-        rows = layers.LSTM(3, use_cudnn=False)(rows)
-        return keras.Model(examples, layers.Dense(classes, activation="softmax")(rows))
+        sequence = layers.Reshape(input_shape[:2])(examples)
+        sequence = layers.MultiHeadAttention(1, 2)(sequence, sequence)
+        sequence = layers.LSTM(3, use_cudnn=False)(sequence)
+        return keras.Model(examples, layers.Dense(classes, activation="softmax")(sequence))
     """
-    found = compute_cost(user_code_workload(train_env, code))
-    assert "Einsum" in found.uncounted
-    assert any("While" in one for one in found.uncounted)
-    assert "MatMul" not in found.uncounted
+    cost = compute_cost(user_code_workload(train_env, code))
+    assert "Einsum" in cost.uncounted
+    assert any("While" in one for one in cost.uncounted)
+    assert "MatMul" not in cost.uncounted
 
 
 def test_cost_of_user_code_that_computes_eagerly(train_env: Any) -> None:

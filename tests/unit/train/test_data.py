@@ -26,17 +26,17 @@ def numbered(train_env, monkeypatch) -> Any:
 def epoch(dataset: Any) -> list[int]:
     seen = []
     for examples, labels in dataset:
-        rows = examples.numpy()[:, 0].astype(int)
-        np.testing.assert_array_equal(labels, rows % 3)
-        seen += rows.tolist()
+        numbers = examples.numpy()[:, 0].astype(int)
+        np.testing.assert_array_equal(labels, numbers % 3)
+        seen += numbers.tolist()
     return seen
 
 
 @pytest.mark.parametrize("chunk", [1, 4 * 16, 2**20])
 def test_each_epoch_shuffles_all_examples(numbered, monkeypatch, chunk) -> None:
     monkeypatch.setattr(data, "CHUNK_BYTES", chunk)
-    rows = data.shuffled_batches(numbered, 8, seed=1)
-    first, second = epoch(rows), epoch(rows)
+    batches = data.shuffled_batches(numbered, 8, seed=1)
+    first, second = epoch(batches), epoch(batches)
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
     assert first != sorted(first)
@@ -46,9 +46,9 @@ def test_each_epoch_shuffles_all_examples(numbered, monkeypatch, chunk) -> None:
 
 
 def test_batch_sizes_and_cardinality(numbered) -> None:
-    rows = data.shuffled_batches(numbered, 16, seed=0)
-    assert [len(labels) for _, labels in rows] == [16, 16, 16, 2]
-    assert rows.cardinality() == 4
+    batches = data.shuffled_batches(numbered, 16, seed=0)
+    assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
+    assert batches.cardinality() == 4
 
 
 def test_the_first_chunk_is_small(numbered, monkeypatch) -> None:
@@ -80,12 +80,12 @@ def test_fit_uses_each_example_once_per_epoch(train_env, steps) -> None:
         @keras.saving.register_keras_serializable("seen")
         class Count(layers.Layer):
             def build(self, shape):
-                self.rows = self.add_weight(shape=(60,), initializer="zeros", trainable=False)
+                self.counts = self.add_weight(shape=(60,), initializer="zeros", trainable=False)
 
             def call(self, x, training=False):
                 if training:
                     numbers = tf.cast(x[:, 0] * 255.0 + 0.5, tf.int32)
-                    self.rows.assign_add(tf.reduce_sum(tf.one_hot(numbers, 60), 0))
+                    self.counts.assign_add(tf.reduce_sum(tf.one_hot(numbers, 60), 0))
                 return x
 
         def build(input_shape, classes):
@@ -135,9 +135,9 @@ def truncate(features: Path) -> None:
 def test_malformed_features(train_env, damage, message) -> None:
     features = train_env.features()
     damage(features)
-    with pytest.raises(DataError, match=message) as refused:
+    with pytest.raises(DataError, match=message) as caught:
         Features.read(features)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_features_without_training_examples(train_env) -> None:

@@ -15,13 +15,13 @@ from modelyard.components.errors import TrainError
 from modelyard.components.train.backend import keras, tf
 
 
-def predictions(model: Path, rows: Any) -> dict[str, Any]:
+def predict_with_all_formats(model: Path, examples: Any) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(str(model / "model.onnx"))
     served = tf.saved_model.load(str(model / "saved_model"))
     return {
-        "keras": np.asarray(keras.saving.load_model(model / "model.keras")(rows, training=False)),
-        "onnx": session.run(["probabilities"], {"input": rows})[0],
-        "saved_model": np.asarray(served.serve(rows)),
+        "keras": np.asarray(keras.saving.load_model(model / "model.keras")(examples, training=False)),
+        "onnx": session.run(["probabilities"], {"input": examples})[0],
+        "saved_model": np.asarray(served.serve(examples)),
     }
 
 
@@ -47,12 +47,12 @@ def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype,
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == [f"{epoch}/20" for epoch in range(1, 21)]
     assert f"val_accuracy {history.metrics['val_accuracy'][-1]:.4f}" in lines[-1]
-    rows, classes = train_env.images(30, shape, dtype, seed=2)
-    found = predictions(train_env.model, rows)
-    np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
-    np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
-    np.testing.assert_allclose(found["onnx"].sum(axis=1), 1, atol=1e-5)
-    assert (found["onnx"].argmax(axis=1) == classes).mean() > 0.8
+    examples, classes = train_env.images(30, shape, dtype, seed=2)
+    outputs = predict_with_all_formats(train_env.model, examples)
+    np.testing.assert_allclose(outputs["onnx"], outputs["keras"], atol=1e-5)
+    np.testing.assert_allclose(outputs["saved_model"], outputs["keras"], atol=1e-5)
+    np.testing.assert_allclose(outputs["onnx"].sum(axis=1), 1, atol=1e-5)
+    assert (outputs["onnx"].argmax(axis=1) == classes).mean() > 0.8
     signature = artifacts.read(train_env.model / "signature.json", Signature)
     assert (signature.input.shape, signature.input.dtype, signature.output.names) == (
         shape,
@@ -81,10 +81,10 @@ def test_exported_models_do_not_augment(train_env) -> None:
     )
     train_env.features(*train_env.images(24), validation=0)
     train_env.export("turned:build")
-    rows, _ = train_env.images(8, seed=2)
-    found = predictions(train_env.model, rows)
-    np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
-    np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
+    examples, _ = train_env.images(8, seed=2)
+    outputs = predict_with_all_formats(train_env.model, examples)
+    np.testing.assert_allclose(outputs["onnx"], outputs["keras"], atol=1e-5)
+    np.testing.assert_allclose(outputs["saved_model"], outputs["keras"], atol=1e-5)
 
 
 def test_mixed_precision_models_are_exported_in_float32(train_env) -> None:
@@ -101,10 +101,10 @@ def test_mixed_precision_models_are_exported_in_float32(train_env) -> None:
     )
     train_env.features(*train_env.images(24), validation=0)
     train_env.export("mixed:build", precision="mixed_float16")
-    rows, _ = train_env.images(8, seed=2)
-    found = predictions(train_env.model, rows)
-    np.testing.assert_allclose(found["onnx"], found["keras"], atol=1e-5)
-    np.testing.assert_allclose(found["saved_model"], found["keras"], atol=1e-5)
+    examples, _ = train_env.images(8, seed=2)
+    outputs = predict_with_all_formats(train_env.model, examples)
+    np.testing.assert_allclose(outputs["onnx"], outputs["keras"], atol=1e-5)
+    np.testing.assert_allclose(outputs["saved_model"], outputs["keras"], atol=1e-5)
     assert {layer.compute_dtype for layer in train_env.load_model()._flatten_layers()} == {"float32"}
 
 
@@ -134,7 +134,7 @@ def test_a_killed_export_writes_nothing_and_the_next_run_succeeds(train_env) -> 
     program = (
         "import os, sys; from modelyard.components.train import export, spec, trainer;"
         "export.convert = lambda *_: os.kill(os.getpid(), 9);"
-        "trainer.train(sys.argv[1], spec.TrainSpec.of(sys.argv[2]), 'here', *sys.argv[3:])"
+        "trainer.train(sys.argv[1], spec.TrainSpec.of(sys.argv[2]), 'gs://bucket/features', *sys.argv[3:])"
     )
     arguments = [features, train_env.spec(epochs=1).text(), train_env.model, train_env.history]
     killed = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True)

@@ -21,7 +21,7 @@ def fails(*_: Any, **__: Any) -> None:
 
 
 def test_nan_predictions_are_not_exported(tmp_path: Path) -> None:
-    model = lambda rows, training: rows * np.nan  # noqa: E731, ARG005
+    model = lambda examples, training: examples * np.nan  # noqa: E731, ARG005
     nothing: Any = None
     with pytest.raises(TrainError, match=r"predicts nan .*learning_rate"):
         export._write_and_check(model, nothing, nothing, EXAMPLES, tmp_path)

@@ -183,34 +183,36 @@ def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
     """The values equal those of Keras for probabilities and one-hot targets, or labels."""
     problem, description = problems.get_problem("classification"), problems.get_description("classification")
     probabilities, one_hot = keras.ops.softmax(LOGITS), keras.ops.one_hot(LABELS, 3)
-    answers = LOGITS if logits else probabilities
+    predictions = LOGITS if logits else probabilities
     for kind, names in (("losses", description.losses), ("metrics", description.training_metrics)):
         for name in names:
             one = keras_object(kind, name, **required_arguments(kind, name))
             labels = name.startswith(("Sparse", "CategoricalGeneralized"))
             expected = one.build()(LABELS if labels else one_hot, probabilities)
             if kind == "losses":
-                found = problem.adapt_loss(one.build(from_logits=logits), logits, Normalization())(
-                    LABELS, answers
+                actual = problem.adapt_loss(one.build(from_logits=logits), logits, Normalization())(
+                    LABELS, predictions
                 )
             else:
-                found = problem.adapt_metric(one.build(), logits)(LABELS, answers)
-            assert float(found) == pytest.approx(float(expected), rel=1e-3, abs=1e-5), name
+                actual = problem.adapt_metric(one.build(), logits)(LABELS, predictions)
+            assert float(actual) == pytest.approx(float(expected), rel=1e-3, abs=1e-5), name
 
 
 def test_regression_losses_and_metrics_accept_targets() -> None:
     problem, description = problems.get_problem("regression"), problems.get_description("regression")
     scaling = Normalization(target_mean=(5.0,), target_deviation=(2.0,))
-    targets, answers = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
+    targets, predictions = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
     for name in description.losses:
         part = 1 if "Percentage" in name or "Logarithmic" in name else 2
-        expected = keras_object("losses", name).build()(targets / part, answers / part)
-        found = problem.adapt_loss(keras_object("losses", name).build(), False, scaling)(targets, answers)
-        assert float(found) == pytest.approx(float(expected)), name
+        expected = keras_object("losses", name).build()(targets / part, predictions / part)
+        actual = problem.adapt_loss(keras_object("losses", name).build(), False, scaling)(
+            targets, predictions
+        )
+        assert float(actual) == pytest.approx(float(expected)), name
     for name in description.training_metrics:
-        expected = keras_object("metrics", name).build()(targets[:, None], answers)
-        found = problem.adapt_metric(keras_object("metrics", name).build(), False)(targets, answers)
-        assert float(found) == pytest.approx(float(expected)), name
+        expected = keras_object("metrics", name).build()(targets[:, None], predictions)
+        actual = problem.adapt_metric(keras_object("metrics", name).build(), False)(targets, predictions)
+        assert float(actual) == pytest.approx(float(expected)), name
 
 
 def test_metric_names() -> None:

@@ -28,19 +28,25 @@ def test_fit_of_rising_errors_is_constant() -> None:
     assert law.error_at(16000) == pytest.approx(0.1225)
 
 
-def extrapolate_errors(counts: list[int], errors: list[float], held: int) -> Any:
-    """Extrapolate shares of wrong predictions on `held` validation examples."""
-    targets, drawn = np.zeros(held, np.int64), []
+def extrapolate_errors(counts: list[int], errors: list[float], validation_examples: int) -> Any:
+    """Extrapolate shares of wrong predictions on `validation_examples` validation examples."""
+    targets, drawn = np.zeros(validation_examples, np.int64), []
     for error in errors:
-        scores = np.stack([np.arange(held) < round(error * held), np.ones(held)], axis=1).astype(float)
+        scores = np.stack(
+            [
+                np.arange(validation_examples) < round(error * validation_examples),
+                np.ones(validation_examples),
+            ],
+            axis=1,
+        ).astype(float)
         drawn.append(PROBLEM.resample_error(targets, scores, curves.RESAMPLES)[1])
     return extrapolate(PROBLEM.error, counts, errors, np.stack(drawn, axis=1))
 
 
 def test_extrapolation_to_two_and_four_times_the_examples() -> None:
-    errors = [float(3 * rows**-0.5 + 0.05) for rows in COUNTS]
-    few = extrapolate_errors([int(one) for one in COUNTS], errors, held=100)
-    many = extrapolate_errors([int(one) for one in COUNTS], errors, held=10_000)
+    errors = [float(3 * count**-0.5 + 0.05) for count in COUNTS]
+    few = extrapolate_errors([int(one) for one in COUNTS], errors, validation_examples=100)
+    many = extrapolate_errors([int(one) for one in COUNTS], errors, validation_examples=10_000)
     assert [one.rows for one in few.beyond] == [8000, 16000]
     for curve in (few, many):
         for one in curve.beyond:
@@ -49,7 +55,7 @@ def test_extrapolation_to_two_and_four_times_the_examples() -> None:
 
 
 def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
-    curve = extrapolate_errors([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], held=50)
+    curve = extrapolate_errors([250, 500, 1000, 2000], [0.10, 0.04, 0.02, 0.0], validation_examples=50)
     last = curve.points[-1]
     assert last.low == last.error == 0.0
     assert 0.01 < last.high < 0.1
@@ -58,7 +64,7 @@ def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
 
 @pytest.mark.parametrize("errors", [[0.10, 0.12, 0.13, 0.14], [0.12, 0.06, 0.07, 0.05], [0.1] * 4])
 def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
-    curve = extrapolate_errors([250, 500, 1000, 2000], errors, held=100)
+    curve = extrapolate_errors([250, 500, 1000, 2000], errors, validation_examples=100)
     assert curve.refused
     assert f"{errors[-1]:.4f} with 2,000 examples" in curve.refused
     assert curve.beyond == ()
@@ -67,24 +73,24 @@ def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
 
 def test_extrapolated_errors_never_rise() -> None:
     """The best power law through these errors is above the last one at twice the examples."""
-    curve = extrapolate_errors([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], held=60)
+    curve = extrapolate_errors([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], validation_examples=60)
     whole = (*curve.points, *curve.beyond)
     assert len(whole) == 6
     for value in ("error", "high"):
-        found = [getattr(one, value) for one in whole]
-        assert found == sorted(found, reverse=True)
+        values = [getattr(one, value) for one in whole]
+        assert values == sorted(values, reverse=True)
     assert all(one.low <= one.error <= one.high for one in whole)
 
 
 def test_errors_without_a_power_law_are_not_extrapolated() -> None:
-    curve = extrapolate_errors([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], held=144)
+    curve = extrapolate_errors([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], validation_examples=144)
     assert curve.refused
     assert "training.epochs" in curve.refused
     assert curve.beyond == ()
 
 
-def workload(train_env: Any, rows: int, validation: int, **training: Any) -> TrainingWorkload:
-    images, labels = train_env.images(rows)
+def workload(train_env: Any, training_examples: int, validation: int, **training: Any) -> TrainingWorkload:
+    images, labels = train_env.images(training_examples)
     features = train_env.features(images, labels, validation=validation)
     schema = artifacts.read(features / "schema.json", Schema)
     normalization = artifacts.read(features / "normalization.json", Normalization)
@@ -93,20 +99,20 @@ def workload(train_env: Any, rows: int, validation: int, **training: Any) -> Tra
         normalization=normalization,
         model=Model(filters=(), dense=(8,)),
         training=Training(**{"epochs": 2, "batch_size": 16} | training),
-        training_examples=rows,
+        training_examples=training_examples,
         features=str(features),
     )
 
 
 def test_too_few_training_examples(train_env: Any) -> None:
-    curve = measure_learning_curve(workload(train_env, rows=40, validation=60))
+    curve = measure_learning_curve(workload(train_env, training_examples=40, validation=60))
     assert curve.refused
     assert "at least 120" in curve.refused
     assert curve.points == curve.beyond == ()
 
 
 def test_too_few_validation_examples(train_env: Any) -> None:
-    curve = measure_learning_curve(workload(train_env, rows=400, validation=12))
+    curve = measure_learning_curve(workload(train_env, training_examples=400, validation=12))
     assert curve.refused
     assert "data.validation" in curve.refused
 

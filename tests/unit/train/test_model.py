@@ -54,29 +54,31 @@ def test_default_network_is_that_of_the_tutorial() -> None:
     theirs = tutorial()
     assert layer_shapes(ours) == layer_shapes(theirs)
     assert ours.count_params() == theirs.count_params() == 167_562
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, other)
+    for weight, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
     images, labels = train_env.images(100, (32, 32, 3))
-    rows = Features.read(train_env.features(images, labels, deviation=(256.0,)))  # exact in floating point
-    schema = rows.schema.model_copy(update={"names": TEN})
+    features = Features.read(
+        train_env.features(images, labels, deviation=(256.0,))
+    )  # exact in floating point
+    schema = features.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)
-    ours = networks.build_network(Model(), schema, rows.normalization, Path(), "")
+    ours = networks.build_network(Model(), schema, features.normalization, Path(), "")
     ours.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)
-    trainer.fit(ours, rows, Training(epochs=2, seed=5))
+    trainer.fit(ours, features, Training(epochs=2, seed=5))
 
     keras.utils.set_random_seed(3)
     theirs = tutorial()
     theirs.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-    same_order = data.shuffled_batches(rows.train, 32, 5)
+    same_order = data.shuffled_batches(features.train, 32, 5)
     for _ in range(2):
         for examples, classes in same_order:
             theirs.train_on_batch(examples.numpy() / 256.0, classes)
 
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, other, atol=1e-6)
+    for weight, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)
 
 
 def test_pixels_are_divided_by_255() -> None:

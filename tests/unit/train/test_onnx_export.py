@@ -48,11 +48,11 @@ def test_handler(function: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
     onnx_export.convert(model, "input", "output", tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     assert [each.name for each in session.get_inputs()] == ["input"]
-    rows = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
-    rows[0, 0], rows[1, 0] = 0.0, -0.0
-    for few in (rows, rows[:1]):
-        found = session.run(["output"], {"input": few})[0]
-        np.testing.assert_allclose(found, np.asarray(model(few, training=False)), atol=1e-5)
+    values = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    values[0, 0], values[1, 0] = 0.0, -0.0
+    for batch in (values, values[:1]):
+        output = session.run(["output"], {"input": batch})[0]
+        np.testing.assert_allclose(output, np.asarray(model(batch, training=False)), atol=1e-5)
 
 
 @pytest.mark.parametrize(

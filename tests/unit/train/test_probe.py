@@ -45,15 +45,15 @@ def test_probe_measures_training_steps(
         workload = workload.model_copy(update={"features": str(features)})
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    found = probe(ProbeRequest(workload=workload, seconds=0.5), scratch)
-    assert (found.synthetic, found.device) == (synthetic, "cpu:0")
-    assert found.epoch.seconds(38) > 0
-    assert found.validation
-    assert found.validation.seconds(3) > 0
-    assert 0 < found.setup + found.compile + found.export < found.inside
-    assert found.memory > 10**8
+    result = probe(ProbeRequest(workload=workload, seconds=0.5), scratch)
+    assert (result.synthetic, result.device) == (synthetic, "cpu:0")
+    assert result.epoch.seconds(38) > 0
+    assert result.validation
+    assert result.validation.seconds(3) > 0
+    assert 0 < result.setup + result.compile + result.export < result.inside
+    assert result.memory > 10**8
     written = sum(one.stat().st_size for one in (scratch / "model").rglob("*") if one.is_file())
-    assert found.model_bytes == written
+    assert result.model_bytes == written
 
 
 def test_an_image_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,22 +89,22 @@ def test_slow_steps_use_fewer_windows(
     assert passes.validation.pace().each > 0
 
 
-@pytest.mark.parametrize(("jit", "rows"), [(False, []), (True, [8, 8])])
+@pytest.mark.parametrize(("jit", "sizes"), [(False, []), (True, [8, 8])])
 def test_with_xla_the_size_of_the_last_batch_is_compiled(
-    workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, rows: list[int]
+    workload: TrainingWorkload, train_env: Any, monkeypatch: pytest.MonkeyPatch, jit: bool, sizes: list[int]
 ) -> None:
     passes = timed_passes(workload, train_env.features(*train_env.images(600), validation=0))
     passes._network.jit_compile = jit
     fitted: list[int] = []
 
     def fit(batches: Any) -> float:
-        sizes = [len(labels) for _, labels in batches.take(1)]
-        fitted.extend(size for size in sizes if size < 16)
+        batch_sizes = [len(labels) for _, labels in batches.take(1)]
+        fitted.extend(size for size in batch_sizes if size < 16)
         return 0.0
 
     monkeypatch.setattr(passes, "_timed_fit", fit)
     passes.warm_up()
-    assert fitted == rows  # 600 rows are 37 batches of 16, and 8
+    assert fitted == sizes  # 600 sizes are 37 batches of 16, and 8
 
 
 LATE = """

@@ -19,8 +19,8 @@ def features(train_env) -> np.ndarray:
     directory = train_env.root / "features"
     directory.mkdir()
     random, sizes = np.random.default_rng(0), {"train": 200, "validation": 40}
-    for split, rows in sizes.items():
-        examples = random.normal(size=(rows, 3)).astype(np.float32)
+    for split, count in sizes.items():
+        examples = random.normal(size=(count, 3)).astype(np.float32)
         with ShardWriter(directory, split, (3,), "float32") as writer:
             writer.append(examples, MEAN + DEVIATION * examples[:, 0])
     schema = Schema(shape=(3,), dtype="float32", problem="regression", names=("price",), splits=sizes)
@@ -40,8 +40,8 @@ def test_predictions_are_in_the_unit_of_the_target(train_env, features) -> None:
     signature = artifacts.read(train_env.model / "signature.json", Signature)
     assert (signature.problem, signature.output.names) == ("regression", ("price",))
     session = onnxruntime.InferenceSession(str(train_env.model / "model.onnx"))
-    (answers,) = session.run([signature.output.name], {"input": features})
-    np.testing.assert_allclose(answers[:, 0], MEAN + DEVIATION * features[:, 0], atol=0.3 * DEVIATION)
+    (predictions,) = session.run([signature.output.name], {"input": features})
+    np.testing.assert_allclose(predictions[:, 0], MEAN + DEVIATION * features[:, 0], atol=0.3 * DEVIATION)
 
 
 @pytest.mark.usefixtures("features")
@@ -66,10 +66,10 @@ def test_user_code_gets_the_number_of_targets(train_env) -> None:
 
 @pytest.mark.usefixtures("features")
 def test_losses_use_scaled_targets(train_env) -> None:
-    targets, answers = np.array([MEAN, MEAN + DEVIATION]), np.full((2, 1), MEAN + 3 * DEVIATION)
+    targets, predictions = np.array([MEAN, MEAN + DEVIATION]), np.full((2, 1), MEAN + 3 * DEVIATION)
     for loss, expected in ((None, (9 + 4) / 2), ({"name": "huber", "delta": 2}, (4 + 2) / 2)):
         history, network = train_env.fit({"filters": [], "dense": []}, epochs=1, loss=loss)
         assert history.epochs == 1
-        pair = {"y": keras.ops.cast(targets, "float32"), "y_pred": keras.ops.cast(answers, "float32")}
-        found = network.compute_loss(**pair)
-        assert float(found) == pytest.approx(expected, rel=1e-3)
+        pair = {"y": keras.ops.cast(targets, "float32"), "y_pred": keras.ops.cast(predictions, "float32")}
+        loss = network.compute_loss(**pair)
+        assert float(loss) == pytest.approx(expected, rel=1e-3)

@@ -36,8 +36,8 @@ def test_early_stopping_restores_the_best_weights(train_env, patience) -> None:
     assert history.epochs == len(losses)
     assert history.stopped_early == (patience == 1) == (len(losses) < 10)
     assert losses[-1] > min(losses)
-    rows, classes = train_env.images(30, seed=1)
-    assert model.evaluate(rows, classes, verbose=0)[0] == pytest.approx(min(losses), abs=1e-4)
+    images, classes = train_env.images(30, seed=1)
+    assert model.evaluate(images, classes, verbose=0)[0] == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_early_stopping_without_validation_examples_is_an_error(train_env) -> None:
@@ -67,8 +67,8 @@ def test_class_weights_apply_to_the_training_loss_only(train_env) -> None:
     }
     plain, network = train_env.fit(**no_learning)
     losses = -np.log(np.asarray(network(images))[np.arange(48), np.where(labels == 2, 0, labels)])
-    for given, weights in (({"dog": 3.0}, [1, 3]), ("balanced", [0.5, 1])):
-        weighted, _ = train_env.fit(class_weights=given, **no_learning)
+    for setting, weights in (({"dog": 3.0}, [1, 3]), ("balanced", [0.5, 1])):
+        weighted, _ = train_env.fit(class_weights=setting, **no_learning)
         expected = (losses * np.where(labels == 1, weights[1], weights[0])).mean()
         assert weighted.metrics["loss"][0] == pytest.approx(expected, rel=1e-4)
         assert weighted.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-4)
