@@ -104,7 +104,7 @@ def test_with_xla_the_size_of_the_last_batch_is_compiled(
 
     monkeypatch.setattr(passes, "_timed_fit", fit)
     passes.warm_up()
-    assert fitted == sizes  # 600 sizes are 37 batches of 16, and 8
+    assert fitted == sizes  # 600 examples are 37 batches of 16, and one of 8
 
 
 LATE = """

@@ -71,5 +71,5 @@ def test_losses_use_scaled_targets(train_env) -> None:
         history, network = train_env.fit({"filters": [], "dense": []}, epochs=1, loss=loss)
         assert history.epochs == 1
         pair = {"y": keras.ops.cast(targets, "float32"), "y_pred": keras.ops.cast(predictions, "float32")}
-        loss = network.compute_loss(**pair)
-        assert float(loss) == pytest.approx(expected, rel=1e-3)
+        actual = network.compute_loss(**pair)
+        assert float(actual) == pytest.approx(expected, rel=1e-3)

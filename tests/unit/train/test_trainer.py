@@ -1,4 +1,4 @@
-"""The step: what it does with its settings, and what it leaves behind."""
+"""The step `train`: settings and output."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_training_without_validation_examples(train_env) -> None:
 
 def test_the_seed_decides_the_weights(train_env) -> None:
     runs = []
-    train_env.features(*train_env.images(), validation=0)  # here and below, a graph less to trace
+    train_env.features(*train_env.images(), validation=0)  # validation is not traced
     for seed in (1, 1, 2):
         _, network = train_env.fit({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed)
         runs.append(network.get_weights())
