@@ -130,8 +130,7 @@ class EarlyStopping(Settings):
         default=None,
         strict=False,
         allow_inf_nan=False,
-        description="Value that the metric must exceed (in the direction of `mode`) for an epoch to count as "
-        "an improvement.",
+        description="An epoch counts as an improvement only if the metric is better than this value.",
     )
     start_from_epoch: int = Field(default=0, ge=0, description="Epochs before monitoring starts.")
     restore_best_weights: bool = Field(
