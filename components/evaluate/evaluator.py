@@ -301,7 +301,7 @@ def _shorten(value: object) -> str:
 
 def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
     """Return requests and answers for a few test examples with diverse targets."""
-    rows = problems.get_problem(schema.problem).golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
+    rows = problems.get_problem(schema.problem).select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
     values = test.gather(rows[:1]).size
     instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
     answers = candidate.predict(instances).tolist()
@@ -316,7 +316,9 @@ def _worst_mistakes(
     """Return the worst mistakes with their examples, for the report."""
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
     worst = []
-    for mistake in problems.get_problem(schema.problem).mistakes(schema, test.targets, scores, MAX_MISTAKES):
+    for mistake in problems.get_problem(schema.problem).find_mistakes(
+        schema, test.targets, scores, MAX_MISTAKES
+    ):
         row = np.array([mistake.row])
         (example,), (name,) = test.gather(row), test.names(row)
         worst.append(

@@ -77,7 +77,7 @@ class Scorer:
     def score(self, split: Split) -> Scores:
         """Return the scores of the answers to all examples of a split, float64 (n, m), batch by batch."""
         batches = [
-            self._problem.scores(self.predict(examples), targets)
+            self._problem.compute_scores(self.predict(examples), targets)
             for examples, targets in split.batches(BATCH)
         ]
         return np.concatenate(batches)

@@ -126,7 +126,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         moments = _write_splits(directory, schema, sources, masks, settings.normalize == "standardize")
         normalization, scaling = compute_normalization(settings, moments, schema)
         statistics = Statistics(
-            targets={split: problem.statistics(schema, part) for split, part in targets.items()},
+            targets={split: problem.compute_statistics(schema, part) for split, part in targets.items()},
             **repeats,
             scaling=scaling,
             mean=float(moments.mean.mean()),
@@ -135,7 +135,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         )
         sizes = {split: len(part) for split, part in targets.items()}
         artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": sizes}))
-        mean, deviation = problem.scaling(targets["train"])
+        mean, deviation = problem.compute_scaling(targets["train"])
         target_scaling = {"target_mean": (mean,), "target_deviation": (deviation,)}
         artifacts.write(directory / "normalization.json", normalization.model_copy(update=target_scaling))
         artifacts.write(directory / "statistics.json", statistics)

@@ -176,7 +176,7 @@ class Problem(ABC):
         """
 
     @abstractmethod
-    def statistics(self, schema: Schema, targets: "NDArray[Any]") -> dict[str, Any]:
+    def compute_statistics(self, schema: Schema, targets: "NDArray[Any]") -> dict[str, Any]:
         """Return the statistics of the targets of a split, for statistics.json."""
 
     @abstractmethod
@@ -184,21 +184,21 @@ class Problem(ABC):
         """Return a short text with the `statistics` of the training targets."""
 
     @abstractmethod
-    def scaling(self, targets: "NDArray[Any]") -> tuple[float, float]:
+    def compute_scaling(self, targets: "NDArray[Any]") -> tuple[float, float]:
         """Return the mean and standard deviation for scaling predictions, from the training targets."""
 
     # train; these import Keras
 
     @abstractmethod
-    def output_layer(self, names: Sequence[str], logits: bool) -> Any:
+    def build_output_layer(self, names: Sequence[str], logits: bool) -> Any:
         """Return the last layer of the built-in network."""
 
     @abstractmethod
-    def export_layer(self, logits: bool) -> Any:
+    def build_export_layer(self, logits: bool) -> Any:
         """Return the layer to add to the exported model, or None."""
 
     @abstractmethod
-    def default_metrics(self) -> list[Any]:
+    def build_default_metrics(self) -> list[Any]:
         """Return the Keras metrics that are always computed, named as in `monitors`."""
 
     @abstractmethod
@@ -223,7 +223,9 @@ class Problem(ABC):
         """
 
     @abstractmethod
-    def random_targets(self, schema: Schema, count: int, random: "np.random.Generator") -> "NDArray[Any]":
+    def draw_random_targets(
+        self, schema: Schema, count: int, random: "np.random.Generator"
+    ) -> "NDArray[Any]":
         """Return random targets (count,), for measurements of speed."""
 
     # the learning curve of a plan
@@ -248,7 +250,7 @@ class Problem(ABC):
         """Raise EvaluateError unless finite predictions (n, names) of `model` are valid for this problem."""
 
     @abstractmethod
-    def scores(self, predictions: "NDArray[Any]", targets: "NDArray[Any]") -> "NDArray[np.float64]":
+    def compute_scores(self, predictions: "NDArray[Any]", targets: "NDArray[Any]") -> "NDArray[np.float64]":
         """Return the scores (n, m) of predictions (n, names) for `measure`."""
 
     @abstractmethod
@@ -273,17 +275,19 @@ class Problem(ABC):
         """
 
     @abstractmethod
-    def golden_examples(self, schema: Schema, targets: "NDArray[Any]", count: int) -> "NDArray[np.int64]":
+    def select_golden_examples(
+        self, schema: Schema, targets: "NDArray[Any]", count: int
+    ) -> "NDArray[np.int64]":
         """Return the indices of at most `count` examples with diverse targets, in ascending order."""
 
     @abstractmethod
-    def mistakes(
+    def find_mistakes(
         self, schema: Schema, targets: "NDArray[Any]", scores: "NDArray[np.float64]", count: int
     ) -> list[Mistake]:
         """Return the worst wrong predictions, at most `count`."""
 
     @abstractmethod
-    def figures(self, metrics: Metrics) -> dict[str, Any]:
+    def build_figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return `figures` for the problem's template of the report."""
 
     def log_plot(self, metrics: Metrics, artifact: PlotArtifact) -> dict[str, Any]:

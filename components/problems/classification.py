@@ -88,7 +88,7 @@ class Classification(Problem):
                 "Add examples of it, remove the class, or lower data.test and data.validation."
             )
 
-    def statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
+    def compute_statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
         """Return the number of examples of each class, in label order."""
         return {"rows": _counts(targets, len(schema.names)).tolist()}
 
@@ -101,23 +101,23 @@ class Classification(Problem):
             f"{counts[largest]:,} ({schema.names[largest]}) training examples"
         )
 
-    def scaling(self, targets: NDArray[Any]) -> tuple[float, float]:
+    def compute_scaling(self, targets: NDArray[Any]) -> tuple[float, float]:
         """Return no scaling, as predictions are probabilities."""
         return 0.0, 1.0
 
-    def output_layer(self, names: Sequence[str], logits: bool) -> Any:
+    def build_output_layer(self, names: Sequence[str], logits: bool) -> Any:
         """See Problem."""
         import keras
 
         return keras.layers.Dense(len(names), activation=None if logits else "softmax", name="classes")
 
-    def export_layer(self, logits: bool) -> Any:
+    def build_export_layer(self, logits: bool) -> Any:
         """Return a softmax for a model whose output is logits."""
         import keras
 
         return keras.layers.Softmax(name="probabilities", dtype="float32") if logits else None
 
-    def default_metrics(self) -> list[Any]:
+    def build_default_metrics(self) -> list[Any]:
         """See Problem."""
         return ["accuracy"]
 
@@ -150,7 +150,7 @@ class Classification(Problem):
                 "or set model.logits: true if these are logits."
             )
 
-    def random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> Labels:
+    def draw_random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> Labels:
         """See Problem."""
         return random.integers(0, len(schema.names), count)
 
@@ -176,7 +176,7 @@ class Classification(Problem):
                 f"minimum {predictions.min():.4f}. End the model with a softmax, or set model.logits."
             )
 
-    def scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    def compute_scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
         """Return predicted class, probability of the true class and highest probability: (n, 3)."""
         likelihood = predictions[np.arange(len(targets)), targets]
         return np.stack([predictions.argmax(axis=1), likelihood, predictions.max(axis=1)], axis=1).astype(
@@ -237,7 +237,7 @@ class Classification(Problem):
             details={"confusion": confusion.tolist()},
         )
 
-    def golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
+    def select_golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Return the first example of each class, then the second of each, and so on."""
         order = np.argsort(targets, kind="stable")
         starts = np.cumsum([0, *_counts(targets, len(schema.names))])
@@ -245,7 +245,7 @@ class Classification(Problem):
         number_in_class[order] = np.arange(len(targets)) - starts[targets[order]]
         return np.sort(np.lexsort((targets, number_in_class))[:count])
 
-    def mistakes(
+    def find_mistakes(
         self, schema: Schema, targets: NDArray[Any], scores: NDArray[np.float64], count: int
     ) -> list[Mistake]:
         """Return the most confident wrong predictions, with their probabilities."""
@@ -262,7 +262,7 @@ class Classification(Problem):
             )
         ]
 
-    def figures(self, metrics: Metrics) -> dict[str, Any]:
+    def build_figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return the confusion matrix, the most frequent confusions, and the classes, lowest recall first."""
         details, names = Details.model_validate(metrics.details), [one.name for one in metrics.slices]
         return {

@@ -87,7 +87,7 @@ class Regression(Problem):
                     f"{deviation:.3g}, which is too small for float32. Subtract a constant from y."
                 )
 
-    def statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
+    def compute_statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
         """Return mean, standard deviation, quartiles, minimum and maximum."""
         values = targets.astype(np.float64)
         low, first, median, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
@@ -108,22 +108,22 @@ class Regression(Problem):
         )
         return f"{schema.names[0]} from {low} to {high}, mean {mean}, standard deviation {deviation}"
 
-    def scaling(self, targets: NDArray[Any]) -> tuple[float, float]:
+    def compute_scaling(self, targets: NDArray[Any]) -> tuple[float, float]:
         """See Problem."""
         values = targets.astype(np.float64)
         return float(values.mean()), float(values.std())
 
-    def output_layer(self, names: Sequence[str], logits: bool) -> Any:
+    def build_output_layer(self, names: Sequence[str], logits: bool) -> Any:
         """See Problem."""
         import keras
 
         return keras.layers.Dense(len(names), name="target")
 
-    def export_layer(self, logits: bool) -> Any:
+    def build_export_layer(self, logits: bool) -> Any:
         """Return None: the output of the trained model is the prediction."""
         return
 
-    def default_metrics(self) -> list[Any]:
+    def build_default_metrics(self) -> list[Any]:
         """See Problem."""
         import keras
 
@@ -156,7 +156,7 @@ class Regression(Problem):
                 "examples. Use initializers with smaller values."
             )
 
-    def random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> NDArray[Any]:
+    def draw_random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> NDArray[Any]:
         """See Problem."""
         return random.normal(size=count).astype(np.float32)
 
@@ -173,7 +173,7 @@ class Regression(Problem):
     def check_predictions(self, predictions: NDArray[Any], model: str) -> None:
         """Accept all finite numbers."""
 
-    def scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Floats:
+    def compute_scores(self, predictions: NDArray[Any], targets: NDArray[Any]) -> Floats:
         """Return the predictions."""
         return predictions.astype(np.float64)
 
@@ -224,11 +224,13 @@ class Regression(Problem):
             details=details.model_dump(mode="json"),
         )
 
-    def golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
+    def select_golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Return examples with evenly spaced ranks of their targets."""
         return np.sort(np.argsort(targets, kind="stable")[_evenly_spaced(len(targets), count)])
 
-    def mistakes(self, schema: Schema, targets: NDArray[Any], scores: Floats, count: int) -> list[Mistake]:
+    def find_mistakes(
+        self, schema: Schema, targets: NDArray[Any], scores: Floats, count: int
+    ) -> list[Mistake]:
         """Return the predictions with the largest errors."""
         errors = scores[:, 0] - targets
         worst = np.argsort(-np.abs(errors), kind="stable")[:count]
@@ -242,7 +244,7 @@ class Regression(Problem):
             if errors[row]
         ]
 
-    def figures(self, metrics: Metrics) -> dict[str, Any]:
+    def build_figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return the points of two plots: predictions and errors over targets."""
         details = Details.model_validate(metrics.details)
         pairs = tuple(zip(details.actual, details.predicted, strict=True))

@@ -73,7 +73,7 @@ def render(
             rows=both.rows if both else metrics.rows,
             bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
             curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
-            figures=problems.get_problem(metrics.problem).figures(metrics),
+            figures=problems.get_problem(metrics.problem).build_figures(metrics),
             size=problems.get_description(metrics.problem).size_name,
             view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
         )

@@ -100,7 +100,7 @@ def count_flops(graph: Any) -> tuple[int, tuple[str, ...]]:
     return int(root.total_float_ops), tuple(sorted(filter(EXPENSIVE_OPERATIONS.search, types - counted)))
 
 
-def activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
+def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     """Return the bytes that the forward pass stores for the gradients, and those of the largest operation.
 
     The largest operation has the largest inputs and outputs, not counting tensors with a variable's shape.
@@ -128,7 +128,7 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
     with translate_code_errors(workload, "Tracing"):
         graph = trace_step(network, workload.example_schema, size)
     flops, uncounted = count_flops(graph)
-    activations, working = activation_bytes(graph, network.trainable_variables)
+    activations, working = count_activation_bytes(graph, network.trainable_variables)
     return Cost(
         parameters=network.count_params(),
         weights=_total_bytes(network.variables),

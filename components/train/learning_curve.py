@@ -145,7 +145,7 @@ def _train_and_score(
     validation = ordered_batches(features.validation, workload.training.batch_size)
     model = networks.add_export_layer(network, workload.model, features.schema)
     targets = features.validation.targets
-    scores = problem.scores(model.predict(validation, verbose=0), targets)
+    scores = problem.compute_scores(model.predict(validation, verbose=0), targets)
     keras.backend.clear_session()
     return problem.resample_error(targets, scores, RESAMPLES)
 

@@ -79,7 +79,7 @@ def dtype_policy(name: str) -> Iterator[None]:
 def add_export_layer(network: Any, settings: Model, schema: Schema) -> Any:
     """Return the model to export: the network, followed by the export layer of the problem if it has one."""
     outputs = network.outputs[0]
-    if layer := problems.get_problem(schema.problem).export_layer(settings.logits):
+    if layer := problems.get_problem(schema.problem).build_export_layer(settings.logits):
         outputs = layer(outputs)
     return keras.Model(network.inputs[0], outputs, name="model")
 
@@ -128,7 +128,7 @@ def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     if settings.dropout:
         layers.append(keras.layers.Dropout(settings.dropout, name="dropout"))
     with dtype_policy("float32"):
-        layers.append(problems.get_problem(schema.problem).output_layer(schema.names, settings.logits))
+        layers.append(problems.get_problem(schema.problem).build_output_layer(schema.names, settings.logits))
     for argument, regularizer in settings.regularizers().items():
         for layer in layers:
             if hasattr(layer, argument):

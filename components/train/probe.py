@@ -236,7 +236,7 @@ def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
             for start in range(0, size, 1024):
                 count = min(1024, size - start)
                 examples = random.integers(0, 256, (count, *schema.shape)).astype(schema.dtype)
-                writer.append(examples, problem.random_targets(schema, count, random))
+                writer.append(examples, problem.draw_random_targets(schema, count, random))
     artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": splits}))
     artifacts.write(directory / "normalization.json", workload.normalization)
     return directory

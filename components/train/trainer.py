@@ -119,7 +119,10 @@ def compile_model(
     network.compile(
         training.optimizer_object().build(),
         problem.adapt_loss(loss, settings.logits, normalization),
-        metrics=[*problem.default_metrics(), *(problem.adapt_metric(one, settings.logits) for one in named)],
+        metrics=[
+            *problem.build_default_metrics(),
+            *(problem.adapt_metric(one, settings.logits) for one in named),
+        ],
         steps_per_execution=min(
             training.steps_per_execution, math.ceil(training_examples / training.batch_size)
         ),

@@ -31,7 +31,7 @@ def test_metrics_match_scikit_learn() -> None:
     labels = random.integers(0, 3, 500)
     probabilities = random.dirichlet((1, 1, 1), 500)
     predicted = probabilities.argmax(axis=1)
-    scores = PROBLEM.scores(probabilities, labels)
+    scores = PROBLEM.compute_scores(probabilities, labels)
     metrics = measure("abc", labels, scores, training={"rows": [5, 9, 7]})
     by_class = precision_recall_fscore_support(labels, predicted)
     for name, expected in zip(("precision", "recall", "f1"), by_class[:3], strict=True):
@@ -53,14 +53,14 @@ def test_metrics_match_scikit_learn() -> None:
 
 def test_a_class_without_test_examples_has_no_recall() -> None:
     labels = np.array([0, 0])
-    scores = PROBLEM.scores(np.array([[0.9, 0.1]] * 2), labels)
+    scores = PROBLEM.compute_scores(np.array([[0.9, 0.1]] * 2), labels)
     empty = measure("ab", labels, scores).slices[1]
     assert (empty.rows, empty.values) == (0, {})
 
 
 def test_intervals_of_a_perfect_score_are_not_empty() -> None:
     labels = np.arange(14) % 2
-    scores = PROBLEM.scores(np.eye(2)[labels], labels)
+    scores = PROBLEM.compute_scores(np.eye(2)[labels], labels)
     result = measure("ab", labels, scores, {3: scores})
     assert (result.main.low, result.main.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
     for one in (
@@ -75,7 +75,7 @@ def test_intervals_of_a_perfect_score_are_not_empty() -> None:
 
 def test_calibration_error_of_overconfident_predictions() -> None:
     labels = np.arange(200) % 2
-    scores = PROBLEM.scores(np.tile([0.9, 0.1], (200, 1)), labels)
+    scores = PROBLEM.compute_scores(np.tile([0.9, 0.1], (200, 1)), labels)
     result = measure("ab", labels, scores).values["calibration_error"]
     assert result.value == pytest.approx(0.4)
     assert 0.3 < result.low < 0.4 < result.high < 0.5
@@ -95,7 +95,9 @@ def test_the_interval_of_the_gain_matches_a_bootstrap() -> None:
 def test_each_metric_is_compared_with_its_best_champion() -> None:
     labels = np.array([0] * 40 + [1] * 10)
     predictions = {4: labels * 0, 3: labels * 0 + 1, 2: np.r_[[0] * 30, [1] * 20]}
-    scores = {key: PROBLEM.scores(np.eye(2)[predicted], labels) for key, predicted in predictions.items()}
+    scores = {
+        key: PROBLEM.compute_scores(np.eye(2)[predicted], labels) for key, predicted in predictions.items()
+    }
     scores[2][-1, 0] = 0
     result = measure("ab", labels, scores[4], scores)
     assert result.champion.value == 0.8
@@ -112,8 +114,8 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     """The model overfits them: on the other examples of class a it is as good as the candidate."""
     labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
     correct = np.eye(2)[labels]
-    candidate = PROBLEM.scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
-    result = measure("ab", labels, candidate, {3: PROBLEM.scores(correct, labels)}, compared=unseen)
+    candidate = PROBLEM.compute_scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
+    result = measure("ab", labels, candidate, {3: PROBLEM.compute_scores(correct, labels)}, compared=unseen)
     assert (result.main.value, result.rows) == (0.5, 80)
     assert result.same_rows.rows == 40
     assert result.same_rows.candidate["accuracy"] == result.same_rows.champion["accuracy"] == result.champion
@@ -124,13 +126,13 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
 
 def test_golden_examples_cover_the_classes() -> None:
     labels, three = np.array([0] * 90 + [2] * 3 + [1] * 2), schema("a", "b", "c")
-    assert np.bincount(labels[PROBLEM.golden_examples(three, labels, 16)]).tolist() == [11, 2, 3]
-    assert PROBLEM.golden_examples(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
+    assert np.bincount(labels[PROBLEM.select_golden_examples(three, labels, 16)]).tolist() == [11, 2, 3]
+    assert PROBLEM.select_golden_examples(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_mistakes_are_the_most_confident_wrong_predictions() -> None:
     labels = np.array([0, 1, 0, 1])
-    scores = PROBLEM.scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
-    result = PROBLEM.mistakes(schema("a", "b"), labels, scores, 2)
+    scores = PROBLEM.compute_scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
+    result = PROBLEM.find_mistakes(schema("a", "b"), labels, scores, 2)
     assert [one.row for one in result] == [2, 3]
     assert (result[0].actual, result[0].predicted) == (("a", "0.050"), ("b", "0.950"))

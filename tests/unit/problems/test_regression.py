@@ -26,7 +26,7 @@ def targets_and_predictions(count: int, noise: float, seed: int = 0) -> tuple[np
 
 def test_metrics_match_scikit_learn() -> None:
     targets, predictions = targets_and_predictions(300, 20)
-    result = measure(targets, PROBLEM.scores(predictions, targets))
+    result = measure(targets, PROBLEM.compute_scores(predictions, targets))
     for name, of_sklearn in (
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
@@ -45,7 +45,7 @@ def test_gain_is_paired() -> None:
     """Two models with the same large errors; one is slightly better on every example."""
     targets, predictions = targets_and_predictions(200, 40)
     better = targets[:, None] + 0.95 * (predictions - targets[:, None])
-    scores = [PROBLEM.scores(one, targets) for one in (better, predictions)]
+    scores = [PROBLEM.compute_scores(one, targets) for one in (better, predictions)]
     result = measure(targets, scores[0], {3: scores[1]})
     assert result.champion
     assert result.gain
@@ -58,7 +58,7 @@ def test_gain_is_paired() -> None:
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     targets, predictions = targets_and_predictions(200, 40)
     unseen = np.arange(200) >= 100
-    scores = PROBLEM.scores(predictions, targets)
+    scores = PROBLEM.compute_scores(predictions, targets)
     champion = np.where(unseen, scores[:, 0] + 1, targets)[:, None]
     result = measure(targets, scores, {3: champion}, unseen)
     assert (result.rows, result.same_rows.rows) == (200, 100)
@@ -76,11 +76,15 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
 def test_comparison_with_a_perfect_model() -> None:
     targets, predictions = targets_and_predictions(12, 40)
     perfect = targets.astype(np.float64)[:, None]
-    same = measure(targets, PROBLEM.scores(predictions, targets), {3: PROBLEM.scores(predictions, targets)})
+    same = measure(
+        targets,
+        PROBLEM.compute_scores(predictions, targets),
+        {3: PROBLEM.compute_scores(predictions, targets)},
+    )
     assert [(one.value, one.at_least) for one in same.comparisons] == [(0, pytest.approx(0, abs=1e-5))] * 2
     for one in measure(targets, perfect, {3: perfect}).comparisons:
         assert (one.value, one.at_least) == (0, 0)
-    for one in measure(targets, perfect, {3: PROBLEM.scores(predictions, targets)}).comparisons:
+    for one in measure(targets, perfect, {3: PROBLEM.compute_scores(predictions, targets)}).comparisons:
         assert 0 < one.at_least <= one.value
 
 
@@ -90,7 +94,7 @@ def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
         monkeypatch.setattr(regression, "MAXIMUM_GROUPS", groups)
-        result = measure(targets, PROBLEM.scores(predictions, targets)).main
+        result = measure(targets, PROBLEM.compute_scores(predictions, targets)).main
         assert result.high - result.low == pytest.approx(expected, rel=0.15)
 
 
@@ -107,10 +111,10 @@ def test_invalid_targets() -> None:
 
 def test_golden_examples_cover_the_range_of_targets() -> None:
     targets = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    chosen = PROBLEM.golden_examples(SCHEMA, targets, 16)
+    chosen = PROBLEM.select_golden_examples(SCHEMA, targets, 16)
     assert len(chosen) == 16
     assert {int(targets.argmin()), int(targets.argmax())} <= set(chosen.tolist())
-    assert PROBLEM.golden_examples(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
+    assert PROBLEM.select_golden_examples(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
 
 
 def test_difference_is_relative_to_the_golden_scale() -> None:
@@ -127,7 +131,7 @@ def test_a_prediction_is_formatted_as_a_number() -> None:
 
 def test_resampled_rmse() -> None:
     targets, predictions = targets_and_predictions(500, 20)
-    error, drawn = PROBLEM.resample_error(targets, PROBLEM.scores(predictions, targets), 200)
+    error, drawn = PROBLEM.resample_error(targets, PROBLEM.compute_scores(predictions, targets), 200)
     assert error == pytest.approx(root_mean_squared_error(targets, predictions[:, 0]), rel=1e-5)
     assert drawn.shape == (200,)
     assert drawn.std() == pytest.approx(20 / np.sqrt(2 * 500), rel=0.25)
@@ -135,8 +139,8 @@ def test_resampled_rmse() -> None:
 
 def test_mistakes_are_the_largest_errors() -> None:
     targets = np.array([1, 2, 3, 4], np.float32)
-    scores = PROBLEM.scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
-    result = PROBLEM.mistakes(SCHEMA, targets, scores, 3)
+    scores = PROBLEM.compute_scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
+    result = PROBLEM.find_mistakes(SCHEMA, targets, scores, 3)
     assert [one.row for one in result] == [1, 2]
     assert (result[1].actual.text, *result[1].predicted) == ("3.0000", "-7.0000", "-10.00")
 
@@ -144,6 +148,6 @@ def test_mistakes_are_the_largest_errors() -> None:
 def test_r2_ignores_resamples_with_constant_targets() -> None:
     for rare in (1, 3):
         targets = np.repeat([0.1, 7.0], (40, rare)).astype(np.float32)
-        predictions = PROBLEM.scores((targets * 0.9)[:, None], targets)
+        predictions = PROBLEM.compute_scores((targets * 0.9)[:, None], targets)
         r2 = measure(targets, predictions).values["r2"]
         assert -10 < r2.low <= r2.value <= r2.high <= 1
