@@ -53,17 +53,11 @@ def build_compiled_network(workload: TrainingWorkload) -> Any:
     """Return the untrained, compiled network of the step `train`."""
     settings, training = workload.model, workload.training
     keras.utils.set_random_seed(training.seed)
-    code = _code_folder(workload.code)
+    code, schema, normalization = _code_folder(workload.code), workload.example_schema, workload.normalization
     network = networks.build_network(
-        settings,
-        workload.example_schema,
-        workload.normalization,
-        code,
-        workload.code_sha256,
-        training.precision,
+        settings, schema, normalization, code, workload.code_sha256, training.precision
     )
-    examples, normalization = workload.example_schema, workload.normalization
-    trainer.compile_model(network, settings, training, examples, normalization, workload.training_examples)
+    trainer.compile_model(network, settings, training, schema, normalization, workload.training_examples)
     with translate_code_errors(workload, "Tracing"):
         network.optimizer.build(network.trainable_variables)
     return network
