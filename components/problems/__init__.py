@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.problems.base import Description, format_most_likely, format_values
+from modelyard.components.problems.base import Description, format_most_likely, format_numbers
 
 if TYPE_CHECKING:
     from modelyard.components.problems.base import Problem
@@ -100,7 +100,7 @@ PROBLEMS = {
         output="predictions",
         meaning="value of each target",
         size_name="targets",
-        format_prediction=format_values,
+        format_prediction=format_numbers,
     ),
 }
 

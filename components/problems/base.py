@@ -105,7 +105,7 @@ def format_most_likely(names: Sequence[str], values: Sequence[float]) -> Display
     return DisplayValue(names[best], f"{values[best]:.4f}")
 
 
-def format_values(names: Sequence[str], values: Sequence[float]) -> DisplayValue:
+def format_numbers(names: Sequence[str], values: Sequence[float]) -> DisplayValue:
     """Return the values, with their names if there are several."""
     if len(values) == 1:
         return DisplayValue(format_number(values[0]), "")
