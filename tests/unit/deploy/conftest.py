@@ -1,4 +1,4 @@
-"""A model on a platform in memory; and on a cluster that is a few objects in memory, with a recorded pod."""
+"""A model on a platform in memory, and on a cluster in memory with a recorded pod."""
 
 import copy
 import itertools
@@ -28,10 +28,10 @@ METRICS = 'modelyard_request_seconds_count{{traffic="client"}} {}\n'
 
 
 class Cluster:
-    """As much of a Cluster as a rollout asks for; its pods have answered one more request at each look.
+    """The methods of Cluster that a rollout uses; pods have one more request at each read of their metrics.
 
-    A Deployment's only pod is there at once. Pods of the `broken` versions are refused; then the earlier one
-    stays, as in a rolling update.
+    A Deployment's only pod exists at once. Pods of `broken` versions are refused, and the earlier pod stays,
+    as in a rolling update.
     """
 
     namespace, in_cluster, nodes = "serving", False, ()
@@ -49,50 +49,52 @@ class Cluster:
         self.look()
         if kind != "Pod":
             return []
-        wanted = dict(label.split("=") for label in labels.split(","))
-        there = [*self.pods, *self._of.values()]
-        return [pod for pod in there if wanted.items() <= pod["metadata"]["labels"].items()]
+        desired = dict(label.split("=") for label in labels.split(","))
+        pods = [*self.pods, *self._of.values()]
+        return [pod for pod in pods if desired.items() <= pod["metadata"]["labels"].items()]
 
     def get(self, kind: str, name: str) -> Any:
         return copy.deepcopy(self.objects.get(f"{kind} {name}"))
 
-    def apply(self, wanted: Any, manager: str) -> Any:
-        """Write as the API server does: over what was seen only, and no write where nothing changes."""
-        key = f"{wanted['kind']} {wanted['metadata']['name']}"
-        seen, found = self.objects.get(key), copy.deepcopy(wanted)
+    def apply(self, desired: Any, manager: str) -> Any:
+        """Apply as the API server does: check the resourceVersion, and do not write without changes."""
+        key = f"{desired['kind']} {desired['metadata']['name']}"
+        observed, written = self.objects.get(key), copy.deepcopy(desired)
         for fact in ("uid", "resourceVersion"):
-            expected = found["metadata"].pop(fact, None)
-            if expected and (seen is None or seen["metadata"][fact] != expected):
+            expected = written["metadata"].pop(fact, None)
+            if expected and (observed is None or observed["metadata"][fact] != expected):
                 return None
         if manager == deployment.HEARTBEAT_MANAGER:
-            seen["metadata"]["annotations"] |= found["metadata"]["annotations"]
-            seen["metadata"]["resourceVersion"] = str(next(self._writes))
+            observed["metadata"]["annotations"] |= written["metadata"]["annotations"]
+            observed["metadata"]["resourceVersion"] = str(next(self._writes))
             return self.get(*key.split())
-        if seen and all(found.get(part) == seen["wanted"].get(part) for part in ("metadata", "spec")):
+        if observed and all(
+            written.get(part) == observed["desired"].get(part) for part in ("metadata", "spec")
+        ):
             return self.get(*key.split())
-        uid = seen["metadata"]["uid"] if seen else f"u{next(self._writes)}"
-        found["wanted"] = copy.deepcopy(found)
-        found["metadata"] |= {"uid": uid, "resourceVersion": str(next(self._writes)), "generation": 1}
-        self.objects[key] = found
-        if found["kind"] == "Deployment":
-            self._run(found)
+        uid = observed["metadata"]["uid"] if observed else f"u{next(self._writes)}"
+        written["desired"] = copy.deepcopy(written)
+        written["metadata"] |= {"uid": uid, "resourceVersion": str(next(self._writes)), "generation": 1}
+        self.objects[key] = written
+        if written["kind"] == "Deployment":
+            self._run(written)
         return self.get(*key.split())
 
-    def delete(self, kind: str, seen: Any) -> bool:
-        name = seen["metadata"]["name"]
+    def delete(self, kind: str, observed: Any) -> bool:
+        name = observed["metadata"]["name"]
         self._of.pop(name, None)
         return bool(self.objects.pop(f"{kind} {name}", None))
 
-    def _run(self, found: Any) -> None:
-        name, labels = found["metadata"]["name"], found["metadata"]["labels"]
-        if objects.version(found) in self.broken:
-            said = f'pods "{name}" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1'
-            refusal = {"type": "ReplicaFailure", "status": "True", "message": f"{said}, limited: pods=1"}
-            found["status"] = {"observedGeneration": 1, "conditions": [refusal]}
+    def _run(self, written: Any) -> None:
+        name, labels = written["metadata"]["name"], written["metadata"]["labels"]
+        if objects.version(written) in self.broken:
+            message = f'pods "{name}" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1'
+            refusal = {"type": "ReplicaFailure", "status": "True", "message": f"{message}, limited: pods=1"}
+            written["status"] = {"observedGeneration": 1, "conditions": [refusal]}
             return
         one = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
-        found["status"] = {"observedGeneration": 1, **one}
-        pod = Pod(f"{name}-{objects.version(found)}").json
+        written["status"] = {"observedGeneration": 1, **one}
+        pod = Pod(f"{name}-{objects.version(written)}").json
         pod["metadata"]["labels"] = labels
         self._of[name] = pod
 
@@ -107,7 +109,7 @@ class Cluster:
 
 
 class Pod:
-    """The recorded pod of a server that ended twice, and what becomes of it."""
+    """The recorded pod of a server that ended twice, and its later states."""
 
     def __init__(self, name: str = "digits-candidate-1") -> None:
         self.json = json.loads((RECORDED / "crash-loop.json").read_text())["pod"]
@@ -125,14 +127,14 @@ class Pod:
             status["containerStatuses"][0]["lastState"] = {}
 
     def was_out_of_memory(self, *, restarts: int, ready: bool) -> None:
-        """Run again after a container that used too much memory."""
+        """Run again after a container was out of memory."""
         self.runs(restarts=restarts, ready=ready)
         ended = {"exitCode": 137, "reason": "OOMKilled"}
         self.json["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
 
 
 class Clock:
-    """A clock that only goes on while code sleeps, and a moment at each look; `during` happens meanwhile."""
+    """A clock that advances during sleeps, and a little at each read; `during` is called in sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -161,9 +163,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def pod(cluster: Cluster) -> Pod:
     """The candidate's only pod; it is ready, and ended twice before."""
-    made = Pod()
-    cluster.pods.append(made.json)
-    return made
+    pod = Pod()
+    cluster.pods.append(pod.json)
+    return pod
 
 
 ROLLOUT = Rollout(bake_seconds=0.0, min_requests=3, ready_timeout=100.0)
@@ -209,7 +211,7 @@ def models() -> ModelStore:
 
 @pytest.fixture
 def new_controller(world, models, clock):
-    """Return what makes the controller of another process."""
+    """Return a function that creates the controller of another process."""
 
     def new(platform=None, store=None):
         platform, store = platform or MemoryPlatform(world), store or models
@@ -225,14 +227,14 @@ def controller(new_controller) -> RolloutController:
 
 @pytest.fixture
 def logged(controller):
-    sentences = []
-    controller.log = sentences.append
-    return sentences
+    lines = []
+    controller.log = lines.append
+    return lines
 
 
 @pytest.fixture
 def on_log(controller):
-    """Let something happen when a line is logged that begins with a word."""
+    """Call a function when a line is logged that begins with a word."""
 
     def arrange(word, action):
         controller.log = lambda line: action() if line.startswith(word) else None
@@ -247,7 +249,7 @@ def version(models, tmp_path):
     model.write_bytes(b"onnx")
 
     def publish(answer=1.0, count=1):
-        """Publish one; evaluate saw `answer` to each of `count` golden requests."""
+        """Publish a version with `count` golden requests and the recorded `answer`."""
         golden = Golden(problem="classification", instances=[[0]] * count, predictions=[[answer]] * count)
         artifacts.write(requests, golden)
         number = publish_version(models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE)

@@ -1,4 +1,4 @@
-"""A serving platform and a store in memory, and what interrupts the calls to them."""
+"""A serving platform and a store in memory, and failures of the calls to them."""
 
 import json
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from modelyard.components.store.objects import Entry
 
 
 class Killed(BaseException):
-    """The process is gone: nothing is tidied up."""
+    """The process was killed, without any cleanup."""
 
 
 @dataclass
 class World:
-    """What a platform runs, whoever looks at it; `reached` is checked after each change.
+    """The state of a platform, for all processes; it is checked after each change.
 
-    `unfit` are the versions whose servers do not run as stable, `broken` those that do not run at all, and
-    `wrong` the images whose servers answer differently than in evaluate.
+    Servers of `unfit` versions do not run as stable, those of `broken` versions do not run at all, and those
+    of `wrong` images answer differently than in evaluate.
     """
 
     stable: Servers | None = None
@@ -46,15 +46,15 @@ class World:
     may_lose: bool = False
 
     def changed(self) -> None:
-        """Check what must hold at any moment."""
+        """Check the invariants."""
         assert not self.canary or self.verified, "clients reach a candidate that was not verified"
         reached = self.stable_serves or bool(self.canary and self.candidate)
-        assert reached or not self.served or self.may_lose, "clients that were served reach nothing"
+        assert reached or not self.served or self.may_lose, "clients that were served reach no server"
         self.served = reached
 
 
 class MemoryPlatform:
-    """A model on a platform that does at once what it is asked to."""
+    """A model on a platform whose changes take effect at once."""
 
     name, id, location, follows_pointer = "digits", "memory", "here", False
 
@@ -84,7 +84,7 @@ class MemoryPlatform:
         if token:
             self._own(token)
         elif not servers.matches(self.world.stable):
-            raise Superseded("another rollout brings stable to another version")
+            raise Superseded("another rollout changed stable")
         self._run(servers, self.world.broken if token else self.world.broken | self.world.unfit)
         check(self)
         if token:
@@ -92,7 +92,7 @@ class MemoryPlatform:
         return 1
 
     def request(self, method: str, path: str, body: Any, headers: Any) -> tuple[int, bytes]:  # noqa: ARG002
-        """Answer as the servers that are being verified."""
+        """Answer like the servers that are verified."""
         version = int(path.split("/")[-1].split(":")[0])
         tracks = (self.world.candidate, self.world.stable)
         images = {one.image for one in tracks if one and one.version == version}
@@ -110,7 +110,7 @@ class MemoryPlatform:
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
         world = self.world
         if not any(_equal(world.stable, one) for one in (servers, observed)):
-            raise Superseded("another rollout brings stable to another version")
+            raise Superseded("another rollout changed stable")
         world.stable = servers
         if servers is None:
             world.stable_serves = False
@@ -124,7 +124,7 @@ class MemoryPlatform:
         if world.candidate is None or (token and world.token != token):
             return None
         version, world.candidate, world.canary, world.token = world.candidate.version, None, False, ""
-        world.served &= world.stable_serves  # it may be all that clients had: by hand, or when it is rejected
+        world.served &= world.stable_serves  # clients may have reached only the candidate
         world.changed()
         return version
 
@@ -141,7 +141,7 @@ class MemoryPlatform:
 
 
 class MemoryWindow:
-    """One more request at each look."""
+    """One more request at each read."""
 
     def __init__(self, platform: MemoryPlatform, token: str) -> None:
         self._platform, self._token, self._answered = platform, token, 0
@@ -168,7 +168,7 @@ def _equal(one: Servers | None, other: Servers | None) -> bool:
 
 
 class MemoryObjects:
-    """As much of a store as models need."""
+    """The methods of a store's objects that ModelStore uses."""
 
     url = "memory://models"
 
@@ -210,12 +210,12 @@ class MemoryObjects:
 
 
 class Interrupted:
-    """Another object, whose calls are counted and disturbed.
+    """Wraps an object whose calls are counted and fail by a script.
 
     Args:
         target: the object.
-        script: what happens at a call; shared by the objects that one process calls.
-        error: of a call that fails.
+        script: the failure; shared by the objects of a process.
+        error: the class of the error of a failing call.
     """
 
     def __init__(self, target: Any, script: "Script", error: type[Exception]) -> None:
@@ -232,10 +232,10 @@ class Interrupted:
 
 @dataclass
 class Script:
-    """Disturb the call of a number, the first being 1.
+    """Make the call number `at` fail; the first is 1.
 
-    `how` is an error before or after the call, as when the cluster or the store does not answer; being killed
-    before or after it; `away`, when every later call fails too; or `other`, another rollout before it.
+    `how` is an error or a kill, before or after the call; `away`, in which all later calls fail too; or
+    `other`, a concurrent rollout before the call.
     """
 
     at: int
@@ -254,7 +254,7 @@ class Script:
             self.other()
             return action()
         if self.how.endswith(" after"):
-            action()  # it arrives, and the process does not hear of it
+            action()  # it succeeds, but the answer is lost
         if self.how.startswith("killed"):
             self.dead = True
             raise Killed

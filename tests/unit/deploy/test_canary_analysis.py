@@ -1,4 +1,4 @@
-"""Canary analysis: what is read from real metrics, how it is judged, and what the pods do meanwhile."""
+"""Canary analysis: reading metrics, comparing tracks, and problems of pods."""
 
 import pytest
 
@@ -30,15 +30,15 @@ def answered(requests, seconds, failed=0):
             answered(3, 0.01, failed=2),
             RequestCounts(),
             None,
-        ),  # 2 of the 100 that it will be judged by are allowed
+        ),  # 2 of min_requests are allowed
         (answered(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed; at most 2.00%"),
         (answered(1000, 0.01, failed=20), RequestCounts(), None),
         (answered(1000, 0.01, failed=21), RequestCounts(), "21 of 1000"),
         (answered(100, 0.05), answered(900, 0.02), "50.0 ms, 2.5 times stable's 20.0 ms"),
-        (answered(100, 0.04), answered(900, 0.02), None),  # twice is allowed
-        (answered(100, 0.009), answered(900, 0.0005), None),  # so little is always allowed
-        (answered(99, 9.0), answered(900, 0.02), None),  # too few to say
-        (answered(100, 9.0), RequestCounts(), None),  # nothing to compare with
+        (answered(100, 0.04), answered(900, 0.02), None),  # the maximum ratio
+        (answered(100, 0.009), answered(900, 0.0005), None),  # within latency_margin
+        (answered(99, 9.0), answered(900, 0.02), None),  # too few requests
+        (answered(100, 9.0), RequestCounts(), None),  # no stable
         (RequestCounts(client=60, golden=39, seconds=100.0), answered(900, 0.02), None),
         (RequestCounts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "is 1000.0 ms"),
     ],
@@ -55,7 +55,7 @@ def test_summary_has_requests_and_latency():
 
 
 def page(*answers):
-    """Return the metrics of a server that answered (code, golden) each in half a second."""
+    """Return the metrics of a server after answers (code, golden) of half a second each."""
     metrics = Metrics("m", lambda: 0)
     metrics.version = 7
     for code, golden in answers:
@@ -147,7 +147,7 @@ def test_candidate_with_too_few_requests_fails(platform, cluster):
 
 @pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_request_seconds_count{path="/"} 3.0\n')])
 def test_requests_before_the_analysis_never_count(platform, cluster, pod, page):
-    """Its /metrics cannot be read when the window is opened: its counters, of all its life, are no news."""
+    """/metrics cannot be read when the window is opened; the first counters are the baseline."""
     pod.json["metadata"]["labels"] |= {objects.TRACK_LABEL: "stable"}
     proxy_request = cluster.proxy_request
     cluster.proxy_request = lambda *_: page

@@ -1,4 +1,4 @@
-"""`deploy` and `rollout` as a person types them, and the component as Kubeflow Pipelines calls it."""
+"""The commands `deploy` and `rollout`, and the component of Kubeflow Pipelines."""
 
 import json
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from modelyard.pipelines.serving import platforms
 
 @pytest.fixture
 def command(controller, monkeypatch, capsys):
-    """Type a command about the model; return what it prints."""
+    """Run a command for the model; return its output."""
 
     def find(*_, log=controller.log, **__):
         controller.log = log

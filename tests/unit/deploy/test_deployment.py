@@ -1,4 +1,4 @@
-"""Two Deployments and a Service: whose a candidate is, who leads clients to it, and what stable gets."""
+"""Two Deployments and a Service: owner of the candidate, route of the Service, pods of stable."""
 
 import json
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ def stable(platform):
 
 @pytest.fixture
 def state(platform):
-    """Return what stable and the candidate serve, and whether clients reach stable alone."""
+    """Return the versions of stable and candidate, and whether the Service selects stable alone."""
 
     def look():
         status = platform.status()
@@ -33,8 +33,8 @@ def state(platform):
     return look
 
 
-def mark(platform):
-    """Return the token of the rollout that marked the Service last."""
+def service_token(platform):
+    """Return the token of the Service."""
     return objects.annotation(platform.cluster.get("Service", "digits"), objects.TOKEN_ANNOTATION)
 
 
@@ -45,7 +45,7 @@ def test_candidate_that_was_taken_over_is_not_routed(platform, cluster, claimed,
 
     def overtaken(kind, name):
         found = get(kind, name)
-        if name == "digits-candidate":  # between the last look and the switch
+        if name == "digits-candidate":  # between the last read and the change of the Service
             cluster.get = get
             claimed("late")
         return found
@@ -68,7 +68,7 @@ def test_killed_rollout_that_annotated_the_service_does_not_block(platform, clus
 
     cluster.get = slow
     platform.route_to_candidate("mine")
-    assert clock.time - began >= deployment.JOIN_TIMEOUT, "it had its time"
+    assert clock.time - began >= deployment.JOIN_TIMEOUT, "it waited for the time-out"
     assert state() == (1, 2, False)
 
 
@@ -79,7 +79,7 @@ def test_late_withdrawal_keeps_the_candidate_of_another_rollout(platform, cluste
 
     def raced(kind, name):
         found = get(kind, name)
-        if name == "digits-candidate":  # the early one has looked, and the late one is faster
+        if name == "digits-candidate":  # after the early rollout read it
             cluster.get = get
             claimed("late")
             platform.route_to_candidate("late")
@@ -102,7 +102,7 @@ def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform
             and objects.annotation(desired, objects.TOKEN_ANNOTATION) == "late"
         ):
             cluster.apply = apply
-            assert mark(platform) == "late"
+            assert service_token(platform) == "late"
             assert state()[-1], "clients reach stable alone before the candidate changes"
             platform._write_service(None, canary=True, token="early")  # noqa: S106
         return apply(desired, manager)
@@ -125,7 +125,7 @@ def test_late_claim_keeps_the_route_of_another_rollout(platform, claimed, state,
     with pytest.raises(Superseded, match="replaced the candidate"):
         claimed("early")
     assert state() == (1, 2, False)
-    assert mark(platform) == "late"
+    assert service_token(platform) == "late"
 
 
 def test_matching_candidate_is_kept_and_another_is_deleted(platform, cluster, claimed):
@@ -149,7 +149,7 @@ def test_permanent_conflict_is_an_error(platform, cluster):
 
 @pytest.fixture
 def quota(cluster, pod, stable):  # noqa: ARG001
-    """Have no room for version 2 beside the server of an earlier candidate, which ends."""
+    """No room for version 2 beside the terminating pod of an earlier candidate."""
     pod.json["metadata"]["deletionTimestamp"] = "now"
     cluster.broken.add(2)
 
@@ -159,7 +159,7 @@ def test_candidate_without_room_in_the_quota_waits_for_terminating_pods(
     platform, cluster, clock, pod, claimed
 ):
     def end():
-        assert platform.deployment("candidate") is None, "created again, Kubernetes tries it at once"
+        assert platform.deployment("candidate") is None, "a new Deployment has no back-off"
         cluster.pods.remove(pod.json)
         cluster.broken.clear()
 
@@ -170,7 +170,7 @@ def test_candidate_without_room_in_the_quota_waits_for_terminating_pods(
 
 @pytest.mark.usefixtures("quota")
 def test_pods_that_never_end_do_not_block_a_rollout(platform, clock, claimed):
-    claimed()  # as when their node is lost
+    claimed()  # as on a lost node
     assert clock.time > deployment.TERMINATION_TIMEOUT
     assert platform.status().candidate.version == 2
 
@@ -206,7 +206,7 @@ def test_stable_is_changed_only_if_unchanged_since_observed(platform, stable):
     platform.reconcile(three, stable)
     with pytest.raises(Superseded):
         platform.reconcile(platform.describe_servers(2, "d" * 64), stable)
-    platform.reconcile(three, stable)  # the same again, as after a call that was not answered
+    platform.reconcile(three, stable)  # again, as after a lost answer
     with pytest.raises(Superseded):
         platform.reconcile(None, stable)
     with pytest.raises(Superseded):
@@ -265,12 +265,14 @@ def test_rollback_uses_the_last_image_of_the_version(platform, cluster):
     assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:of-then"
     sets.clear()
     platform.target = platform.target.model_copy(update={"image": None})
-    assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:1", "what stable has"
+    assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:1", (
+        "the image of stable"
+    )
     with pytest.raises(ConfigError, match=r"environment\.images\.serve"):
         platform.describe_servers(2, "d" * 64)
 
 
-# What is shown -----------------------------------------------------------------------------------------
+# Status -----------------------------------------------------------------------------------------
 
 
 def test_model_name_must_be_a_service_name(platform):
@@ -318,7 +320,7 @@ def test_heartbeat_is_read_in_any_time_zone(at):
 
 
 class Api:
-    """The official client, whose API server gives these answers, one after the other."""
+    """The official client with an API server that gives these answers in turn."""
 
     def __init__(self, *answers):
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""The objects that are made from the templates."""
+"""The objects from the templates."""
 
 import json
 

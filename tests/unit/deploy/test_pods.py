@@ -1,4 +1,4 @@
-"""Waiting for pods: what is worth waiting for, for how long, and what ends it at once."""
+"""Waiting for pods: time-outs, and problems that fail at once."""
 
 import base64
 import json

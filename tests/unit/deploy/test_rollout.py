@@ -1,4 +1,4 @@
-"""The rollout's order of steps, on a platform in memory: what served goes on serving, whatever happens."""
+"""Rollouts on a platform in memory: clients always reach a verified server."""
 
 import threading
 
@@ -45,7 +45,7 @@ def test_champion_that_cannot_run_does_not_block_other_versions(
         DeployError, match=r"no pod\. Version 2 was not deployed, and stable serves version 1"
     ):
         deploy(two)
-    assert state() == (2, 1, None, True), "what served goes on"
+    assert state() == (2, 1, None, True), "stable is unchanged"
     last = models.history("digits")[-1]
     assert (last.version, last.attempt) == (2, True)
     assert last.reason.startswith("not deployed: ")
@@ -172,7 +172,7 @@ def test_champion_with_another_image_is_verified_as_a_candidate(
         DeployError, match=r"differently than in evaluate.*Version 1 was not deployed, and st"
     ):
         deploy(one)
-    assert world.stable.image == "serve:1", "stable was not touched"
+    assert world.stable.image == "serve:1", "stable is unchanged"
     assert entries(models)[-1] == ("promote", 1, True)
     world.wrong.clear()
     history = models.history("digits")
@@ -413,7 +413,7 @@ def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, versio
 
 
 def leave_behind(platform, pinned):
-    """Leave a candidate among clients, as a rollout does that was killed during its canary analysis."""
+    """Leave a candidate like a rollout that was killed during its canary analysis."""
     servers = platform.describe_servers(pinned.version, pinned.digest)
     platform.claim("killed", servers)
     platform.verify(servers, lambda _: None, "killed")
@@ -444,7 +444,7 @@ def test_first_candidate_serves_while_its_rollout_is_repeated(controller, world,
     with pytest.raises(
         DeployError, match=r"differently than in evaluate.* stable serves version 1 as before"
     ):
-        deploy(one)  # the world checks that clients reach a verified server at any time
+        deploy(one)  # the world checks that clients always reach a verified server
     assert (state(), world.stable.image) == ((None, 1, None, True), "serve:1")
     world.wrong.clear()
     assert deploy(one).decision == "promote"
@@ -506,7 +506,7 @@ def test_stable_is_written_again_after_a_lost_race(controller, world, version, d
 
     def raced(servers, observed):
         platform.reconcile = reconcile
-        world.stable = platform.describe_servers(3, "d" * 64)  # by a rollout that saw an older pointer
+        world.stable = platform.describe_servers(3, "d" * 64)  # by a rollout that read an older pointer
         reconcile(servers, observed)
 
     platform.reconcile = raced
@@ -555,7 +555,7 @@ DISTURBANCES = ["fails before", "fails after", "killed before", "killed after", 
 
 @pytest.fixture
 def disturbed(world, models, new_controller):
-    """Return the controller of a process that is disturbed at a call."""
+    """Return a function that creates the controller of a process with a failing call."""
 
     def new(script, image="serve:1"):
         platform = Interrupted(MemoryPlatform(world, image), script, ClusterError)
@@ -569,7 +569,7 @@ def disturbed(world, models, new_controller):
 def test_command_that_fails_at_any_call_succeeds_when_repeated(
     models, world, new_controller, disturbed, version, state, what, how
 ):
-    """The world checks, after each change, that clients reach a server, and none that was not verified."""
+    """The world checks after each change that clients reach a server, and only verified ones."""
     first, second, third = version(), version(), version()
     image = "serve:2" if what == "another image" else "serve:1"
     at = 0
@@ -584,7 +584,7 @@ def test_command_that_fails_at_any_call_succeeds_when_repeated(
         champion = models.champion("digits")
         failed = how.startswith("fails") and what in ("another version", "rollback")
         if failed and champion.version == before.version:
-            assert world.stable.matches(before), "what is not promoted leaves stable as it was"
+            assert world.stable.matches(before), "stable is unchanged without a promotion"
         if how == "other" and champion.version == third.version:
             assert state() == (3, 3, None, True)
         else:
@@ -596,7 +596,7 @@ def test_command_that_fails_at_any_call_succeeds_when_repeated(
 
 
 def prepare(models, world, new_controller, what, first, second):
-    """Bring the world to where a command begins; return what stable is then."""
+    """Reset the world to the state before a command; return stable."""
     models._objects._data = {
         key: data for key, data in models._objects._data.items() if key.startswith("digits/versions/")
     }
@@ -609,7 +609,7 @@ def prepare(models, world, new_controller, what, first, second):
 
 
 def command(controller, what, first, second, again=False):
-    """Do what a user does, in a process that may end with an error of the family, or be killed."""
+    """Execute a command in a process that may fail or be killed."""
     try:
         if what == "rollback" and not again:
             controller.rollback(None, "bad")
@@ -626,7 +626,7 @@ def command(controller, what, first, second, again=False):
 def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
     models, world, new_controller, disturbed, version, state, killed_at
 ):
-    """Another rollout takes over and is killed; the first one goes on, and a third one ends well."""
+    """Another rollout takes over and is killed; the first one continues, and a third one succeeds."""
     first, second, third = version(), version(), version()
     at, calls = 0, 1
     while calls >= at:

@@ -1,4 +1,4 @@
-"""What `rollout status` shows, and what the commands say of a model that is not there."""
+"""`rollout status`, and commands for a missing model."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -69,7 +69,7 @@ def test_another_program_at_the_url_is_a_problem(models, version, promote, monke
 
 @pytest.fixture
 def run(controller, monkeypatch):
-    """Return what runs a command on this model."""
+    """Return a function that runs a command on the model."""
     monkeypatch.setattr(platforms, "find_controller", lambda *_, **__: controller)
     return lambda *line: CliRunner().invoke(app, [*line, "digits", "-e", "kind"])
 

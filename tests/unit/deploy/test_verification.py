@@ -1,4 +1,4 @@
-"""Golden requests must get the answers that evaluate saw; and what the step deploy decides."""
+"""Golden requests, and decisions of the step deploy."""
 
 import json
 from contextlib import contextmanager, nullcontext, suppress
@@ -67,7 +67,7 @@ def test_version_without_a_golden_request_is_refused(models, version):
 
 
 def test_golden_tolerance_is_configurable(controller, version, deploy):
-    """The servers of the double answer 1.0 to anything."""
+    """The servers of the platform in memory always answer 1.0."""
     with pytest.raises(DeployError, match=r"differ by 0\.1 and 0\.0001 is allowed \(rollout\.golden_toleran"):
         deploy(version(answer=0.9))
     controller.rollout = controller.rollout.model_copy(update={"golden_tolerance": 0.2})
@@ -94,11 +94,9 @@ def test_local_platform_verifies_and_promotes(models, new_controller, version, m
     assert outcome.decision == ("hold" if conflict else "promote")
     assert started == [1]
     if not conflict:
-        assert models.champion("digits").reason == "good", (
-            "no client reaches a candidate, so none is analyzed"
-        )
+        assert models.champion("digits").reason == "good", "there is no canary analysis"
         assert controller.roll_out(one, 0, "good").decision == "promote"
-        assert started == [1], "the champion is served already"
+        assert started == [1], "the champion is not verified again"
 
 
 @pytest.mark.parametrize("how", ["fails before", "fails after", "killed before", "killed after", "away"])
@@ -120,7 +118,7 @@ def test_promotion_by_hand_survives_a_failure_at_any_call(
                 new_controller(LocalPlatform(config), store).promote(pin_version(store, "digits", 2), "good")
             assert models.champion("digits").version in (1, 2)
             calls = script.calls
-        assert models.champion("digits").version == two.version, "the second time it is not disturbed"
+        assert models.champion("digits").version == two.version, "the second time succeeds"
     assert at > 10
 
 

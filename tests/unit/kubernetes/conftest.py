@@ -1,4 +1,4 @@
-"""Objects as a real cluster gave them (Kubernetes 1.34), in recorded/."""
+"""Objects of a real cluster (Kubernetes 1.34), in recorded/."""
 
 import json
 from collections.abc import Callable

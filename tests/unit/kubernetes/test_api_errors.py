@@ -1,4 +1,4 @@
-"""What a cluster refuses, in plain words."""
+"""Explanations of refused requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A container's log, and what a server answers, over HTTP from an API server that is cut, busy or away."""
+"""Logs and proxied requests with an API server that is busy, unavailable or loses connections."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ SILENT = b"SILENT"
 
 @pytest.fixture
 def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
-    """Return a cluster that answers each request with a status or with parts, the last one ever again."""
+    """Return a cluster that answers with statuses or parts in turn, and repeats the last answer."""
     monkeypatch.setattr(client, "RETRY_INTERVAL", 0.01)
     servers, over = [], Event()
 

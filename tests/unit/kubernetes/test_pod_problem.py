@@ -1,4 +1,4 @@
-"""What real pods' states mean in plain words."""
+"""Explanations of recorded pod states."""
 
 import pytest
 

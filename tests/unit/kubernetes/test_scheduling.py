@@ -1,4 +1,4 @@
-"""Which nodes could take a pod, and the message when none can."""
+"""Explanations of unschedulable pods."""
 
 from copy import deepcopy
 
