@@ -21,23 +21,23 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from modelyard.components.errors import ConfigError, ModelyardError
-from modelyard.components.serve.replies import Refused
+from modelyard.components.serve.replies import HttpError
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import TOKEN_HEADER, check_private, read_tokens
 
-OPEN = frozenset(("live", "ready", "page"))
+PUBLIC_ROUTES = frozenset(("live", "ready", "page"))
 """Routes that need no token: the probes of Kubernetes have none, and the page asks for it."""
-OTHER_HEADER = TOKEN_HEADER.encode()
+ALTERNATIVE_HEADER = TOKEN_HEADER.encode()
 CHALLENGE = b"www-authenticate"
-SITE, ORIGIN = b"sec-fetch-site", b"origin"
-LONGEST_PATH = 256  # characters of a path in the access log
+FETCH_SITE, ORIGIN = b"sec-fetch-site", b"origin"
+MAX_PATH = 256  # characters of a path in the access log
 
-PARENT, STATE = b"traceparent", b"tracestate"
-_PARENT = re.compile(
+TRACEPARENT, TRACESTATE = b"traceparent", b"tracestate"
+_TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
 _MEMBER = re.compile(rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
-MAX_MEMBERS = 32
+MAX_TRACESTATE_MEMBERS = 32
 
 T = TypeVar("T")
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -45,7 +45,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 log = logging.getLogger(__name__)
 
 
-class Watched(Generic[T]):
+class WatchedFiles(Generic[T]):
     """What was read from files; `refresh` reads it again when one of them changed.
 
     Args:
@@ -55,14 +55,14 @@ class Watched(Generic[T]):
 
     def __init__(self, paths: Sequence[str], read: Callable[[], T]) -> None:
         self._paths, self._read = paths, read
-        self._seen = self._stamps()
+        self._last_identities = self._identities()
         self.value = read()
 
     def refresh(self) -> None:
         """Read the files again if they changed; keep what was read before if they cannot be used."""
-        if (stamps := self._stamps()) == self._seen:
+        if (identities := self._identities()) == self._last_identities:
             return
-        self._seen = stamps
+        self._last_identities = identities
         try:
             self.value = self._read()
         except ModelyardError as error:
@@ -70,8 +70,8 @@ class Watched(Generic[T]):
         else:
             log.info("read %s again", " and ".join(self._paths))
 
-    def _stamps(self) -> list[tuple[int, ...] | None]:
-        return [_stamp(path) for path in self._paths]
+    def _identities(self) -> list[tuple[int, ...] | None]:
+        return [_file_identity(path) for path in self._paths]
 
 
 class AccessLog:
@@ -83,8 +83,8 @@ class AccessLog:
 
     def __init__(self, output: int = 1) -> None:
         self._output, self._dropped = output, 0
-        self._room = select.poll()
-        self._room.register(output, select.POLLOUT)
+        self._poll = select.poll()
+        self._poll.register(output, select.POLLOUT)
 
     def write(
         self,
@@ -105,7 +105,7 @@ class AccessLog:
             version: of the model that was served.
             trace: its trace context.
         """
-        if not self._room.poll(0):  # a pipe with room takes 4 KiB at once
+        if not self._poll.poll(0):  # a pipe with room takes 4 KiB at once
             self._dropped += 1
             return
         client = scope.get("client")
@@ -114,7 +114,7 @@ class AccessLog:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "client": client[0] if client else None,
             "method": scope.get("method"),
-            "path": path[:LONGEST_PATH] if (path := scope.get("path")) else None,  # without the query
+            "path": path[:MAX_PATH] if (path := scope.get("path")) else None,  # without the query
             "status": status,
             "bytes": size,
             "seconds": round(time.perf_counter() - started, 6),
@@ -142,21 +142,21 @@ class Access:
 
     def __init__(self, serving: Serving) -> None:
         self.log = AccessLog() if serving.access_log else None
-        self._tokens: Watched[list[bytes]] | None = None
-        self._certificate: Watched[ssl.SSLContext] | None = None
+        self._tokens: WatchedFiles[list[bytes]] | None = None
+        self._certificate: WatchedFiles[ssl.SSLContext] | None = None
         if path := serving.token_file:
-            self._tokens = Watched((path,), lambda: [token.encode() for token in read_tokens(path)])
+            self._tokens = WatchedFiles((path,), lambda: [token.encode() for token in read_tokens(path)])
         if serving.tls_cert and serving.tls_key:
             files = serving.tls_cert, serving.tls_key
-            self._certificate = Watched(files, partial(_context, *files))
+            self._certificate = WatchedFiles(files, partial(_tls_context, *files))
 
     def refresh(self) -> None:
         """Read again what changed."""
-        for watched in (self._tokens, self._certificate):
-            if watched:
-                watched.refresh()
+        for files in (self._tokens, self._certificate):
+            if files:
+                files.refresh()
 
-    def tls(self) -> ssl.SSLContext | None:
+    def tls_context(self) -> ssl.SSLContext | None:
         """Return the context for TLS, in which each handshake takes the present certificate; None without."""
         if (certificate := self._certificate) is None:
             return None
@@ -172,14 +172,14 @@ class Access:
         """Refuse a request without a valid token, and a prediction for a page of another site.
 
         Raises:
-            Refused: 401 or 403.
+            HttpError: 401 or 403.
         """
-        if self._tokens and route not in OPEN:
+        if self._tokens and route not in PUBLIC_ROUTES:
             _check_token(self._tokens.value, headers)
-        if (SITE in headers or ORIGIN in headers) and route in ("predict", "infer"):
+        if (FETCH_SITE in headers or ORIGIN in headers) and route in ("predict", "infer"):
             _check_site(headers)
 
-    def note_refusal(self, status: int, size: int, client: tuple[str, int] | None) -> None:
+    def log_refusal(self, status: int, size: int, client: tuple[str, int] | None) -> None:
         """Note an answer of the connection itself, to what is not HTTP or did not arrive."""
         if self.log:
             self.log.write({"client": client}, status, size, time.perf_counter(), None, ())
@@ -187,15 +187,15 @@ class Access:
 
 def _check_token(tokens: list[bytes], headers: dict[bytes, bytes]) -> None:
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-    given = [bearer.strip()] if scheme.lower() == b"bearer" else []
-    given += [headers[OTHER_HEADER]] if OTHER_HEADER in headers else []
+    candidates = [bearer.strip()] if scheme.lower() == b"bearer" else []
+    candidates += [headers[ALTERNATIVE_HEADER]] if ALTERNATIVE_HEADER in headers else []
     # no short cut: the time says nothing about which token it is
-    if sum(hmac.compare_digest(one, token) for one in given for token in tokens):
+    if sum(hmac.compare_digest(candidate, token) for candidate in candidates for token in tokens):
         return
-    if given:
+    if candidates:
         challenge = b'Bearer error="invalid_token"'
-        raise Refused(401, "The token is not valid; ask for a new one.", ((CHALLENGE, challenge),))
-    raise Refused(
+        raise HttpError(401, "The token is not valid; ask for a new one.", ((CHALLENGE, challenge),))
+    raise HttpError(
         401, "This server needs a token; send it as Authorization: Bearer TOKEN.", ((CHALLENGE, b"Bearer"),)
     )
 
@@ -205,20 +205,20 @@ def _check_site(headers: dict[bytes, bytes]) -> None:
 
     Programs send neither header. A browser's Sec-Fetch-Site is right also where a proxy changes Host.
     """
-    site = headers.get(SITE)
+    site = headers.get(FETCH_SITE)
     if site is None:
-        same = headers[ORIGIN].rpartition(b"://")[2].lower() == headers.get(b"host", b"").lower()
+        same_origin = headers[ORIGIN].rpartition(b"://")[2].lower() == headers.get(b"host", b"").lower()
     else:
-        same = site in (b"same-origin", b"none")
-    if not same:
-        raise Refused(
+        same_origin = site in (b"same-origin", b"none")
+    if not same_origin:
+        raise HttpError(
             403,
             "A page of another site sent this request; predictions are for this server's own page and for "
             "programs. Send it from your own server.",
         )
 
 
-def _context(cert: str, key: str) -> ssl.SSLContext:
+def _tls_context(cert: str, key: str) -> ssl.SSLContext:
     """Return a context with the certificate.
 
     Raises:
@@ -239,11 +239,11 @@ def _context(cert: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _stamp(path: str) -> tuple[int, ...] | None:
+def _file_identity(path: str) -> tuple[int, ...] | None:
     """Return what changes when a file does, also by a link that leads elsewhere; None without one."""
     with suppress(OSError):
-        found = Path(path).stat()
-        return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
+        status = Path(path).stat()
+        return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
     return None
 
 
@@ -252,16 +252,16 @@ def trace_headers(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
 
     What is not as in W3C Trace Context is left out: tracestate alone, or both.
     """
-    parents = [value for name, value in headers if name == PARENT]
-    found = _PARENT.fullmatch(parents[0]) if len(parents) == 1 else None
-    if found is None or (found[1] == b"00" and found[5] is not None):
+    parents = [value for name, value in headers if name == TRACEPARENT]
+    match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
+    if match is None or (match[1] == b"00" and match[5] is not None):
         return ()
-    parent = (PARENT, b"00-%s-%s-%s" % found.group(2, 3, 4))
-    state = b",".join(value for name, value in headers if name == STATE)
+    parent = (TRACEPARENT, b"00-%s-%s-%s" % match.group(2, 3, 4))
+    state = b",".join(value for name, value in headers if name == TRACESTATE)
     members = [member.strip(b" \t") for member in state.split(b",") if member.strip(b" \t")]
-    if not members or len(members) > MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+    if not members or len(members) > MAX_TRACESTATE_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
         return (parent,)
-    return parent, (STATE, b",".join(members))
+    return parent, (TRACESTATE, b",".join(members))
 
 
 def trace_id(trace: Headers) -> str | None:

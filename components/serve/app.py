@@ -18,18 +18,18 @@ from typing import Any, NamedTuple
 
 from modelyard.components.serve import openinference, tfserving
 from modelyard.components.serve.access import (
-    PARENT,
+    TRACEPARENT,
     Access,
     Headers,
     trace_headers,
     trace_id,
 )
-from modelyard.components.serve.body import RETRY, Body, Disconnected, Receive, decompress, too_large
-from modelyard.components.serve.connection import REFUSED
-from modelyard.components.serve.limits import LARGE, ONE_AT_A_TIME, limits
+from modelyard.components.serve.body import RETRY_AFTER, Body, Disconnected, Receive, decompress, too_large
+from modelyard.components.serve.connection import REFUSED_STATUS
+from modelyard.components.serve.limits import LARGE_BODY, LARGE_INPUT_LOCK, compute_limits
 from modelyard.components.serve.metrics import Metrics
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import Refused, Reply, encode, short
+from modelyard.components.serve.replies import HttpError, Reply, encode, shorten
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import GOLDEN_HEADER, TOKEN_HEADER
 
@@ -43,11 +43,13 @@ PAGE_POLICY = (
 GOLDEN = GOLDEN_HEADER.encode()
 TIMEOUT = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
-GONE = 499  # of a client that went away before it was answered
-_ENDING = Reply(encode({"error": "The server ends before it could answer; send the request again."}), 503)
-_FAILED = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
+CLIENT_CLOSED_REQUEST = 499  # of a client that went away before it was answered
+_SHUTTING_DOWN = Reply(
+    encode({"error": "The server ends before it could answer; send the request again."}), 503
+)
+_INTERNAL_ERROR = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 
-LONGEST_PATH = 512
+MAX_PATH = 512
 _ROUTES = {
     "page": ("GET", r"/"),
     "metrics": ("GET", r"/metrics"),
@@ -67,7 +69,7 @@ _PATTERNS = [(route, method, re.compile(pattern)) for route, (method, pattern) i
 log = logging.getLogger(__name__)
 
 
-class Call(NamedTuple):
+class RequestTarget(NamedTuple):
     """What a request asks for; `name` and `version` are as they stand in the path."""
 
     route: str
@@ -86,18 +88,20 @@ class App:
 
     def __init__(self, predictor: Predictor, settings: Serving, access: Access) -> None:
         self._settings, self._access = settings, access
-        self.limits = limits(settings)
+        self.limits = compute_limits(settings)
         self._predictor = predictor
         self._in_progress = 0
         self._metrics = Metrics(predictor.name, lambda: self._in_progress)
         self._metrics.version = predictor.version
         self._pool = ThreadPoolExecutor(self.limits.workers, "predict")
-        self._large = ThreadPoolExecutor(1, "predict-large")  # one at a time, for the memory that they take
+        self._large_pool = ThreadPoolExecutor(
+            1, "predict-large"
+        )  # one at a time, for the memory that they take
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
         self._page = self._page.replace(b"{{ token header }}", TOKEN_HEADER.encode())
         self._work: set[Future[Reply]] = set()
         self._champion: int | None = None
-        self._trouble = ""
+        self._champion_error = ""
         self.draining = False
 
     @property
@@ -105,40 +109,40 @@ class App:
         """Whether threads execute requests, which nothing can stop."""
         return any(not work.done() for work in list(self._work))
 
-    def take(self, predictor: Predictor) -> None:
+    def set_predictor(self, predictor: Predictor) -> None:
         """Answer with `predictor` from now on; requests in progress finish on the old one."""
         self._predictor = predictor
         self._metrics.version = predictor.version
         log.info("serving version %d of %s", predictor.version, predictor.name)
 
-    def report(self, champion: int | None, trouble: str) -> None:
+    def set_champion_status(self, champion: int | None, error: str) -> None:
         """Take note of the champion, None if it is not known, and of why it is not served; see Follower."""
-        self._champion, self._trouble = champion, trouble
-        self._metrics.followed(champion, failed=bool(trouble))
+        self._champion, self._champion_error = champion, error
+        self._metrics.count_poll(champion, failed=bool(error))
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         started = time.perf_counter()
         predictor = self._predictor
         headers = dict(scope["headers"])
-        trace = trace_headers(scope["headers"]) if PARENT in headers else ()
+        trace = trace_headers(scope["headers"]) if TRACEPARENT in headers else ()
         body = Body(headers, receive, self.limits.body)
-        call, cancelled = None, False
+        target, cancelled = None, False
         try:
-            call = resolve(scope["method"], scope["path"])
-            self._access.check(call.route, headers)
-            reply = await self._reply(call, predictor, headers, body)
-        except Refused as refused:
-            reply = refused.reply
+            target = resolve(scope["method"], scope["path"])
+            self._access.check(target.route, headers)
+            reply = await self._reply(target, predictor, headers, body)
+        except HttpError as error:
+            reply = error.reply
         except Disconnected:  # counted, not sent: nobody is there, or the connection has answered
-            reply = Reply(b"", scope.get(REFUSED, GONE))
+            reply = Reply(b"", scope.get(REFUSED_STATUS, CLIENT_CLOSED_REQUEST))
         except asyncio.CancelledError:  # by uvicorn, at the limit of a drain
-            reply, cancelled = _ENDING, True
+            reply, cancelled = _SHUTTING_DOWN, True
         except Exception:  # a bug ends one request, with its traceback in the log, and not the server
-            log.exception("%s %r failed%s", scope["method"], scope["path"], _in_trace(trace))
-            reply = _FAILED
-        if call and call.route in ("predict", "infer"):
-            self._metrics.answered(predictor.version, reply, headers.get(GOLDEN) == b"1")
+            log.exception("%s %r failed%s", scope["method"], scope["path"], _trace_suffix(trace))
+            reply = _INTERNAL_ERROR
+        if target and target.route in ("predict", "infer"):
+            self._metrics.count_request(predictor.version, reply, headers.get(GOLDEN) == b"1")
         if reply.body:
             close = cancelled or not await body.discard()
             await self._send(reply, send, close, trace)
@@ -159,44 +163,52 @@ class App:
         await send({"type": "http.response.body", "body": reply.body})
 
     async def _reply(
-        self, call: Call, predictor: Predictor, headers: dict[bytes, bytes], body: Body
+        self, target: RequestTarget, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
-        """Return the reply to a call on the version that is served."""
-        if call.name is not None:
-            _check_model(call, predictor)
-        match call.route:
+        """Return the reply to a target on the version that is served."""
+        if target.name is not None:
+            _check_model(target, predictor)
+        match target.route:
             case "predict" | "infer":
-                return await self._predict(call.route, predictor, headers, body)
+                return await self._predict(target.route, predictor, headers, body)
             case "ready":
-                ready = {"ready": not self.draining, **self._behind(predictor)}
+                ready = {"ready": not self.draining, **self._champion_status(predictor)}
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "model_ready":
-                ready = {"name": predictor.name, "ready": not self.draining, **self._behind(predictor)}
+                ready = {
+                    "name": predictor.name,
+                    "ready": not self.draining,
+                    **self._champion_status(predictor),
+                }
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
             case "models":  # of KServe
                 return Reply(encode({"models": [predictor.name]}))
             case "status":
-                error = {"champion": self._champion, "error": self._trouble} if self._trouble else {}
+                error = (
+                    {"champion": self._champion, "error": self._champion_error}
+                    if self._champion_error
+                    else {}
+                )
                 return tfserving.status(predictor, error)
             case "signature":
                 return tfserving.metadata(predictor)
             case "metadata":
                 return openinference.metadata(predictor, self.limits)
             case "server":
-                return openinference.server()
+                return openinference.server_metadata()
             case "metrics":
-                return self._metrics.page()
+                return self._metrics.render()
             case _ if b"text/html" not in headers.get(b"accept", b""):  # KServe's v1 asks this for liveness
                 return Reply(encode({"status": "alive"}))
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
                 return Reply(self._page, kind=b"text/html; charset=utf-8", headers=policy)
 
-    def _behind(self, predictor: Predictor) -> dict[str, Any]:
+    def _champion_status(self, predictor: Predictor) -> dict[str, Any]:
         """Return which version is served and which one cannot be, if the champion cannot; not why."""
-        return {"version": predictor.version, "champion": self._champion} if self._trouble else {}
+        return {"version": predictor.version, "champion": self._champion} if self._champion_error else {}
 
     async def _predict(
         self, route: str, predictor: Predictor, headers: dict[bytes, bytes], body: Body
@@ -205,16 +217,16 @@ class App:
         seconds = _timeout(headers, self._settings.request_timeout)
         text = await body.read()
         if self._in_progress >= self._settings.max_queue:
-            raise Refused(
+            raise HttpError(
                 503,
                 f"{self._in_progress} requests are in progress, and at most {self._settings.max_queue} are "
                 "taken; try again in a second.",
-                RETRY,
+                RETRY_AFTER,
             )
         self._in_progress += 1
         try:
             small = len(text) <= predictor.inline_bytes and not body.compressed
-            if small and not _may_hold_image(predictor, text):
+            if small and not _may_contain_image(predictor, text):
                 return self._execute(route, predictor, headers, text)
             execute = partial(self._execute, route, predictor, headers)
             return await self._in_thread(body, seconds, text, execute)
@@ -226,36 +238,38 @@ class App:
     ) -> Reply:
         """Execute a request in a thread, unless its client goes or its time ends before one is free."""
         deadline = time.monotonic() + seconds
-        large = len(data) > LARGE
+        large = len(data) > LARGE_BODY
 
         def execute_in_time() -> Reply:
             try:
                 if time.monotonic() > deadline:
-                    raise Refused(
-                        504, f"The request could not be executed within {seconds:g} s; try again.", RETRY
+                    raise HttpError(
+                        504,
+                        f"The request could not be executed within {seconds:g} s; try again.",
+                        RETRY_AFTER,
                     )
-                text = decompress(data, LARGE) if body.compressed else data
-                with ONE_AT_A_TIME if large or len(text) > LARGE else nullcontext():
-                    if body.compressed and len(text) > LARGE:
+                text = decompress(data, LARGE_BODY) if body.compressed else data
+                with LARGE_INPUT_LOCK if large or len(text) > LARGE_BODY else nullcontext():
+                    if body.compressed and len(text) > LARGE_BODY:
                         text = decompress(data, self.limits.body)
                     if len(text) > self.limits.body:
                         raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
                     return execute(text)
-            except Refused as refused:  # raised further, its frames would keep the body until collected
-                return refused.reply
+            except HttpError as error:  # raised further, its frames would keep the body until collected
+                return error.reply
 
-        work = (self._large if large else self._pool).submit(execute_in_time)
+        work = (self._large_pool if large else self._pool).submit(execute_in_time)
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         done = asyncio.wrap_future(work)
-        gone: asyncio.Future[Any] = asyncio.ensure_future(body.disconnected())
+        disconnected: asyncio.Future[Any] = asyncio.ensure_future(body.disconnected())
         try:
-            await asyncio.wait([done, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([done, disconnected], return_when=asyncio.FIRST_COMPLETED)
             if not done.done() and work.cancel():
                 raise Disconnected
             return await done
         finally:
-            gone.cancel()
+            disconnected.cancel()
 
     def _execute(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
         """Return the reply to a request and the seconds that it took; a failure of the model's is a reply."""
@@ -266,20 +280,20 @@ class App:
             else:
                 length = headers.get(openinference.HEADER_LENGTH)
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
-        except Refused as refused:  # see above
-            return refused.reply
+        except HttpError as error:  # see above
+            return error.reply
         except Exception:  # a failure of one prediction, with its traceback in the log
             trace = trace_headers([*headers.items()])
-            log.exception("a prediction of version %d failed%s", predictor.version, _in_trace(trace))
-            reply = _FAILED
+            log.exception("a prediction of version %d failed%s", predictor.version, _trace_suffix(trace))
+            reply = _INTERNAL_ERROR
         return reply._replace(seconds=time.perf_counter() - started)
 
 
-def _in_trace(trace: Headers) -> str:
+def _trace_suffix(trace: Headers) -> str:
     return f" in trace {trace_id(trace)}" if trace else ""
 
 
-def _may_hold_image(predictor: Predictor, text: bytes) -> bool:
+def _may_contain_image(predictor: Predictor, text: bytes) -> bool:
     """Say whether a body may hold an image, which is not decoded on the event loop, however few its bytes.
 
     A key may be spelled with escapes, which numbers never have.
@@ -294,57 +308,60 @@ def _timeout(headers: dict[bytes, bytes], default: float) -> float:
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
-        raise Refused(
-            400, f"X-Request-Timeout is {short(headers[TIMEOUT].decode('latin-1'))}; give seconds above 0."
+        raise HttpError(
+            400, f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; give seconds above 0."
         )
     return min(seconds, default)
 
 
-def _check_model(call: Call, predictor: Predictor) -> None:
+def _check_model(target: RequestTarget, predictor: Predictor) -> None:
     """Refuse another model or version than the one that is served (404)."""
-    if call.name != predictor.name:
-        raise Refused(
-            404, f"There is no model {call.name!r} here; this server serves {predictor.name!r}. Ask for that."
-        )
-    if call.version is not None and call.version != str(predictor.version):
-        raise Refused(
+    if target.name != predictor.name:
+        raise HttpError(
             404,
-            f"Version {call.version} of {predictor.name} is not served here, version {predictor.version} is; "
+            f"There is no model {target.name!r} here; this server serves {predictor.name!r}. Ask for that.",
+        )
+    if target.version is not None and target.version != str(predictor.version):
+        raise HttpError(
+            404,
+            f"Version {target.version} of {predictor.name} is not served here, version {predictor.version} is; "
             "leave the version out to get the one that is served.",
         )
 
 
 @lru_cache(maxsize=256)
-def _match(method: str, path: str) -> Call | Refused:
+def _match(method: str, path: str) -> RequestTarget | HttpError:
     """Return what a method and a path ask for, or why nothing answers them."""
     allowed = set()
-    for route, needed, pattern in _PATTERNS:
-        if found := pattern.fullmatch(path):
-            if needed == method:
-                groups = found.groupdict()
-                return Call(route, groups.get("name"), groups.get("version"))
-            allowed.add(needed)
+    for route, allowed_method, pattern in _PATTERNS:
+        if match := pattern.fullmatch(path):
+            if allowed_method == method:
+                groups = match.groupdict()
+                return RequestTarget(route, groups.get("name"), groups.get("version"))
+            allowed.add(allowed_method)
     if allowed:
-        needed = ", ".join(sorted(allowed))
+        allowed_method = ", ".join(sorted(allowed))
         if method == "HEAD" and "GET" in allowed:
             return _match("GET", path)
-        return Refused(
-            405, f"{method[:20]} {path[:80]} is not possible; use {needed}.", ((b"allow", needed.encode()),)
+        return HttpError(
+            405,
+            f"{method[:20]} {path[:80]} is not possible; use {allowed_method}.",
+            ((b"allow", allowed_method.encode()),),
         )
-    return Refused(
+    return HttpError(
         404,
         f"There is nothing at {path[:80]}; predictions are at /v1/models/NAME:predict and "
         "/v2/models/NAME/infer, /v2 lists the supported extensions, and the page at / shows an example.",
     )
 
 
-def resolve(method: str, path: str) -> Call:
+def resolve(method: str, path: str) -> RequestTarget:
     """Return what a request asks for.
 
     Raises:
-        Refused: 404 or 405, nothing answers it.
+        HttpError: 404 or 405, nothing answers it.
     """
-    found = _match(method, path[:LONGEST_PATH])
-    if isinstance(found, Refused):
-        raise Refused(found.reply.status, str(found), found.reply.headers)
-    return found
+    target = _match(method, path[:MAX_PATH])
+    if isinstance(target, HttpError):
+        raise HttpError(target.reply.status, str(target), target.reply.headers)
+    return target

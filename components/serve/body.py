@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from modelyard.components.serve.replies import Refused
+from modelyard.components.serve.replies import HttpError
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -14,8 +14,8 @@ MAX_DISCARDED = 64 * 2**20  # bytes that are read so that a client which still s
 DISCARD_SECONDS = 5.0
 MAX_DIGITS = 18  # of a Content-Length
 ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
-ANY_HEADER = 32 + zlib.MAX_WBITS  # zlib's way to say that the data has the header of gzip or of zlib
-RETRY = ((b"retry-after", b"1"),)
+AUTO_HEADER = 32 + zlib.MAX_WBITS  # zlib's way to say that the data has the header of gzip or of zlib
+RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class Disconnected(Exception):  # noqa: N818 - not an error: the client is gone
@@ -33,28 +33,30 @@ class Body:
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> None:
         self._headers, self._receive, self._limit = headers, receive, limit
-        self._taken = 0
+        self._received = 0
         self.compressed = False
         # whether some of it has not arrived
-        self._rest = b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0") != b""
+        self._incomplete = (
+            b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0") != b""
+        )
 
     async def read(self) -> bytes:
         """Return the whole body as it was sent; `compressed` says whether that is gzip.
 
         Raises:
-            Refused: 400, 411, 413 or 415.
+            HttpError: 400, 411, 413 or 415.
             Disconnected: the client went away, or was too slow.
         """
-        self.compressed = _compressed(self._headers)
-        if (length := _length(self._headers)) is None and not self._rest:
-            raise Refused(411, "The request has no body; send one, with Content-Length.")
+        self.compressed = _is_compressed(self._headers)
+        if (length := _content_length(self._headers)) is None and not self._incomplete:
+            raise HttpError(411, "The request has no body; send one, with Content-Length.")
         if length and length > self._limit:
             raise too_large(f"{length} bytes", self._limit)
         parts: list[bytes] = []
-        while self._rest or not parts:
+        while self._incomplete or not parts:
             parts.append(await self._next())
-            self._taken += len(parts[-1])
-            if self._taken > self._limit:
+            self._received += len(parts[-1])
+            if self._received > self._limit:
                 raise too_large(f"more than {self._limit} bytes", self._limit)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -63,16 +65,16 @@ class Body:
 
         A connection that is closed while its client sends is reset, and the client never reads the refusal.
         """
-        if b"expect" in self._headers and not self._taken:
-            return not self._rest  # the client has sent nothing: it waits for 100 Continue
+        if b"expect" in self._headers and not self._received:
+            return not self._incomplete  # the client has sent nothing: it waits for 100 Continue
         discarded = 0
         # cancelled at the limit of a drain: the refusal is still sent
-        with suppress(Disconnected, Refused, TimeoutError, asyncio.CancelledError):
-            if (_length(self._headers) or 0) <= MAX_DISCARDED:
+        with suppress(Disconnected, HttpError, TimeoutError, asyncio.CancelledError):
+            if (_content_length(self._headers) or 0) <= MAX_DISCARDED:
                 async with asyncio.timeout(DISCARD_SECONDS):
-                    while self._rest and discarded <= MAX_DISCARDED:
+                    while self._incomplete and discarded <= MAX_DISCARDED:
                         discarded += len(await self._next())
-        return not self._rest
+        return not self._incomplete
 
     async def disconnected(self) -> None:
         """Wait until the client has gone; the body has arrived before."""
@@ -83,56 +85,58 @@ class Body:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        self._rest = message["more_body"]
+        self._incomplete = message["more_body"]
         return bytes(message["body"])
 
 
-def decompress(data: bytes, most: int) -> bytes:
-    """Return what was compressed, or the first `most` + 1 bytes of it.
+def decompress(data: bytes, limit: int) -> bytes:
+    """Return what was compressed, or the first `limit` + 1 bytes of it.
 
     Raises:
-        Refused: 400, it is not gzip or zlib, or not one whole stream.
+        HttpError: 400, it is not gzip or zlib, or not one whole stream.
     """
-    stream = zlib.decompressobj(ANY_HEADER)
+    stream = zlib.decompressobj(AUTO_HEADER)
     try:
-        text = stream.decompress(data, most + 1)
+        text = stream.decompress(data, limit + 1)
     except zlib.error as error:
         reason = str(error).rpartition(": ")[2]  # behind "Error -3 while decompressing data"
-        raise Refused(
+        raise HttpError(
             400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {reason}."
         ) from None
-    if stream.unused_data or (not stream.eof and len(text) <= most):
+    if stream.unused_data or (not stream.eof and len(text) <= limit):
         fault = f"has {len(stream.unused_data)} bytes behind its end" if stream.eof else "is cut off"
-        raise Refused(400, f"The compressed body {fault}; send it whole, as one stream.")
+        raise HttpError(400, f"The compressed body {fault}; send it whole, as one stream.")
     return text
 
 
-def _length(headers: dict[bytes, bytes]) -> int | None:
+def _content_length(headers: dict[bytes, bytes]) -> int | None:
     """Return Content-Length; None without one."""
     if (text := headers.get(b"content-length")) is None:
         return None
     if len(text) > MAX_DIGITS:
-        raise Refused(400, f"Content-Length has {len(text)} digits, and at most {MAX_DIGITS} are read.")
+        raise HttpError(400, f"Content-Length has {len(text)} digits, and at limit {MAX_DIGITS} are read.")
     return int(text)  # the parser has checked that it is digits
 
 
-def too_large(found: str, limit: int) -> Refused:
+def too_large(size: str, limit: int) -> HttpError:
     """Return the refusal of a body that is too large (413)."""
-    return Refused(413, f"The body has {found}, and at most {limit} are taken; send fewer examples at once.")
+    return HttpError(
+        413, f"The body has {size}, and at limit {limit} are taken; send fewer examples at once."
+    )
 
 
-def _compressed(headers: dict[bytes, bytes]) -> bool:
+def _is_compressed(headers: dict[bytes, bytes]) -> bool:
     """Say whether the body is compressed; refuse other encodings, and what is neither JSON nor tensors."""
-    kind = headers.get(b"content-type", b"").lower()  # of a form is what curl -d calls its JSON
-    if kind.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
-        raise Refused(
+    content_type = headers.get(b"content-type", b"").lower()  # of a form is what curl -d calls its JSON
+    if content_type.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
+        raise HttpError(
             415,
-            f"The body is {kind.decode('latin-1')[:60]!r}, and application/json is expected; send an image "
+            f"The body is {content_type.decode('latin-1')[:60]!r}, and application/json is expected; send an image "
             'as {"instances": [{"b64": "<the file in base64>"}]}.',
         )
     encoding = headers.get(b"content-encoding", b"identity").lower().strip()
     if encoding not in (b"identity", *ENCODINGS):
-        raise Refused(
+        raise HttpError(
             415,
             f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it uncompressed, or as gzip "
             "or deflate.",

@@ -16,19 +16,21 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelyard.components.serve.replies import encode
 
-REFUSED = "modelyard.refused"  # in the scope of a request, the status with which its connection answered it
+REFUSED_STATUS = (
+    "modelyard.refused"  # in the scope of a request, the status with which its connection answered it
+)
 MAX_OVERHEAD = 64 * 2**10
 """Bytes of a request that are not body: its head, trailers, and the sizes and extensions of chunks."""
-OVERHEAD_PER_BYTE = 16  # of the body, for chunks of a single byte
-HEADER = 200  # bytes of memory for a header, beside its text, measured
-IDLE = 12 * 2**10  # bytes of memory for a connection, measured
+CHUNK_OVERHEAD = 16  # of the body, for chunks of a single byte
+HEADER_MEMORY = 200  # bytes of memory for a header, beside its text, measured
+CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 NEXT_REQUEST = b" HTTP/1."
 FRAMING = (b"content-length", b"transfer-encoding")
-GONE_AFTER = 0.25  # seconds in which a client that is gone has answered a packet with a reset
+RESET_WAIT = 0.25  # seconds in which a client that is gone has answered a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 
 
-class Held:
+class ConnectionMemory:
     """The bytes that all connections hold: each its own, and what has arrived on it and is not answered.
 
     Above the limit, the connection is closed that has waited longest for the rest of a request.
@@ -40,86 +42,86 @@ class Held:
         self.open: set[Connection] = set()
         self.waiting: dict[Connection, None] = {}  # for the rest of a request
 
-    def change(self, size: int, connection: "Connection") -> None:
+    def update(self, size: int, connection: "Connection") -> None:
         """Hold `size` bytes more, or less, for a connection; close others for them, else itself."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
-            idle = (one for one in self.open if one.idle and size <= IDLE)
-            one = next(iter(self.waiting), None) or next(idle, connection)
-            if one.idle and one is not connection:
-                one.close()  # with an error, it would answer the client's next request
+            idle = (candidate for candidate in self.open if candidate.idle and size <= CONNECTION_MEMORY)
+            candidate = next(iter(self.waiting), None) or next(idle, connection)
+            if candidate.idle and candidate is not connection:
+                candidate.close()  # with an error, it would answer the client's next request
                 continue
-            one.refuse(
+            candidate.refuse(
                 503,
                 f"All connections hold more than {self.limit} bytes, and this one waited longest; try again.",
             )
-            if one is connection:
+            if candidate is connection:
                 return
 
 
 class Connection(HttpToolsProtocol):
-    """A connection whose requests arrive whole within `timeout` seconds, or get 408; see `limited`."""
+    """A connection whose requests arrive whole within `timeout` seconds, or get 408; see `connection_class`."""
 
     timeout: float
-    note_refusal: Callable[..., None]
-    held: Held
+    log_refusal: Callable[..., None]
+    memory: ConnectionMemory
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._whole = True  # no request has begun, or the last one has arrived
+        self._complete = True  # no request has begun, or the last one has arrived
         self._overhead = self._packet = 0
         self._size = 0  # bytes that it holds
-        self._bodies = 0  # bytes of bodies that were not answered
-        self._rest = b""  # has arrived, and is not parsed before an earlier request is answered
+        self._body_bytes = 0  # bytes of bodies that were not answered
+        self._unparsed = b""  # has arrived, and is not parsed before an earlier request is answered
         self._resuming = self._half_closed = False
         self._timer: TimerHandle | None = None
-        self._reader: TimerHandle | None = None
+        self._write_timer: TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
         """Whether it is open, has answered a request, and waits for the next."""
-        return bool(self._size and self._whole and self.cycle and self.cycle.response_complete)
+        return bool(self._size and self._complete and self.cycle and self.cycle.response_complete)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Expect a first request."""
         super().connection_made(transport)
-        self.held.open.add(self)
+        self.memory.open.add(self)
         self._start_timer()
-        self._hold(IDLE)
+        self._set_memory(CONNECTION_MEMORY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._forget()
+        self._release()
         self.resume_writing()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Give the client as long to read its answer as to send its request."""
         super().pause_writing()
-        self._reader = self.loop.call_later(self.timeout, self.transport.abort)
+        self._write_timer = self.loop.call_later(self.timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on with a client that reads."""
-        if self._reader is not None:
-            self._reader.cancel()
-            self._reader = None
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and limit what has not arrived whole."""
         self._unset_keepalive_if_required()
-        if self.pipeline or self._rest:
-            self._wait_with(self._rest + data)
+        if self.pipeline or self._unparsed:
+            self._pause_with(self._unparsed + data)
             return
         # What follows a request is parsed when that is answered. (Numbers have no H.)
         more = data.find(b"H", max(0, data.find(b"\r\n\r\n"))) >= 0
-        cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._whole else 0) if more else -1
+        cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._complete else 0) if more else -1
         while cut > 0:
             if not self._parse(data[:cut]):
                 return
             data = data[cut:]
             if self.pipeline:
-                self._wait_with(data)
+                self._pause_with(data)
                 return
             cut = data.find(NEXT_REQUEST, 1)
         self._parse(data)
@@ -129,20 +131,20 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.pipeline or self.transport.is_closing():
             return
-        self._bodies = len(self.cycle.body)
-        if self._rest:
-            data, self._rest = self._rest, b""
+        self._body_bytes = len(self.cycle.body)
+        if self._unparsed:
+            data, self._unparsed = self._unparsed, b""
             self.data_received(data)
-            if self._half_closed and not self._rest and not self.eof_received():
+            if self._half_closed and not self._unparsed and not self.eof_received():
                 self.transport.close()
         elif self.idle:
-            self._hold(IDLE)
+            self._set_memory(CONNECTION_MEMORY)
 
-    def _wait_with(self, data: bytes) -> None:
+    def _pause_with(self, data: bytes) -> None:
         """Keep what has arrived until the requests before it are answered, and read no more."""
-        self._rest = data
+        self._unparsed = data
         self.flow.pause_reading()
-        self._hold_all()
+        self._count_memory()
 
     def _parse(self, data: bytes) -> bool:
         """Feed the parser within the limits of a request; say whether to go on."""
@@ -153,7 +155,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self.refuse(400, f"This is not HTTP/1.1: {error}. The page at / shows an example.")
             return False
-        if self._whole:
+        if self._complete:
             self._stop_timer()
         elif self._overhead > MAX_OVERHEAD:
             self.refuse(
@@ -164,25 +166,25 @@ class Connection(HttpToolsProtocol):
             return False
         elif self._timer is None:
             self._start_timer()
-        self._hold_all()
+        self._count_memory()
         return not self.transport.is_closing()
 
-    def _hold_all(self) -> None:
+    def _count_memory(self) -> None:
         """Count what is here of requests that were not answered."""
-        head = self._overhead + HEADER * len(self.headers or ())
-        self._hold(IDLE + head + self._bodies + len(self._rest))
+        head = self._overhead + HEADER_MEMORY * len(self.headers or ())
+        self._set_memory(CONNECTION_MEMORY + head + self._body_bytes + len(self._unparsed))
 
-    def _hold(self, size: int) -> None:
+    def _set_memory(self, size: int) -> None:
         if size != self._size:
             more, self._size = size - self._size, size
-            self.held.change(more, self)
+            self.memory.update(more, self)
 
-    def _forget(self) -> None:
+    def _release(self) -> None:
         """Hold nothing: it was closed."""
         self._stop_timer()
-        self._rest = b""
-        self.held.open.discard(self)
-        self._hold(0)
+        self._unparsed = b""
+        self.memory.open.discard(self)
+        self._set_memory(0)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that has closed only its own direction; forget one that is gone.
@@ -190,14 +192,14 @@ class Connection(HttpToolsProtocol):
         Both look the same until a packet is sent: a client that is gone answers it with a reset.
         """
         self._half_closed = True
-        if self._rest:
+        if self._unparsed:
             return True
-        if not self._whole or self.cycle is None or self.cycle.response_complete or self.scheme == "https":
+        if not self._complete or self.cycle is None or self.cycle.response_complete or self.scheme == "https":
             return False  # asyncio closes the connection; over TLS it always does
         self.cycle.keep_alive = False
         if self.scope["http_version"] == "1.1" and not self.cycle.response_started and not self.pipeline:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.loop.call_later(GONE_AFTER, self._abort_if_gone)
+        self.loop.call_later(RESET_WAIT, self._abort_if_gone)
         return True
 
     def on_message_begin(self) -> None:
@@ -205,7 +207,7 @@ class Connection(HttpToolsProtocol):
         if self._resuming:
             return
         self._stop_timer()
-        self._whole, self._overhead = False, self._packet
+        self._complete, self._overhead = False, self._packet
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -225,15 +227,15 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Add a part of the body."""
-        self._overhead = max(0, self._overhead - (1 + OVERHEAD_PER_BYTE) * len(body))
-        self._bodies += len(body)
+        self._overhead = max(0, self._overhead - (1 + CHUNK_OVERHEAD) * len(body))
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the request is whole, unless the parser stopped at `Upgrade`, before the body."""
         if self.parser.should_upgrade():
             return
-        self._whole = True
+        self._complete = True
         self._packet = 0  # how much of it belongs to the next request is not known
         super().on_message_complete()
 
@@ -260,7 +262,7 @@ class Connection(HttpToolsProtocol):
         finally:
             self._resuming = False
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         """Give up on a request that did not arrive in time; the app is told that the client went away."""
         self._stop_timer()
         if self.pipeline:  # an earlier request is still being answered, and nothing is read meanwhile
@@ -279,42 +281,46 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self.timeout, self._late)
-        self.held.waiting[self] = None
+        self._timer = self.loop.call_later(self.timeout, self._time_out)
+        self.memory.waiting[self] = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            del self.held.waiting[self]
+            del self.memory.waiting[self]
 
     def close(self) -> None:
         """Close without an answer."""
-        self._forget()
+        self._release()
         self.transport.close()
 
     def refuse(self, status: int, message: str) -> None:
         """Close with an error, which answers the request that has begun."""
-        self._forget()
+        self._release()
         if self.transport.is_closing():
             return
         body = encode({"error": message})
-        if not self._whole and "path" in self.scope:  # the app is told that the client is gone
-            self.scope[REFUSED] = status  # type: ignore[literal-required]
+        if not self._complete and "path" in self.scope:  # the app is told that the client is gone
+            self.scope[REFUSED_STATUS] = status  # type: ignore[literal-required]
         else:
-            self.note_refusal(status, len(body), self.client)
+            self.log_refusal(status, len(body), self.client)
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
 
 
-def limited(seconds: float, held: int, note_refusal: Callable[..., None]) -> type[Connection]:
+def connection_class(timeout: float, memory: int, log_refusal: Callable[..., None]) -> type[Connection]:
     """Return the class of connections on which a request arrives whole in `seconds`.
 
     Args:
         seconds: until 408.
         held: bytes that all connections may hold.
-        note_refusal: called with the status, the bytes and the client of a refusal of which no app knows.
+        log_refusal: called with the status, the bytes and the client of a refusal of which no app knows.
     """
-    members = {"timeout": seconds, "held": Held(held), "note_refusal": staticmethod(note_refusal)}
+    members = {
+        "timeout": timeout,
+        "memory": ConnectionMemory(memory),
+        "log_refusal": staticmethod(log_refusal),
+    }
     return type("LimitedConnection", (Connection,), members)

@@ -10,21 +10,23 @@ from typing import NamedTuple
 from modelyard.components.resources import cpu_limit, memory_limit
 from modelyard.components.serve.settings import Serving
 
-BASE = 112 * 2**20  # bytes of a server with a small model that answers small requests, with pages to spare
-COPIES = 22
+BASE_MEMORY = (
+    112 * 2**20
+)  # bytes of a server with a small model that answers small requests, with pages to spare
+JSON_MEMORY_FACTOR = 22
 """Bytes of memory for a byte of JSON while it is read, at worst (`[0,0,0,…` as float32, measured)."""
-PIXEL = (
+PIXEL_MEMORY = (
     20  # bytes of memory for a pixel while an image is decoded, at worst (WebP with transparency, measured)
 )
-LARGE, LARGE_IMAGE = 2**20, 10**6
+LARGE_BODY, LARGE_IMAGE = 2**20, 10**6
 """Bytes of a body and pixels of an image from which they are read one at a time."""
 MAX_BODY, MIN_BODY = 32 * 2**20, 2**20
 MAX_PIXELS, MIN_PIXELS = 16_000_000, 1_000_000
 MAX_SIDE = 16_384
-IMAGES = 4
+IMAGES_PER_REQUEST = 4
 """How many images of the largest size a request may have; of smaller ones, as many more."""
-ONE_AT_A_TIME = RLock()
-"""Held while a large body or a large image is read: there is memory for one of them."""
+LARGE_INPUT_LOCK = RLock()
+"""ConnectionMemory while a large body or a large image is read: there is memory for one of them."""
 
 
 class Limits(NamedTuple):
@@ -47,7 +49,7 @@ class Limits(NamedTuple):
     workers: int
 
 
-def limits(serving: Serving, memory: int | None = None, cpus: int | None = None) -> Limits:
+def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None = None) -> Limits:
     """Return the limits of a server.
 
     Args:
@@ -55,15 +57,15 @@ def limits(serving: Serving, memory: int | None = None, cpus: int | None = None)
         memory: bytes that it may use; None: those of its container.
         cpus: processors that it may use; None: those of its container.
     """
-    free = max(0, (memory_limit() if memory is None else memory) - BASE)
-    body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // COPIES))
-    pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL))
-    small = free // 6 // (COPIES * LARGE)
+    free = max(0, (memory_limit() if memory is None else memory) - BASE_MEMORY)
+    body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // JSON_MEMORY_FACTOR))
+    pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL_MEMORY))
+    small = free // 6 // (JSON_MEMORY_FACTOR * LARGE_BODY)
     return Limits(
         body=body,
         connections=max(2 * body, free // 6),
         image_pixels=pixels,
         image_side=MAX_SIDE,
-        request_pixels=IMAGES * pixels,
+        request_pixels=IMAGES_PER_REQUEST * pixels,
         workers=max(1, min((cpu_limit() if cpus is None else cpus) // serving.threads, small)),
     )

@@ -39,7 +39,7 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 @dataclass
-class Seen:
+class Counts:
     """What one version answered to one kind of traffic; `buckets` are not cumulative."""
 
     codes: Counter[int] = field(default_factory=Counter)
@@ -59,29 +59,29 @@ class Metrics:
 
     def __init__(self, model: str, in_progress: Callable[[], int]) -> None:
         self.model, self.version, self.in_progress = model, 0, in_progress
-        self.seen: dict[tuple[int, bool], Seen] = {}
+        self.counts: dict[tuple[int, bool], Counts] = {}
         self.champion: int | None = None
         self.champion_failures: int | None = None
         self._registry: CollectorRegistry | None = None
 
-    def answered(self, version: int, reply: Reply, golden: bool) -> None:
+    def count_request(self, version: int, reply: Reply, golden: bool) -> None:
         """Count one prediction request."""
-        seen = self.seen.get((version, golden))
-        if seen is None:
-            seen = self.seen[version, golden] = Seen()
-        seen.codes[reply.status] += 1
-        seen.rows += reply.rows
-        seen.failures += reply.status == 500 and (golden or reply.seconds is not None)
+        counts = self.counts.get((version, golden))
+        if counts is None:
+            counts = self.counts[version, golden] = Counts()
+        counts.codes[reply.status] += 1
+        counts.rows += reply.rows
+        counts.failures += reply.status == 500 and (golden or reply.seconds is not None)
         if reply.seconds is not None:
-            seen.buckets[bisect_left(BUCKETS, reply.seconds)] += 1
-            seen.seconds += reply.seconds
+            counts.buckets[bisect_left(BUCKETS, reply.seconds)] += 1
+            counts.seconds += reply.seconds
 
-    def followed(self, champion: int | None, *, failed: bool) -> None:
+    def count_poll(self, champion: int | None, *, failed: bool) -> None:
         """Count a look at the champion pointer, which may be None if it cannot be read."""
         self.champion = champion or self.champion
         self.champion_failures = (self.champion_failures or 0) + failed
 
-    def page(self) -> Reply:
+    def render(self) -> Reply:
         """Return all of it, and the process's memory, time and files, in Prometheus's text format."""
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -109,14 +109,14 @@ class Metrics:
             "modelyard_predictions", "Examples that were predicted.", labels=LABELS
         )
         bounds = (*(str(bound) for bound in BUCKETS), "+Inf")
-        for (version, golden), seen in self.seen.items():
+        for (version, golden), counts in self.counts.items():
             labels = [self.model, str(version), "golden" if golden else "client"]
-            for code, count in seen.codes.items():
+            for code, count in counts.codes.items():
                 requests.add_metric([*labels, str(code)], count)
-            buckets = list(zip(bounds, accumulate(seen.buckets), strict=True))
-            seconds.add_metric(labels, buckets, seen.seconds)
-            failures.add_metric(labels, seen.failures)
-            predictions.add_metric(labels, seen.rows)
+            buckets = list(zip(bounds, accumulate(counts.buckets), strict=True))
+            seconds.add_metric(labels, buckets, counts.seconds)
+            failures.add_metric(labels, counts.failures)
+            predictions.add_metric(labels, counts.rows)
         progress = GaugeMetricFamily(
             "modelyard_requests_in_progress", "Prediction requests being answered now.", labels=["model"]
         )

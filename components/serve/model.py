@@ -25,9 +25,9 @@ WARM_UPS = 3
 SLICE, SLICE_BYTES = 16, 2**19  # examples and bytes of them; larger batches are not faster on a CPU
 INLINE_SECONDS = 0.005  # what may run on the event loop, which answers nobody meanwhile
 INLINE_BYTES = 256 * 2**10
-LONGEST_WAIT = 60.0
-LOADING = 1.5  # bytes of memory for a byte of a model's file while it is loaded, measured
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+MAX_BACKOFF = 60.0
+LOADING_MEMORY_FACTOR = 1.5  # bytes of memory for a byte of a model's file while it is loaded, measured
+_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,16 @@ class Predictor:
         self.ranked = get_description(signature.problem).ranked
         try:
             self._session = onnxruntime.InferenceSession(
-                path, _options(threads), providers=["CPUExecutionProvider"]
+                path, _session_options(threads), providers=["CPUExecutionProvider"]
             )
             _check_tensors(self._session, signature)
             seconds = min(self._warm_up() for _ in range(WARM_UPS))
         except ServeError as error:
             raise ServeError(f"Version {version} of {name} is not what its signature says: {error}") from None
         except Exception as error:  # onnxruntime's own classes have no common base
-            why = str(error).replace(str(path), path.name).strip(" .\n")
+            reason = str(error).replace(str(path), path.name).strip(" .\n")
             raise ServeError(
-                f"Version {version} of {name} cannot be loaded by ONNX Runtime: {why}. Publish it again, or "
+                f"Version {version} of {name} cannot be loaded by ONNX Runtime: {reason}. Publish it again, or "
                 "promote another version."
             ) from error
         example_bytes = max(1, int(np.prod(signature.input.shape))) * self.dtype.itemsize
@@ -81,7 +81,7 @@ class Predictor:
             (answers,) = self._session.run([self.output], {self.input: batch})
             return answers  # type: ignore[no-any-return]
         slices = [batch[start : start + size] for start in range(0, len(batch), size)]
-        options = [None] * (len(slices) - 1) + [_shrink()]
+        options = [None] * (len(slices) - 1) + [_shrinking_run_options()]
         results = [
             self._session.run([self.output], {self.input: part}, option)[0]
             for part, option in zip(slices, options, strict=True)
@@ -120,7 +120,7 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
     with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
         folder = Path(scratch) / "version"
         manifest = models.fetch(name, version, folder, only=["model.onnx"], digest=digest)
-        needed, limit = int(LOADING * (folder / "model.onnx").stat().st_size), memory_limit()
+        needed, limit = int(LOADING_MEMORY_FACTOR * (folder / "model.onnx").stat().st_size), memory_limit()
         if needed > (free := max(0, limit - memory_used())):  # else the kernel would end the server
             raise ServeError(
                 f"Version {version} of {name} needs {needed / 2**20:,.0f} MiB of memory to be loaded, and "
@@ -132,7 +132,7 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
     return predictor
 
 
-def _options(threads: int) -> Any:
+def _session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -142,7 +142,7 @@ def _options(threads: int) -> Any:
     return options
 
 
-def _shrink() -> Any:
+def _shrinking_run_options() -> Any:
     """Return the option of a run after which ONNX Runtime gives unused memory back."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -152,21 +152,21 @@ def _shrink() -> Any:
 def _check_tensors(session: Any, signature: Signature) -> None:
     """Compare the inputs and outputs of the file with the signature; shapes are checked by a first answer."""
     types = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
-    for verb, found, tensors in (
+    for verb, nodes, tensors in (
         ("takes", session.get_inputs(), signature.inputs),
         ("gives", session.get_outputs(), signature.outputs),
     ):
-        expected = [(one.name, types[one.dtype]) for one in tensors]
-        fixed = any(isinstance(one.shape[0], int) for one in found if one.shape)
-        if fixed or [(one.name, one.type) for one in found] != expected:
+        expected = [(tensor.name, types[tensor.dtype]) for tensor in tensors]
+        fixed = any(isinstance(node.shape[0], int) for node in nodes if node.shape)
+        if fixed or [(node.name, node.type) for node in nodes] != expected:
             raise ServeError(
-                f"it {verb} {', '.join(f'{one.name}: {one.type} {one.shape}' for one in found)}, and "
+                f"it {verb} {', '.join(f'{node.name}: {node.type} {node.shape}' for node in nodes)}, and "
                 f"{', '.join(f'{name}: {kind}' for name, kind in expected)} of any batch size is expected. "
                 "Export it again."
             )
 
 
-class Follower(threading.Thread):
+class ChampionFollower(threading.Thread):
     """Looks at the champion pointer every `interval` seconds, in a thread, and takes a new champion.
 
     The old version answers until the new one is ready. A champion that cannot be loaded is tried again after
@@ -177,9 +177,9 @@ class Follower(threading.Thread):
         current: the version that is served now.
         interval: seconds between looks.
         threads: threads of ONNX Runtime for one request.
-        take: called with each new version, loaded and warmed up.
+        set_predictor: called with each new version, loaded and warmed up.
         report: called after each look with the champion's version, None if the pointer cannot be read, and
-            with why it is not served; empty if it is.
+            with reason it is not served; empty if it is.
     """
 
     def __init__(
@@ -188,16 +188,24 @@ class Follower(threading.Thread):
         current: Predictor,
         interval: float,
         threads: int,
-        take: Callable[[Predictor], None],
+        set_predictor: Callable[[Predictor], None],
         report: Callable[[int | None, str], None],
     ) -> None:
         super().__init__(name="pointer", daemon=True)
         self._models, self._name, self._version = models, current.name, current.version
-        self._interval, self._threads, self._take, self._report = interval, threads, take, report
+        self._interval, self._threads, self._set_predictor, self._report = (
+            interval,
+            threads,
+            set_predictor,
+            report,
+        )
         self._stopped = threading.Event()
-        self._trouble = ""
-        self._failed, self._why = "", ""  # the digest of the champion that could not be loaded, and why
-        self._wait = self._retry = 0.0
+        self._last_error = ""
+        self._failed_digest, self._failure = (
+            "",
+            "",
+        )  # the digest of the champion that could not be loaded, and reason
+        self._backoff = self._retry_at = 0.0
 
     def run(self) -> None:
         """Look until `stop` is called."""
@@ -205,17 +213,17 @@ class Follower(threading.Thread):
             champion = None
             try:
                 champion = self._models.require_champion(self._name)
-                if champion.digest != self._failed or time.monotonic() >= self._retry:
+                if champion.digest != self._failed_digest or time.monotonic() >= self._retry_at:
                     self._follow(champion)
-                    self._failed = self._why = ""
-                self._say(champion, self._why)
+                    self._failed_digest = self._failure = ""
+                self._report_poll(champion, self._failure)
             except Exception as error:  # the thread must outlive whatever a store's client raises
-                why = str(error) if isinstance(error, ModelyardError) else describe_error(error)
+                reason = str(error) if isinstance(error, ModelyardError) else describe_error(error)
                 if champion:
-                    again, self._why = champion.digest == self._failed, why
-                    self._wait = min(LONGEST_WAIT, 2 * self._wait) if again else self._interval
-                    self._failed, self._retry = champion.digest, time.monotonic() + self._wait
-                self._say(champion, why)
+                    again, self._failure = champion.digest == self._failed_digest, reason
+                    self._backoff = min(MAX_BACKOFF, 2 * self._backoff) if again else self._interval
+                    self._failed_digest, self._retry_at = champion.digest, time.monotonic() + self._backoff
+                self._report_poll(champion, reason)
 
     def stop(self) -> None:
         """Look no more."""
@@ -223,15 +231,17 @@ class Follower(threading.Thread):
 
     def _follow(self, champion: Champion) -> None:
         if champion.version != self._version:
-            self._take(load(self._models, self._name, champion.version, champion.digest, self._threads))
+            self._set_predictor(
+                load(self._models, self._name, champion.version, champion.digest, self._threads)
+            )
             self._version = champion.version
 
-    def _say(self, champion: Champion | None, trouble: str) -> None:
+    def _report_poll(self, champion: Champion | None, error: str) -> None:
         """Log how a look ended when that changed, and report it."""
-        text = _ADDRESS.sub("", trouble)  # of an object in the message of a library; it always differs
-        if text and text != self._trouble:
+        text = _MEMORY_ADDRESS.sub("", error)  # of an object in the message of a library; it always differs
+        if text and text != self._last_error:
             log.warning("still serving version %d of %s: %s", self._version, self._name, text)
-        elif self._trouble and not text:
+        elif self._last_error and not text:
             log.info("version %d of %s is the champion, and is served", self._version, self._name)
-        self._trouble = text
-        self._report(champion.version if champion else None, trouble)
+        self._last_error = text
+        self._report(champion.version if champion else None, error)

@@ -23,20 +23,20 @@ from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
 from modelyard.components.serve.limits import Limits
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
+from modelyard.components.serve.replies import HttpError, Reply, encode, encode_rows, shorten
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = b"inference-header-content-length"
 
 
-def server() -> Reply:
+def server_metadata() -> Reply:
     """Return what the server is."""
-    about = {
+    body = {
         "name": "modelyard",
         "version": package_version("modelyard"),
         "extensions": ["binary_tensor_data"],
     }
-    return Reply(encode(about))
+    return Reply(encode(body))
 
 
 def metadata(predictor: Predictor, limits: Limits) -> Reply:
@@ -46,12 +46,12 @@ def metadata(predictor: Predictor, limits: Limits) -> Reply:
     largest value of an answer first, and the limits of an image and of a request.
     """
     signature = predictor.signature
-    about = {
+    body = {
         "name": predictor.name,
         "versions": [str(predictor.version)],
         "platform": "onnxruntime_onnx",
-        "inputs": [_about(tensor) for tensor in signature.inputs],
-        "outputs": [_about(tensor) for tensor in signature.outputs],
+        "inputs": [_tensor_metadata(tensor) for tensor in signature.inputs],
+        "outputs": [_tensor_metadata(tensor) for tensor in signature.outputs],
         "parameters": {
             "signature": signature.model_dump(mode="json"),
             "ranked": predictor.ranked,
@@ -59,10 +59,10 @@ def metadata(predictor: Predictor, limits: Limits) -> Reply:
             "max_body_bytes": limits.body,
         },
     }
-    return Reply(encode(about))
+    return Reply(encode(body))
 
 
-def _about(tensor: Tensor) -> dict[str, Any]:
+def _tensor_metadata(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *tensor.shape]}
 
 
@@ -76,55 +76,55 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
         max_batch: most examples in it.
 
     Raises:
-        Refused: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
+        HttpError: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
     """
-    text, binary = _parts(body, header_length)
+    text, binary = _split_body(body, header_length)
     document = tensors.parse(text)
-    batch = _batch(predictor, _input(document), binary, max_batch)
-    as_bytes = _wants_bytes(predictor, document)
+    batch = _parse_batch(predictor, _single_input(document), binary, max_batch)
+    as_binary = _wants_binary(predictor, document)
     answers = predictor.run(batch)
     output: dict[str, Any] = {
         "name": predictor.output,
         "datatype": "FP32",
         "shape": list(answers.shape),
     }
-    answer: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
-    if isinstance(identity := document.get("id"), str):
-        answer["id"] = identity
-    answer["outputs"] = [output]
-    if not as_bytes:
+    response: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
+    if isinstance(request_id := document.get("id"), str):
+        response["id"] = request_id
+    response["outputs"] = [output]
+    if not as_binary:
         output["data"] = []
         # row by row, as one call of the encoder would keep other threads waiting
         data = encode_rows(answers.reshape(len(answers), -1))[1:-1].replace("],[", ",")
-        return Reply(encode(answer).replace(b'"data":[]', b'"data":%s' % data.encode()), rows=len(batch))
+        return Reply(encode(response).replace(b'"data":[]', b'"data":%s' % data.encode()), rows=len(batch))
     binary = answers.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(binary)}
-    head = encode(answer)
+    head = encode(response)
     headers = ((HEADER_LENGTH, str(len(head)).encode()),)
     return Reply(head + binary, kind=b"application/octet-stream", headers=headers, rows=len(batch))
 
 
-def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | None]:
+def _split_body(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | None]:
     """Return the JSON and, when a length is given, the bytes behind it."""
     if header_length is None:
         return body, None
     if not re.fullmatch(rb"\d{1,12}", header_length) or not 0 < int(header_length) <= len(body):
-        raise Refused(
+        raise HttpError(
             400,
-            f"Inference-Header-Content-Length is {short(header_length.decode('latin-1'))}, and the length in "
+            f"Inference-Header-Content-Length is {shorten(header_length.decode('latin-1'))}, and the length in "
             f"bytes of the JSON at the start of the body is expected, 1 to {len(body)}.",
         )
     return body[: int(header_length)], body[int(header_length) :]
 
 
-def _input(document: Any) -> Any:
+def _single_input(document: Any) -> Any:
     """Return the one input of a request."""
     inputs = document.get("inputs")
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
         if "instances" in document:
-            raise Refused(400, "The body is a request of TF Serving; send it to /v1/models/NAME:predict.")
-        found = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.keys(document)
-        raise Refused(
+            raise HttpError(400, "The body is a request of TF Serving; send it to /v1/models/NAME:predict.")
+        found = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.describe_keys(document)
+        raise HttpError(
             400,
             f'The body has {found}, and "inputs" with exactly one tensor is expected: '
             '{"inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}]}.',
@@ -132,97 +132,99 @@ def _input(document: Any) -> Any:
     return inputs[0]
 
 
-def _batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
+def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
     """Return the batch (n, *shape) that a tensor holds, as JSON or as bytes."""
     signature = predictor.signature.input
     expected = DATATYPES[signature.dtype]
     if tensor.get("name") not in (predictor.input, "input"):
-        raise Refused(
+        raise HttpError(
             400,
-            f"The input's name is {_short(tensor.get('name'))}, and {predictor.input!r} is expected; "
+            f"The input's name is {_shorten(tensor.get('name'))}, and {predictor.input!r} is expected; "
             '"input" is understood too.',
         )
     if tensor.get("datatype") != expected:
-        raise Refused(
-            400, f"The input's datatype is {_short(tensor.get('datatype'))}, and {expected} is expected."
+        raise HttpError(
+            400, f"The input's datatype is {_shorten(tensor.get('datatype'))}, and {expected} is expected."
         )
-    shape = _shape(tensor, signature.shape, max_batch)
+    shape = _parse_shape(tensor, signature.shape, max_batch)
     parameters = _parameters(tensor)
     size = parameters.get("binary_data_size")
     if size is not None:
         if binary is None or size != len(binary):
-            raise Refused(
+            raise HttpError(
                 400,
-                f"binary_data_size is {_short(size)} and {len(binary or b'')} bytes follow the JSON. They "
+                f"binary_data_size is {_shorten(size)} and {len(binary or b'')} bytes follow the JSON. They "
                 "must be equal, and the header Inference-Header-Content-Length must say where they begin.",
             )
-        return tensors.from_bytes(binary, shape, signature)
+        return tensors.parse_binary(binary, shape, signature)
     data = tensor.get("data")
     if binary or not isinstance(data, Array):
-        raise Refused(
+        raise HttpError(
             400, 'The input needs "data", a list of numbers, or "parameters": {"binary_data_size": ...}.'
         )
-    flat = tensors.numbers(data, signature.dtype)
+    flat = tensors.parse_numbers(data, signature.dtype)
     if len(data) and isinstance(data[0], Array):  # nested, which the protocol allows
         tensors.check_shape(data, shape)
     if flat.size != np.prod(shape):
-        raise Refused(
+        raise HttpError(
             400,
             f"The input has {flat.size} values, and its shape {list(shape)} has {int(np.prod(shape))}.",
         )
     return flat.reshape(shape)
 
 
-def _shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tuple[int, ...]:
+def _parse_shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tuple[int, ...]:
     shape = tensor.get("shape")
     found = shape.as_list() if isinstance(shape, Array) else None
     if not found or found[1:] != list(expected) or type(found[0]) is not int or found[0] < 1:
-        raise Refused(
+        raise HttpError(
             400,
-            f"The input's shape is {_short(shape)}, and [n, {', '.join(map(str, expected))}] with n of at "
+            f"The input's shape is {_shorten(shape)}, and [n, {', '.join(map(str, expected))}] with n of at "
             "least 1 is expected.",
         )
     if found[0] > max_batch:
-        tensors.too_many(found[0], max_batch)
+        tensors.refuse_batch_size(found[0], max_batch)
     return (found[0], *expected)
 
 
-def _wants_bytes(predictor: Predictor, document: Any) -> bool:
+def _wants_binary(predictor: Predictor, document: Any) -> bool:
     """Say whether the output is asked for as bytes; refuse outputs that there are not."""
     outputs = document.get("outputs")
-    asked = [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
-    for output in asked:
+    requested = (
+        [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
+    )
+    for output in requested:
         if "classification" in _parameters(output):
-            raise Refused(400, "The classification extension is not supported; leave `classification` out.")
+            raise HttpError(400, "The classification extension is not supported; leave `classification` out.")
         if output.get("name") not in (predictor.output, "output"):
-            raise Refused(
+            raise HttpError(
                 400,
-                f"The output {_short(output.get('name'))} is asked for, and there is one, "
+                f"The output {_shorten(output.get('name'))} is asked for, and there is one, "
                 f'{predictor.output!r}; "output" is understood too.',
             )
-    places = [(_parameters(asked[0]), "binary_data")] if asked else []
-    for place, key in (*places, (_parameters(document), "binary_data_output")):
-        if key in place:
-            if not isinstance(place[key], bool):
-                raise Refused(400, f"{key} is {_short(place[key])}, and true or false is expected.")
-            return bool(place[key])
+    containers = [(_parameters(requested[0]), "binary_data")] if requested else []
+    for container, key in (*containers, (_parameters(document), "binary_data_output")):
+        if key in container:
+            if not isinstance(container[key], bool):
+                raise HttpError(400, f"{key} is {_shorten(container[key])}, and true or false is expected.")
+            return bool(container[key])
     return False
 
 
-def _parameters(place: Any) -> Any:
+def _parameters(container: Any) -> Any:
     """Return the parameters of a request, a tensor or an output; refuse those of shared memory."""
-    parameters = place.get("parameters")
+    parameters = container.get("parameters")
     if not isinstance(parameters, Object):
         return {}
     if any(key.startswith("shared_memory") for key in parameters):
-        raise Refused(400, "Shared memory is not supported; send the tensor's data, and take the answer's.")
+        raise HttpError(400, "Shared memory is not supported; send the tensor's data, and take the answer's.")
     return parameters
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     """Return a JSON value from a request as text that is not too long."""
     if value is None:
         return "missing"
     if isinstance(value, Array | Object):
         value = cast(bytes, value.mini).decode()  # its stub says str
-    return short(value if isinstance(value, str) else json.dumps(value))
+    return shorten(value if isinstance(value, str) else json.dumps(value))

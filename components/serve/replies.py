@@ -26,7 +26,7 @@ class Reply(NamedTuple):
     seconds: float | None = None
 
 
-class Refused(Exception):  # noqa: N818 - not an error of ours: the request's
+class HttpError(Exception):
     """A request that is answered with an error; the message says what came, what was expected, what to do."""
 
     def __init__(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -34,7 +34,7 @@ class Refused(Exception):  # noqa: N818 - not an error of ours: the request's
         self.reply = Reply(encode({"error": message}), status, headers=headers)
 
 
-def short(value: object) -> str:
+def shorten(value: object) -> str:
     """Return a value from a request as quoted text that is not too long for a message."""
     text = value if isinstance(value, str) else repr(value)
     return repr(text if len(text) <= 80 else text[:77] + "...")
@@ -53,18 +53,18 @@ def encode_rows(rows: NDArray[np.float32]) -> str:
     """Return (n, m) numbers as JSON, with the nine digits that tell any two float32 apart.
 
     Raises:
-        Refused: 500, one is NaN or infinite, which JSON does not have.
+        HttpError: 500, one is NaN or infinite, which JSON does not have.
     """
-    one = _row(rows.shape[1])
+    one = _row_format(rows.shape[1])
     text = f"[{','.join([one % tuple(row) for row in rows.tolist()])}]"
     if "n" in text:  # nan, inf
-        raise not_finite()
+        raise not_finite_error()
     return text
 
 
-def not_finite() -> Refused:
+def not_finite_error() -> HttpError:
     """Return the refusal of an answer that has NaN or an infinity (500)."""
-    return Refused(
+    return HttpError(
         500,
         "The model's answer has a value that is NaN or infinite. Correct the input if it is far outside of "
         "what the model was trained on; if it is not, promote another version.",
@@ -72,5 +72,5 @@ def not_finite() -> Refused:
 
 
 @lru_cache(maxsize=16)
-def _row(size: int) -> str:
+def _row_format(size: int) -> str:
     return f"[{','.join(['%.9g'] * size)}]"

@@ -22,9 +22,9 @@ import uvicorn
 from modelyard.components.errors import ServeError
 from modelyard.components.serve.access import Access
 from modelyard.components.serve.app import App
-from modelyard.components.serve.connection import limited
-from modelyard.components.serve.limits import LARGE
-from modelyard.components.serve.model import Follower, Predictor, load
+from modelyard.components.serve.connection import connection_class
+from modelyard.components.serve.limits import LARGE_BODY
+from modelyard.components.serve.model import ChampionFollower, Predictor, load
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
@@ -62,16 +62,23 @@ def serve(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes does not end a server
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for connections that send nothing
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))  # for connections that send nothing
     with suppress(OSError, AttributeError):  # not glibc; else large blocks that are freed would stay here
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
     access, models = Access(serving), open_store(store)
     with _bind(serving.host, serving.port) as listener:
-        predictor = _first(models, name, version, digest, serving.threads)
+        predictor = _load_first(models, name, version, digest, serving.threads)
         _listen(listener, serving.host, serving.port)
         app = App(predictor, serving, access)
-        follower = Follower(models, predictor, serving.poll_interval, serving.threads, app.take, app.report)
+        follower = ChampionFollower(
+            models,
+            predictor,
+            serving.poll_interval,
+            serving.threads,
+            app.set_predictor,
+            app.set_champion_status,
+        )
         if version is None:
             follower.start()
         gc.collect()
@@ -90,11 +97,11 @@ class Server(uvicorn.Server):
     def __init__(
         self, app: App, serving: Serving, access: Access, predictor: Predictor, ready_fd: int
     ) -> None:
-        tls = access.tls()
+        tls = access.tls_context()
         super().__init__(
             uvicorn.Config(
                 app,
-                http=limited(serving.body_timeout, app.limits.connections, access.note_refusal),
+                http=connection_class(serving.body_timeout, app.limits.connections, access.log_refusal),
                 ssl_context_factory=(lambda *_: tls) if tls else None,
                 loop="uvloop",
                 ws="none",
@@ -110,7 +117,7 @@ class Server(uvicorn.Server):
             )
         )
         self._app, self._access, self._predictor, self._linger = app, access, predictor, serving.linger
-        self._next_look, self._poll_interval = 0.0, serving.poll_interval
+        self._next_poll, self._poll_interval = 0.0, serving.poll_interval
         self._end: float | None = None
         self._ready_fd = ready_fd
 
@@ -138,8 +145,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Read tokens and certificate again if they changed; say whether to take no more requests."""
-        if (now := time.monotonic()) >= self._next_look:
-            self._next_look = now + self._poll_interval
+        if (now := time.monotonic()) >= self._next_poll:
+            self._next_poll = now + self._poll_interval
             self._access.refresh()
         lingered = self._end is not None and time.monotonic() >= self._end
         return await super().on_tick(counter) or lingered
@@ -155,7 +162,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise _cannot_listen(host, port, error) from error
+        raise _listen_error(host, port, error) from error
     return listener
 
 
@@ -164,17 +171,19 @@ def _listen(listener: socket.socket, host: str, port: int) -> None:
     try:
         listener.listen(BACKLOG)
     except OSError as error:
-        raise _cannot_listen(host, port, error) from error
+        raise _listen_error(host, port, error) from error
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> ServeError:
+def _listen_error(host: str, port: int, error: OSError) -> ServeError:
     return ServeError(
         f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or "
         "choose another with --port or serving.port (0 takes a free one), or --host or serving.host."
     )
 
 
-def _first(models: ModelStore, name: str, version: int | None, digest: str | None, threads: int) -> Predictor:
+def _load_first(
+    models: ModelStore, name: str, version: int | None, digest: str | None, threads: int
+) -> Predictor:
     """Load the version to begin with: `version`, or the champion when None."""
     if version is not None:
         return load(models, name, version, digest, threads)

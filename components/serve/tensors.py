@@ -18,56 +18,60 @@ from numpy.typing import NDArray
 from simdjson import Array, Object, Parser
 
 from modelyard.components.artifacts import Tensor
-from modelyard.components.serve.replies import Refused, short
+from modelyard.components.serve.replies import HttpError, shorten
 
-MAX_SMALL = 64 * 2**10
+MAX_REUSED_PARSER_BYTES = 64 * 2**10
 """Bytes of a text whose parser is kept, which holds 22 times as many, and whose faults are looked for."""
 MAX_KEYS = 50  # of an object, that are looked at
-_IN_NUMBERS = b"0123456789+-.eE \t\r\n"
+_NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 
 
-class _Own(threading.local):
+class _ThreadState(threading.local):
     """What each thread has of its own."""
 
     def __init__(self) -> None:
         self.parser = Parser()
 
 
-_own = _Own()
+_thread_state = _ThreadState()
 
 
 def parse(text: bytes) -> Any:
     """Return the JSON object in `text` as a simdjson proxy.
 
     Raises:
-        Refused: 400, it is not JSON, or not an object.
+        HttpError: 400, it is not JSON, or not an object.
     """
     try:
         try:
-            document = _own.parser.parse(text) if len(text) <= MAX_SMALL else Parser().parse(text)
+            document = (
+                _thread_state.parser.parse(text)
+                if len(text) <= MAX_REUSED_PARSER_BYTES
+                else Parser().parse(text)
+            )
         except RuntimeError:  # its last document is still in use, or the text is not JSON
             document = Parser().parse(text)
     except (ValueError, RuntimeError) as error:
-        raise Refused(400, f"The body cannot be read as JSON: {_fault(text, error)}.") from None
+        raise HttpError(400, f"The body cannot be read as JSON: {_json_error(text, error)}.") from None
     if not isinstance(document, Object):
-        raise Refused(400, f"The body is a JSON {_noun(document)}, and an object is expected.")
+        raise HttpError(400, f"The body is a JSON {_json_type(document)}, and an object is expected.")
     return document
 
 
-def _fault(text: bytes, error: Exception) -> str:
+def _json_error(text: bytes, error: Exception) -> str:
     """Return what is wrong with text that simdjson does not read, and where, which Python's parser says."""
     if not text.strip():
         return "it is empty; send one JSON object"
-    start = f"it starts with {short(text[:40].decode(errors='replace'))}"
+    start = f"it starts with {shorten(text[:40].decode(errors='replace'))}"
     try:
-        if len(text) <= MAX_SMALL:
+        if len(text) <= MAX_REUSED_PARSER_BYTES:
             json.loads(text.decode(), parse_int=float, parse_constant=_refuse_constant)
-    except UnicodeDecodeError as wrong:
-        return f"byte {wrong.start} is not UTF-8; {start}"
-    except json.JSONDecodeError as wrong:
-        return f"{wrong.msg.removesuffix(' at')}, at line {wrong.lineno}, column {wrong.colno}; {start}"
-    except ValueError as wrong:
-        return str(wrong)
+    except UnicodeDecodeError as fault:
+        return f"byte {fault.start} is not UTF-8; {start}"
+    except json.JSONDecodeError as fault:
+        return f"{fault.msg.removesuffix(' at')}, at line {fault.lineno}, column {fault.colno}; {start}"
+    except ValueError as fault:
+        return str(fault)
     except RecursionError:
         pass  # simdjson has a sentence about it
     return f"{str(error).partition(': ')[2].partition('.')[0]}; {start}"
@@ -77,46 +81,46 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON; send finite numbers only")
 
 
-def keys(document: Any) -> str:
+def describe_keys(document: Any) -> str:
     """Return the keys of an object in a request, for a message."""
-    return f"the keys {short(', '.join(islice(document, MAX_KEYS)))}" if len(document) else "no keys"
+    return f"the keys {shorten(', '.join(islice(document, MAX_KEYS)))}" if len(document) else "no keys"
 
 
-def numbers(array: Any, dtype: str) -> NDArray[Any]:
+def parse_numbers(array: Any, dtype: str) -> NDArray[Any]:
     """Return the numbers of a simdjson array, flat, as uint8 or float32.
 
     Raises:
-        Refused: 400, something in it is not a number, or not one that the dtype holds.
+        HttpError: 400, something in it is not a number, or not one that the dtype holds.
     """
     if dtype == "uint8":
-        return _bytes(array)
+        return _parse_uint8(array)
     with np.errstate(over="ignore"):
-        values = _doubles(array).astype(np.float32)
-    finite(values)
+        values = _parse_doubles(array).astype(np.float32)
+    check_finite(values)
     return values
 
 
-def finite(values: NDArray[np.float32]) -> None:
+def check_finite(values: NDArray[np.float32]) -> None:
     """Refuse values with NaN or an infinity (400)."""
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
-        raise Refused(
+        raise HttpError(
             400, f"Value {bad} of the input is NaN or too large for float32; send finite numbers only."
         )
 
 
-def _bytes(array: Any) -> NDArray[np.uint8]:
+def _parse_uint8(array: Any) -> NDArray[np.uint8]:
     try:
         integers = np.frombuffer(array.as_buffer(of_type="u"), np.uint64)
         if not integers.size or np.maximum.reduce(integers) <= 255:
             return integers.astype(np.uint8)
     except (TypeError, ValueError):
         pass  # negative, or written as 12.0
-    values = _doubles(array)
+    values = _parse_doubles(array)
     good = (values >= 0) & (values <= 255) & (values == np.floor(values))
     if not good.all():
         bad = int(np.flatnonzero(~good)[0])
-        raise Refused(
+        raise HttpError(
             400,
             f"Value {bad} of the input is {values[bad]:g}, and this model takes uint8: integers 0 to 255. "
             "Send raw pixels; scaling is part of the model.",
@@ -124,56 +128,59 @@ def _bytes(array: Any) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _doubles(array: Any) -> NDArray[np.float64]:
+def _parse_doubles(array: Any) -> NDArray[np.float64]:
     try:
         return np.frombuffer(array.as_buffer(of_type="d"), np.float64)
     except (TypeError, ValueError):
-        raise Refused(
+        raise HttpError(
             400,
             "The input holds something that is not a number (text, true, false, null or an object), and "
             "nested lists of numbers are expected.",
         ) from None
 
 
-def batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch: int) -> NDArray[Any]:
+def parse_batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch: int) -> NDArray[Any]:
     """Return a batch (n, *shape) from the simdjson array at `key` of the JSON object `text`.
 
     Raises:
-        Refused: 400, wrong shape or values; 413, more than `max_batch` examples.
+        HttpError: 400, wrong shape or values; 413, more than `max_batch` examples.
     """
-    count = rows(array, max_batch)
-    flat = numbers(array, signature.dtype)
+    count = count_examples(array, max_batch)
+    flat = parse_numbers(array, signature.dtype)
     full = flat.size == count * math.prod(signature.shape)  # `[]` and `[1]` have the same skeleton
     if not full or not _has_skeleton(text, key, signature.shape, count):
         check_shape(array, (count, *signature.shape))
     return flat.reshape(count, *signature.shape)
 
 
-def rows(array: Any, max_batch: int) -> int:
+def count_examples(array: Any, max_batch: int) -> int:
     """Return the number of examples, which must be between 1 and `max_batch` (400, 413)."""
     if not isinstance(array, Array):
-        raise Refused(400, f"The input is a JSON {_noun(array)}, and a list of examples is expected.")
+        raise HttpError(400, f"The input is a JSON {_json_type(array)}, and a list of examples is expected.")
     count = len(array)
     if not count:
-        raise Refused(400, "The input has no examples; send at least one.")
+        raise HttpError(400, "The input has no examples; send at least one.")
     if count > max_batch:
-        too_many(count, max_batch)
+        refuse_batch_size(count, max_batch)
     return count
 
 
-def too_many(count: int, max_batch: int) -> None:
+def refuse_batch_size(count: int, max_batch: int) -> None:
     """Refuse a batch of `count` examples (413)."""
-    raise Refused(413, f"The request has {count} examples and at most {max_batch} are taken; split it.")
+    raise HttpError(413, f"The request has {count} examples and at most {max_batch} are taken; split it.")
 
 
 def check_shape(array: Any, shape: Sequence[int]) -> None:
     """Refuse an array whose shape is not `shape`, or that has rows of different lengths (400)."""
-    found = _shape(array)
-    if found != tuple(shape):
-        raise Refused(400, f"The input has shape {_text(found)}, and {_text(shape)} is expected.")
+    actual = _nested_shape(array)
+    if actual != tuple(shape):
+        raise HttpError(
+            400, f"The input has shape {_format_shape(actual)}, and {_format_shape(shape)} is expected."
+        )
     if not _is_full(array, shape):
-        raise Refused(
-            400, f"The input has rows of different lengths or depths, and shape {_text(shape)} is expected."
+        raise HttpError(
+            400,
+            f"The input has rows of different lengths or depths, and shape {_format_shape(shape)} is expected.",
         )
 
 
@@ -187,7 +194,7 @@ def _is_full(value: Any, shape: Sequence[int]) -> bool:
     )
 
 
-def _shape(value: Any) -> tuple[int, ...]:
+def _nested_shape(value: Any) -> tuple[int, ...]:
     """Return the shape that an array has along its first elements."""
     shape: list[int] = []
     while isinstance(value, Array):
@@ -196,14 +203,14 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _text(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return "x".join(str(size) for size in shape)
 
 
 def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> bool:
     """Say whether `text` starts with `key` and a full array (count, *shape); False may be a false alarm."""
     one, head = _skeleton(shape, key)
-    skeleton = text.translate(None, _IN_NUMBERS)
+    skeleton = text.translate(None, _NUMBER_CHARACTERS)
     return skeleton.startswith(head + b",".join([one] * count) + b"]")
 
 
@@ -213,30 +220,30 @@ def _skeleton(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
     one = b""
     for size in reversed(shape):
         one = b"[" + b",".join([one] * size) + b"]"
-    return one, f'{{"{key}":['.encode().translate(None, _IN_NUMBERS)
+    return one, f'{{"{key}":['.encode().translate(None, _NUMBER_CHARACTERS)
 
 
-def from_bytes(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArray[Any]:
+def parse_binary(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArray[Any]:
     """Return a batch of `shape` from little-endian bytes.
 
     Raises:
-        Refused: 400, the wrong number of bytes, or NaN or infinities.
+        HttpError: 400, the wrong number of bytes, or NaN or infinities.
     """
     dtype = np.dtype(signature.dtype).newbyteorder("<")
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
-        raise Refused(
+        raise HttpError(
             400,
-            f"The binary tensor has {len(data)} bytes, and {expected} are expected for shape {_text(shape)} "
+            f"The binary tensor has {len(data)} bytes, and {expected} are expected for shape {_format_shape(shape)} "
             f"of {signature.dtype}.",
         )
     values = np.frombuffer(data, dtype).reshape(shape)
     if signature.dtype == "float32":
-        finite(values)
+        check_finite(values)
     return values
 
 
-def _noun(value: Any) -> str:
+def _json_type(value: Any) -> str:
     if isinstance(value, Array):
         return "list"
     if isinstance(value, Object):

@@ -23,14 +23,14 @@ from simdjson import Array, Object
 from modelyard.components.artifacts import ImageFormat, Tensor
 from modelyard.components.errors import DataError
 from modelyard.components.serve import tensors
-from modelyard.components.serve.limits import LARGE_IMAGE, ONE_AT_A_TIME, Limits
+from modelyard.components.serve.limits import LARGE_IMAGE, LARGE_INPUT_LOCK, Limits
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import Refused, Reply, encode, encode_rows, short
+from modelyard.components.serve.replies import HttpError, Reply, encode, encode_rows, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ANSWERS = {"instances": "predictions", "inputs": "outputs"}
+RESPONSE_KEYS = {"instances": "predictions", "inputs": "outputs"}
 SIGNATURE = "serving_default"
 DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
@@ -45,26 +45,26 @@ def status(predictor: Predictor, error: Mapping[str, Any]) -> Reply:
         "state": "AVAILABLE",
         "status": {"error_code": "OK", "error_message": ""},
     }
-    about = {"name": predictor.name, "ready": True, "model_version_status": [version], **error}
-    return Reply(encode(about))
+    body = {"name": predictor.name, "ready": True, "model_version_status": [version], **error}
+    return Reply(encode(body))
 
 
 def metadata(predictor: Predictor) -> Reply:
     """Return the model's inputs and outputs, as TF Serving words them."""
     signature = predictor.signature
     default = {
-        "inputs": {tensor.name: _about(tensor) for tensor in signature.inputs},
-        "outputs": {tensor.name: _about(tensor) for tensor in signature.outputs},
+        "inputs": {tensor.name: _tensor_info(tensor) for tensor in signature.inputs},
+        "outputs": {tensor.name: _tensor_info(tensor) for tensor in signature.outputs},
         "method_name": "tensorflow/serving/predict",
     }
-    about = {
+    body = {
         "model_spec": {"name": predictor.name, "signature_name": "", "version": str(predictor.version)},
         "metadata": {"signature_def": {"signature_def": {SIGNATURE: default}}},
     }
-    return Reply(encode(about))
+    return Reply(encode(body))
 
 
-def _about(tensor: Tensor) -> dict[str, Any]:
+def _tensor_info(tensor: Tensor) -> dict[str, Any]:
     sizes = [{"size": str(size), "name": ""} for size in (-1, *tensor.shape)]
     shape = {"dim": sizes, "unknown_rank": False}
     return {"dtype": DTYPES[tensor.dtype], "tensor_shape": shape, "name": tensor.name}
@@ -80,45 +80,45 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
         limits: of the images in it.
 
     Raises:
-        Refused: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
+        HttpError: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
     """
     document = tensors.parse(text)
-    keys = [key for key in islice(document, tensors.MAX_KEYS) if key in ANSWERS]
+    keys = [key for key in islice(document, tensors.MAX_KEYS) if key in RESPONSE_KEYS]
     if len(keys) != 1:
-        raise Refused(
+        raise HttpError(
             400,
-            f'The body has {tensors.keys(document)}, and one of "instances" (a list of examples) and '
+            f'The body has {tensors.describe_keys(document)}, and one of "instances" (a list of examples) and '
             '"inputs" (the batch) is expected.',
         )
     name = document.get("signature_name", SIGNATURE) if len(document) > 1 else SIGNATURE
     if name not in (SIGNATURE, ""):
-        raise Refused(
-            400, f"The signature {short(name)} is asked for, and there is one, {SIGNATURE!r}; leave it out."
+        raise HttpError(
+            400, f"The signature {shorten(name)} is asked for, and there is one, {SIGNATURE!r}; leave it out."
         )
     (key,) = keys
     value = document[key]
     if isinstance(value, Object) and key == "inputs":
-        value = _only(value, predictor)
-    batch = _batch(predictor, value, key, text, max_batch, limits)
+        value = _single_input(value, predictor)
+    batch = _parse_batch(predictor, value, key, text, max_batch, limits)
     answer = encode_rows(predictor.run(batch))
-    return Reply(f'{{"{ANSWERS[key]}":{answer}}}'.encode(), rows=len(batch))
+    return Reply(f'{{"{RESPONSE_KEYS[key]}":{answer}}}'.encode(), rows=len(batch))
 
 
-def _batch(
+def _parse_batch(
     predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int, limits: Limits
 ) -> NDArray[Any]:
     """Return the batch in a list of examples; plain numbers go the fast way."""
     signature = predictor.signature.input
-    tensors.rows(value, max_batch)
+    tensors.count_examples(value, max_batch)
     if not isinstance(value[0], Object | str):
-        return tensors.batch(value, key, text, signature, max_batch)
+        return tensors.parse_batch(value, key, text, signature, max_batch)
     arrays, pixels = [], 0
     for number, item in enumerate(value):
-        example = _example(predictor, item, number, limits)
+        example = _parse_example(predictor, item, number, limits)
         if not isinstance(example, np.ndarray):
             pixels += example.width * example.height
             if pixels > limits.request_pixels:
-                raise Refused(
+                raise HttpError(
                     413,
                     f"The images of the request have more than {limits.request_pixels / 1e6:.3g} megapixels; "
                     "send fewer at once.",
@@ -128,30 +128,30 @@ def _batch(
     return np.stack(arrays)
 
 
-def _example(predictor: Predictor, item: Any, number: int, limits: Limits) -> "NDArray[Any] | Image":
+def _parse_example(predictor: Predictor, item: Any, number: int, limits: Limits) -> "NDArray[Any] | Image":
     """Return one example (*shape) from a list among objects, or the image in an object, not decoded yet."""
     signature = predictor.signature.input
     if isinstance(item, Object) and "b64" not in item:
-        item = _only(item, predictor)
+        item = _single_input(item, predictor)
     if isinstance(item, Object) and "b64" in item:
         return _open_image(item["b64"], number, signature, limits)
     if not isinstance(item, Array):
-        raise Refused(
+        raise HttpError(
             400,
             f'Example {number} is neither a nested list of numbers nor {{"b64": "<an image in base64>"}}.',
         )
-    flat = tensors.numbers(item, signature.dtype)
+    flat = tensors.parse_numbers(item, signature.dtype)
     tensors.check_shape(item, signature.shape)
     return flat.reshape(signature.shape)
 
 
-def _only(item: Any, predictor: Predictor) -> Any:
+def _single_input(item: Any, predictor: Predictor) -> Any:
     """Return the value under the input's name, which must be the only key."""
     names = {predictor.input, "input"}
     if len(item) != 1 or (name := next(iter(item))) not in names:
-        raise Refused(
+        raise HttpError(
             400,
-            f"An input has {tensors.keys(item)}, and {predictor.name} has one input, {predictor.input!r}; "
+            f"An input has {tensors.describe_keys(item)}, and {predictor.name} has one input, {predictor.input!r}; "
             '"input" is understood too.',
         )
     return item[name]
@@ -160,18 +160,18 @@ def _only(item: Any, predictor: Predictor) -> Any:
 def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "Image":
     """Return the image in base64; its size is within the limits."""
     if signature.image is None:
-        raise Refused(
+        raise HttpError(
             400,
             f"Example {number} is an image, and this model was not trained on images. Send a nested list "
             f"of shape {'x'.join(map(str, signature.shape))}.",
         )
     if not isinstance(text, str):
-        raise Refused(400, f"The b64 of example {number} is not a string; send an image's file in base64.")
+        raise HttpError(400, f"The b64 of example {number} is not a string; send an image's file in base64.")
     try:  # with line breaks, as the command base64 writes them, and with or without padding
         text = "".join(text.split()).rstrip("=")
         data = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except (binascii.Error, ValueError) as error:
-        raise Refused(
+        raise HttpError(
             400, f"The b64 of example {number} is not base64 ({error}); encode the image's file."
         ) from None
     from modelyard.components import images  # Pillow, which a model of numbers does not need
@@ -179,16 +179,16 @@ def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "I
     try:
         return images.open_image(data, limits.image_pixels, limits.image_side)
     except DataError as error:
-        raise Refused(400, f"Example {number}: {error}") from None
+        raise HttpError(400, f"Example {number}: {error}") from None
 
 
-def _decode(image: "Image", form: ImageFormat, number: int) -> NDArray[np.uint8]:
+def _decode(image: "Image", image_format: ImageFormat, number: int) -> NDArray[np.uint8]:
     """Return an opened image as an example (*shape)."""
     from modelyard.components import images
 
     large = image.width * image.height > LARGE_IMAGE
     try:
-        with ONE_AT_A_TIME if large else nullcontext():
-            return images.convert(image, form)
+        with LARGE_INPUT_LOCK if large else nullcontext():
+            return images.convert(image, image_format)
     except DataError as error:
-        raise Refused(400, f"Example {number}: {error}") from None
+        raise HttpError(400, f"Example {number}: {error}") from None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from modelyard.components.artifacts import Record, Signature, Tensor
 from modelyard.components.errors import DataError, ServeError
 from modelyard.components.problems import get_description
-from modelyard.components.serve.replies import not_finite
+from modelyard.components.serve.replies import not_finite_error
 from modelyard.components.server import Server, send
 from modelyard.components.store.models import ModelStore
 
@@ -58,7 +58,7 @@ class LocalModel:
     """
 
     def __init__(self, models: ModelStore, name: str, version: int | None = None) -> None:
-        from modelyard.components.serve.limits import limits
+        from modelyard.components.serve.limits import compute_limits
         from modelyard.components.serve.model import load
         from modelyard.components.serve.settings import Serving
         from modelyard.pipelines.serving.platforms import recorded_section
@@ -68,7 +68,7 @@ class LocalModel:
         self._predictor = load(models, name, self.version, champion.digest if champion else None, threads=1)
         self.signature = self._predictor.signature
         manifest = models.manifest(name, self.version)
-        self.max_pixels = limits(recorded_section("serving", Serving, (), manifest)).image_pixels
+        self.max_pixels = compute_limits(recorded_section("serving", Serving, (), manifest)).image_pixels
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model."""
@@ -137,7 +137,7 @@ def predict(model: Model, paths: Sequence[Path]) -> list[ExamplePrediction]:
         batch = examples[start : start + batch_size]
         outputs = model.run(np.stack([example for _, example in batch]))
         if not np.isfinite(outputs).all():
-            raise ServeError(str(not_finite()))
+            raise ServeError(str(not_finite_error()))
         predictions += [
             _name_values(name, values.tolist(), model.signature)
             for (name, _), values in zip(batch, outputs, strict=True)

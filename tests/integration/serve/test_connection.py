@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from modelyard.components.serve.connection import limited
+from modelyard.components.serve.connection import connection_class
 
 WHITE = np.full((4, 4, 3), 255).tolist()
 BODY = json.dumps({"instances": [WHITE]}).encode()
@@ -193,7 +193,9 @@ def connected(check: Callable[..., Any], timeout: float = 60.0, held: int = 300_
 
     async def run() -> None:
         app = Echo()
-        config = uvicorn.Config(app, http=limited(timeout, held, lambda *_: None), log_config=None, ws="none")
+        config = uvicorn.Config(
+            app, http=connection_class(timeout, held, lambda *_: None), log_config=None, ws="none"
+        )
         config.load()
         state = ServerState()
         app.connections = state.connections

@@ -180,7 +180,7 @@ def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
             follower.stop()
 
     store, served = SimpleNamespace(require_champion=fail), SimpleNamespace(name="tiny", version=1)
-    follower = model.Follower(store, served, 0.001, 1, print, report)
+    follower = model.ChampionFollower(store, served, 0.001, 1, print, report)
     follower.run()
     assert [champion for champion, _ in reported] == [None] * 3
     assert all("no answer" in trouble for _, trouble in reported)

@@ -60,8 +60,8 @@ def page(*answers):
     metrics.version = 7
     for code, golden in answers:
         executed = 0.5 if code in (200, 500) else None
-        metrics.answered(7, Reply(b"", code, seconds=executed), golden)
-    return metrics.page().body.decode()
+        metrics.count_request(7, Reply(b"", code, seconds=executed), golden)
+    return metrics.render().body.decode()
 
 
 def test_requests_are_counted_by_sender_and_result():

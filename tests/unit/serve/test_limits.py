@@ -5,8 +5,14 @@ import asyncio
 import pytest
 
 from modelyard.components.serve.body import Body
-from modelyard.components.serve.limits import BASE, COPIES, LARGE, PIXEL, limits
-from modelyard.components.serve.replies import Refused
+from modelyard.components.serve.limits import (
+    BASE_MEMORY,
+    JSON_MEMORY_FACTOR,
+    LARGE_BODY,
+    PIXEL_MEMORY,
+    compute_limits,
+)
+from modelyard.components.serve.replies import HttpError
 from modelyard.components.serve.settings import Serving
 
 MIB = 2**20
@@ -15,18 +21,20 @@ MIB = 2**20
 @pytest.mark.parametrize("cpus", [1, 64])
 @pytest.mark.parametrize("memory", [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB, 2**36])
 def test_simultaneous_work_fits_into_the_container(memory, cpus):
-    found = limits(Serving(), memory, cpus)
+    found = compute_limits(Serving(), memory, cpus)
     assert found.workers >= 1
     assert found.body <= 32 * MIB
     assert found.image_pixels <= 16_000_000
     assert found.connections >= 2 * found.body
     if memory >= 256 * MIB:
-        one = max(found.body * COPIES, found.image_pixels * PIXEL)
-        assert BASE + one + found.workers * COPIES * LARGE + found.connections <= memory
+        one = max(found.body * JSON_MEMORY_FACTOR, found.image_pixels * PIXEL_MEMORY)
+        assert (
+            BASE_MEMORY + one + found.workers * JSON_MEMORY_FACTOR * LARGE_BODY + found.connections <= memory
+        )
 
 
 def test_configured_limits_are_used():
-    found = limits(Serving(max_body_bytes=7, max_pixels=9, threads=2), 2**30, cpus=8)
+    found = compute_limits(Serving(max_body_bytes=7, max_pixels=9, threads=2), 2**30, cpus=8)
     assert (found.body, found.image_pixels, found.workers) == (7, 9, 4)
 
 
@@ -46,6 +54,6 @@ def test_a_body_is_read_up_to_its_limit():
     body = Body({b"transfer-encoding": b"chunked"}, receive(b"x" * 50, b"x" * 40), 90)
     assert len(asyncio.run(body.read())) == 90
     body = Body({b"transfer-encoding": b"chunked"}, receive(b"x" * 50, b"x" * 41), 90)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         asyncio.run(body.read())
     assert refused.value.reply.status == 413

@@ -5,7 +5,7 @@ from modelyard.components.serve.replies import Reply
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
-    families = text_string_to_metric_families(metrics.page().body.decode())
+    families = text_string_to_metric_families(metrics.render().body.decode())
     return {
         (sample.name, tuple(sorted(sample.labels.values()))): sample.value
         for family in families
@@ -16,9 +16,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_requests_are_counted_by_code_version_and_traffic():
     metrics = Metrics("digits", lambda: 3)
     metrics.version = 7
-    metrics.answered(7, Reply(b"", 200, rows=5, seconds=0.002), golden=False)
-    metrics.answered(7, Reply(b"", 400), golden=False)
-    metrics.answered(7, Reply(b"", 200, rows=1, seconds=0.002), golden=True)
+    metrics.count_request(7, Reply(b"", 200, rows=5, seconds=0.002), golden=False)
+    metrics.count_request(7, Reply(b"", 400), golden=False)
+    metrics.count_request(7, Reply(b"", 200, rows=1, seconds=0.002), golden=True)
     found = samples(metrics)
     assert found["modelyard_requests_total", ("200", "7", "client", "digits")] == 1
     assert found["modelyard_requests_total", ("400", "7", "client", "digits")] == 1
@@ -32,10 +32,10 @@ def test_the_champion_and_the_served_version_are_metrics():
     metrics = Metrics("digits", lambda: 0)
     metrics.version = 7
     assert ("modelyard_champion_failures_total", ("digits",)) not in samples(metrics), "it is pinned"
-    metrics.followed(7, failed=False)
+    metrics.count_poll(7, failed=False)
     assert samples(metrics)["modelyard_champion_failures_total", ("digits",)] == 0
-    metrics.followed(8, failed=True)
-    metrics.followed(None, failed=True)  # the store is away
+    metrics.count_poll(8, failed=True)
+    metrics.count_poll(None, failed=True)  # the store is away
     found = samples(metrics)
     assert found["modelyard_champion_failures_total", ("digits",)] == 2
     assert found["modelyard_champion_version", ("8", "digits")] == 1
@@ -45,7 +45,7 @@ def test_the_champion_and_the_served_version_are_metrics():
 def test_the_histogram_is_cumulative_and_includes_its_bounds():
     metrics = Metrics("digits", lambda: 0)
     for seconds in (0.0001, 0.0025, 0.003, 99.0):
-        metrics.answered(1, Reply(b"", 200, rows=1, seconds=seconds), golden=False)
+        metrics.count_request(1, Reply(b"", 200, rows=1, seconds=seconds), golden=False)
     found = samples(metrics)
     buckets = {
         bound: found["modelyard_request_seconds_bucket", tuple(sorted((bound, "1", "client", "digits")))]
@@ -58,11 +58,13 @@ def test_the_histogram_is_cumulative_and_includes_its_bounds():
 
 def test_only_executed_or_golden_requests_are_failures():
     metrics = Metrics("digits", lambda: 0)
-    metrics.answered(1, Reply(b"", 500, seconds=0.1), golden=False)  # the model raised an error
-    metrics.answered(1, Reply(b"", 500), golden=False)  # a client's input gave an answer that is not finite
-    metrics.answered(1, Reply(b"", 500), golden=True)
+    metrics.count_request(1, Reply(b"", 500, seconds=0.1), golden=False)  # the model raised an error
+    metrics.count_request(
+        1, Reply(b"", 500), golden=False
+    )  # a client's input gave an answer that is not finite
+    metrics.count_request(1, Reply(b"", 500), golden=True)
     for code in (400, 408, 413, 499, 503, 504):
-        metrics.answered(1, Reply(b"", code), golden=False)
+        metrics.count_request(1, Reply(b"", code), golden=False)
     found = samples(metrics)
     assert found["modelyard_failures_total", ("1", "client", "digits")] == 1
     assert found["modelyard_failures_total", ("1", "digits", "golden")] == 1

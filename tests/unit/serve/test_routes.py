@@ -1,23 +1,23 @@
 import pytest
 
-from modelyard.components.serve.app import Call, resolve
-from modelyard.components.serve.replies import Refused
+from modelyard.components.serve.app import RequestTarget, resolve
+from modelyard.components.serve.replies import HttpError
 
 
 @pytest.mark.parametrize(
     ("method", "path", "call"),
     [
-        ("POST", "/v1/models/digits:predict", Call("predict", "digits", None)),
-        ("POST", "/v1/models/digits/versions/7:predict", Call("predict", "digits", "7")),
-        ("GET", "/v1/models/digits", Call("status", "digits", None)),
-        ("GET", "/v1/models/digits/versions/7", Call("status", "digits", "7")),
-        ("GET", "/v2", Call("server", None, None)),
-        ("GET", "/v2/models/digits", Call("metadata", "digits", None)),
-        ("GET", "/v2/models/digits/versions/7", Call("metadata", "digits", "7")),
-        ("GET", "/v2/models/digits/ready", Call("model_ready", "digits", None)),
-        ("POST", "/v2/models/digits/infer", Call("infer", "digits", None)),
-        ("POST", "/v2/models/digits/versions/7/infer", Call("infer", "digits", "7")),
-        ("GET", "/", Call("page", None, None)),
+        ("POST", "/v1/models/digits:predict", RequestTarget("predict", "digits", None)),
+        ("POST", "/v1/models/digits/versions/7:predict", RequestTarget("predict", "digits", "7")),
+        ("GET", "/v1/models/digits", RequestTarget("status", "digits", None)),
+        ("GET", "/v1/models/digits/versions/7", RequestTarget("status", "digits", "7")),
+        ("GET", "/v2", RequestTarget("server", None, None)),
+        ("GET", "/v2/models/digits", RequestTarget("metadata", "digits", None)),
+        ("GET", "/v2/models/digits/versions/7", RequestTarget("metadata", "digits", "7")),
+        ("GET", "/v2/models/digits/ready", RequestTarget("model_ready", "digits", None)),
+        ("POST", "/v2/models/digits/infer", RequestTarget("infer", "digits", None)),
+        ("POST", "/v2/models/digits/versions/7/infer", RequestTarget("infer", "digits", "7")),
+        ("GET", "/", RequestTarget("page", None, None)),
     ],
 )
 def test_paths_are_resolved(method, path, call):
@@ -36,7 +36,7 @@ def test_paths_are_resolved(method, path, call):
     ],
 )
 def test_unknown_paths_and_methods_are_refused(method, path, status):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         resolve(method, path)
     assert refused.value.reply.status == status
     assert len(str(refused.value)) < 400
@@ -44,6 +44,6 @@ def test_unknown_paths_and_methods_are_refused(method, path, status):
 
 
 def test_405_has_the_header_allow():
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         resolve("GET", "/v2/models/digits/infer")
     assert refused.value.reply.headers == ((b"allow", b"POST"),)

@@ -6,7 +6,7 @@ import pytest
 
 from modelyard.components.errors import ServeError
 from modelyard.components.serve import server
-from modelyard.components.serve.connection import Connection, limited
+from modelyard.components.serve.connection import Connection, connection_class
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def connection(loop: Mock) -> Connection:
     transport = Mock()
     transport.get_extra_info.return_value = None
     transport.is_closing.return_value = False
-    connection = limited(7.0, 10**6, Mock())(Mock(loaded=True), Mock(connections=set()), {}, loop)
+    connection = connection_class(7.0, 10**6, Mock())(Mock(loaded=True), Mock(connections=set()), {}, loop)
     connection.connection_made(transport)
     return connection
 
@@ -43,11 +43,11 @@ def test_a_pipelined_request_does_not_time_out(connection):
     connection.data_received(b"POST / HTTP/1.1\r\n")
     connection.pipeline.append((Mock(), Mock()))
     before = connection._timer
-    connection._late()
+    connection._time_out()
     assert connection._timer not in (None, before)
     connection.transport.close.assert_not_called()
     connection.pipeline.clear()
-    connection._late()
+    connection._time_out()
     assert connection.transport.write.call_args.args[0].startswith(b"HTTP/1.1 408 ")
     connection.transport.close.assert_called_once()
 

@@ -5,7 +5,7 @@ import pytest
 
 from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
-from modelyard.components.serve.replies import Refused, encode_rows
+from modelyard.components.serve.replies import HttpError, encode_rows
 from tests.versions import classifier_signature
 
 PIXELS = classifier_signature((2, 3), "uint8", ("a", "b")).input
@@ -14,11 +14,11 @@ FLOATS = classifier_signature((2, 3), "float32", ("a", "b")).input
 
 def batch(text: str, signature: Tensor = PIXELS, key: str = "instances") -> np.ndarray:
     data = text.encode()
-    return tensors.batch(tensors.parse(data)[key], key, data, signature, max_batch=4)
+    return tensors.parse_batch(tensors.parse(data)[key], key, data, signature, max_batch=4)
 
 
 def refusal(text: str, signature: Tensor = PIXELS) -> tuple[int, str]:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HttpError) as refused:
         batch(text, signature)
     return refused.value.reply.status, str(refused.value)
 
@@ -114,7 +114,7 @@ def test_too_many_examples_are_refused_with_413():
     ],
 )
 def test_invalid_json_is_refused_with_its_position(text, words):
-    with pytest.raises(Refused, match=f"cannot be read as JSON: .*{words}") as refused:
+    with pytest.raises(HttpError, match=f"cannot be read as JSON: .*{words}") as refused:
         tensors.parse(text.encode())
     assert "_ERROR" not in str(refused.value)
     assert len(str(refused.value)) < 250
@@ -122,20 +122,20 @@ def test_invalid_json_is_refused_with_its_position(text, words):
 
 @pytest.mark.parametrize("text", ["[1]", "3", '"a"', "null"])
 def test_json_that_is_not_an_object_is_refused(text):
-    with pytest.raises(Refused, match="an object is expected"):
+    with pytest.raises(HttpError, match="an object is expected"):
         tensors.parse(text.encode())
 
 
 def test_bytes_become_a_batch():
     values = np.arange(12, dtype="<f4").reshape(2, 2, 3)
-    np.testing.assert_array_equal(tensors.from_bytes(values.tobytes(), (2, 2, 3), FLOATS), values)
+    np.testing.assert_array_equal(tensors.parse_binary(values.tobytes(), (2, 2, 3), FLOATS), values)
 
 
 def test_bytes_of_a_wrong_length_or_with_nan_are_refused():
-    with pytest.raises(Refused, match="5 bytes, and 6 are expected for shape 1x2x3 of uint8"):
-        tensors.from_bytes(b"12345", (1, 2, 3), PIXELS)
-    with pytest.raises(Refused, match="Value 3 of the input is NaN"):
-        tensors.from_bytes(np.array([0, 0, 0, np.nan, 0, 0], "<f4").tobytes(), (1, 2, 3), FLOATS)
+    with pytest.raises(HttpError, match="5 bytes, and 6 are expected for shape 1x2x3 of uint8"):
+        tensors.parse_binary(b"12345", (1, 2, 3), PIXELS)
+    with pytest.raises(HttpError, match="Value 3 of the input is NaN"):
+        tensors.parse_binary(np.array([0, 0, 0, np.nan, 0, 0], "<f4").tobytes(), (1, 2, 3), FLOATS)
 
 
 def test_rows_are_encoded_without_loss():
