@@ -1,13 +1,17 @@
 """The server: predictions over HTTP from a version in the model store.
 
 __main__        the command line
-server          starts, follows or pins a version, drains; limits on each connection
-app             routes, bodies, the queue, errors as replies
+server          starts with the champion or a pinned version, drains
+app             ASGI application: routes, queue, threads
+access          tokens, TLS, cross-site requests, access log, trace context
+body            reads and decompresses request bodies
+connection      limits on size and time of each connection
+limits          limits from the container's memory and CPUs
 tfserving       TF Serving v1
 openinference   Open Inference v2
-tensors         JSON and bytes become a checked batch
-model           a version, loaded and warmed up; follows the champion
-replies         replies and refusals
-metrics         counts requests, and what Prometheus reads
-page.html       one example in the browser: a picture or numbers, and the answer
+tensors         converts JSON and bytes into a validated batch
+model           loads a version and warms it up; follows the champion pointer
+replies         replies and HTTP errors
+metrics         request counts for Prometheus
+page.html       predicts one example in a browser
 """

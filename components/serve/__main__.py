@@ -1,8 +1,8 @@
 """`python -m modelyard.components.serve --store JSON --serving JSON --name NAME [--version V] [--digest D]`.
 
-One JSON line says when the server is ready and where: on stdout, or to the open file that --ready-fd names.
-The log goes to stderr. It ends with 0 after SIGTERM, or with the exit code of its error; in a pod it leaves
-the record of the error, as steps do.
+When the server is ready, it writes a JSON line with its URL to stdout, or to the file descriptor --ready-fd.
+Its log is on stderr. It exits with 0 after SIGTERM, or with the exit code of its error; in a pod it also
+writes the error to the termination log, as steps do.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--serving", default="{}", help="`serving` section as JSON")
     parser.add_argument("--version", type=int, help="the version to serve; default: follow the champion")
     parser.add_argument("--digest", help="SHA-256 that the version's manifest.json must have")
-    parser.add_argument("--ready-fd", type=int, default=1, help="file descriptor that is told it is ready")
+    parser.add_argument("--ready-fd", type=int, default=1, help="file descriptor for the ready line")
     options = parser.parse_args()
     if options.digest and options.version is None:
         parser.error("--digest needs --version")
@@ -39,7 +39,7 @@ def main() -> None:
     except ModelyardError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         if path := termination_log():
-            with suppress(OSError):  # the error is in the log, too
+            with suppress(OSError):  # the error is also in the log
                 path.write_bytes(document(error, None))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -53,9 +53,9 @@ def _serve(options: argparse.Namespace) -> None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the JSON"
         raise ConfigError(
-            f"The {error.title.lower()} section is wrong at {where}: {first['msg']}, got {first['input']!r}."
+            f"{error.title.lower()} is invalid at {where}: {first['msg']}, got {first['input']!r}."
         ) from error
-    gc.disable()  # nothing that a start makes is garbage; the server collects when it is ready
+    gc.disable()  # the startup creates no garbage; the server enables it again when it is ready
     from modelyard.components.serve.server import serve
 
     serve(options.name, store, serving, options.version, options.digest, options.ready_fd)

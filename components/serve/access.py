@@ -1,8 +1,7 @@
-"""Who may send requests, over what, and what is noted of them.
+"""Authentication, TLS, cross-site protection, access log and W3C trace context.
 
-A token, if the server has a file of them, for all but health and the page; a certificate for TLS; no
-predictions for pages of other sites; a line of JSON per request; W3C trace context. Files are read again
-when they change, as Kubernetes and cert-manager do with a Secret: what cannot be read changes nothing.
+With a token file, all routes except health and the page need a token. Token and certificate files are read
+again when they change, as Kubernetes and cert-manager change a Secret; invalid files are ignored.
 """
 
 import hmac
@@ -26,7 +25,7 @@ from modelyard.components.serve.settings import Serving
 from modelyard.components.server import TOKEN_HEADER, check_private, read_tokens
 
 PUBLIC_ROUTES = frozenset(("live", "ready", "page"))
-"""Routes that need no token: the probes of Kubernetes have none, and the page asks for it."""
+"""Routes without a token: Kubernetes probes have none, and the page has an input for it."""
 ALTERNATIVE_HEADER = TOKEN_HEADER.encode()
 CHALLENGE = b"www-authenticate"
 FETCH_SITE, ORIGIN = b"sec-fetch-site", b"origin"
@@ -46,11 +45,11 @@ log = logging.getLogger(__name__)
 
 
 class WatchedFiles(Generic[T]):
-    """What was read from files; `refresh` reads it again when one of them changed.
+    """The value of files, which `refresh` reads again when one of them changed.
 
     Args:
         paths: the files.
-        read: reads them; raises ModelyardError if they are not what they should be.
+        read: returns their value; raises ModelyardError if they are invalid.
     """
 
     def __init__(self, paths: Sequence[str], read: Callable[[], T]) -> None:
@@ -59,23 +58,23 @@ class WatchedFiles(Generic[T]):
         self.value = read()
 
     def refresh(self) -> None:
-        """Read the files again if they changed; keep what was read before if they cannot be used."""
+        """Read the files again if they changed; keep the previous value if they are invalid."""
         if (identities := self._identities()) == self._last_identities:
             return
         self._last_identities = identities
         try:
             self.value = self._read()
         except ModelyardError as error:
-            log.error("What was read before stays in use: %s", error)
+            log.error("The previous value stays in use: %s", error)
         else:
-            log.info("read %s again", " and ".join(self._paths))
+            log.info("reloaded %s", " and ".join(self._paths))
 
     def _identities(self) -> list[tuple[int, ...] | None]:
         return [_file_identity(path) for path in self._paths]
 
 
 class AccessLog:
-    """Lines of JSON about requests; one that does not fit into a full pipe is dropped, and the next says so.
+    """Writes a JSON line for each request; drops and counts lines while the pipe is full.
 
     Args:
         output: a file descriptor.
@@ -95,17 +94,17 @@ class AccessLog:
         version: int | None,
         trace: Headers,
     ) -> None:
-        """Write a line about a request.
+        """Write the line of a request.
 
         Args:
-            scope: ASGI's; of a request that was refused before its head was read, only `client`.
-            status: of the answer; 499 if the client went away before.
-            size: bytes of its body.
-            started: `time.perf_counter` when it began.
-            version: of the model that was served.
-            trace: its trace context.
+            scope: the ASGI scope; only `client` if the request was refused before its head was parsed.
+            status: status of the response; 499 if the client disconnected before.
+            size: bytes of the response body.
+            started: `time.perf_counter` at the start of the request.
+            version: served version of the model.
+            trace: trace context of the request.
         """
-        if not self._poll.poll(0):  # a pipe with room takes 4 KiB at once
+        if not self._poll.poll(0):  # a pipe that is ready accepts 4 KiB
             self._dropped += 1
             return
         client = scope.get("client")
@@ -123,21 +122,21 @@ class AccessLog:
         }
         if self._dropped:
             line["dropped"], self._dropped = self._dropped, 0
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # no reader
             os.write(self._output, json.dumps(line).encode() + b"\n")
 
 
 class Access:
-    """Who may send requests to one server.
+    """Access rules of one server.
 
     Attributes:
-        log: what is noted of requests; None if nothing is.
+        log: the access log; None if it is disabled.
 
     Args:
-        serving: its settings.
+        serving: the settings.
 
     Raises:
-        ConfigError: the files of tokens, certificate or key cannot be used.
+        ConfigError: the token, certificate or key file is invalid.
     """
 
     def __init__(self, serving: Serving) -> None:
@@ -151,13 +150,13 @@ class Access:
             self._certificate = WatchedFiles(files, partial(_tls_context, *files))
 
     def refresh(self) -> None:
-        """Read again what changed."""
+        """Reload files that changed."""
         for files in (self._tokens, self._certificate):
             if files:
                 files.refresh()
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """Return the context for TLS, in which each handshake takes the present certificate; None without."""
+        """Return the TLS context, whose handshakes use the latest certificate; None without TLS."""
         if (certificate := self._certificate) is None:
             return None
 
@@ -169,7 +168,7 @@ class Access:
         return context
 
     def check(self, route: str, headers: dict[bytes, bytes]) -> None:
-        """Refuse a request without a valid token, and a prediction for a page of another site.
+        """Refuse requests without a valid token, and cross-site prediction requests.
 
         Raises:
             HttpError: 401 or 403.
@@ -180,7 +179,7 @@ class Access:
             _check_site(headers)
 
     def log_refusal(self, status: int, size: int, client: tuple[str, int] | None) -> None:
-        """Note an answer of the connection itself, to what is not HTTP or did not arrive."""
+        """Log a response of the connection to invalid HTTP or an incomplete request."""
         if self.log:
             self.log.write({"client": client}, status, size, time.perf_counter(), None, ())
 
@@ -189,21 +188,21 @@ def _check_token(tokens: list[bytes], headers: dict[bytes, bytes]) -> None:
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
     candidates = [bearer.strip()] if scheme.lower() == b"bearer" else []
     candidates += [headers[ALTERNATIVE_HEADER]] if ALTERNATIVE_HEADER in headers else []
-    # no short cut: the time says nothing about which token it is
+    # no early exit: the duration does not depend on which token matches
     if sum(hmac.compare_digest(candidate, token) for candidate in candidates for token in tokens):
         return
     if candidates:
         challenge = b'Bearer error="invalid_token"'
-        raise HttpError(401, "The token is not valid; ask for a new one.", ((CHALLENGE, challenge),))
+        raise HttpError(401, "The token is not valid; use a new one.", ((CHALLENGE, challenge),))
     raise HttpError(
         401, "This server needs a token; send it as Authorization: Bearer TOKEN.", ((CHALLENGE, b"Bearer"),)
     )
 
 
 def _check_site(headers: dict[bytes, bytes]) -> None:
-    """Refuse what a page of another site lets a browser send, which needs no permission for it (CORS).
+    """Refuse cross-site requests, which browsers send without a preflight (CORS).
 
-    Programs send neither header. A browser's Sec-Fetch-Site is right also where a proxy changes Host.
+    Other clients send neither header. Sec-Fetch-Site is right even if a proxy changes Host.
     """
     site = headers.get(FETCH_SITE)
     if site is None:
@@ -213,34 +212,34 @@ def _check_site(headers: dict[bytes, bytes]) -> None:
     if not same_origin:
         raise HttpError(
             403,
-            "A page of another site sent this request; predictions are for this server's own page and for "
-            "programs. Send it from your own server.",
+            "The request is from a page of another site, and cross-site predictions are disabled. Send it "
+            "from your server instead.",
         )
 
 
 def _tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """Return a context with the certificate.
+    """Return a TLS context with a certificate and its key.
 
     Raises:
-        ConfigError: it cannot be read, or is not of the key.
+        ConfigError: the certificate or the key is invalid, or they do not match.
     """
     check_private("serving.tls_key", key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(cert, key, password="")  # an encrypted key is refused instead of asked for
+        context.load_cert_chain(cert, key, password="")  # fail for an encrypted key instead of prompting
     except (OSError, ValueError) as error:  # ssl's errors are OSErrors
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"serving.tls_cert is {cert} and serving.tls_key is {key}, which cannot be used: {reason}. Give "
-            "a certificate chain and its key in PEM, the key without a password."
+            f"serving.tls_cert is {cert} and serving.tls_key is {key}, which cannot be loaded: {reason}. "
+            "They must be a certificate chain and its unencrypted key in PEM."
         ) from error
     return context
 
 
 def _file_identity(path: str) -> tuple[int, ...] | None:
-    """Return what changes when a file does, also by a link that leads elsewhere; None without one."""
+    """Return values that change with a file or the target of a link; None without a file."""
     with suppress(OSError):
         status = Path(path).stat()
         return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
@@ -248,9 +247,9 @@ def _file_identity(path: str) -> tuple[int, ...] | None:
 
 
 def trace_headers(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
-    """Return the trace context of a request, for its answer: traceparent, and tracestate if it has one.
+    """Return the headers traceparent and tracestate of a request, for its response.
 
-    What is not as in W3C Trace Context is left out: tracestate alone, or both.
+    An invalid tracestate is left out; without a valid traceparent, both are.
     """
     parents = [value for name, value in headers if name == TRACEPARENT]
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
@@ -265,5 +264,5 @@ def trace_headers(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
 
 
 def trace_id(trace: Headers) -> str | None:
-    """Return the id of the trace that a request belongs to."""
+    """Return the id of a trace."""
     return trace[0][1].split(b"-")[1].decode() if trace else None

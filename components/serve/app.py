@@ -1,7 +1,7 @@
-"""The ASGI application, without a framework: routes, bodies, the queue, and errors as replies.
+"""The ASGI application, without a framework: routes, queue, threads.
 
-A small request is answered on the event loop, which is the fastest on one core; one that would hold the
-loop up for long (`Predictor.inline_bytes`) goes to a thread, so that health checks are always answered.
+Small requests run on the event loop, which is fastest on one core. Requests that would block the loop for
+too long (`Predictor.inline_bytes`) run in a thread, so that health checks are always answered.
 """
 
 import asyncio
@@ -43,11 +43,11 @@ PAGE_POLICY = (
 GOLDEN = GOLDEN_HEADER.encode()
 TIMEOUT = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
-CLIENT_CLOSED_REQUEST = 499  # of a client that went away before it was answered
-_SHUTTING_DOWN = Reply(
-    encode({"error": "The server ends before it could answer; send the request again."}), 503
+CLIENT_CLOSED_REQUEST = 499  # nginx's status of a client that disconnected before its response
+_SHUTTING_DOWN = Reply(encode({"error": "The server is shutting down; send the request again."}), 503)
+_INTERNAL_ERROR = Reply(
+    encode({"error": "The server failed; the reason is in its log. Report this as a bug."}), 500
 )
-_INTERNAL_ERROR = Reply(encode({"error": "The server failed; its log says why. Report this as a bug."}), 500)
 
 MAX_PATH = 512
 _ROUTES = {
@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
 
 
 class RequestTarget(NamedTuple):
-    """What a request asks for; `name` and `version` are as they stand in the path."""
+    """Route of a request; `name` and `version` are the strings in the path."""
 
     route: str
     name: str | None
@@ -78,12 +78,12 @@ class RequestTarget(NamedTuple):
 
 
 class App:
-    """Answers requests with the version that it was given last (`take`).
+    """Answers requests with the current predictor.
 
     Args:
-        predictor: the version to begin with.
-        settings: the limits.
-        access: who may send requests.
+        predictor: the first version.
+        settings: the settings.
+        access: the access rules.
     """
 
     def __init__(self, predictor: Predictor, settings: Serving, access: Access) -> None:
@@ -94,9 +94,7 @@ class App:
         self._metrics = Metrics(predictor.name, lambda: self._in_progress)
         self._metrics.version = predictor.version
         self._pool = ThreadPoolExecutor(self.limits.workers, "predict")
-        self._large_pool = ThreadPoolExecutor(
-            1, "predict-large"
-        )  # one at a time, for the memory that they take
+        self._large_pool = ThreadPoolExecutor(1, "predict-large")  # one at a time, to limit memory
         self._page = PAGE.read_bytes().replace(b"{{ name }}", predictor.name.encode())
         self._page = self._page.replace(b"{{ token header }}", TOKEN_HEADER.encode())
         self._work: set[Future[Reply]] = set()
@@ -106,17 +104,17 @@ class App:
 
     @property
     def executing(self) -> bool:
-        """Whether threads execute requests, which nothing can stop."""
+        """Whether threads execute requests, which cannot be stopped."""
         return any(not work.done() for work in list(self._work))
 
     def set_predictor(self, predictor: Predictor) -> None:
-        """Answer with `predictor` from now on; requests in progress finish on the old one."""
+        """Serve a new version; requests in progress finish on the old one."""
         self._predictor = predictor
         self._metrics.version = predictor.version
         log.info("serving version %d of %s", predictor.version, predictor.name)
 
     def set_champion_status(self, champion: int | None, error: str) -> None:
-        """Take note of the champion, None if it is not known, and of why it is not served; see Follower."""
+        """Set the champion, None if it is unknown, and why it is not served; see ChampionFollower."""
         self._champion, self._champion_error = champion, error
         self._metrics.count_poll(champion, failed=bool(error))
 
@@ -134,11 +132,11 @@ class App:
             reply = await self._reply(target, predictor, headers, body)
         except HttpError as error:
             reply = error.reply
-        except Disconnected:  # counted, not sent: nobody is there, or the connection has answered
+        except Disconnected:  # counted, not sent: the client is gone, or the connection has answered
             reply = Reply(b"", scope.get(REFUSED_STATUS, CLIENT_CLOSED_REQUEST))
-        except asyncio.CancelledError:  # by uvicorn, at the limit of a drain
+        except asyncio.CancelledError:  # by uvicorn, at the drain timeout
             reply, cancelled = _SHUTTING_DOWN, True
-        except Exception:  # a bug ends one request, with its traceback in the log, and not the server
+        except Exception:  # a bug fails one request, not the server
             log.exception("%s %r failed%s", scope["method"], scope["path"], _trace_suffix(trace))
             reply = _INTERNAL_ERROR
         if target and target.route in ("predict", "infer"):
@@ -165,7 +163,7 @@ class App:
     async def _reply(
         self, target: RequestTarget, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
-        """Return the reply to a target on the version that is served."""
+        """Return the reply of a route."""
         if target.name is not None:
             _check_model(target, predictor)
         match target.route:
@@ -183,7 +181,7 @@ class App:
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
-            case "models":  # of KServe
+            case "models":  # KServe's
                 return Reply(encode({"models": [predictor.name]}))
             case "status":
                 error = (
@@ -200,27 +198,27 @@ class App:
                 return openinference.server_metadata()
             case "metrics":
                 return self._metrics.render()
-            case _ if b"text/html" not in headers.get(b"accept", b""):  # KServe's v1 asks this for liveness
+            case _ if b"text/html" not in headers.get(b"accept", b""):  # KServe v1's liveness
                 return Reply(encode({"status": "alive"}))
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
                 return Reply(self._page, kind=b"text/html; charset=utf-8", headers=policy)
 
     def _champion_status(self, predictor: Predictor) -> dict[str, Any]:
-        """Return which version is served and which one cannot be, if the champion cannot; not why."""
+        """Return the served version and the champion if the champion cannot be served, without the reason."""
         return {"version": predictor.version, "champion": self._champion} if self._champion_error else {}
 
     async def _predict(
         self, route: str, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
-        """Return the reply to a prediction request, whose place in the queue begins when it is whole."""
+        """Return the reply to a prediction request, which counts towards the queue when it is complete."""
         seconds = _timeout(headers, self._settings.request_timeout)
         text = await body.read()
         if self._in_progress >= self._settings.max_queue:
             raise HttpError(
                 503,
-                f"{self._in_progress} requests are in progress, and at most {self._settings.max_queue} are "
-                "taken; try again in a second.",
+                f"{self._in_progress} requests are in progress, the maximum is {self._settings.max_queue}; "
+                "try again in a second.",
                 RETRY_AFTER,
             )
         self._in_progress += 1
@@ -236,7 +234,7 @@ class App:
     async def _in_thread(
         self, body: Body, seconds: float, data: bytes, execute: Callable[[bytes], Reply]
     ) -> Reply:
-        """Execute a request in a thread, unless its client goes or its time ends before one is free."""
+        """Execute a request in a thread, unless its client disconnects or it times out before."""
         deadline = time.monotonic() + seconds
         large = len(data) > LARGE_BODY
 
@@ -255,7 +253,7 @@ class App:
                     if len(text) > self.limits.body:
                         raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
                     return execute(text)
-            except HttpError as error:  # raised further, its frames would keep the body until collected
+            except HttpError as error:  # raising it would keep the body in its frames until collected
                 return error.reply
 
         work = (self._large_pool if large else self._pool).submit(execute_in_time)
@@ -272,7 +270,7 @@ class App:
             disconnected.cancel()
 
     def _execute(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
-        """Return the reply to a request and the seconds that it took; a failure of the model's is a reply."""
+        """Return the reply to a request, with its duration; a failure of the model is a reply."""
         started = time.perf_counter()
         try:
             if route == "predict":
@@ -282,7 +280,7 @@ class App:
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
         except HttpError as error:  # see above
             return error.reply
-        except Exception:  # a failure of one prediction, with its traceback in the log
+        except Exception:  # a failure of one prediction
             trace = trace_headers([*headers.items()])
             log.exception("a prediction of version %d failed%s", predictor.version, _trace_suffix(trace))
             reply = _INTERNAL_ERROR
@@ -294,44 +292,45 @@ def _trace_suffix(trace: Headers) -> str:
 
 
 def _may_contain_image(predictor: Predictor, text: bytes) -> bool:
-    """Say whether a body may hold an image, which is not decoded on the event loop, however few its bytes.
+    """Return whether a body may contain an image; images are not decoded on the event loop.
 
-    A key may be spelled with escapes, which numbers never have.
+    A key may be written with escapes, which numbers never have.
     """
     return predictor.signature.input.image is not None and (b"b64" in text or b"\\" in text)
 
 
 def _timeout(headers: dict[bytes, bytes], default: float) -> float:
-    """Return the seconds in which a request is to be executed: the header's, at most the default."""
+    """Return the timeout of a request in seconds: the header's, at most the default."""
     try:
         seconds = float(headers.get(TIMEOUT, default))
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
         raise HttpError(
-            400, f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; give seconds above 0."
+            400,
+            f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; use seconds above 0.",
         )
     return min(seconds, default)
 
 
 def _check_model(target: RequestTarget, predictor: Predictor) -> None:
-    """Refuse another model or version than the one that is served (404)."""
+    """Refuse a model or version that is not served (404)."""
     if target.name != predictor.name:
         raise HttpError(
             404,
-            f"There is no model {target.name!r} here; this server serves {predictor.name!r}. Ask for that.",
+            f"There is no model {target.name!r}; this server has the model {predictor.name!r}.",
         )
     if target.version is not None and target.version != str(predictor.version):
         raise HttpError(
             404,
-            f"Version {target.version} of {predictor.name} is not served here, version {predictor.version} is; "
-            "leave the version out to get the one that is served.",
+            f"Version {target.version} of {predictor.name} is not served; the server has version "
+            f"{predictor.version}. Omit the version to use it.",
         )
 
 
 @lru_cache(maxsize=256)
 def _match(method: str, path: str) -> RequestTarget | HttpError:
-    """Return what a method and a path ask for, or why nothing answers them."""
+    """Return the target of a method and a path, or the error."""
     allowed = set()
     for route, allowed_method, pattern in _PATTERNS:
         if match := pattern.fullmatch(path):
@@ -345,7 +344,7 @@ def _match(method: str, path: str) -> RequestTarget | HttpError:
             return _match("GET", path)
         return HttpError(
             405,
-            f"{method[:20]} {path[:80]} is not possible; use {allowed_method}.",
+            f"{method[:20]} {path[:80]} is not allowed; use {allowed_method}.",
             ((b"allow", allowed_method.encode()),),
         )
     return HttpError(
@@ -356,10 +355,10 @@ def _match(method: str, path: str) -> RequestTarget | HttpError:
 
 
 def resolve(method: str, path: str) -> RequestTarget:
-    """Return what a request asks for.
+    """Return the target of a request.
 
     Raises:
-        HttpError: 404 or 405, nothing answers it.
+        HttpError: 404 or 405, there is no such route.
     """
     target = _match(method, path[:MAX_PATH])
     if isinstance(target, HttpError):

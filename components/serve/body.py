@@ -1,4 +1,4 @@
-"""The body of a request: read whole within the limits, or discarded before an early refusal."""
+"""The body of a request: read within the limits, or discarded before an early refusal."""
 
 import asyncio
 import zlib
@@ -10,42 +10,41 @@ from modelyard.components.serve.replies import HttpError
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
-MAX_DISCARDED = 64 * 2**20  # bytes that are read so that a client which still sends gets its refusal
+MAX_DISCARDED = 64 * 2**20  # bytes read so that a client that is still sending gets the refusal
 DISCARD_SECONDS = 5.0
 MAX_DIGITS = 18  # of a Content-Length
 ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
-AUTO_HEADER = 32 + zlib.MAX_WBITS  # zlib's way to say that the data has the header of gzip or of zlib
+AUTO_HEADER = 32 + zlib.MAX_WBITS  # detects the header of gzip or zlib
 RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
-class Disconnected(Exception):  # noqa: N818 - not an error: the client is gone
-    """The client went away before its request was answered, or was too slow (408)."""
+class Disconnected(Exception):  # noqa: N818 - not an error
+    """The client disconnected before its response, or was too slow (408)."""
 
 
 class Body:
     """The body of one request.
 
     Args:
-        headers: of the request.
-        receive: ASGI's.
-        limit: bytes that it may have.
+        headers: headers of the request.
+        receive: ASGI's receive.
+        limit: maximum bytes of the body.
     """
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> None:
         self._headers, self._receive, self._limit = headers, receive, limit
         self._received = 0
         self.compressed = False
-        # whether some of it has not arrived
         self._incomplete = (
             b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0") != b""
         )
 
     async def read(self) -> bytes:
-        """Return the whole body as it was sent; `compressed` says whether that is gzip.
+        """Return the body as sent; then `compressed` is whether it is compressed.
 
         Raises:
             HttpError: 400, 411, 413 or 415.
-            Disconnected: the client went away, or was too slow.
+            Disconnected: the client disconnected, or was too slow.
         """
         self.compressed = _is_compressed(self._headers)
         if (length := _content_length(self._headers)) is None and not self._incomplete:
@@ -61,14 +60,14 @@ class Body:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def discard(self) -> bool:
-        """Read and drop what has not arrived, within limits; say whether all of it has.
+        """Read and drop the rest of the body, within limits; return whether all of it has arrived.
 
-        A connection that is closed while its client sends is reset, and the client never reads the refusal.
+        Closing a connection while its client sends resets it, and the client never reads the refusal.
         """
         if b"expect" in self._headers and not self._received:
-            return not self._incomplete  # the client has sent nothing: it waits for 100 Continue
+            return not self._incomplete  # the client waits for 100 Continue
         discarded = 0
-        # cancelled at the limit of a drain: the refusal is still sent
+        # cancelled at the drain timeout: the refusal is still sent
         with suppress(Disconnected, HttpError, TimeoutError, asyncio.CancelledError):
             if (_content_length(self._headers) or 0) <= MAX_DISCARDED:
                 async with asyncio.timeout(DISCARD_SECONDS):
@@ -77,7 +76,7 @@ class Body:
         return not self._incomplete
 
     async def disconnected(self) -> None:
-        """Wait until the client has gone; the body has arrived before."""
+        """Wait until the client disconnects, after the body has arrived."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -90,22 +89,22 @@ class Body:
 
 
 def decompress(data: bytes, limit: int) -> bytes:
-    """Return what was compressed, or the first `limit` + 1 bytes of it.
+    """Return the decompressed data, or its first `limit` + 1 bytes.
 
     Raises:
-        HttpError: 400, it is not gzip or zlib, or not one whole stream.
+        HttpError: 400, the data is not one complete gzip or zlib stream.
     """
     stream = zlib.decompressobj(AUTO_HEADER)
     try:
         text = stream.decompress(data, limit + 1)
     except zlib.error as error:
-        reason = str(error).rpartition(": ")[2]  # behind "Error -3 while decompressing data"
+        reason = str(error).rpartition(": ")[2]  # after "Error -3 while decompressing data"
         raise HttpError(
-            400, f"The body is not compressed as Content-Encoding says, by gzip or zlib: {reason}."
+            400, f"The body does not match Content-Encoding, gzip or deflate: {reason}."
         ) from None
     if stream.unused_data or (not stream.eof and len(text) <= limit):
-        fault = f"has {len(stream.unused_data)} bytes behind its end" if stream.eof else "is cut off"
-        raise HttpError(400, f"The compressed body {fault}; send it whole, as one stream.")
+        fault = f"has {len(stream.unused_data)} bytes after its end" if stream.eof else "is truncated"
+        raise HttpError(400, f"The compressed body {fault}; send one complete stream.")
     return text
 
 
@@ -114,31 +113,29 @@ def _content_length(headers: dict[bytes, bytes]) -> int | None:
     if (text := headers.get(b"content-length")) is None:
         return None
     if len(text) > MAX_DIGITS:
-        raise HttpError(400, f"Content-Length has {len(text)} digits, and at limit {MAX_DIGITS} are read.")
-    return int(text)  # the parser has checked that it is digits
+        raise HttpError(400, f"Content-Length has {len(text)} digits, and the maximum is {MAX_DIGITS}.")
+    return int(text)  # the parser accepts only digits
 
 
 def too_large(size: str, limit: int) -> HttpError:
-    """Return the refusal of a body that is too large (413)."""
-    return HttpError(
-        413, f"The body has {size}, and at limit {limit} are taken; send fewer examples at once."
-    )
+    """Return the error of a body that is too large (413)."""
+    return HttpError(413, f"The body has {size}, and the maximum is {limit}; send fewer examples.")
 
 
 def _is_compressed(headers: dict[bytes, bytes]) -> bool:
-    """Say whether the body is compressed; refuse other encodings, and what is neither JSON nor tensors."""
-    content_type = headers.get(b"content-type", b"").lower()  # of a form is what curl -d calls its JSON
+    """Return whether the body is compressed; refuse other encodings and content types (415)."""
+    content_type = headers.get(b"content-type", b"").lower()  # curl -d sends JSON as a form
     if content_type.startswith((b"multipart/", b"image/", b"audio/", b"video/")):
         raise HttpError(
             415,
-            f"The body is {content_type.decode('latin-1')[:60]!r}, and application/json is expected; send an image "
-            'as {"instances": [{"b64": "<the file in base64>"}]}.',
+            f"The Content-Type is {content_type.decode('latin-1')[:60]!r}, but application/json is expected; "
+            'send an image as {"instances": [{"b64": "<the file in base64>"}]}.',
         )
     encoding = headers.get(b"content-encoding", b"identity").lower().strip()
     if encoding not in (b"identity", *ENCODINGS):
         raise HttpError(
             415,
-            f"The body is encoded with {encoding.decode('latin-1')[:60]!r}; send it uncompressed, or as gzip "
-            "or deflate.",
+            f"The Content-Encoding is {encoding.decode('latin-1')[:60]!r}; send the body uncompressed, or as "
+            "gzip or deflate.",
         )
     return encoding != b"identity"

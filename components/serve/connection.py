@@ -1,9 +1,9 @@
-"""uvicorn's HTTP connection, with limits on the size and time of what arrives.
+"""uvicorn's HTTP connection, with limits on the size and time of requests.
 
-uvicorn waits forever for the rest of a request and for a client that does not read its answer, lets a head,
-the trailers and the requests that follow on a connection have any size, and takes the body after `Upgrade`
-for another request. This module uses private parts of uvicorn and httptools, so
-both are pinned exactly; tests/integration/serve/test_connection.py holds what an update must keep.
+uvicorn has no timeout for incomplete requests and for clients that do not read the response, no limit on the
+size of a head, trailers and pipelined requests, and parses the body after `Upgrade` as another request. This
+module uses private parts of uvicorn and httptools, so both are pinned exactly; an update must pass
+tests/integration/serve/test_connection.py.
 """
 
 import socket
@@ -16,51 +16,50 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelyard.components.serve.replies import encode
 
-REFUSED_STATUS = (
-    "modelyard.refused"  # in the scope of a request, the status with which its connection answered it
-)
+REFUSED_STATUS = "modelyard.refused"
+"""Key of the scope: status with which the connection answered the request."""
 MAX_OVERHEAD = 64 * 2**10
-"""Bytes of a request that are not body: its head, trailers, and the sizes and extensions of chunks."""
-CHUNK_OVERHEAD = 16  # of the body, for chunks of a single byte
-HEADER_MEMORY = 200  # bytes of memory for a header, beside its text, measured
+"""Bytes of a request without its body: head, trailers, chunk sizes and extensions."""
+CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a single byte
+HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 NEXT_REQUEST = b" HTTP/1."
 FRAMING = (b"content-length", b"transfer-encoding")
-RESET_WAIT = 0.25  # seconds in which a client that is gone has answered a packet with a reset
+RESET_WAIT = 0.25  # seconds in which a closed client answers a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 
 
 class ConnectionMemory:
-    """The bytes that all connections hold: each its own, and what has arrived on it and is not answered.
+    """The memory of all connections and their unanswered requests, in bytes.
 
-    Above the limit, the connection is closed that has waited longest for the rest of a request.
+    Above the limit, the connection whose request has been incomplete for longest is closed.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
         self.open: set[Connection] = set()
-        self.waiting: dict[Connection, None] = {}  # for the rest of a request
+        self.waiting: dict[Connection, None] = {}  # have an incomplete request, longest first
 
     def update(self, size: int, connection: "Connection") -> None:
-        """Hold `size` bytes more, or less, for a connection; close others for them, else itself."""
+        """Add `size` bytes for a connection; above the limit, close others, or else this one."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
             idle = (candidate for candidate in self.open if candidate.idle and size <= CONNECTION_MEMORY)
             candidate = next(iter(self.waiting), None) or next(idle, connection)
             if candidate.idle and candidate is not connection:
-                candidate.close()  # with an error, it would answer the client's next request
+                candidate.close()  # an error would be the response to the client's next request
                 continue
             candidate.refuse(
                 503,
-                f"All connections hold more than {self.limit} bytes, and this one waited longest; try again.",
+                f"The connections need more than {self.limit} bytes, and this one waited longest; try again.",
             )
             if candidate is connection:
                 return
 
 
 class Connection(HttpToolsProtocol):
-    """A connection whose requests arrive whole within `timeout` seconds, or get 408; see `connection_class`."""
+    """A connection with a timeout for receiving a request (408); see `connection_class`."""
 
     timeout: float
     log_refusal: Callable[..., None]
@@ -68,52 +67,52 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._complete = True  # no request has begun, or the last one has arrived
+        self._complete = True  # no request, or the last one is complete
         self._overhead = self._packet = 0
-        self._size = 0  # bytes that it holds
-        self._body_bytes = 0  # bytes of bodies that were not answered
-        self._unparsed = b""  # has arrived, and is not parsed before an earlier request is answered
+        self._size = 0  # bytes counted in `memory`
+        self._body_bytes = 0  # of unanswered requests
+        self._unparsed = b""  # pipelined requests, parsed after the response to earlier ones
         self._resuming = self._half_closed = False
         self._timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether it is open, has answered a request, and waits for the next."""
+        """Whether the connection is open and waits for its next request."""
         return bool(self._size and self._complete and self.cycle and self.cycle.response_complete)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Expect a first request."""
+        """Start the timeout of the first request."""
         super().connection_made(transport)
         self.memory.open.add(self)
         self._start_timer()
         self._set_memory(CONNECTION_MEMORY)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Release the memory."""
         self._release()
         self.resume_writing()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Give the client as long to read its answer as to send its request."""
+        """Start the timeout for reading the response."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self.timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on with a client that reads."""
+        """Stop the timeout for reading the response."""
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and limit what has not arrived whole."""
+        """Feed the parser within the limits."""
         self._unset_keepalive_if_required()
         if self.pipeline or self._unparsed:
             self._pause_with(self._unparsed + data)
             return
-        # What follows a request is parsed when that is answered. (Numbers have no H.)
+        # A pipelined request is parsed after the response to the one before. (Numbers have no H.)
         more = data.find(b"H", max(0, data.find(b"\r\n\r\n"))) >= 0
         cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._complete else 0) if more else -1
         while cut > 0:
@@ -127,7 +126,7 @@ class Connection(HttpToolsProtocol):
         self._parse(data)
 
     def on_response_complete(self) -> None:
-        """Hold no more of what was answered, and go on with what follows."""
+        """Release the memory of the request, and parse the next one."""
         super().on_response_complete()
         if self.pipeline or self.transport.is_closing():
             return
@@ -141,27 +140,27 @@ class Connection(HttpToolsProtocol):
             self._set_memory(CONNECTION_MEMORY)
 
     def _pause_with(self, data: bytes) -> None:
-        """Keep what has arrived until the requests before it are answered, and read no more."""
+        """Buffer data until the requests before it are answered, and pause reading."""
         self._unparsed = data
         self.flow.pause_reading()
         self._count_memory()
 
     def _parse(self, data: bytes) -> bool:
-        """Feed the parser within the limits of a request; say whether to go on."""
+        """Feed the parser within the limits of a request; return whether to continue."""
         self._packet = len(data)
         self._overhead += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            self.refuse(400, f"This is not HTTP/1.1: {error}. The page at / shows an example.")
+            self.refuse(400, f"The request is not valid HTTP/1.1: {error}. The page at / shows an example.")
             return False
         if self._complete:
             self._stop_timer()
         elif self._overhead > MAX_OVERHEAD:
             self.refuse(
                 431,
-                f"The request has more than {MAX_OVERHEAD} bytes beside its body; send fewer headers, larger "
-                "chunks and no trailers.",
+                f"The request has more than {MAX_OVERHEAD} bytes without its body; send fewer headers, "
+                "larger chunks and no trailers.",
             )
             return False
         elif self._timer is None:
@@ -170,7 +169,7 @@ class Connection(HttpToolsProtocol):
         return not self.transport.is_closing()
 
     def _count_memory(self) -> None:
-        """Count what is here of requests that were not answered."""
+        """Update the memory of the unanswered requests."""
         head = self._overhead + HEADER_MEMORY * len(self.headers or ())
         self._set_memory(CONNECTION_MEMORY + head + self._body_bytes + len(self._unparsed))
 
@@ -180,16 +179,16 @@ class Connection(HttpToolsProtocol):
             self.memory.update(more, self)
 
     def _release(self) -> None:
-        """Hold nothing: it was closed."""
+        """Stop the timer, and count no memory."""
         self._stop_timer()
         self._unparsed = b""
         self.memory.open.discard(self)
         self._set_memory(0)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer a client that has closed only its own direction; forget one that is gone.
+        """Answer a client that has half-closed the connection; abort if it has closed it.
 
-        Both look the same until a packet is sent: a client that is gone answers it with a reset.
+        The two differ only after a packet is sent: a closed client answers it with a reset.
         """
         self._half_closed = True
         if self._unparsed:
@@ -203,7 +202,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def on_message_begin(self) -> None:
-        """Begin a request, and its time."""
+        """Start a request."""
         if self._resuming:
             return
         self._stop_timer()
@@ -232,15 +231,15 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the request is whole, unless the parser stopped at `Upgrade`, before the body."""
+        """Complete the request, unless the parser stopped at `Upgrade`, before the body."""
         if self.parser.should_upgrade():
             return
         self._complete = True
-        self._packet = 0  # how much of it belongs to the next request is not known
+        self._packet = 0  # its share of the next request is unknown
         super().on_message_complete()
 
     def _feed(self, data: bytes) -> None:
-        """Feed the parser; `Upgrade` is an offer, which this server does not accept (RFC 9110, 7.8)."""
+        """Feed the parser; ignore `Upgrade`, which a server may do (RFC 9110, 7.8)."""
         while True:
             try:
                 self.parser.feed_data(data)
@@ -251,7 +250,7 @@ class Connection(HttpToolsProtocol):
                 return
 
     def _resume(self) -> None:
-        """Go on after a head that offers an upgrade: a new parser gets the head without the offer."""
+        """Continue after a head with `Upgrade`: feed a new parser the head without it."""
         framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
         version = self.scope["http_version"].encode()
         self.parser = httptools.HttpRequestParser(self)
@@ -263,15 +262,17 @@ class Connection(HttpToolsProtocol):
             self._resuming = False
 
     def _time_out(self) -> None:
-        """Give up on a request that did not arrive in time; the app is told that the client went away."""
+        """Refuse an incomplete request; for the app, the client disconnects."""
         self._stop_timer()
-        if self.pipeline:  # an earlier request is still being answered, and nothing is read meanwhile
+        if self.pipeline:  # reading is paused until an earlier request is answered
             self._start_timer()
         elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
-            self.transport.close()  # nothing came at all, or it was answered before its body ended
+            self.transport.close()  # no data, or answered before the end of its body
         else:
             part = "body" if "method" in self.scope else "head"
-            self.refuse(408, f"The request's {part} did not arrive in {self.timeout:g} s; send it at once.")
+            self.refuse(
+                408, f"The request's {part} did not arrive within {self.timeout:g} s; send it without pauses."
+            )
 
     def _abort_if_gone(self) -> None:
         if self.transport.is_closing():
@@ -291,17 +292,17 @@ class Connection(HttpToolsProtocol):
             del self.memory.waiting[self]
 
     def close(self) -> None:
-        """Close without an answer."""
+        """Close without a response."""
         self._release()
         self.transport.close()
 
     def refuse(self, status: int, message: str) -> None:
-        """Close with an error, which answers the request that has begun."""
+        """Close with an error, as the response to the current request."""
         self._release()
         if self.transport.is_closing():
             return
         body = encode({"error": message})
-        if not self._complete and "path" in self.scope:  # the app is told that the client is gone
+        if not self._complete and "path" in self.scope:  # for the app, the client disconnects
             self.scope[REFUSED_STATUS] = status  # type: ignore[literal-required]
         else:
             self.log_refusal(status, len(body), self.client)
@@ -311,12 +312,12 @@ class Connection(HttpToolsProtocol):
 
 
 def connection_class(timeout: float, memory: int, log_refusal: Callable[..., None]) -> type[Connection]:
-    """Return the class of connections on which a request arrives whole in `seconds`.
+    """Return a class of connections with these limits.
 
     Args:
-        seconds: until 408.
-        held: bytes that all connections may hold.
-        log_refusal: called with the status, the bytes and the client of a refusal of which no app knows.
+        timeout: seconds to receive a request (408).
+        memory: maximum bytes of all connections.
+        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
     """
     members = {
         "timeout": timeout,

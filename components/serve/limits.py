@@ -1,7 +1,7 @@
-"""The limits of a server, in the units of what they protect.
+"""The limits of a server.
 
-The section `serving` sets some; the others follow from the memory and the processors of its container, so
-that a server at its limits is never killed for its memory.
+The section `serving` sets some; the others follow from the memory and CPUs of the container, so that a
+server at its limits is never OOMKilled.
 """
 
 from threading import RLock
@@ -10,23 +10,19 @@ from typing import NamedTuple
 from modelyard.components.resources import cpu_limit, memory_limit
 from modelyard.components.serve.settings import Serving
 
-BASE_MEMORY = (
-    112 * 2**20
-)  # bytes of a server with a small model that answers small requests, with pages to spare
+BASE_MEMORY = 112 * 2**20  # bytes of a server with a small model and small requests, with a reserve
 JSON_MEMORY_FACTOR = 22
-"""Bytes of memory for a byte of JSON while it is read, at worst (`[0,0,0,…` as float32, measured)."""
-PIXEL_MEMORY = (
-    20  # bytes of memory for a pixel while an image is decoded, at worst (WebP with transparency, measured)
-)
+"""Maximum bytes of memory to parse a byte of JSON (`[0,0,0,…` as float32, measured)."""
+PIXEL_MEMORY = 20  # maximum bytes of memory to decode a pixel (WebP with transparency, measured)
 LARGE_BODY, LARGE_IMAGE = 2**20, 10**6
-"""Bytes of a body and pixels of an image from which they are read one at a time."""
+"""Bytes of a body and pixels of an image above which they are processed one at a time."""
 MAX_BODY, MIN_BODY = 32 * 2**20, 2**20
 MAX_PIXELS, MIN_PIXELS = 16_000_000, 1_000_000
 MAX_SIDE = 16_384
 IMAGES_PER_REQUEST = 4
-"""How many images of the largest size a request may have; of smaller ones, as many more."""
+"""Maximum number of images of the maximum size in a request; more if they are smaller."""
 LARGE_INPUT_LOCK = RLock()
-"""ConnectionMemory while a large body or a large image is read: there is memory for one of them."""
+"""Held while a large body or image is processed: there is memory for one of them."""
 
 
 class Limits(NamedTuple):
@@ -34,11 +30,11 @@ class Limits(NamedTuple):
 
     Attributes:
         body: bytes of a request's body.
-        connections: bytes of all connections, with what has arrived on them and is not answered.
-        image_pixels: of an image, when it is decoded.
-        image_side: pixels along a side of it.
-        request_pixels: of all images of a request.
-        workers: requests that are executed at once in threads, beside those on the event loop.
+        connections: bytes of all connections and their unanswered requests.
+        image_pixels: pixels of an image.
+        image_side: width and height of an image in pixels.
+        request_pixels: pixels of all images of a request.
+        workers: threads that execute requests, in addition to the event loop.
     """
 
     body: int
@@ -53,9 +49,9 @@ def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None
     """Return the limits of a server.
 
     Args:
-        serving: its settings.
-        memory: bytes that it may use; None: those of its container.
-        cpus: processors that it may use; None: those of its container.
+        serving: the settings.
+        memory: memory limit in bytes; None: that of the container.
+        cpus: number of CPUs; None: that of the container.
     """
     free = max(0, (memory_limit() if memory is None else memory) - BASE_MEMORY)
     body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // JSON_MEMORY_FACTOR))

@@ -1,24 +1,24 @@
-"""What Prometheus reads at /metrics.
+"""The metrics at /metrics, for Prometheus.
 
-modelyard_requests_total{model,version,traffic,code}        prediction requests that were answered
-modelyard_request_seconds{model,version,traffic}            the time of those that were executed
+modelyard_requests_total{model,version,traffic,code}        answered prediction requests
+modelyard_request_seconds{model,version,traffic}            duration of executed requests
 modelyard_failures_total{model,version,traffic}             executed requests that the version failed
-modelyard_predictions_total{model,version,traffic}          examples that were predicted
-modelyard_requests_in_progress{model}                       prediction requests being answered now
-modelyard_model_version{model,version}                      1 for the version that is served
-modelyard_champion_version{model,version}                   1 for the champion, which is to be served
-modelyard_champion_failures_total{model}                    looks at the champion that found it not served
+modelyard_predictions_total{model,version,traffic}          predicted examples
+modelyard_requests_in_progress{model}                       prediction requests in progress
+modelyard_model_version{model,version}                      1 for the served version
+modelyard_champion_version{model,version}                   1 for the champion
+modelyard_champion_failures_total{model}                    polls after which the champion was not served
 
-The last two are those of a server that follows the champion.
+Only a server that follows the champion pointer has the last two.
 
-A request that was refused, late, or whose client had gone was not executed. An answer that is not finite is a
-failure for golden requests alone: an input that is large enough gives one with any model.
+Refused, late and abandoned requests are not executed. A prediction that is not finite is a failure only for
+golden requests, because a large enough input causes one with any model.
 
 `traffic` is `golden` for requests with the header `x-modelyard-golden: 1`, which deploy sends, else `client`.
-A code of 499 is a client that went away before its request was whole.
+Code 499 is a client that disconnected before its response.
 
-Requests are counted in plain numbers, on the event loop alone. Prometheus's client is imported at the first
-scrape: a server is ready without it.
+Requests are counted on the event loop without locks. Prometheus's client is imported at the first scrape, so
+that the server starts faster.
 """
 
 from bisect import bisect_left
@@ -40,7 +40,7 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 @dataclass
 class Counts:
-    """What one version answered to one kind of traffic; `buckets` are not cumulative."""
+    """Counts of one version and kind of traffic; `buckets` are not cumulative."""
 
     codes: Counter[int] = field(default_factory=Counter)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -50,11 +50,11 @@ class Counts:
 
 
 class Metrics:
-    """The metrics of one server; `version` is the one that is served.
+    """The metrics of one server; `version` is the served one.
 
     Args:
         model: the model's name.
-        in_progress: says how many prediction requests are being answered.
+        in_progress: returns the number of prediction requests in progress.
     """
 
     def __init__(self, model: str, in_progress: Callable[[], int]) -> None:
@@ -77,12 +77,12 @@ class Metrics:
             counts.seconds += reply.seconds
 
     def count_poll(self, champion: int | None, *, failed: bool) -> None:
-        """Count a look at the champion pointer, which may be None if it cannot be read."""
+        """Count a poll of the champion pointer; `champion` is None if it cannot be read."""
         self.champion = champion or self.champion
         self.champion_failures = (self.champion_failures or 0) + failed
 
     def render(self) -> Reply:
-        """Return all of it, and the process's memory, time and files, in Prometheus's text format."""
+        """Return the metrics, and memory, CPU time and files of the process, in Prometheus's text format."""
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -93,21 +93,21 @@ class Metrics:
         return Reply(generate_latest(self._registry), kind=CONTENT_TYPE_LATEST.encode())
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield the metrics as Prometheus's client knows them."""
+        """Yield the metrics (the interface of prometheus_client)."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         requests = CounterMetricFamily(
-            "modelyard_requests", "Prediction requests that were answered.", labels=(*LABELS, "code")
+            "modelyard_requests", "Answered prediction requests.", labels=(*LABELS, "code")
         )
         seconds = HistogramMetricFamily(
-            "modelyard_request_seconds", "Seconds of an executed prediction request.", labels=LABELS
+            "modelyard_request_seconds",
+            "Duration of an executed prediction request in seconds.",
+            labels=LABELS,
         )
         failures = CounterMetricFamily(
             "modelyard_failures", "Executed prediction requests that the version failed.", labels=LABELS
         )
-        predictions = CounterMetricFamily(
-            "modelyard_predictions", "Examples that were predicted.", labels=LABELS
-        )
+        predictions = CounterMetricFamily("modelyard_predictions", "Predicted examples.", labels=LABELS)
         bounds = (*(str(bound) for bound in BUCKETS), "+Inf")
         for (version, golden), counts in self.counts.items():
             labels = [self.model, str(version), "golden" if golden else "client"]
@@ -118,25 +118,25 @@ class Metrics:
             failures.add_metric(labels, counts.failures)
             predictions.add_metric(labels, counts.rows)
         progress = GaugeMetricFamily(
-            "modelyard_requests_in_progress", "Prediction requests being answered now.", labels=["model"]
+            "modelyard_requests_in_progress", "Prediction requests in progress.", labels=["model"]
         )
         progress.add_metric([self.model], self.in_progress())
         served = GaugeMetricFamily(
-            "modelyard_model_version", "1 for the version that is served.", labels=["model", "version"]
+            "modelyard_model_version", "1 for the served version.", labels=["model", "version"]
         )
         served.add_metric([self.model, str(self.version)], 1)
         yield from (requests, seconds, failures, predictions, progress, served)
         if self.champion_failures is not None:
             champion = GaugeMetricFamily(
                 "modelyard_champion_version",
-                "1 for the champion, which is to be served.",
+                "1 for the champion.",
                 labels=["model", "version"],
             )
             if self.champion:
                 champion.add_metric([self.model, str(self.champion)], 1)
             failed = CounterMetricFamily(
                 "modelyard_champion_failures",
-                "Looks at the champion pointer after which the champion was not served.",
+                "Polls of the champion pointer after which the champion was not served.",
                 labels=["model"],
             )
             failed.add_metric([self.model], self.champion_failures)

@@ -5,7 +5,7 @@ GET  /v2/models/NAME[/versions/N], …/ready
 POST /v2/models/NAME[/versions/N]/infer
     {"inputs": [{"name", "shape", "datatype", "data" or "parameters": {"binary_data_size"}}]}
 
-With the header Inference-Header-Content-Length the body is that many bytes of JSON, then the tensor's bytes.
+With the header Inference-Header-Content-Length, the body is so many bytes of JSON, then the tensor's bytes.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 """
@@ -30,7 +30,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 
 
 def server_metadata() -> Reply:
-    """Return what the server is."""
+    """Return the metadata of the server."""
     body = {
         "name": "modelyard",
         "version": package_version("modelyard"),
@@ -40,10 +40,10 @@ def server_metadata() -> Reply:
 
 
 def metadata(predictor: Predictor, limits: Limits) -> Reply:
-    """Return what the model takes and gives.
+    """Return the inputs and outputs of the model.
 
-    `parameters` has the whole signature, with the names and the meaning of values, whether people want the
-    largest value of an answer first, and the limits of an image and of a request.
+    `parameters` has the whole signature, with names and meaning of values; `ranked`, whether the largest
+    value of a prediction is shown first; and the limits of an image and a request.
     """
     signature = predictor.signature
     body = {
@@ -70,13 +70,13 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     """Return the reply to an infer request.
 
     Args:
-        predictor: the version that answers.
+        predictor: the served version.
         body: JSON, or JSON and the tensor's bytes.
-        header_length: value of Inference-Header-Content-Length; None when the body is all JSON.
-        max_batch: most examples in it.
+        header_length: value of Inference-Header-Content-Length; None if the body is JSON.
+        max_batch: maximum number of examples.
 
     Raises:
-        HttpError: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
+        HttpError: 400 or 413, the body is not a request for this model; 500, the prediction is not finite.
     """
     text, binary = _split_body(body, header_length)
     document = tensors.parse(text)
@@ -94,7 +94,7 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     response["outputs"] = [output]
     if not as_binary:
         output["data"] = []
-        # row by row, as one call of the encoder would keep other threads waiting
+        # row by row: a single call of the encoder would block other threads
         data = encode_rows(answers.reshape(len(answers), -1))[1:-1].replace("],[", ",")
         return Reply(encode(response).replace(b'"data":[]', b'"data":%s' % data.encode()), rows=len(batch))
     binary = answers.astype("<f4", copy=False).tobytes()
@@ -105,20 +105,20 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
 
 
 def _split_body(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | None]:
-    """Return the JSON and, when a length is given, the bytes behind it."""
+    """Return the JSON and, with a length, the bytes after it."""
     if header_length is None:
         return body, None
     if not re.fullmatch(rb"\d{1,12}", header_length) or not 0 < int(header_length) <= len(body):
         raise HttpError(
             400,
-            f"Inference-Header-Content-Length is {shorten(header_length.decode('latin-1'))}, and the length in "
-            f"bytes of the JSON at the start of the body is expected, 1 to {len(body)}.",
+            f"Inference-Header-Content-Length is {shorten(header_length.decode('latin-1'))}, but the length "
+            f"of the JSON at the start of the body is expected, 1 to {len(body)} bytes.",
         )
     return body[: int(header_length)], body[int(header_length) :]
 
 
 def _single_input(document: Any) -> Any:
-    """Return the one input of a request."""
+    """Return the input of a request."""
     inputs = document.get("inputs")
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
         if "instances" in document:
@@ -126,25 +126,25 @@ def _single_input(document: Any) -> Any:
         found = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.describe_keys(document)
         raise HttpError(
             400,
-            f'The body has {found}, and "inputs" with exactly one tensor is expected: '
+            f'The body has {found}, but "inputs" with exactly one tensor is expected: '
             '{"inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}]}.',
         )
     return inputs[0]
 
 
 def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
-    """Return the batch (n, *shape) that a tensor holds, as JSON or as bytes."""
+    """Return the batch (n, *shape) of a tensor in JSON or bytes."""
     signature = predictor.signature.input
     expected = DATATYPES[signature.dtype]
     if tensor.get("name") not in (predictor.input, "input"):
         raise HttpError(
             400,
-            f"The input's name is {_shorten(tensor.get('name'))}, and {predictor.input!r} is expected; "
-            '"input" is understood too.',
+            f"The input's name is {_shorten(tensor.get('name'))}, but {predictor.input!r} or 'input' is "
+            "expected.",
         )
     if tensor.get("datatype") != expected:
         raise HttpError(
-            400, f"The input's datatype is {_shorten(tensor.get('datatype'))}, and {expected} is expected."
+            400, f"The input's datatype is {_shorten(tensor.get('datatype'))}, but {expected} is expected."
         )
     shape = _parse_shape(tensor, signature.shape, max_batch)
     parameters = _parameters(tensor)
@@ -153,8 +153,8 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
         if binary is None or size != len(binary):
             raise HttpError(
                 400,
-                f"binary_data_size is {_shorten(size)} and {len(binary or b'')} bytes follow the JSON. They "
-                "must be equal, and the header Inference-Header-Content-Length must say where they begin.",
+                f"binary_data_size is {_shorten(size)}, but {len(binary or b'')} bytes follow the JSON. They "
+                "must be equal, and Inference-Header-Content-Length must be the length of the JSON.",
             )
         return tensors.parse_binary(binary, shape, signature)
     data = tensor.get("data")
@@ -163,12 +163,12 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
             400, 'The input needs "data", a list of numbers, or "parameters": {"binary_data_size": ...}.'
         )
     flat = tensors.parse_numbers(data, signature.dtype)
-    if len(data) and isinstance(data[0], Array):  # nested, which the protocol allows
+    if len(data) and isinstance(data[0], Array):  # nested data are allowed
         tensors.check_shape(data, shape)
     if flat.size != np.prod(shape):
         raise HttpError(
             400,
-            f"The input has {flat.size} values, and its shape {list(shape)} has {int(np.prod(shape))}.",
+            f"The input has {flat.size} values, but its shape {list(shape)} has {int(np.prod(shape))}.",
         )
     return flat.reshape(shape)
 
@@ -179,7 +179,7 @@ def _parse_shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tupl
     if not found or found[1:] != list(expected) or type(found[0]) is not int or found[0] < 1:
         raise HttpError(
             400,
-            f"The input's shape is {_shorten(shape)}, and [n, {', '.join(map(str, expected))}] with n of at "
+            f"The input's shape is {_shorten(shape)}, but [n, {', '.join(map(str, expected))}] with n of at "
             "least 1 is expected.",
         )
     if found[0] > max_batch:
@@ -188,7 +188,7 @@ def _parse_shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tupl
 
 
 def _wants_binary(predictor: Predictor, document: Any) -> bool:
-    """Say whether the output is asked for as bytes; refuse outputs that there are not."""
+    """Return whether the request asks for binary output; refuse unknown outputs."""
     outputs = document.get("outputs")
     requested = (
         [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
@@ -199,32 +199,35 @@ def _wants_binary(predictor: Predictor, document: Any) -> bool:
         if output.get("name") not in (predictor.output, "output"):
             raise HttpError(
                 400,
-                f"The output {_shorten(output.get('name'))} is asked for, and there is one, "
-                f'{predictor.output!r}; "output" is understood too.',
+                f"The requested output is {_shorten(output.get('name'))}, but {predictor.output!r} or "
+                "'output' is expected.",
             )
     containers = [(_parameters(requested[0]), "binary_data")] if requested else []
     for container, key in (*containers, (_parameters(document), "binary_data_output")):
         if key in container:
             if not isinstance(container[key], bool):
-                raise HttpError(400, f"{key} is {_shorten(container[key])}, and true or false is expected.")
+                raise HttpError(400, f"{key} is {_shorten(container[key])}, but true or false is expected.")
             return bool(container[key])
     return False
 
 
 def _parameters(container: Any) -> Any:
-    """Return the parameters of a request, a tensor or an output; refuse those of shared memory."""
+    """Return the parameters of a request, a tensor or an output; refuse shared memory."""
     parameters = container.get("parameters")
     if not isinstance(parameters, Object):
         return {}
     if any(key.startswith("shared_memory") for key in parameters):
-        raise HttpError(400, "Shared memory is not supported; send the tensor's data, and take the answer's.")
+        raise HttpError(
+            400,
+            "Shared memory is not supported; send the data in the request, and read it from the response.",
+        )
     return parameters
 
 
 def _shorten(value: Any) -> str:
-    """Return a JSON value from a request as text that is not too long."""
+    """Return a JSON value from a request as short text for a message."""
     if value is None:
         return "missing"
     if isinstance(value, Array | Object):
-        value = cast(bytes, value.mini).decode()  # its stub says str
+        value = cast(bytes, value.mini).decode()  # the stub has str
     return shorten(value if isinstance(value, str) else json.dumps(value))

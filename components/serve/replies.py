@@ -1,4 +1,4 @@
-"""What goes back to a client: a reply, or a refusal with its reason."""
+"""Replies and HTTP errors."""
 
 import json
 from functools import lru_cache
@@ -12,10 +12,9 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class Reply(NamedTuple):
-    """A whole HTTP response.
+    """An HTTP response.
 
-    `rows` is the number of examples that were predicted for it, `seconds` what the execution took; None when
-    nothing was executed.
+    `rows` is the number of predicted examples, `seconds` the duration of the execution, if there was one.
     """
 
     body: bytes
@@ -27,7 +26,7 @@ class Reply(NamedTuple):
 
 
 class HttpError(Exception):
-    """A request that is answered with an error; the message says what came, what was expected, what to do."""
+    """An error response; the message has the value, what is expected, and what to do."""
 
     def __init__(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         super().__init__(message)
@@ -35,7 +34,7 @@ class HttpError(Exception):
 
 
 def shorten(value: object) -> str:
-    """Return a value from a request as quoted text that is not too long for a message."""
+    """Return a value from a request as short quoted text for a message."""
     text = value if isinstance(value, str) else repr(value)
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
@@ -44,16 +43,16 @@ def encode(value: Any) -> bytes:
     """Return `value` as compact JSON.
 
     Raises:
-        ValueError: it has NaN or an infinity.
+        ValueError: the value has NaN or an infinity.
     """
     return _encode(value).encode()
 
 
 def encode_rows(rows: NDArray[np.float32]) -> str:
-    """Return (n, m) numbers as JSON, with the nine digits that tell any two float32 apart.
+    """Return (n, m) numbers as JSON, with the nine digits that a float32 needs.
 
     Raises:
-        HttpError: 500, one is NaN or infinite, which JSON does not have.
+        HttpError: 500, a number is NaN or infinite, which JSON cannot represent.
     """
     one = _row_format(rows.shape[1])
     text = f"[{','.join([one % tuple(row) for row in rows.tolist()])}]"
@@ -63,11 +62,11 @@ def encode_rows(rows: NDArray[np.float32]) -> str:
 
 
 def not_finite_error() -> HttpError:
-    """Return the refusal of an answer that has NaN or an infinity (500)."""
+    """Return the error of a prediction with NaN or an infinity (500)."""
     return HttpError(
         500,
-        "The model's answer has a value that is NaN or infinite. Correct the input if it is far outside of "
-        "what the model was trained on; if it is not, promote another version.",
+        "The prediction has a value that is NaN or infinite. Correct the input if it is far outside of the "
+        "training data; otherwise promote another version.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Starts the server: binds, loads, serves, follows the champion, drains.
+"""Starts the server, and drains it after a signal.
 
-serve("digits", store, serving)                follows the champion
-serve("digits", store, serving, version=7)     pinned, on a cluster by its digest as well
+serve("digits", store, serving)                follows the champion pointer
+serve("digits", store, serving, version=7)     serves a pinned version, on a cluster with its digest
 """
 
 import ctypes
@@ -29,9 +29,9 @@ from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 
-BACKLOG = 512  # connections; all that wait are accepted at once, which takes 0.1 ms each
-M_MMAP_THRESHOLD = -3  # malloc.h: bytes of a block that is given back to the system when it is freed
-KEEP_ALIVE = 30  # seconds that an idle connection stays open
+BACKLOG = 512  # pending connections, which are accepted in 0.1 ms each
+M_MMAP_THRESHOLD = -3  # malloc.h: minimum bytes of a block that free() returns to the system
+KEEP_ALIVE = 30  # seconds
 
 
 def serve(
@@ -42,29 +42,29 @@ def serve(
     digest: str | None = None,
     ready_fd: int = 1,
 ) -> None:
-    """Serve a model until SIGTERM or SIGINT; one JSON line says when and where it is ready.
+    """Serve a model until SIGTERM or SIGINT; write a JSON line with the URL when ready.
 
     Args:
         name: the model's name.
-        store: where the model lives.
-        serving: where to listen, and the limits.
-        version: the version to serve; None follows the champion.
-        digest: what the SHA-256 of the version's manifest must be; not checked when None.
-        ready_fd: the file descriptor that gets the line; stdout if not given.
+        store: settings of the model store.
+        serving: settings of the server.
+        version: the version to serve; None follows the champion pointer.
+        digest: expected SHA-256 of the version's manifest; None skips this check.
+        ready_fd: file descriptor for the line; default: stdout.
 
     Raises:
-        ConfigError: the files of tokens, certificate or key cannot be used.
-        ServeError: the address cannot be listened on, or the version cannot be loaded.
+        ConfigError: the token, certificate or key file is invalid.
+        ServeError: the port is not available, or the version cannot be loaded.
         NotFoundError: no such version, or no champion.
-        StoreError: the store cannot be read, or the version is not what was published.
+        StoreError: the store cannot be read, or the version is damaged.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes does not end a server
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not end the server
     _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))  # for connections that send nothing
-    with suppress(OSError, AttributeError):  # not glibc; else large blocks that are freed would stay here
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))  # for idle connections
+    with suppress(OSError, AttributeError):  # not glibc; it would keep large freed blocks
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
     access, models = Access(serving), open_store(store)
     with _bind(serving.host, serving.port) as listener:
@@ -82,17 +82,17 @@ def serve(
         if version is None:
             follower.start()
         gc.collect()
-        gc.freeze()  # what is there now stays: a collection need not look at it again
+        gc.freeze()  # later collections skip the existing objects
         gc.enable()
         Server(app, serving, access, predictor, ready_fd).run(sockets=[listener])
         follower.stop()
-        if app.executing:  # beyond the drain's limit; Python would wait for it
+        if app.executing:  # after the drain timeout; Python would wait for the threads
             logging.shutdown()
             os._exit(0)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server: says when it is ready, drains on a signal, and then ends with exit code 0."""
+    """uvicorn's server, which writes a ready line, and exits with 0 after a drain."""
 
     def __init__(
         self, app: App, serving: Serving, access: Access, predictor: Predictor, ready_fd: int
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
         self._ready_fd = ready_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Start listening, and write the ready line."""
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
         scheme = "https" if self.config.is_ssl else "http"
@@ -135,16 +135,16 @@ class Server(uvicorn.Server):
         os.write(self._ready_fd, json.dumps(ready).encode() + b"\n")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Linger, then drain; a second signal does not linger, a second Ctrl-C leaves at once.
+        """Linger, then drain; a second signal skips the linger, a second Ctrl-C exits at once.
 
-        uvicorn would raise the signal again at the end.
+        uvicorn's method would raise the signal again at the end.
         """
         again, self._app.draining = self._app.draining, True
         self.force_exit = again and sig == signal.SIGINT
         self._end = time.monotonic() + (0.0 if again else self._linger)
 
     async def on_tick(self, counter: int) -> bool:
-        """Read tokens and certificate again if they changed; say whether to take no more requests."""
+        """Reload changed tokens and certificates; return whether to stop accepting requests."""
         if (now := time.monotonic()) >= self._next_poll:
             self._next_poll = now + self._poll_interval
             self._access.refresh()
@@ -153,10 +153,10 @@ class Server(uvicorn.Server):
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket at the address; it listens only when the model is loaded."""
+    """Return a bound socket, which listens after the model is loaded."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; of its connections, for clients that do not read
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; for clients that do not read
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, KEEP_ALIVE * 1000)
     try:
         listener.bind((host, port))
@@ -167,7 +167,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _listen(listener: socket.socket, host: str, port: int) -> None:
-    """Take connections; fails when another server bound the same port and was ready first."""
+    """Start listening; fails if another server bound the same port and was ready first."""
     try:
         listener.listen(BACKLOG)
     except OSError as error:
@@ -176,15 +176,15 @@ def _listen(listener: socket.socket, host: str, port: int) -> None:
 
 def _listen_error(host: str, port: int, error: OSError) -> ServeError:
     return ServeError(
-        f"Port {port} of {host} cannot be listened on: {error.strerror or error}. Stop what uses it, or "
-        "choose another with --port or serving.port (0 takes a free one), or --host or serving.host."
+        f"Cannot listen on port {port} of {host}: {error.strerror or error}. Stop the process that uses it, "
+        "or set another --port or serving.port (0: a free port), or --host or serving.host."
     )
 
 
 def _load_first(
     models: ModelStore, name: str, version: int | None, digest: str | None, threads: int
 ) -> Predictor:
-    """Load the version to begin with: `version`, or the champion when None."""
+    """Load `version`, or the champion if it is None."""
     if version is not None:
         return load(models, name, version, digest, threads)
     champion = models.require_champion(name)

@@ -1,8 +1,8 @@
-"""JSON and bytes become a checked batch.
+"""Converts JSON and bytes into a validated batch.
 
-simdjson copies a nested array of numbers into one flat buffer and drops its shape. The shape is read off
-the text instead: without the characters of numbers and without spaces, `[[1,2],[3,4]]` is `[[,],[,]]`,
-and a batch of a given shape has exactly one such skeleton. That is 7 us for a 32x32x3 picture.
+simdjson copies a nested array of numbers into a flat buffer and drops its shape. The shape is checked in the
+text instead: without the characters of numbers and spaces, `[[1,2],[3,4]]` is `[[,],[,]]`, and a batch of a
+shape has exactly one such skeleton. This takes 7 us for a 32x32x3 image.
 """
 
 import json
@@ -21,13 +21,13 @@ from modelyard.components.artifacts import Tensor
 from modelyard.components.serve.replies import HttpError, shorten
 
 MAX_REUSED_PARSER_BYTES = 64 * 2**10
-"""Bytes of a text whose parser is kept, which holds 22 times as many, and whose faults are looked for."""
-MAX_KEYS = 50  # of an object, that are looked at
+"""Maximum bytes of a text for the reused parser, which keeps 22 times as many, and for detailed errors."""
+MAX_KEYS = 50  # of an object, for messages
 _NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 
 
 class _ThreadState(threading.local):
-    """What each thread has of its own."""
+    """State of each thread."""
 
     def __init__(self) -> None:
         self.parser = Parser()
@@ -40,7 +40,7 @@ def parse(text: bytes) -> Any:
     """Return the JSON object in `text` as a simdjson proxy.
 
     Raises:
-        HttpError: 400, it is not JSON, or not an object.
+        HttpError: 400, the text is not a JSON object.
     """
     try:
         try:
@@ -49,17 +49,17 @@ def parse(text: bytes) -> Any:
                 if len(text) <= MAX_REUSED_PARSER_BYTES
                 else Parser().parse(text)
             )
-        except RuntimeError:  # its last document is still in use, or the text is not JSON
+        except RuntimeError:  # the last document is still in use, or the text is not JSON
             document = Parser().parse(text)
     except (ValueError, RuntimeError) as error:
-        raise HttpError(400, f"The body cannot be read as JSON: {_json_error(text, error)}.") from None
+        raise HttpError(400, f"The body is not valid JSON: {_json_error(text, error)}.") from None
     if not isinstance(document, Object):
-        raise HttpError(400, f"The body is a JSON {_json_type(document)}, and an object is expected.")
+        raise HttpError(400, f"The body is a JSON {_json_type(document)}, but an object is expected.")
     return document
 
 
 def _json_error(text: bytes, error: Exception) -> str:
-    """Return what is wrong with text that simdjson does not read, and where, which Python's parser says."""
+    """Return the error of an invalid text, with its position from Python's parser."""
     if not text.strip():
         return "it is empty; send one JSON object"
     start = f"it starts with {shorten(text[:40].decode(errors='replace'))}"
@@ -73,24 +73,24 @@ def _json_error(text: bytes, error: Exception) -> str:
     except ValueError as fault:
         return str(fault)
     except RecursionError:
-        pass  # simdjson has a sentence about it
+        pass  # use simdjson's message
     return f"{str(error).partition(': ')[2].partition('.')[0]}; {start}"
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON; send finite numbers only")
+    raise ValueError(f"{name} is not valid JSON; send finite numbers")
 
 
 def describe_keys(document: Any) -> str:
-    """Return the keys of an object in a request, for a message."""
+    """Return the keys of an object for a message."""
     return f"the keys {shorten(', '.join(islice(document, MAX_KEYS)))}" if len(document) else "no keys"
 
 
 def parse_numbers(array: Any, dtype: str) -> NDArray[Any]:
-    """Return the numbers of a simdjson array, flat, as uint8 or float32.
+    """Return the numbers of a simdjson array as a flat uint8 or float32 array.
 
     Raises:
-        HttpError: 400, something in it is not a number, or not one that the dtype holds.
+        HttpError: 400, a value is not a number, or is out of the range of the dtype.
     """
     if dtype == "uint8":
         return _parse_uint8(array)
@@ -105,7 +105,7 @@ def check_finite(values: NDArray[np.float32]) -> None:
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
         raise HttpError(
-            400, f"Value {bad} of the input is NaN or too large for float32; send finite numbers only."
+            400, f"Value {bad} of the input is NaN or too large for float32; send finite numbers."
         )
 
 
@@ -115,15 +115,15 @@ def _parse_uint8(array: Any) -> NDArray[np.uint8]:
         if not integers.size or np.maximum.reduce(integers) <= 255:
             return integers.astype(np.uint8)
     except (TypeError, ValueError):
-        pass  # negative, or written as 12.0
+        pass  # negative, or a float such as 12.0
     values = _parse_doubles(array)
     good = (values >= 0) & (values <= 255) & (values == np.floor(values))
     if not good.all():
         bad = int(np.flatnonzero(~good)[0])
         raise HttpError(
             400,
-            f"Value {bad} of the input is {values[bad]:g}, and this model takes uint8: integers 0 to 255. "
-            "Send raw pixels; scaling is part of the model.",
+            f"Value {bad} of the input is {values[bad]:g}, but this model expects uint8: integers 0 to 255. "
+            "Send raw pixels; the model scales them.",
         )
     return values.astype(np.uint8)
 
@@ -134,7 +134,7 @@ def _parse_doubles(array: Any) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         raise HttpError(
             400,
-            "The input holds something that is not a number (text, true, false, null or an object), and "
+            "The input has a value that is not a number (a string, true, false, null or an object), but "
             "nested lists of numbers are expected.",
         ) from None
 
@@ -156,7 +156,7 @@ def parse_batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch:
 def count_examples(array: Any, max_batch: int) -> int:
     """Return the number of examples, which must be between 1 and `max_batch` (400, 413)."""
     if not isinstance(array, Array):
-        raise HttpError(400, f"The input is a JSON {_json_type(array)}, and a list of examples is expected.")
+        raise HttpError(400, f"The input is a JSON {_json_type(array)}, but a list of examples is expected.")
     count = len(array)
     if not count:
         raise HttpError(400, "The input has no examples; send at least one.")
@@ -167,20 +167,21 @@ def count_examples(array: Any, max_batch: int) -> int:
 
 def refuse_batch_size(count: int, max_batch: int) -> None:
     """Refuse a batch of `count` examples (413)."""
-    raise HttpError(413, f"The request has {count} examples and at most {max_batch} are taken; split it.")
+    raise HttpError(413, f"The request has {count} examples, and the maximum is {max_batch}; split it.")
 
 
 def check_shape(array: Any, shape: Sequence[int]) -> None:
-    """Refuse an array whose shape is not `shape`, or that has rows of different lengths (400)."""
+    """Refuse an array with another shape, or with rows of different lengths (400)."""
     actual = _nested_shape(array)
     if actual != tuple(shape):
         raise HttpError(
-            400, f"The input has shape {_format_shape(actual)}, and {_format_shape(shape)} is expected."
+            400, f"The input has shape {_format_shape(actual)}, but {_format_shape(shape)} is expected."
         )
     if not _is_full(array, shape):
         raise HttpError(
             400,
-            f"The input has rows of different lengths or depths, and shape {_format_shape(shape)} is expected.",
+            "The input has rows of different lengths or depths, but shape "
+            f"{_format_shape(shape)} is expected.",
         )
 
 
@@ -195,7 +196,7 @@ def _is_full(value: Any, shape: Sequence[int]) -> bool:
 
 
 def _nested_shape(value: Any) -> tuple[int, ...]:
-    """Return the shape that an array has along its first elements."""
+    """Return the shape of an array from its first elements."""
     shape: list[int] = []
     while isinstance(value, Array):
         shape.append(len(value))
@@ -208,7 +209,7 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> bool:
-    """Say whether `text` starts with `key` and a full array (count, *shape); False may be a false alarm."""
+    """Return whether `text` starts with `key` and a full array (count, *shape); may be wrongly False."""
     one, head = _skeleton(shape, key)
     skeleton = text.translate(None, _NUMBER_CHARACTERS)
     return skeleton.startswith(head + b",".join([one] * count) + b"]")
@@ -216,7 +217,7 @@ def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> 
 
 @lru_cache(maxsize=16)
 def _skeleton(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
-    """Return the skeletons of one example and of what comes before the first."""
+    """Return the skeletons of one example and of the text before the first one."""
     one = b""
     for size in reversed(shape):
         one = b"[" + b",".join([one] * size) + b"]"
@@ -227,15 +228,15 @@ def parse_binary(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArra
     """Return a batch of `shape` from little-endian bytes.
 
     Raises:
-        HttpError: 400, the wrong number of bytes, or NaN or infinities.
+        HttpError: 400, the number of bytes is wrong, or a value is not finite.
     """
     dtype = np.dtype(signature.dtype).newbyteorder("<")
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise HttpError(
             400,
-            f"The binary tensor has {len(data)} bytes, and {expected} are expected for shape {_format_shape(shape)} "
-            f"of {signature.dtype}.",
+            f"The binary tensor has {len(data)} bytes, but {expected} are expected for shape "
+            f"{_format_shape(shape)} of {signature.dtype}.",
         )
     values = np.frombuffer(data, dtype).reshape(shape)
     if signature.dtype == "float32":

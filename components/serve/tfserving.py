@@ -4,7 +4,7 @@ POST /v1/models/NAME[/versions/N]:predict
     {"instances": [...]}  a list of examples                  -> {"predictions": [...]}
     {"inputs": [...]}     the batch, or {"<input name>": ...}  -> {"outputs": [...]}
 GET  /v1/models/NAME[/versions/N]           the state of the version
-GET  /v1/models/NAME[/versions/N]/metadata  what it takes and gives
+GET  /v1/models/NAME[/versions/N]/metadata  its inputs and outputs
 
 An example is a nested list, {"b64": "<an image>"}, or either under the input's name.
 https://www.tensorflow.org/tfx/serving/api_rest
@@ -36,9 +36,9 @@ DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
 
 def status(predictor: Predictor, error: Mapping[str, Any]) -> Reply:
-    """Return the version's state, as TF Serving words it; `name` and `ready` are KServe's.
+    """Return the version's state in the format of TF Serving; `name` and `ready` are KServe's.
 
-    `error` is added: the champion that cannot be served, and why.
+    `error` has the champion that cannot be served, and the reason.
     """
     version = {
         "version": str(predictor.version),
@@ -50,7 +50,7 @@ def status(predictor: Predictor, error: Mapping[str, Any]) -> Reply:
 
 
 def metadata(predictor: Predictor) -> Reply:
-    """Return the model's inputs and outputs, as TF Serving words them."""
+    """Return the model's inputs and outputs in the format of TF Serving."""
     signature = predictor.signature
     default = {
         "inputs": {tensor.name: _tensor_info(tensor) for tensor in signature.inputs},
@@ -74,26 +74,26 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
     """Return the reply to a predict request.
 
     Args:
-        predictor: the version that answers.
+        predictor: the served version.
         text: the request's body.
-        max_batch: maximum number of examples in it.
-        limits: of the images in it.
+        max_batch: maximum number of examples.
+        limits: limits of the images.
 
     Raises:
-        HttpError: 400 or 413, the body is not a request for this model; 500, the answer is not finite.
+        HttpError: 400 or 413, the body is not a request for this model; 500, the prediction is not finite.
     """
     document = tensors.parse(text)
     keys = [key for key in islice(document, tensors.MAX_KEYS) if key in RESPONSE_KEYS]
     if len(keys) != 1:
         raise HttpError(
             400,
-            f'The body has {tensors.describe_keys(document)}, and one of "instances" (a list of examples) and '
+            f'The body has {tensors.describe_keys(document)}, but either "instances" (a list of examples) or '
             '"inputs" (the batch) is expected.',
         )
     name = document.get("signature_name", SIGNATURE) if len(document) > 1 else SIGNATURE
     if name not in (SIGNATURE, ""):
         raise HttpError(
-            400, f"The signature {shorten(name)} is asked for, and there is one, {SIGNATURE!r}; leave it out."
+            400, f"The signature_name is {shorten(name)}, but {SIGNATURE!r} is expected; omit it."
         )
     (key,) = keys
     value = document[key]
@@ -107,7 +107,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
 def _parse_batch(
     predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int, limits: Limits
 ) -> NDArray[Any]:
-    """Return the batch in a list of examples; plain numbers go the fast way."""
+    """Return the batch of a list of examples; plain numbers are parsed together."""
     signature = predictor.signature.input
     tensors.count_examples(value, max_batch)
     if not isinstance(value[0], Object | str):
@@ -121,7 +121,7 @@ def _parse_batch(
                 raise HttpError(
                     413,
                     f"The images of the request have more than {limits.request_pixels / 1e6:.3g} megapixels; "
-                    "send fewer at once.",
+                    "send fewer images.",
                 )
             example = _decode(example, cast(ImageFormat, signature.image), number)
         arrays.append(example.astype(signature.dtype, copy=False))
@@ -129,7 +129,7 @@ def _parse_batch(
 
 
 def _parse_example(predictor: Predictor, item: Any, number: int, limits: Limits) -> "NDArray[Any] | Image":
-    """Return one example (*shape) from a list among objects, or the image in an object, not decoded yet."""
+    """Return an example (*shape), or its image, which is not decoded yet."""
     signature = predictor.signature.input
     if isinstance(item, Object) and "b64" not in item:
         item = _single_input(item, predictor)
@@ -146,35 +146,35 @@ def _parse_example(predictor: Predictor, item: Any, number: int, limits: Limits)
 
 
 def _single_input(item: Any, predictor: Predictor) -> Any:
-    """Return the value under the input's name, which must be the only key."""
+    """Return the value of the input, which must be the only key."""
     names = {predictor.input, "input"}
     if len(item) != 1 or (name := next(iter(item))) not in names:
         raise HttpError(
             400,
-            f"An input has {tensors.describe_keys(item)}, and {predictor.name} has one input, {predictor.input!r}; "
-            '"input" is understood too.',
+            f"An input has {tensors.describe_keys(item)}, but {predictor.name} has one input, "
+            f"{predictor.input!r} or 'input'.",
         )
     return item[name]
 
 
 def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "Image":
-    """Return the image in base64; its size is within the limits."""
+    """Open an image in base64, within the limits."""
     if signature.image is None:
         raise HttpError(
             400,
-            f"Example {number} is an image, and this model was not trained on images. Send a nested list "
+            f"Example {number} is an image, but the model was not trained on images. Send a nested list "
             f"of shape {'x'.join(map(str, signature.shape))}.",
         )
     if not isinstance(text, str):
-        raise HttpError(400, f"The b64 of example {number} is not a string; send an image's file in base64.")
-    try:  # with line breaks, as the command base64 writes them, and with or without padding
+        raise HttpError(400, f"The b64 of example {number} is not a string; send an image file in base64.")
+    try:  # line breaks and missing padding are allowed
         text = "".join(text.split()).rstrip("=")
         data = binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise HttpError(
-            400, f"The b64 of example {number} is not base64 ({error}); encode the image's file."
+            400, f"The b64 of example {number} is not base64 ({error}); encode the image file."
         ) from None
-    from modelyard.components import images  # Pillow, which a model of numbers does not need
+    from modelyard.components import images  # imports Pillow
 
     try:
         return images.open_image(data, limits.image_pixels, limits.image_side)
@@ -183,7 +183,7 @@ def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "I
 
 
 def _decode(image: "Image", image_format: ImageFormat, number: int) -> NDArray[np.uint8]:
-    """Return an opened image as an example (*shape)."""
+    """Decode an image into an example (*shape)."""
     from modelyard.components import images
 
     large = image.width * image.height > LARGE_IMAGE

@@ -238,7 +238,7 @@ def test_an_invalid_certificate_is_refused(tmp_path):
     for other in (b"", make_certificate()[1]):
         (tmp_path / "crt").write_bytes(certificate)
         write_private(tmp_path / "key", other)
-        with pytest.raises(ConfigError, match=r"serving\.tls_cert is .* which cannot be used"):
+        with pytest.raises(ConfigError, match=r"serving\.tls_cert is .* which cannot be loaded"):
             Access(Serving(**files))
     write_private(tmp_path / "key", key)
     Access(Serving(**files))

@@ -104,10 +104,10 @@ def test_bytes_in_json_out(numbers):
             400,
             "classification",
         ),
-        ({"inputs": [tensor(name="other")]}, 400, "name is 'other', and 'pixels' is expected"),
-        ({"inputs": [tensor(datatype="FP32")]}, 400, "datatype is 'FP32', and UINT8 is expected"),
-        ({"inputs": [tensor(datatype=None)]}, 400, "is missing, and UINT8 is expected"),
-        ({"inputs": [tensor()], "parameters": {"binary_data_output": 1}}, 400, "is '1', and true or false"),
+        ({"inputs": [tensor(name="other")]}, 400, "name is 'other', but 'pixels' or 'input' is expected"),
+        ({"inputs": [tensor(datatype="FP32")]}, 400, "datatype is 'FP32', but UINT8 is expected"),
+        ({"inputs": [tensor(datatype=None)]}, 400, "is missing, but UINT8 is expected"),
+        ({"inputs": [tensor()], "parameters": {"binary_data_output": 1}}, 400, "is '1', but true or false"),
         ({"inputs": [tensor(shape=[2, 3, 4, 4])]}, 400, "[n, 4, 4, 3]"),
         ({"inputs": [tensor(shape=[0, 4, 4, 3])]}, 400, "n of at least 1"),
         ({"inputs": [tensor(shape=[-2, 4, 4, 3])]}, 400, "n of at least 1"),
@@ -115,12 +115,12 @@ def test_bytes_in_json_out(numbers):
         ({"inputs": [tensor(shape=[])]}, 400, "n of at least 1"),
         ({"inputs": [tensor(shape="2x4x4x3")]}, 400, "[n, 4, 4, 3]"),
         ({"inputs": [tensor(shape=[1, 4, 4, 3])]}, 400, "has 96 values"),
-        ({"inputs": [tensor(shape=[10**15, 4, 4, 3])]}, 413, "at most 8"),
+        ({"inputs": [tensor(shape=[10**15, 4, 4, 3])]}, 413, "maximum is 8"),
         ({"inputs": [tensor(data=None)]}, 400, '"data"'),
         ({"inputs": [tensor(data=[300] * 96)]}, 400, "Value 0 of the input is 300"),
         ({"inputs": [tensor(data=["a"] * 96)]}, 400, "not a number"),
         ({"inputs": [tensor(data=None, parameters={"binary_data_size": 96})]}, 400, "0 bytes follow"),
-        ({"inputs": [tensor()], "outputs": [{"name": "logits"}]}, 400, "'logits' is asked for"),
+        ({"inputs": [tensor()], "outputs": [{"name": "logits"}]}, 400, "'logits', but"),
     ],
 )
 def test_an_invalid_request_is_refused(pictures, body, status, words):
@@ -140,8 +140,8 @@ def test_an_invalid_header_length_is_refused(pictures, length):
 def test_invalid_binary_tensors_are_refused(numbers):
     data = np.zeros((1, 3, 2), "<f4")
     for size, sent, words in (
-        (24, data.tobytes()[:-1], "binary_data_size is '24' and 23 bytes follow"),
-        (20, data.tobytes()[:-4], "20 bytes, and 24 are expected"),
+        (24, data.tobytes()[:-1], "binary_data_size is '24', but 23 bytes follow"),
+        (20, data.tobytes()[:-4], "20 bytes, but 24 are expected"),
         (24, (data + np.nan).tobytes(), "Value 0 of the input is NaN"),
     ):
         given = tensor(data, data=None, parameters={"binary_data_size": size})

@@ -71,7 +71,7 @@ def test_a_port_in_use(shelf, refused):
     shelf.publish()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        refused(ServeError, f"Port {port} of 127.0.0.1", "serving.port", serving=f'{{"port": {port}}}')
+        refused(ServeError, f"port {port} of 127.0.0.1", "serving.port", serving=f'{{"port": {port}}}')
 
 
 def test_an_address_of_another_machine(shelf, refused):

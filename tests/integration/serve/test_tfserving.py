@@ -82,22 +82,22 @@ def test_a_version_in_the_path(pictures):
 @pytest.mark.parametrize(
     ("instances", "words"),
     [
-        ([[[1, 2], [3, 4]]], "shape 1x2x2, and 1x4x4x3 is expected"),
-        (WHITE.tolist(), "shape 4x4x3, and 4x4x4x3 is expected"),
+        ([[[1, 2], [3, 4]]], "shape 1x2x2, but 1x4x4x3 is expected"),
+        (WHITE.tolist(), "shape 4x4x3, but 4x4x4x3 is expected"),
         ([(WHITE + 1).tolist()], "Value 0 of the input is 256"),
-        ([(WHITE / 2).tolist()], "is 127.5, and this model takes uint8"),
+        ([(WHITE / 2).tolist()], "is 127.5, but this model expects uint8"),
         ([], "no examples"),
         ("text", "a JSON string"),
         (["text"], "neither a nested list of numbers"),
         ([{"b64": "***"}], "not base64"),
         ([{"b64": base64.b64encode(b"no picture").decode()}], "Example 0"),
         ([{"b64": 7}], "is not a string"),
-        ([{"wrong": [1]}], "keys 'wrong', and tiny has one input, 'pixels'"),
-        ([{}], "no keys, and tiny has one input, 'pixels'"),
+        ([{"wrong": [1]}], "keys 'wrong', but tiny has one input, 'pixels'"),
+        ([{}], "no keys, but tiny has one input, 'pixels'"),
         ([{"input": {}}], "Example 0 is neither"),
         ([{"input": {"b65": "x"}}], "Example 0 is neither"),
         ([picture(1), None], "Example 1 is neither"),
-        ([picture(1), [[1]]], "shape 1x1, and 4x4x3 is expected"),
+        ([picture(1), [[1]]], "shape 1x1, but 4x4x3 is expected"),
     ],
 )
 def test_invalid_instances_get_400(pictures, instances, words):
@@ -113,12 +113,12 @@ def test_invalid_instances_get_400(pictures, instances, words):
         (b"", "it is empty"),
         (b"not json", "starts with 'not json'"),
         (b'{"instances":\n [1, 2}', "at line 2, column 7"),
-        (b'{"instances": [[[[NaN]]]]}', "NaN is not a number of JSON"),
+        (b'{"instances": [[[[NaN]]]]}', "NaN is not valid JSON"),
         (b"{}", "no keys"),
         (b"[1, 2]", "an object is expected"),
-        (b'{"instances": [1], "inputs": [1]}', "one of"),
+        (b'{"instances": [1], "inputs": [1]}', "either"),
         (b'{"instance": [1]}', "'instance'"),
-        (b'{"inputs": {"a": [1], "b": [2]}}', "'a, b', and tiny has one input"),
+        (b'{"inputs": {"a": [1], "b": [2]}}', "'a, b', but tiny has one input"),
         (b'{"\xff": 1}', "byte 2 is not UTF-8"),
     ],
 )
@@ -131,18 +131,18 @@ def test_an_invalid_body_gets_400(pictures, body, words):
 def test_too_many_examples_get_413(pictures):
     response = pictures.predict([WHITE.tolist()] * 9)
     assert response.status_code == 413
-    assert "9 examples and at most 8" in response.json()["error"]
+    assert "9 examples, and the maximum is 8" in response.json()["error"]
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("POST", "/v1/models/other:predict", 404, "no model 'other' here; this server serves 'tiny'"),
+        ("POST", "/v1/models/other:predict", 404, "no model 'other'; this server has the model 'tiny'"),
         (
             "POST",
             "/v1/models/tiny/versions/9:predict",
             404,
-            "Version 9 of tiny is not served here, version 1 is",
+            "Version 9 of tiny is not served; the server has version 1",
         ),
         ("GET", "/v1/models/tiny/versions/x", 404, "Version x"),
         ("GET", "/v1/models/other", 404, "no model 'other'"),
@@ -165,9 +165,9 @@ def test_an_unknown_model_version_path_or_method(pictures, method, path, status,
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({"content-type": "image/png"}, "'image/png', and application/json is expected"),
+        ({"content-type": "image/png"}, "'image/png', but application/json is expected"),
         ({"content-type": "multipart/form-data; boundary=x"}, "application/json is expected"),
-        ({"content-encoding": "br"}, "'br'; send it uncompressed"),
+        ({"content-encoding": "br"}, "'br'; send the body uncompressed"),
     ],
 )
 def test_other_content_types_get_415(pictures, headers, words):
@@ -296,9 +296,9 @@ def test_a_gzip_body_is_decompressed_within_the_limit(pictures):
     assert httpx.post(url, content=body, headers=headers).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=gzip.compress(b" " * 100_001), headers=headers).status_code == 413
     for broken, words in (
-        (body[:-9], "is cut off"),
-        (b"{}", "zlib: incorrect header"),
-        (body * 2, "behind its end"),
+        (body[:-9], "is truncated"),
+        (b"{}", "gzip or deflate: incorrect header"),
+        (body * 2, "after its end"),
     ):
         response = httpx.post(url, content=broken, headers=headers)
         assert response.status_code == 400

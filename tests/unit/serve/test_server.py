@@ -63,5 +63,5 @@ def test_the_second_of_two_servers_on_a_port_fails():
         port = first.getsockname()[1]
         with server._bind("127.0.0.1", port) as second:
             server._listen(first, "127.0.0.1", port)
-            with pytest.raises(ServeError, match=f"Port {port} of 127"):
+            with pytest.raises(ServeError, match=f"port {port} of 127"):
                 server._listen(second, "127.0.0.1", port)
