@@ -1,1 +1,1 @@
-"""The step `fingerprint`: what identifies the data and the run, without fetching anything."""
+"""The step `fingerprint`: identifies the data and the run without downloading data."""

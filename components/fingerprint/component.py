@@ -10,17 +10,17 @@ def fingerprint(
     force_after: int,
     identity: dsl.OutputPath(str),  # type: ignore[valid-type]
 ) -> str:
-    """Identify the data, the run and the champion to beat, without fetching anything.
+    """Identify the data, the run and the champion to compare with, without downloading data.
 
     Args:
         spec: FingerprintSpec as JSON.
-        skip_unchanged: end the run when the champion was made of the same data, configuration and code.
-        force_after: age of such a champion, in seconds, from which it is trained again; 0: never.
+        skip_unchanged: end the run if the champion has the same data, configuration and code.
+        force_after: age in seconds after which such a champion is trained again; 0: never.
         identity: Identity as JSON: the fingerprints of run and data, and the version to compare with.
 
     Returns:
-        The cache key for ingest: of the data and the root, and a new one each time the champion is trained
-        again; "unchanged" when the run ends here.
+        The cache key for ingest, derived from the data and the root, and changed each time the champion is
+        trained again; "unchanged" if the run ends.
     """
     from modelyard.components.step import step
 

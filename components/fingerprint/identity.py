@@ -1,9 +1,9 @@
-"""The work of the step `fingerprint`: the fingerprints of data and run, and the champion to compare with.
+"""The step `fingerprint`: the fingerprints of data and run, and the champion to compare with.
 
-With `skip_unchanged` it ends a run in which nothing is new: when the champion was made of the same data,
-configuration and code. With `force_after` such a champion is trained again when it is old. That run must not
-find the old data in the cache, so its data get another key. The key counts how many times the age has passed,
-so that the champion is trained once each time, and the runs in between find that training in the cache.
+With `skip_unchanged` it ends a run if the champion has the same data, configuration and code. With
+`force_after` such a champion is trained again after this age. The cache key of that run must differ, so it
+includes the number of elapsed intervals: the champion is trained once per interval, and other runs of the
+interval use the cached training.
 """
 
 import hashlib
@@ -22,48 +22,50 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.records import find_rollback
 from modelyard.components.store.storage import open_objects
 
-CHAMPIONS = 5
-"""How many champions a candidate is compared with, so that small losses do not add up."""
-WITHOUT_EFFECT = {"source", "sha256", "timeout", "max_bytes", "endpoint", "user_project"}
-"""Keys of Source that do not change what ingest makes: what the data is matters, not where it is."""
+MAX_CHAMPIONS = 5
+"""Maximum number of champions that a candidate is compared with, so that small losses do not add up."""
+IGNORED_KEYS = {"source", "sha256", "timeout", "max_bytes", "endpoint", "user_project"}
+"""Keys of Source without effect on the examples: the content of the data matters, not its location."""
 
 
 def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, identity: str) -> str:
-    """Return the key of the data for ingest, or "unchanged"; write the identity of the run, and a record.
+    """Return the cache key for ingest, or "unchanged"; write the run's identity and the record of its start.
 
     Args:
-        spec: the data, the model, and what identifies configuration and code.
-        skip_unchanged: end the run when the champion was made of the same data, configuration and code.
+        spec: the data, the model, and the fingerprint of configuration and code.
+        skip_unchanged: end the run if the champion has the same data, configuration and code.
         force_after: age in seconds after which such a champion is trained again; 0: never.
-        identity: file for Identity as JSON.
+        identity: path of the file for Identity as JSON.
 
     Raises:
         ConfigError: `data.source` or `store.url` has an unknown scheme.
         DataError: the data is missing or cannot be inspected.
         StoreError: the model store cannot be read, or the run cannot be recorded there.
     """
-    data_sha256 = cache_key = data_fingerprint(spec.source)
+    data_sha256 = cache_key = fingerprint_data(spec.source)
     models = open_store(spec.store)
     unchanged = (
-        champion_made_of(models, spec.name, data_sha256, spec.recipe_sha256) if skip_unchanged else None
+        find_unchanged_champion(models, spec.name, data_sha256, spec.recipe_sha256)
+        if skip_unchanged
+        else None
     )
     if unchanged and force_after:
-        version, since = unchanged
-        if times := int((datetime.now(UTC) - since).total_seconds() // force_after):
-            log(f"version {version} has been the champion for more than {force_after} s: it is trained again")
-            cache_key = _digest({"data": data_sha256, "again": times})
+        version, champion_since = unchanged
+        if intervals := int((datetime.now(UTC) - champion_since).total_seconds() // force_after):
+            log(f"version {version} has been the champion for more than {force_after} s; training it again")
+            cache_key = _digest({"data": data_sha256, "again": intervals})
     run_sha256 = _digest({"data": cache_key, "recipe": spec.recipe_sha256})
-    champion_version = version_to_compare(models, spec.name, run_sha256)
+    champion_version = find_version_to_compare(models, spec.name, run_sha256)
     file = Path(identity)
     file.parent.mkdir(parents=True, exist_ok=True)
-    earlier = earlier_champions(models, spec.name, champion_version) if champion_version else ()
-    found = Identity(run=run_sha256, data=data_sha256, champion=champion_version, earlier=earlier)
-    file.write_text(found.model_dump_json(), encoding="utf-8")
-    why = None
+    earlier = find_earlier_champions(models, spec.name, champion_version) if champion_version else ()
+    result = Identity(run=run_sha256, data=data_sha256, champion=champion_version, earlier=earlier)
+    file.write_text(result.model_dump_json(), encoding="utf-8")
+    reason = None
     if unchanged and cache_key == data_sha256:
-        version, since = unchanged
-        why = (
-            f"version {version}, the champion since {since:%Y-%m-%d %H:%M} UTC, was made of the same data, "
+        version, champion_since = unchanged
+        reason = (
+            f"version {version}, the champion since {champion_since:%Y-%m-%d %H:%M} UTC, has the same data, "
             "configuration and code"
         )
     if run_id := records.run_id():
@@ -74,29 +76,29 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
             data=data_sha256,
             champion=champion_version,
             started=records.now(),
-            unchanged=why,
+            unchanged=reason,
         )
         objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
         records.write(objects, key, start)
-        objects.replace(key, *objects.read(key))  # what a promotion does must be possible before the training
-    if why:
-        log(f"{UNCHANGED}: {why}")
+        objects.replace(key, *objects.read(key))  # fail before the training if a promotion would
+    if reason:
+        log(f"{UNCHANGED}: {reason}")
         return UNCHANGED
-    champion_text = f"version {champion_version}" if champion_version else "none yet"
-    log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_text}")
+    champion_name = f"version {champion_version}" if champion_version else "none yet"
+    log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_name}")
     return _digest({"data": cache_key, "root": spec.root}) if spec.root else cache_key
 
 
-def data_fingerprint(source: Source) -> str:
-    """Return one SHA-256 of what the data is and how examples are made of it; nothing is downloaded."""
-    made = source.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    return _digest({**made, "identity": locate(source).identity()})
+def fingerprint_data(source: Source) -> str:
+    """Return the SHA-256 of the identity and the settings of a source; nothing is downloaded."""
+    settings = source.model_dump(mode="json", exclude=IGNORED_KEYS)
+    return _digest({**settings, "identity": locate(source).identity()})
 
 
-def version_to_compare(store: ModelStore, name: str, run: str) -> int:
-    """Return the version that a run must be compared with; 0 when there is none.
+def find_version_to_compare(store: ModelStore, name: str, run: str) -> int:
+    """Return the version that a run is compared with; 0 if there is none.
 
-    It is the champion, or, when this very run made the champion, the version that it was compared with then.
+    It is the champion, or, if the same run trained the champion, the version that this was compared with.
     """
     current = store.champion(name)
     if current is None:
@@ -106,29 +108,29 @@ def version_to_compare(store: ModelStore, name: str, run: str) -> int:
     return current.version
 
 
-def earlier_champions(store: ModelStore, name: str, version: int) -> tuple[int, ...]:
-    """Return the versions that were champion before `version` became it for the last time, the latest first.
+def find_earlier_champions(store: ModelStore, name: str, version: int) -> tuple[int, ...]:
+    """Return the champions before `version` last became champion, the latest first.
 
-    With `version` they are at most five. What was rolled back does not count.
+    There are at most MAX_CHAMPIONS, including `version`. Versions that were rolled back are left out.
     """
     entries = [entry for entry in store.history(name) if not entry.attempt]
-    last = max((place for place, entry in enumerate(entries) if entry.version == version), default=-1)
-    known = entries[: last + 1]
-    versions = dict.fromkeys(entry.version for entry in reversed(known) if entry.version != version)
-    good = [one for one in versions if find_rollback(known, one) is None]
-    return tuple(good[: CHAMPIONS - 1])
+    last_index = max((index for index, entry in enumerate(entries) if entry.version == version), default=-1)
+    history = entries[: last_index + 1]
+    versions = dict.fromkeys(entry.version for entry in reversed(history) if entry.version != version)
+    valid = [version_before for version_before in versions if find_rollback(history, version_before) is None]
+    return tuple(valid[: MAX_CHAMPIONS - 1])
 
 
-def champion_made_of(
+def find_unchanged_champion(
     store: ModelStore, name: str, data: str, recipe_sha256: str
 ) -> tuple[int, datetime] | None:
-    """Return the champion's version and since when it is the champion, if it was made of these; else None.
+    """Return the champion's version and the time of its promotion if data and recipe match, else None.
 
     Args:
         store: the model store.
         name: the model's name.
-        data: the data's fingerprint.
-        recipe_sha256: fingerprint of the configuration and the code that decide the result.
+        data: the fingerprint of the data.
+        recipe_sha256: the fingerprint of configuration and code.
     """
     champion = store.champion(name)
     if champion is None:

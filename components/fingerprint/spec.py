@@ -1,4 +1,4 @@
-"""What the step `fingerprint` is told."""
+"""The input of the step `fingerprint`."""
 
 from pydantic import Field
 
@@ -8,16 +8,16 @@ from modelyard.components.store.settings import Store
 
 
 class FingerprintSpec(Spec):
-    """Which data and which model; and what identifies the configuration and the code."""
+    """The data, the model, and the fingerprint of configuration and code."""
 
     name: str = Field(description="The model's name.")
     source: Source = Field(description="The data to identify.")
-    store: Store = Field(description="Where the champion is.")
+    store: Store = Field(description="The store with the champion.")
     recipe_sha256: str = Field(
         description="Fingerprint of the configuration and the code that decide the result."
     )
     root: str = Field(
         default="",
-        description="The pipeline root, so that no run takes artifacts of another root from the cache; empty "
-        "on this machine, whose cache has only one.",
+        description="The pipeline root, so that cached artifacts of another root are not used; empty on this "
+        "machine, whose cache has one root.",
     )

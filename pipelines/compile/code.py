@@ -19,7 +19,7 @@ from modelyard.pipelines.steps import STEPS
 
 PACKAGE = "modelyard"
 ROOT = Path(__file__).parents[2]
-WITHOUT_EFFECT = {
+IGNORED_KEYS = {
     "modelyard.components.errors": "what a failure is called",
     "modelyard.components.events": "what a run shows while it goes on",
     "modelyard.components.interface": "whether the image of a step fits the pipeline",
@@ -59,7 +59,7 @@ def code_sha256(
         without: modules and packages that do not count, beside those without effect.
         root: the folder of the package modelyard.
     """
-    modules, distributions = closure((STEPS[step].component, *selected), (*WITHOUT_EFFECT, *without), root)
+    modules, distributions = closure((STEPS[step].component, *selected), (*IGNORED_KEYS, *without), root)
     files = {path.relative_to(root).as_posix(): _contents(path)[0] for path in _files(modules.values(), root)}
     versions = {name: _version(name) for name in (*distributions, *STEPS[step].distributions)}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Record, Schema, Statistics
 from modelyard.components.errors import ConfigError
-from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.fingerprint.identity import fingerprint_data
 from modelyard.components.source.settings import KINDS
 from modelyard.components.store.storage import local_path
 from modelyard.pipelines.compile.compiler import local_images, specs
@@ -91,7 +91,7 @@ class _Preparation(LocalExecution):
         return Path(self._task.output.path)
 
     def _pipeline(self) -> Callable[..., Any]:
-        images, found = local_images(specs(self.config)), data_fingerprint(self.config.source())
+        images, found = local_images(specs(self.config)), fingerprint_data(self.config.source())
 
         prepare = build_preparation(lambda step, task: task.set_container_image(images[step]))
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from modelyard.components.artifacts import tree_sha256
 from modelyard.components.errors import ConfigError, DataError, TrainError
-from modelyard.components.fingerprint.identity import data_fingerprint
+from modelyard.components.fingerprint.identity import fingerprint_data
 from modelyard.components.ingest import image_files
 from modelyard.components.source.location import locate
 from modelyard.components.store.objects import Objects
@@ -169,7 +169,7 @@ def test_an_uploaded_file_has_the_fingerprint_of_the_local_file(
     here = config(environment, f"data={{kind: npz, source: {tmp_path}/set.npz}}")
     found = gather(here, environment)
     found.send(QUIET)
-    assert data_fingerprint(found.config.source()) == data_fingerprint(here.source())
+    assert fingerprint_data(found.config.source()) == fingerprint_data(here.source())
     path = locate(found.config.source()).fetch(tmp_path / "scratch")
     assert path.read_bytes() == (tmp_path / "set.npz").read_bytes()
 

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from modelyard.pipelines.compile import code
-from modelyard.pipelines.compile.code import ROOT, WITHOUT_EFFECT, closure, code_sha256, imports
+from modelyard.pipelines.compile.code import IGNORED_KEYS, ROOT, closure, code_sha256, imports
 from modelyard.pipelines.steps import SERVER_IMAGE, STEPS
 
 OURS = re.compile(r"modelyard\.components\.")
@@ -49,7 +49,7 @@ def test_every_distribution_is_one_that_modelyard_requires() -> None:
     """So the name of each imported module leads to the version of what is installed."""
     required = {canonicalize_name(Requirement(line).name) for line in requires("modelyard") or ()}
     for step in (one for one in STEPS.values() if one.cached):
-        _, distributions = closure((step.component,), WITHOUT_EFFECT)
+        _, distributions = closure((step.component,), IGNORED_KEYS)
         assert {canonicalize_name(name) for name in (*distributions, *step.distributions)} <= required
 
 
@@ -78,7 +78,7 @@ def changed(tmp_path: Path) -> Callable[[str], set[str]]:
         ("components/shards.py", {"ingest", "preprocess", "train", "evaluate"}),
         ("components/artifacts.py", set(STEPS)),
         ("components/serve/server.py", set()),
-        *((f"components/{name.rpartition('.')[2]}.py", set()) for name in WITHOUT_EFFECT),
+        *((f"components/{name.rpartition('.')[2]}.py", set()) for name in IGNORED_KEYS),
     ],
 )
 def test_a_changed_file_changes_the_steps_that_use_it(

@@ -14,27 +14,25 @@ LATER = (2_000_000_000, 2_000_000_000)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of class folders."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder with class folders."""
+    folder = tmp_path / "images"
     for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
     return folder
 
 
-def test_a_copy_and_a_touched_file_are_the_same_data(tmp_path: Path) -> None:
+def test_copies_and_touched_files_have_the_same_identity(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"data")
     (tmp_path / "b").write_bytes(b"data")
     os.utime(tmp_path / "b", LATER)
     (tmp_path / "c").write_bytes(b"dato")
-    same, copy, other = (DiskLocation(tmp_path / name).identity() for name in "abc")
-    assert same == copy != other
+    original, copy, other = (DiskLocation(tmp_path / name).identity() for name in "abc")
+    assert original == copy != other
 
 
-def test_a_file_too_large_to_read_is_told_by_its_size_and_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_identified_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location, "HASHED_BYTES", 3)
     monkeypatch.setattr(location.artifacts, "sha256", lambda _: pytest.fail("it was read"))
     path = tmp_path / "large"
@@ -58,42 +56,44 @@ def test_a_file_too_large_to_read_is_told_by_its_size_and_time(
     ],
     ids=["renamed", "moved", "rewritten", "added", "a new class", "removed", "touched"],
 )
-def test_a_directory_changes_with_anything_in_it(pictures: Path, change: Callable[[Path], object]) -> None:
-    before = DiskLocation(pictures).identity()
-    change(pictures)
-    assert DiskLocation(pictures).identity() != before
+def test_the_identity_of_a_directory_changes_with_its_content(
+    images: Path, change: Callable[[Path], object]
+) -> None:
+    before = DiskLocation(images).identity()
+    change(images)
+    assert DiskLocation(images).identity() != before
 
 
-def test_a_directory_may_be_moved(pictures: Path, tmp_path: Path) -> None:
-    before = DiskLocation(pictures).identity()
-    shutil.copytree(pictures, tmp_path / "elsewhere")
+def test_a_moved_directory_has_the_same_identity(images: Path, tmp_path: Path) -> None:
+    before = DiskLocation(images).identity()
+    shutil.copytree(images, tmp_path / "elsewhere")
     assert DiskLocation(tmp_path / "elsewhere").identity() == before
 
 
-def test_hidden_files_are_not_data(pictures: Path) -> None:
-    before = DiskLocation(pictures).identity()
-    (pictures / "cat/.DS_Store").touch()
-    (pictures / ".git").mkdir()
-    (pictures / ".git/config").touch()
-    (pictures / "Thumbs.db").touch()
-    (pictures / "lost+found").mkdir(0o000)
-    assert DiskLocation(pictures).identity() == before
+def test_hidden_files_and_system_files_are_ignored(images: Path) -> None:
+    before = DiskLocation(images).identity()
+    (images / "cat/.DS_Store").touch()
+    (images / ".git").mkdir()
+    (images / ".git/config").touch()
+    (images / "Thumbs.db").touch()
+    (images / "lost+found").mkdir(0o000)
+    assert DiskLocation(images).identity() == before
 
 
-def test_a_change_behind_a_link_is_seen(pictures: Path, tmp_path: Path) -> None:
+def test_a_change_in_a_linked_folder_changes_the_identity(images: Path, tmp_path: Path) -> None:
     (tmp_path / "birds").mkdir()
-    (pictures / "bird").symlink_to(tmp_path / "birds")
-    before = DiskLocation(pictures).identity()
+    (images / "bird").symlink_to(tmp_path / "birds")
+    before = DiskLocation(images).identity()
     (tmp_path / "birds/1.png").touch()
-    assert DiskLocation(pictures).identity() != before
+    assert DiskLocation(images).identity() != before
 
 
-def test_what_is_here_is_fetched_from_where_it_is(pictures: Path, tmp_path: Path) -> None:
-    assert DiskLocation(pictures).fetch(tmp_path / "scratch") == pictures
+def test_a_local_directory_is_not_copied(images: Path, tmp_path: Path) -> None:
+    assert DiskLocation(images).fetch(tmp_path / "scratch") == images
     assert not (tmp_path / "scratch").exists()
 
 
-def test_a_given_sha256_is_believed_and_then_checked(tmp_path: Path) -> None:
+def test_a_given_sha256_is_the_identity_and_checked_by_fetch(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(b"data")
     right, wrong = hashlib.sha256(b"data").hexdigest(), "0" * 64
@@ -103,33 +103,35 @@ def test_a_given_sha256_is_believed_and_then_checked(tmp_path: Path) -> None:
         DiskLocation(path, wrong).fetch(tmp_path)
 
 
-def refused(place: DiskLocation, tmp_path: Path, match: str) -> None:
-    for use in (place.identity, lambda: place.fetch(tmp_path)):
+def expect_data_error(source_location: DiskLocation, tmp_path: Path, match: str) -> None:
+    for operation in (source_location.identity, lambda: source_location.fetch(tmp_path)):
         with pytest.raises(DataError, match=match):
-            use()
+            operation()
 
 
-def test_a_sha256_is_for_a_file(pictures: Path, tmp_path: Path) -> None:
-    refused(DiskLocation(pictures, "0" * 64), tmp_path, r"pictures is a directory\. Remove data\.sha256")
+def test_a_sha256_of_a_directory_is_refused(images: Path, tmp_path: Path) -> None:
+    expect_data_error(
+        DiskLocation(images, "0" * 64), tmp_path, r"images is a directory\. Remove data\.sha256"
+    )
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for sha256 in (None, "0" * 64):
-        refused(
+        expect_data_error(
             DiskLocation(tmp_path / "no.npz", sha256),
             tmp_path,
             r"no\.npz \(data\.source\): .* does not exist.*Correct",
         )
 
 
-def test_neither_a_file_nor_a_directory(tmp_path: Path) -> None:
+def test_a_pipe_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    refused(
+    expect_data_error(
         DiskLocation(tmp_path / "pipe"), tmp_path, r"neither a file nor a directory\. Correct data\.source"
     )
 
 
-def test_a_link_to_nothing_is_left_to_ingest_and_a_change_of_it_is_seen(pictures: Path) -> None:
-    before = DiskLocation(pictures).identity()
-    (pictures / "dog/2.png").symlink_to("gone.png")
-    assert DiskLocation(pictures).identity() not in (before, "")
+def test_a_broken_link_changes_the_identity(images: Path) -> None:
+    before = DiskLocation(images).identity()
+    (images / "dog/2.png").symlink_to("gone.png")
+    assert DiskLocation(images).identity() not in (before, "")

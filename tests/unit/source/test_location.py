@@ -1,4 +1,4 @@
-"""Which source a URL or a path names, and what of a URL is shown."""
+"""The location of a source from a URL or a path, and redacted URLs."""
 
 from pathlib import Path
 
@@ -12,47 +12,47 @@ from modelyard.components.source.settings import Source
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     ["ftp://host/x", "https://", "gs://", "gs:///x", "gs://-bucket/x", "https:///x", "http://[/x",
      "https://host:99999/x", "https://host name/x", "https://host..net/x"],
 )  # fmt: skip
-def test_another_place_is_refused_with_those_that_work(address: str) -> None:
+def test_an_unknown_url_is_refused_with_the_known_forms(url: str) -> None:
     with pytest.raises(
         ConfigError, match=r"data\.source is .*: use .*gs://bucket/prefix, .*https://host/path"
     ):
-        locate(Source(kind="npz", source=address))
+        locate(Source(kind="npz", source=url))
 
 
-def test_a_file_may_be_named_by_its_url(tmp_path: Path) -> None:
+def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
     (tmp_path / "my set.npz").touch()
-    found = locate(Source(kind="npz", source=f"file://{tmp_path}/my%20set.npz")).fetch(tmp_path / "scratch")
-    assert found == tmp_path / "my set.npz"
+    path = locate(Source(kind="npz", source=f"file://{tmp_path}/my%20set.npz")).fetch(tmp_path / "scratch")
+    assert path == tmp_path / "my set.npz"
 
 
-def test_a_refused_address_keeps_its_secrets() -> None:
-    for address in ("ftp://host/x?secret", "https://me:sec/secret@host/x", "https://me:secret@[/x"):
-        with pytest.raises(ConfigError) as caught:
-            locate(Source(kind="npz", source=address))
-        assert "secret" not in str(caught.value)
-        assert caught.value.__cause__ is None
+def test_an_error_for_an_invalid_url_has_no_credentials() -> None:
+    for url in ("ftp://host/x?secret", "https://me:sec/secret@host/x", "https://me:secret@[/x"):
+        with pytest.raises(ConfigError) as error:
+            locate(Source(kind="npz", source=url))
+        assert "secret" not in str(error.value)
+        assert error.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     ["https://me:hunter2@host/x", "https://hunter2@host/x", "https://host/x?X-Goog-Signature=hunter2"],
 )
-def test_a_secret_in_an_address_is_refused_before_it_gets_into_a_log(address: str) -> None:
+def test_a_url_with_credentials_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="contains a password or a signature"):
-        Source(kind="npz", source=address)
+        Source(kind="npz", source=url)
 
 
-def test_an_emulator_has_a_scheme() -> None:
+def test_an_endpoint_without_a_scheme_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.endpoint is 'localhost:1'.*http://host:port"):
         locate(Source(kind="npz", source="gs://bucket/x", endpoint="localhost:1"))
 
 
 @pytest.mark.parametrize(
-    ("address", "public"),
+    ("url", "redacted_url"),
     [
         ("https://host/a/b.zip", "https://host/a/b.zip"),
         ("https://me:secret@host:8443/b.zip?token=secret#secret", "https://host:8443/b.zip"),
@@ -63,8 +63,8 @@ def test_an_emulator_has_a_scheme() -> None:
         ("ftp://me:secret@host/b", "ftp://host/b"),
     ],
 )
-def test_what_gives_access_is_not_shown(address: str, public: str) -> None:
-    assert redact_url(address) == public
+def test_credentials_in_a_url_are_redacted(url: str, redacted_url: str) -> None:
+    assert redact_url(url) == redacted_url
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_what_gives_access_is_not_shown(address: str, public: str) -> None:
         (f"/{'x' * 300}.npz", f"{'x' * 96}.npz"),
     ],
 )
-def test_a_file_is_named_safely(path: str, name: str) -> None:
+def test_file_names_are_safe(path: str, name: str) -> None:
     assert safe_file_name(path) == name
