@@ -71,7 +71,7 @@ def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     with pytest.raises(DataError):
         prepare(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
-    monkeypatch.setattr(dataset, "data_fingerprint", interrupted)
+    monkeypatch.setattr(dataset, "fingerprint_data", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(load())
     assert select.list_runs(select.RunScope()) == []
