@@ -1,4 +1,4 @@
-"""The cluster that KUBECONFIG names, with modelyard on it as `make kind-up CLUSTER=current` leaves it."""
+"""The cluster in KUBECONFIG, prepared by `make kind-up CLUSTER=current`."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Ended:
-    """How a command ended and what it printed."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ def ran(*command: object, text: str | None = None, cwd: Path | None = None) -> E
 
 @pytest.fixture(scope="session")
 def kubectl() -> Callable[..., str]:
-    """Run kubectl and return what it prints; an error is a failure of the test."""
+    """Run kubectl and return its output; an error fails the test."""
 
     def one(*arguments: object, text: str | None = None) -> str:
         ended = ran("kubectl", *arguments, text=text)
@@ -47,20 +47,20 @@ def kubectl() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, str]:
-    """The images that `make images` built, by what they are for."""
+    """The images of `make images` by name."""
     return json.loads((ROOT / "build/images.json").read_text())
 
 
 @pytest.fixture(scope="session")
 def absent(images: dict[str, str]) -> str:
-    """An image that is not in the registry of those that are."""
+    """A reference of a missing image in the same registry."""
     name, _, tag = images["serve"].split("@")[0].rpartition(":")
     return f"{tag if '/' in tag else name}:absent"
 
 
 @pytest.fixture(scope="module")
 def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) -> Callable[..., Ended]:
-    """Give a command of modelyard's in a folder of its own, in which `make images` has been."""
+    """Run a command of modelyard in a new folder with build/images.json."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "build").mkdir()
     (folder / "build/images.json").write_text(json.dumps(images))
@@ -70,7 +70,7 @@ def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) 
 
 @pytest.fixture
 def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], None]]:
-    """Answer for a pod with these labels that fits on no node, as an autoscaler that makes none for it."""
+    """Create the event of an autoscaler that adds no node for an unschedulable pod with these labels."""
     ended, threads = threading.Event(), []
 
     def waits(pod: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What the accounts may and may not do, per namespace, asked of the real API server."""
+"""The permissions of the service accounts per namespace, from the API server."""
 
 import itertools
 import json
@@ -88,7 +88,7 @@ MAY_NOT = {
 
 
 def allowed(account: str, namespace: str, verb: str, resource: str) -> bool:
-    """Ask the API server whether an account may do something in a namespace, or in the whole cluster."""
+    """Return whether an account has a permission in a namespace, or in the cluster."""
     resource, _, group = resource.partition(".")
     resource, _, last = resource.partition("/")
     part = {"name" if resource in ("configmaps", "secrets") else "subresource": last}
@@ -115,7 +115,7 @@ def test_accounts_have_exactly_the_permissions_they_need():
 
 @pytest.mark.parametrize("namespace", [RUNS, SERVING])
 def test_roles_grant_no_other_permissions(kubectl, namespace):
-    """Argo's resources are asked for below."""
+    """Argo's resources are checked below."""
     asked = set(MAY[RUN, namespace])
     for role in json.loads(kubectl("get", "roles", "-n", namespace, "-o", "json"))["items"]:
         for rule in role["rules"]:
@@ -128,7 +128,7 @@ def test_roles_grant_no_other_permissions(kubectl, namespace):
 
 @pytest.fixture
 def _as_a_server(kubectl, tmp_path, monkeypatch):
-    """Let KUBECONFIG name the account of the servers, which may do nothing."""
+    """Set KUBECONFIG to the account of the servers, which has no permissions."""
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
     token = kubectl("create", "token", "modelyard-serve", "-n", SERVING, "--duration=10m").strip()
     config["users"][0]["user"] = {"token": token}
@@ -151,9 +151,9 @@ def _as_a_server(kubectl, tmp_path, monkeypatch):
 def test_error_has_the_missing_rule(modelyard, command, what, rule):
     ended = modelyard(*command, "-e", "kind", "--output", "json")
     assert ended.code == 9
-    said = (ended.json.get("error") or ended.json["failure"])["message"]  # of a command, or of a run
-    assert f"The service account {SERVE.replace(':', '/')} may not {what}." in said
-    assert rule in said
+    message = (ended.json.get("error") or ended.json["failure"])["message"]  # of a command, or of a run
+    assert f"The service account {SERVE.replace(':', '/')} may not {what}." in message
+    assert rule in message
 
 
 def test_argo_executor_may_report_results_only():

@@ -1,4 +1,4 @@
-"""A regression with its steps as pods: the shipped example, rolled out, and predictions of its server."""
+"""The regression example with steps as pods, its rollout and predictions."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -17,9 +17,11 @@ def test_example_is_rolled_out_and_predicts_the_target(modelyard, kubectl, tmp_p
     kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", *servers)
     bucket = f"gs://modelyard/{uuid4().hex[:8]}"
     keys = {"store": f"{bucket}/models", "pipeline_root": f"{bucket}/runs"}
-    place = [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
+    storage_options = [
+        part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")
+    ]
     quick = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
-    ended = modelyard("run", EXAMPLE, "-e", "kind", *place, *quick, "--output", "json")
+    ended = modelyard("run", EXAMPLE, "-e", "kind", *storage_options, *quick, "--output", "json")
     assert ended.code == 0, ended.err
     summary = ended.json
     assert (summary["decision"], summary["version"], summary["evaluation"]["primary"]) == (

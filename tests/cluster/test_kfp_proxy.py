@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines without a URL: through the Kubernetes API server, as kfp.Client does it.
+"""Kubeflow Pipelines without a URL: through the Kubernetes API server, like kfp.Client.
 
 A pod answers like its API server and returns as many bytes as it is sent.
 """
@@ -39,7 +39,7 @@ ThreadingHTTPServer(("", 8888), Handler).serve_forever()
 
 @pytest.fixture(scope="module")
 def installed(kubectl, images) -> str:
-    """A namespace with a Service and a pod that are called like those of Kubeflow Pipelines."""
+    """A namespace with a Service and a pod with the names of Kubeflow Pipelines."""
     namespace = f"kfp-{uuid4().hex[:8]}"
     meta = {"name": "ml-pipeline", "labels": {"app": "ml-pipeline"}}
     container = {
@@ -69,9 +69,9 @@ def test_through_the_kubernetes_api_server(installed, kubectl, tmp_path):
     assert backend.namespace == installed
     package = tmp_path / "package.yaml"
     package.write_bytes(b"x" * 3_000_000)
-    made = backend.uploads.upload_pipeline_version(str(package), name="large", pipelineid="1")
-    assert int(made.pipeline_version_id) > 3_000_000
-    assert len(made.description) > 3_000_000
+    version = backend.uploads.upload_pipeline_version(str(package), name="large", pipelineid="1")
+    assert int(version.pipeline_version_id) > 3_000_000
+    assert len(version.description) > 3_000_000
     kubectl("delete", "-n", installed, "pod/ml-pipeline", "--grace-period=0", "--force")
     with pytest.raises(BackendError, match=r"\(503\): no endpoints available"):
         connect(environment(installed))

@@ -1,4 +1,4 @@
-"""What `kubectl apply -k` puts on a cluster, asked of a real API server."""
+"""The overlays, applied to an API server."""
 
 import subprocess
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_api_server_accepts_every_object_of_an_overlay(kubectl, overlay):
 
 
 def test_api_server_accepts_the_objects_for_kubeflow_pipelines(kubectl):
-    """In a namespace that is there, as not every cluster has Kubeflow Pipelines."""
+    """In an existing namespace, because not every cluster has Kubeflow Pipelines."""
     made = kubectl("kustomize", ROOT / "manifests/overlays/kubeflow")
     here = made.replace("namespace: kubeflow", "namespace: modelyard-runs")
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=here)
@@ -31,7 +31,7 @@ def test_api_server_accepts_the_objects_for_kubeflow_pipelines(kubectl):
 
 @pytest.fixture(scope="module")
 def _config_connector(kubectl):
-    """The kinds of Config Connector; those of a cluster that has it stay as they are."""
+    """The CRDs of Config Connector; existing ones are not changed."""
     missing = []
     for path in sorted((ROOT / "tests/cluster/config_connector").glob("*.yaml")):
         name = yaml.safe_load(path.read_text())["metadata"]["name"]

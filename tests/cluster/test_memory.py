@@ -1,4 +1,4 @@
-"""A step that needs more memory than it may use."""
+"""A step that exceeds its memory limit."""
 
 import re
 
@@ -17,7 +17,7 @@ GREEDY = "import time; held = bytearray(50_000_000); time.sleep(30); held += byt
 
 @pytest.fixture
 def greedy(images):
-    """The pod of a step that uses 60 MB until its node has surely measured that, and then too much."""
+    """The pod of a step that uses 60 MB until its node has measured that, and then too much."""
     pod = yaml.safe_load(TEMPLATE.read_text())
     pod["metadata"]["name"] = "greedy"
     pod["spec"]["securityContext"] |= {"runAsUser": 65532, "runAsNonRoot": True}
@@ -32,6 +32,6 @@ def greedy(images):
 def test_out_of_memory_step_has_its_limit_and_last_use(greedy):
     with pytest.raises(ClusterError) as ended:
         pods.run_pod(connect("modelyard-runs"), greedy, start_timeout=60)
-    said = re.search(r"its limit is 100 MiB, and it last used ([\d.]+) MiB", str(ended.value))
-    assert said, ended.value
-    assert 45 < float(said[1]) <= 100
+    match = re.search(r"its limit is 100 MiB, and it last used ([\d.]+) MiB", str(ended.value))
+    assert match, ended.value
+    assert 45 < float(match[1]) <= 100

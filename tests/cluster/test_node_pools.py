@@ -1,7 +1,7 @@
-"""Where the real scheduler puts the pods of the compiled pipeline, among node objects made like GKE's pools.
+"""Scheduling of the compiled pipeline's pods on node objects like those of GKE's node pools.
 
-The nodes have no kubelet: nothing runs on them. Each has taints, so that no other pod comes there, and a
-lease that is renewed here, without which Kubernetes would take it for lost within a minute.
+The nodes have no kubelet, so nothing runs on them. Taints keep other pods away. The tests renew the nodes'
+leases; otherwise Kubernetes would consider them lost within a minute.
 """
 
 import json
@@ -61,7 +61,7 @@ steps: {{train: {{{train}}}}}
 
 @pytest.fixture(scope="module", autouse=True)
 def _pools(kubectl):
-    """Put up the nodes, and take them away with all that was bound to them."""
+    """Create the nodes, and delete them with their pods."""
     nodes = [
         {
             "apiVersion": "v1",
@@ -90,7 +90,7 @@ def _pools(kubectl):
 
 
 def renew(kubectl, ended):
-    """Say again and again that the nodes live, as a kubelet does."""
+    """Renew the heartbeats of the nodes like a kubelet."""
     while True:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         leases = [
@@ -109,7 +109,7 @@ def renew(kubectl, ended):
 
 @pytest.fixture
 def started(kubectl, tmp_path):
-    """Make the pod of a step, as compiled for what `train` asks for, and return its name."""
+    """Create the pod of a step of the compiled pipeline, and return its name."""
     names = []
 
     def one(train, step="train"):
@@ -130,16 +130,16 @@ def started(kubectl, tmp_path):
 
 
 def node_of(name: str) -> str:
-    """Return the node that the scheduler binds a pod to, or why there is none."""
+    """Return the node of a pod, or why it is unschedulable."""
     cluster, deadline = connect(NAMESPACE), time.monotonic() + 240
     while time.monotonic() < deadline:
-        seen = cluster.get("Pod", name)
-        if bound := seen["spec"].get("nodeName"):
+        pod = cluster.get("Pod", name)
+        if bound := pod["spec"].get("nodeName"):
             return bound
-        if found := find_problem(seen, cluster.list_events(seen), cluster.nodes):
-            return found.message
+        if problem := find_problem(pod, cluster.list_events(pod), cluster.nodes):
+            return problem.message
         time.sleep(0.1)
-    raise AssertionError(f"nothing is said of {name}")
+    raise AssertionError(f"pod {name} has no node and no event")
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -161,6 +161,6 @@ def test_other_steps_are_not_scheduled_on_the_pools(started):
 
 
 def test_missing_pool_is_named_by_its_labels(started):
-    said = node_of(started("accelerator: {type: nvidia-h100-80gb, count: 8}"))
-    assert "cannot be scheduled" in said
-    assert "cloud.google.com/gke-accelerator=nvidia-h100-80gb" in said.replace(": ", "=")
+    message = node_of(started("accelerator: {type: nvidia-h100-80gb, count: 8}"))
+    assert "cannot be scheduled" in message
+    assert "cloud.google.com/gke-accelerator=nvidia-h100-80gb" in message.replace(": ", "=")

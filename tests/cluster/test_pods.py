@@ -1,4 +1,4 @@
-"""`modelyard run -e kind`: the digits with their steps as pods, to a prediction over the node's port."""
+"""`modelyard run -e kind`: the digits with steps as pods, up to a prediction over the node port."""
 
 import json
 import shutil
@@ -35,22 +35,22 @@ PROGRAM = str(Path(sys.executable).parent / "modelyard")
 
 @pytest.fixture(scope="module")
 def prefix():
-    """What is these tests' own in the bucket."""
+    """The prefix of these tests in the bucket."""
     return uuid4().hex[:8]
 
 
 @pytest.fixture(scope="module")
-def place(prefix):
-    """Options that give these tests a model store and a pipeline root of their own."""
+def storage_options(prefix):
+    """Options with the model store and pipeline root of these tests."""
     keys = {"store": f"gs://modelyard/{prefix}/models", "pipeline_root": f"gs://modelyard/{prefix}/runs"}
     return [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
 
 
 @pytest.fixture(scope="module")
-def first(modelyard, place, kubectl):
+def first(modelyard, storage_options, kubectl):
     """The digits, run on an empty cluster."""
     kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", "digits-stable", "digits-candidate")
-    return modelyard("run", "-e", "kind", *place, *QUICK, "--output", "json")
+    return modelyard("run", "-e", "kind", *storage_options, *QUICK, "--output", "json")
 
 
 def states(summary):
@@ -58,7 +58,7 @@ def states(summary):
 
 
 def pods(kubectl):
-    """Return the steps' pods that nobody has deleted yet."""
+    """Return the steps' pods that are not terminating."""
     seen = json.loads(kubectl("get", "pods", "-n", RUNS, "-l", "modelyard.dev/step", "-o", "json"))["items"]
     return [one for one in seen if "deletionTimestamp" not in one["metadata"]]
 
@@ -86,8 +86,8 @@ def test_servers_run_the_built_image(first, kubectl, images):
     assert server["resources"]["limits"]["memory"] == "256Mi"
 
 
-def test_repeated_run_is_cached_with_the_same_version(first, modelyard, place):
-    again = modelyard("run", "-e", "kind", *place, *QUICK, "--output", "json").json
+def test_repeated_run_is_cached_with_the_same_version(first, modelyard, storage_options):
+    again = modelyard("run", "-e", "kind", *storage_options, *QUICK, "--output", "json").json
     cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
     assert states(again) == {
         "fingerprint": "succeeded",
@@ -99,12 +99,14 @@ def test_repeated_run_is_cached_with_the_same_version(first, modelyard, place):
     assert again["fingerprint"] == first.json["fingerprint"]
 
 
-def test_failed_rollout_of_a_step_names_what_would_fit(first, modelyard, place, no_new_nodes, tmp_path):
-    """The account of the steps may look at nodes; and what served goes on serving."""
+def test_failed_rollout_of_a_step_names_what_would_fit(
+    first, modelyard, storage_options, no_new_nodes, tmp_path
+):
+    """The account of the steps may read nodes; stable keeps serving."""
     assert first.code == 0
     no_new_nodes(SERVING, "app.kubernetes.io/name=digits,modelyard.dev/track=candidate")
     large = ("--set", "environment.serving.cpu=64")
-    ended = modelyard("run", "-e", "kind", *place, *QUICK, *large, "--output", "json")
+    ended = modelyard("run", "-e", "kind", *storage_options, *QUICK, *large, "--output", "json")
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"], failure["step"]) == (6, "DeployError", "deploy")
     assert "cannot be scheduled: it requests 64 cores and 256 MiB of memory" in failure["message"]
@@ -115,9 +117,9 @@ def test_failed_rollout_of_a_step_names_what_would_fit(first, modelyard, place, 
 
 
 def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
-    first, place, kubectl, prefix, images, tmp_path
+    first, storage_options, kubectl, prefix, images, tmp_path
 ):
-    """Of another store, where nothing is deployed yet; its first steps come from the cache."""
+    """With an empty store; the first steps are cached."""
     assert first.code == 0
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
@@ -128,7 +130,7 @@ def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
         "rollout.bake_seconds=600",
     )
     run = subprocess.Popen(
-        [PROGRAM, "run", "-e", "kind", *place, *other], cwd=tmp_path, stderr=subprocess.DEVNULL
+        [PROGRAM, "run", "-e", "kind", *storage_options, *other], cwd=tmp_path, stderr=subprocess.DEVNULL
     )
     service = ("get", "service", "digits", "-n", SERVING, "-o", "jsonpath={.spec.selector}")
     while "track" in kubectl(*service):
@@ -142,9 +144,9 @@ def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
     assert "digits-stable" in left
 
 
-def test_missing_namespace_is_a_cluster_error(modelyard, place, kubectl):
+def test_missing_namespace_is_a_cluster_error(modelyard, storage_options, kubectl):
     changed = ("--set", "environment.runs.namespace=gone")
-    ended = modelyard("run", "-e", "kind", *place, *changed, "--output", "json")
+    ended = modelyard("run", "-e", "kind", *storage_options, *changed, "--output", "json")
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"]) == (9, "ClusterError")
     assert "gone" in failure["message"]
@@ -152,11 +154,19 @@ def test_missing_namespace_is_a_cluster_error(modelyard, place, kubectl):
 
 
 @pytest.fixture
-def begun(kubectl, place, images, absent, tmp_path):
-    """A run whose first pod is there: the process, and its command."""
+def started_run(kubectl, storage_options, images, absent, tmp_path):
+    """A run whose first pod exists: the process and its command."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
-    command = [PROGRAM, "run", "-e", "kind", *place, "--set", "environment.steps.fingerprint.retries=1"]
+    command = [
+        PROGRAM,
+        "run",
+        "-e",
+        "kind",
+        *storage_options,
+        "--set",
+        "environment.steps.fingerprint.retries=1",
+    ]
     command += ["--set", f"environment.images.train={absent}"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not pods(kubectl):
@@ -167,8 +177,8 @@ def begun(kubectl, place, images, absent, tmp_path):
     run.wait()
 
 
-def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, absent, tmp_path):
-    run, command = begun
+def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, started_run, absent, tmp_path):
+    run, command = started_run
     run.send_signal(signal.SIGSTOP)
     while not (left := pods(kubectl)):  # between two steps
         run.send_signal(signal.SIGCONT)
@@ -183,8 +193,8 @@ def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, begun, absent, 
     assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
 
 
-def test_step_is_retried_after_its_pod_is_lost(kubectl, begun, tmp_path):
-    run, _ = begun
+def test_step_is_retried_after_its_pod_is_lost(kubectl, started_run, tmp_path):
+    run, _ = started_run
     kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=fingerprint")
     assert run.wait(300) == 11  # there is no image for train
     (log,) = (tmp_path / ".modelyard/runs").glob("*/logs/fingerprint.log")
@@ -194,21 +204,23 @@ def test_step_is_retried_after_its_pod_is_lost(kubectl, begun, tmp_path):
 
 
 @pytest.mark.soak  # a minute and a half; a lost pod and a killed training each have a quicker test
-def test_training_resumes_from_its_checkpoint_after_its_pod_is_lost(place, kubectl, images, tmp_path):
-    """With a floor that ends the run before deploy."""
+def test_training_resumes_from_its_checkpoint_after_its_pod_is_lost(
+    storage_options, kubectl, images, tmp_path
+):
+    """With a minimum accuracy that rejects the model before deploy."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
     keys = "training.epochs=100", "training.checkpoint_every=0.001", "gate.minimum.accuracy=1.0"
     settings = [part for one in (*keys, "environment.steps.train.retries=1") for part in ("--set", one)]
-    command = [PROGRAM, "run", "-e", "kind", *place, *settings]
+    command = [PROGRAM, "run", "-e", "kind", *storage_options, *settings]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as run:
-        while "checkpoint after epoch" not in (said := train_log(tmp_path)):
+        while "checkpoint after epoch" not in (log := train_log(tmp_path)):
             assert run.poll() is None
             time.sleep(0.2)
         kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=train")
         assert run.wait(300) == 0
     before, lost, after = train_log(tmp_path).partition("was deleted while it ran")
-    assert lost, said
+    assert lost, log
     assert "resuming after epoch " not in before
     assert "resuming after epoch " in after
 
@@ -218,19 +230,19 @@ def train_log(folder):
 
 
 @pytest.mark.soak
-def test_lost_artifacts_are_recreated(first, modelyard, place, prefix, absent):
+def test_lost_artifacts_are_recreated(first, modelyard, storage_options, prefix, absent):
     assert first.code == 0
     bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
     for one in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
         httpx.delete(f"{bucket}/{quote(one['name'], safe='')}").raise_for_status()
     stop = ["--set", f"environment.images.preprocess={absent}"]
-    again = modelyard("run", "-e", "kind", *place, *stop, "--output", "json").json
+    again = modelyard("run", "-e", "kind", *storage_options, *stop, "--output", "json").json
     assert states(again)["ingest"] == "succeeded"
 
 
 @pytest.mark.soak  # two runs; flow/test_uploads.py has uploads to an emulator, test_diabetes.py another run
-def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyard, place, tmp_path):
-    """With a floor that ends the run before deploy."""
+def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyard, storage_options, tmp_path):
+    """With a minimum accuracy that rejects the model before deploy."""
     digits = load_digits()
     (tmp_path / "networks").mkdir()
     (tmp_path / "networks/small.py").write_text(SMALL)
@@ -244,7 +256,7 @@ def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyar
             for one in (data, model, "training.epochs=1", "gate.minimum.accuracy=1.0")
             for part in ("--set", one)
         ]
-        return modelyard("run", "-e", "kind", *place, *settings, "--output", "json").json
+        return modelyard("run", "-e", "kind", *storage_options, *settings, "--output", "json").json
 
     before = run(tmp_path)
     assert (before["state"], before["decision"]) == ("succeeded", "reject"), before["failure"]
@@ -258,8 +270,8 @@ def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyar
 
 
 @pytest.fixture(scope="module")
-def failed(first, modelyard, place, tmp_path_factory):
-    """How each of the runs ended; they go on at the same time, from the cache of the first."""
+def failed(first, modelyard, storage_options, tmp_path_factory):
+    """The result of each run; the runs are concurrent and use the cache of the first."""
     assert first.code == 0
     folder = tmp_path_factory.mktemp("data")
     write_code(folder)
@@ -268,7 +280,14 @@ def failed(first, modelyard, place, tmp_path_factory):
         for name, case in POD_FAILURES.items():
             own = (one.format(url=url).replace("code: code", f"code: {folder}/code") for one in case.settings)
             sizes = ("--set", "environment.start_timeout=20", "--set", "environment.steps.train.cpu=100m")
-            line = ("run", "-e", "kind", *place, *sizes, *(part for one in own for part in ("--set", one)))
+            line = (
+                "run",
+                "-e",
+                "kind",
+                *storage_options,
+                *sizes,
+                *(part for one in own for part in ("--set", one)),
+            )
             started[name] = pool.submit(modelyard, *line, "--output", "json")
         return {name: one.result() for name, one in started.items()}
 
@@ -279,6 +298,10 @@ def test_failures_have_the_same_class_step_and_remedy_as_locally(failed, modelya
     failure = ended.json["failure"]
     assert (ended.code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), failure
     assert case.message in failure["message"]
-    told = modelyard("explain", ended.json["run"], "-e", "kind", "--output", "json").json
-    assert (told["state"], told["kind"], told["step"]) == ("failed", case.kind, case.step)
-    assert failure["message"] in told["text"]
+    explanation = modelyard("explain", ended.json["run"], "-e", "kind", "--output", "json").json
+    assert (explanation["state"], explanation["kind"], explanation["step"]) == (
+        "failed",
+        case.kind,
+        case.step,
+    )
+    assert failure["message"] in explanation["text"]

@@ -1,4 +1,4 @@
-"""Confined containers of the images, on a network with no way out, and an emulator of the store in it."""
+"""Confined containers of the images on an internal network, with an emulator of the store."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ EMULATOR = ("-scheme", "http", "-backend", "memory", "-external-url", "http://gc
 
 @pytest.fixture(scope="session")
 def docker() -> Callable[..., str]:
-    """Run docker and return what it prints; an error is a failure of the test."""
+    """Run docker and return its output; an error fails the test."""
     return run
 
 
@@ -40,7 +40,7 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture(scope="session")
 def confined() -> Callable[[str, str], str]:
-    """Run a script of Python in an image, without a network, and return what it prints."""
+    """Run a Python script in an image without a network, and return its output."""
     options = ("--rm", "--network", "none", *CONFINED, "--entrypoint", "python")
     return lambda image, script: run("run", *options, image, "-c", script)
 
@@ -57,7 +57,7 @@ def network() -> Iterator[str]:
 
 @pytest.fixture
 def server(network: str) -> Iterator[Callable[..., str]]:
-    """Start a server's image, wait until it answers, and give its address."""
+    """Start a server from its image, wait until it answers, and return its IP address."""
     with ExitStack() as stack:
 
         def start(
@@ -92,7 +92,7 @@ def answers(url: str) -> None:
 
 @pytest.fixture
 def stores(images: dict[str, str], server: Callable[..., str]) -> tuple[Store, Store]:
-    """The store in an emulator, as containers and as this machine reach it."""
+    """The store in an emulator, with its URL for containers and for this machine."""
     health = ":4443/_internal/healthcheck"
     address = server(images["gcs-emulator"], *EMULATOR, health=health, alias="gcs")
     outside = Store(url=f"gs://{BUCKET}/models", endpoint=f"http://{address}:4443")
@@ -102,7 +102,7 @@ def stores(images: dict[str, str], server: Callable[..., str]) -> tuple[Store, S
 
 @pytest.fixture
 def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Callable[..., Path]:
-    """Run the digits in containers, up to a gate that no model passes, and give the evaluation's folder."""
+    """Run the digits in containers with a gate that rejects every model; return evaluate's folder."""
     root = tmp_path / "artifacts"
     root.mkdir()
     root.chmod(0o777)  # the containers' user is nobody's here

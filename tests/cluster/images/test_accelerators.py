@@ -1,6 +1,6 @@
-"""The images of train for NVIDIA and for TPU, on a machine that has neither.
+"""The images of train for NVIDIA GPUs and TPUs, on a machine without them.
 
-They are large: `make soak` builds and runs them; with REGISTRY as for `make test-cluster`, as one is a pod.
+The images are large: `make soak` builds and runs them, with REGISTRY as for `make test-cluster`.
 """
 
 import json
@@ -44,7 +44,7 @@ steps: {{train: {{memory: 4Gi, accelerator: {{type: gpu}}}}}}
 
 @pytest.fixture(scope="module")
 def accelerators() -> dict[str, str]:
-    """The references of all images, those for accelerators among them."""
+    """The references of all images, including those for accelerators."""
     subprocess.run(["make", "images", "images-accelerators"], check=True, cwd=ROOT)
     return json.loads((ROOT / "build/images.json").read_text())
 
@@ -75,7 +75,7 @@ def test_jax_trains_the_digits_to_the_same_files(accelerators: dict[str, str], e
 
 @pytest.fixture
 def _claimed_gpu(kubectl: Run) -> Iterator[None]:
-    """Let the node claim a GPU that it has not."""
+    """Add a GPU to the capacity of a node without one."""
     node = kubectl("get", "nodes", "-o", "name").split()[0]
     patch = ("patch", node, "--subresource=status", "--type=json", "-p")
     path = "/status/capacity/nvidia.com~1gpu"

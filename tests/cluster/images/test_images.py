@@ -1,4 +1,4 @@
-"""The images as users run them: without rights, with a root that cannot be written, without a way out."""
+"""The images, run without privileges, with a read-only root and without internet."""
 
 import json
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def test_image_has_required_packages_and_writes_only_to_tmp(
 
 
 def labels_of(docker: Run, image: str) -> dict[str, str]:
-    """Return the OCI labels of an image, by the end of their names."""
+    """Return the OCI labels of an image without their prefix."""
     (found,) = json.loads(docker("image", "inspect", image))
     return {key.removeprefix(f"{LABEL}."): value for key, value in found["Config"]["Labels"].items()}
 
@@ -141,7 +141,7 @@ def test_digits_are_trained_evaluated_and_served_in_the_images(
 
 
 def published(settings: Store, evaluation: Path) -> int:
-    """Publish what was evaluated, as deploy does."""
+    """Publish the evaluated model, as deploy does."""
     (model,) = evaluation.parent.parent.glob("train/model")
     folders = [path for folder in (model, evaluation) for path in folder.rglob("*") if path.is_file()]
     files = {

@@ -1,4 +1,4 @@
-"""The real Kubeflow Pipelines at MODELYARD_TEST_KFP, which starts the steps in its namespace `kubeflow`."""
+"""Kubeflow Pipelines at MODELYARD_TEST_KFP, which starts steps in the namespace `kubeflow`."""
 
 import json
 import os
@@ -24,7 +24,7 @@ QUICK = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with a folder of their own, a model of their own, and a place in the bucket."""
+    """A user with a folder, a model and a prefix in the bucket."""
 
     folder: Path
     prefix: str
@@ -48,11 +48,11 @@ class User:
         return ("submit", *QUICK, "--set", f"name={model or self.model}", "--output", "json", *options)
 
     def state(self, run: str) -> dict[str, Any]:
-        """Return a run as `runs show` does."""
+        """Return the JSON of `runs show`."""
         return self("runs", "show", run, "--output", "json").json
 
     def ended(self, run: str) -> dict[str, Any]:
-        """Return a run when it has ended, without helping it to."""
+        """Wait until a run has ended, and return it."""
         while (seen := self.state(run))["state"] not in ENDED:
             time.sleep(2)
         return seen
@@ -96,13 +96,13 @@ def user(tmp_path_factory, kubectl) -> Iterator[User]:
 
 @pytest.fixture(scope="package")
 def first(user) -> Ended:
-    """The digits, submitted to a server that does not know them, with their data trained on."""
+    """The first submission of the digits."""
     return end(user.start(*user.submission("--wait")))
 
 
 @pytest.fixture(scope="package")
 def pods(kubectl) -> Callable[[str], list[dict[str, Any]]]:
-    """Return the pods that a run has had, by the run's id."""
+    """Return the pods of a run, by its id."""
 
     def of(run_id: str) -> list[dict[str, Any]]:
         labels = f"pipeline/runid={run_id}"

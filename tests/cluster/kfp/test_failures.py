@@ -1,4 +1,4 @@
-"""What a run says that cannot succeed, at the end of `submit --wait` and by `explain`; what comes after."""
+"""Failures of runs, by `submit --wait` and `explain`; cancelled and retried runs."""
 
 import time
 
@@ -32,7 +32,7 @@ def url(folder):
 
 @pytest.fixture(scope="module")
 def ended(user, url):
-    """How each of the runs ended; they go on at the same time."""
+    """The result of each run; the runs are concurrent."""
     write_code(user.folder)
     started = {}
     for name, case in CASES.items():
@@ -57,24 +57,24 @@ def test_stuck_run_is_cancelled(ended, user, name):
 
 
 def test_exit_task_logs_the_reason(ended, user):
-    said = user("runs", "logs", ended["data"].json["run"], "explain")
-    assert DATA_FILE in said.out
+    logs = user("runs", "logs", ended["data"].json["run"], "explain")
+    assert DATA_FILE in logs.out
 
 
 @pytest.mark.parametrize("name", GONE)
 def test_explain_has_the_reason_after_the_pods_are_deleted(ended, user, kubectl, pods, name):
     case, run = CASES[name], ended[name].json["run"]
-    there = user("explain", run, "--output", "json").json
-    assert (there["state"], there["kind"], there["step"]) == ("failed", case.kind, case.step)
-    assert case.message in there["text"]
+    before = user("explain", run, "--output", "json").json
+    assert (before["state"], before["kind"], before["step"]) == ("failed", case.kind, case.step)
+    assert case.message in before["text"]
 
     run_id = user.state(run)["id"]
     of_run = ("-n", NAMESPACE, "-l", f"pipeline/runid={run_id}")
     kubectl("delete", "workflows", *of_run)
     kubectl("wait", "--for=delete", "pods", *of_run, "--timeout=60s")
     assert pods(run_id) == []
-    gone = user("explain", run, "--output", "json").json
-    assert gone == there  # the exit task recorded it
+    after = user("explain", run, "--output", "json").json
+    assert after == before  # the exit task recorded it
 
 
 def test_follower_reports_a_cancelled_run(user, pods):

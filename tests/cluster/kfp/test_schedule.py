@@ -1,4 +1,4 @@
-"""`modelyard schedule`: it fires, costs little when nothing is new, is replaced and paused."""
+"""`modelyard schedule`: scheduled runs, unchanged data, replacing and pausing."""
 
 import time
 
@@ -15,7 +15,7 @@ MINUTE = 60
 
 @pytest.fixture(scope="module")
 def schedule(user):
-    """The options that make the digits a schedule of the user's model."""
+    """The options of a schedule for the user's model."""
 
     def options(*more):
         return (*QUICK, "--set", f"name={user.model}", "--set", f"schedule={{cron: '{CRON}'}}", *more)
@@ -31,7 +31,7 @@ def applied(first, user, schedule):
 
 
 def fired(user, before=()):
-    """Return the names of the runs that the schedule has started, the latest first."""
+    """Return the names of scheduled runs, the latest first."""
     listed = user("runs", "list", "--model", user.model, "--output", "json").json
     return [one["name"] for one in listed if one["schedule"] and one["name"] not in before]
 
@@ -44,7 +44,7 @@ def next_fire(user, before=()):
 
 @pytest.fixture(scope="module")
 def unchanged(applied, user):
-    """The first run that the schedule starts, from its end."""
+    """The first scheduled run, after its end."""
     assert applied.code == 0, applied.err
     return user("runs", "show", next_fire(user), "--wait", "--output", "json")
 
@@ -86,7 +86,7 @@ def test_paused_schedule_starts_no_run(unchanged, user):
 
 
 def mine(user):
-    """Return the one schedule of the user's model."""
+    """Return the schedule of the user's model."""
     listed = user("schedule", "list", "--output", "json").json
     (found,) = [one for one in listed if one["name"] == user.model]
     return found

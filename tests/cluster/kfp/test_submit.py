@@ -1,4 +1,4 @@
-"""`modelyard submit`: the digits from data to a prediction, and again from the cache."""
+"""`modelyard submit`: the digits from data to a prediction, and repeated with the cache."""
 
 import time
 from pathlib import Path
@@ -33,9 +33,9 @@ def test_number_of_pods_of_a_run(first, user, pods):
 
 
 def test_explain_has_the_decision(first, user):
-    told = user("explain", first.json["run"], "--output", "json").json
-    assert (told["state"], told["model"]) == ("succeeded", user.model)
-    assert "promote: accuracy" in told["text"]
+    explanation = user("explain", first.json["run"], "--output", "json").json
+    assert (explanation["state"], explanation["model"]) == ("succeeded", user.model)
+    assert "promote: accuracy" in explanation["text"]
 
 
 def test_repeated_submission_is_cached_with_the_same_version(first, user):
@@ -47,14 +47,14 @@ def test_repeated_submission_is_cached_with_the_same_version(first, user):
     assert states(again.json) == {**dict.fromkeys(STEPS, "succeeded"), **cached}
     assert (again.json["version"], again.json["decision"]) == (1, "promote")
     assert again.json["fingerprint"] == first.json["fingerprint"]
-    said = end(logs)
-    assert said.code == 0, said.err
-    assert "fingerprint:" in said.out
-    assert "promote: accuracy" in said.out
+    followed = end(logs)
+    assert followed.code == 0, followed.err
+    assert "fingerprint:" in followed.out
+    assert "promote: accuracy" in followed.out
 
 
 def test_step_is_retried_after_its_pod_is_lost(first, user, kubectl, pods):
-    """Argo does so by itself, for every step: that is how Kubeflow Pipelines is shipped."""
+    """Argo retries every step in the default installation of Kubeflow Pipelines."""
     assert first.code == 0
     started = user(*user.submission()).json
     while not (lost := [one for one in pods(started["id"]) if at_work(one, "fingerprint")]):
