@@ -21,7 +21,7 @@ def explain(
     from modelyard.components.step import step
 
     with step("explain"):
-        from modelyard.components.explain.exit_task import report
+        from modelyard.components.explain.exit_task import report_end
         from modelyard.components.explain.spec import ExplainSpec
 
-        report(ExplainSpec.of(spec), run, status.state, explanation.path)
+        report_end(ExplainSpec.of(spec), run, status.state, explanation.path)

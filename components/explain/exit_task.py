@@ -12,7 +12,7 @@ from pathlib import Path
 from modelyard.components import records
 from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.explain import local_run
-from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.explanation import Explanation, create_explanation
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.machine import is_loopback
 from modelyard.components.step import log
@@ -25,41 +25,41 @@ NO_DECISION = "no new version was deployed"  # evaluate was cached, and its reco
 NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # KFP reports RUNNING if all steps were cached
 
 
-def report(spec: ExplainSpec, run: str, state: str, path: str) -> None:
+def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     """Write how the run ended as a paragraph; the arguments are those of the component `explain`."""
     decision, succeeded = "", state in NO_FAILURE
     if succeeded:
         with _logged():
-            found = records.read_run(open_objects(spec.store), spec.name, records.run_id() or "")
-            recorded = found.final_decision()
-            decision = ": ".join(recorded) if recorded else NO_DECISION
-    explained = _explain(spec.name, run, succeeded, decision)
-    log(explained.text)
+            record = records.read_run(open_objects(spec.store), spec.name, records.run_id() or "")
+            final_decision = record.final_decision()
+            decision = ": ".join(final_decision) if final_decision else NO_DECISION
+    explanation = _explain(spec.name, run, succeeded, decision)
+    log(explanation.text)
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(explained.text + "\n", encoding="utf-8")
-    if problem := post(explained.json()):
+    file.write_text(explanation.text + "\n", encoding="utf-8")
+    if problem := post_webhook(explanation.json()):
         log(problem)
     with _logged():
         if run_id := records.run_id():
-            record_end(open_objects(spec.store), spec.name, run_id, explained)
+            record_end(open_objects(spec.store), spec.name, run_id, explanation)
 
 
-def record_end(objects: Objects, model: str, run_id: str, explained: Explanation) -> None:
+def record_end(objects: Objects, model: str, run_id: str, explanation: Explanation) -> None:
     """Record in the store how a run ended.
 
     Raises:
         StoreError: it cannot be written.
     """
-    if explained.state == "running":
+    if explanation.state == "running":
         return
     end = records.RunEnd(
         run_id=run_id,
         model=model,
-        state=explained.state,
-        step=explained.step,
-        kind=explained.kind,
-        text=explained.text,
+        state=explanation.state,
+        step=explanation.step,
+        kind=explanation.kind,
+        text=explanation.text,
         ended=records.now(),
     )
     records.write(objects, records.end_key(model, run_id), end)
@@ -74,7 +74,7 @@ def _logged() -> Iterator[None]:
         log(str(error))
 
 
-def post(value: Mapping[str, str | None]) -> str | None:
+def post_webhook(value: Mapping[str, str | None]) -> str | None:
     """Post a value as JSON to the URL in MODELYARD_WEBHOOK, if it is set.
 
     Returns:
@@ -113,5 +113,5 @@ def _explain(name: str, run: str, succeeded: bool, decision: str) -> Explanation
     except ModelyardError as error:
         log(str(error))
     if succeeded:
-        return explanation(run, name, "succeeded", None, decision)
-    return explanation(run, name, "failed", None, "`modelyard explain` may show why.")
+        return create_explanation(run, name, "succeeded", None, decision)
+    return create_explanation(run, name, "failed", None, "`modelyard explain` may show why.")

@@ -48,7 +48,7 @@ class Explanation:
         return {"text": self.text, **asdict(self)}
 
 
-def explanation(
+def create_explanation(
     run: str, model: str | None, state: State, step: str | None, reason: str = "", kind: str | None = None
 ) -> Explanation:
     """Return how a run ended.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from modelyard.components.errors import ClusterError, DeadlineError, KilledError, ModelyardError, StuckError
-from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.explanation import Explanation, create_explanation
 from modelyard.components.explain.failure import find_start_error, pod_failure
 from modelyard.components.explain.workflow import ENDED_BADLY, PodNode, Workflow, parse_pod
 from modelyard.components.kubernetes import Json
@@ -130,19 +130,19 @@ def explain(
     workflow = records.workflow()
     if workflow.terminated:
         pod_at_end = workflow.failed_pod() or workflow.running_pod()
-        return explanation(run, model, "cancelled", pod_at_end.step if pod_at_end else None, CANCELLED)
+        return create_explanation(run, model, "cancelled", pod_at_end.step if pod_at_end else None, CANCELLED)
     if succeeded or workflow.phase == "Succeeded":
-        return explanation(run, model, "succeeded", None, decision)
+        return create_explanation(run, model, "succeeded", None, decision)
     failed_pod = workflow.failed_pod()
     if failed_pod or succeeded is False or workflow.phase in ENDED_BADLY:
-        found = find_failure(workflow, records.evidence(failed_pod) if failed_pod else None)
-        return explanation(run, model, "failed", found.step, found.message, found.kind)
+        failure = find_failure(workflow, records.evidence(failed_pod) if failed_pod else None)
+        return create_explanation(run, model, "failed", failure.step, failure.message, failure.kind)
     if pending_pod := workflow.pending_pod():
         start_error = records.evidence(pending_pod).start_error
         kind = type(start_error).__name__ if start_error else None
-        return explanation(run, model, "running", pending_pod.step, str(start_error or ""), kind)
+        return create_explanation(run, model, "running", pending_pod.step, str(start_error or ""), kind)
     pod_at_end = workflow.running_pod()
-    return explanation(run, model, "running", pod_at_end.step if pod_at_end else None)
+    return create_explanation(run, model, "running", pod_at_end.step if pod_at_end else None)
 
 
 def find_failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
@@ -153,15 +153,15 @@ def find_failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
         evidence: the evidence for the failed pod; None if no pod failed.
     """
     if evidence:
-        found, seconds = evidence.failure, workflow.exceeded_deadline
-        if seconds and found.kind in GENERIC_KINDS:
+        failure, seconds = evidence.failure, workflow.exceeded_deadline
+        if seconds and failure.kind in GENERIC_KINDS:
             deadline = DeadlineError(
                 f"The run did not end within {seconds} s. Raise environment.active_deadline, or reduce its "
                 "work."
             )
-            found = Failure.of(deadline, found.step)
+            failure = Failure.of(deadline, failure.step)
         prefix = f"{workflow.message}; " if workflow.message else ""
-        return found.model_copy(update={"message": prefix + found.message})
+        return failure.model_copy(update={"message": prefix + failure.message})
     error = ClusterError(f"The run failed: {workflow.message or 'no pod has a reason'}. {RUN_AGAIN}")
     return Failure.of(error)
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from modelyard.components.explain.explanation import EXIT_TASK, Explanation, explanation
+from modelyard.components.explain.explanation import EXIT_TASK, Explanation, create_explanation
 from modelyard.components.records import RUN_FOLDER, Failure
 
 
@@ -23,10 +23,10 @@ def explain(run: Path, model: str, succeeded: bool, decision: str) -> Explanatio
         decision: the decision and its reason.
     """
     if succeeded:
-        return explanation(run.name, model, "succeeded", None, decision)
-    if found := find_failure(run):
-        return explanation(run.name, model, "failed", found.step, found.message, found.kind)
-    return explanation(run.name, model, "failed", None, "no step started.")
+        return create_explanation(run.name, model, "succeeded", None, decision)
+    if failure := find_failure(run):
+        return create_explanation(run.name, model, "failed", failure.step, failure.message, failure.kind)
+    return create_explanation(run.name, model, "failed", None, "no step started.")
 
 
 def failure_path(run: Path, step: str) -> Path:

@@ -201,7 +201,7 @@ def _uncompressed_size(file: Member, metadata: Any) -> int:
     """Return the total size of the row groups.
 
     Raises:
-        DataError: one is too large; reading a few rows may need the memory of a whole row group.
+        DataError: one is too large; reading a few rows may need the memory of a complete row group.
     """
     sizes = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:

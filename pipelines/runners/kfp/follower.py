@@ -25,7 +25,7 @@ from modelyard.components.errors import (
 )
 from modelyard.components.events import Event, StepChange, Waiting, parse_all
 from modelyard.components.explain.exit_task import record_end
-from modelyard.components.explain.explanation import EXIT_TASK, explanation, last_line
+from modelyard.components.explain.explanation import EXIT_TASK, create_explanation, last_line
 from modelyard.components.explain.kfp_run import Evidence, StuckPod, find_failure, find_stuck_pod
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.store import staging
@@ -203,7 +203,7 @@ class RunFollower:
 
     def _record_stuck(self, error: StuckError, name: str, store: Store) -> None:
         """Record why the run was cancelled, which no pod says any more; no exit task runs then."""
-        paragraph = explanation(
+        paragraph = create_explanation(
             self.run.display_name, name, "cancelled", self._stuck_step, str(error), type(error).__name__
         )
         with suppress(StoreError):  # it may not be written from here

@@ -28,7 +28,7 @@ from modelyard.components.errors import (
     NotFoundError,
 )
 from modelyard.components.events import Event, EventFile
-from modelyard.components.explain.explanation import Explanation, explanation
+from modelyard.components.explain.explanation import Explanation, create_explanation
 from modelyard.components.machine import check_keras
 from modelyard.components.signals import on_sigterm
 from modelyard.pipelines.environments.environment import Environment
@@ -182,10 +182,14 @@ class LocalRun(Run):
         model, summary = self._start.config.get("name"), self._summary()
         if summary is None:
             step = next((one.name for one in self.steps() if one.state == "running"), None)
-            return explanation(self.name, model, "running", step)
+            return create_explanation(self.name, model, "running", step)
         if failure := summary.failure:
-            return explanation(self.name, model, summary.state, failure.step, failure.message, failure.kind)
-        return explanation(self.name, model, "succeeded", None, f"{summary.decision}: {summary.reason}")
+            return create_explanation(
+                self.name, model, summary.state, failure.step, failure.message, failure.kind
+            )
+        return create_explanation(
+            self.name, model, "succeeded", None, f"{summary.decision}: {summary.reason}"
+        )
 
     def config(self) -> dict[str, Any]:
         """Return its configuration, as it was when it started."""

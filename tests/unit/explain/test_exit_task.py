@@ -13,15 +13,15 @@ import pytest
 from modelyard.components import records
 from modelyard.components.artifacts import Outcome
 from modelyard.components.errors import DataError
-from modelyard.components.explain.exit_task import NO_DECISION, WEBHOOK, post, report
-from modelyard.components.explain.explanation import explanation
+from modelyard.components.explain.exit_task import NO_DECISION, WEBHOOK, post_webhook, report_end
+from modelyard.components.explain.explanation import create_explanation
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
 from modelyard.components.step import document
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.settings import Store
 
-EXPLANATION = explanation("run-1", "digits", "failed", "train", "the loss became NaN.", "TrainError")
+EXPLANATION = create_explanation("run-1", "digits", "failed", "train", "the loss became NaN.", "TrainError")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -60,7 +60,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_the_paragraph_and_its_fields_are_posted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    assert post(EXPLANATION.json()) is None
+    assert post_webhook(EXPLANATION.json()) is None
     assert server.posted == [
         (
             "/hooks/s3cr3t",
@@ -82,7 +82,7 @@ def test_an_error_of_the_webhook_is_reported_and_redirects_are_not_followed(
     server: Server, status: int
 ) -> None:
     server.status = status
-    assert post(EXPLANATION.json()) == f"The webhook failed: it returned status {status}."
+    assert post_webhook(EXPLANATION.json()) == f"The webhook failed: it returned status {status}."
     assert [path for path, _ in server.posted] == ["/hooks/s3cr3t"]
 
 
@@ -101,14 +101,14 @@ def test_an_invalid_or_unreachable_url_is_reported_without_the_url(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(WEBHOOK, address)
-    problem = post(EXPLANATION.json())
+    problem = post_webhook(EXPLANATION.json())
     assert problem is not None
     assert "s3cr3t" not in problem + caplog.text
 
 
 def test_without_a_webhook_nothing_is_posted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(WEBHOOK, raising=False)
-    assert post(EXPLANATION.json()) is None
+    assert post_webhook(EXPLANATION.json()) is None
 
 
 def spec(store: Path) -> ExplainSpec:
@@ -124,7 +124,7 @@ def run_exit_task(
     objects = Folder(tmp_path / "models")
 
     def run_exit_task(state: str) -> tuple[str, RunEnd | None]:
-        report(spec(tmp_path / "models"), "r1", state, str(tmp_path / "explanation"))
+        report_end(spec(tmp_path / "models"), "r1", state, str(tmp_path / "explanation"))
         text_written = (tmp_path / "explanation").read_text()
         return text_written, records.read(objects, records.end_key("digits", "r1"), RunEnd)
 
@@ -216,6 +216,6 @@ def test_an_unavailable_store_does_not_prevent_the_paragraph(
     monkeypatch.delenv(WEBHOOK, raising=False)
     monkeypatch.setenv(records.RUN_ID, "r1")
     (tmp_path / "file").touch()
-    report(spec(tmp_path / "file" / "models"), "r1", "SUCCEEDED", str(tmp_path / "explanation"))
+    report_end(spec(tmp_path / "file" / "models"), "r1", "SUCCEEDED", str(tmp_path / "explanation"))
     assert "r1 of digits succeeded" in (tmp_path / "explanation").read_text()
     assert str(tmp_path / "file") in capsys.readouterr().out

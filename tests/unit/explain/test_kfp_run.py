@@ -9,7 +9,7 @@ import pytest
 
 from modelyard.components.errors import ClusterError
 from modelyard.components.explain import kfp_run
-from modelyard.components.explain.exit_task import report
+from modelyard.components.explain.exit_task import report_end
 from modelyard.components.explain.kfp_run import explain
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.explain.workflow import Workflow, parse_pod
@@ -190,7 +190,7 @@ def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clus
     def run(cluster: Cluster) -> str:
         monkeypatch.setattr(kfp_run, "connect", lambda _namespace: cluster)
         spec = ExplainSpec(name="digits", store=Store(url=str(tmp_path)))
-        report(spec, "r1", "FAILED", str(tmp_path / "explanation"))
+        report_end(spec, "r1", "FAILED", str(tmp_path / "explanation"))
         return (tmp_path / "explanation").read_text()
 
     return run
