@@ -152,7 +152,7 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, h
     again = check_the_next_run(workspace, (digits[1], digits[0].state()), (), ("runs", "retry", name))
     assert again["resumed_after"] > 0
     folder = workspace.folder / ".modelyard" / "runs" / again["run"]
-    assert "resuming after epoch  " in (folder / "logs" / "train.log").read_text()
+    assert "resuming after epoch " in (folder / "logs" / "train.log").read_text()
     (path,) = folder.glob("artifacts/*/train/history/history.json")
     history = History.model_validate_json(path.read_bytes())
     assert 0 < history.resumed_after < history.epochs == len(history.metrics["loss"]) == 20
