@@ -1,12 +1,12 @@
-"""The rows of a dataset on disk: written in shards of bounded size, read through memory maps.
+"""The examples of a dataset on disk: written in shards of bounded size, read through memory maps.
 
     with ShardWriter(directory, "train", (32, 32, 3), "uint8") as writer:
         writer.append(examples, targets)
     for examples, targets in Split(directory, "train").batches(256): ...
 
-Shards are plain `.npy` files: no decoding, no TensorFlow, and constant memory whatever the size. What the
-source calls the rows, as the paths of pictures, is beside them in `….names.json`; beside the shards of
-features, hashes.npz says which examples they are.
+Shards are plain `.npy` files, read without decoding, without TensorFlow and in constant memory. The names of
+examples in the source, such as the paths of images, are in `….names.json`. hashes.npz, which belongs to the
+features, has the hashes of their examples.
 """
 
 import json
@@ -27,10 +27,10 @@ Hashes = NDArray[np.uint64]
 
 
 class Rows(NamedTuple):
-    """Rows of some splits of the source, one split after the other.
+    """Examples by their rows in the source, one split of the source after the other.
 
-    `hashes` are of their content: equal examples have equal ones. `splits` are the names of the splits,
-    `ends` the number of rows up to the end of each, and `places` the number of each row in its split.
+    `hashes` are hashes of the content. `splits` are the names of the splits, `ends` the number of examples up
+    to the end of each, and `places` the row of each example in its split.
     """
 
     hashes: Hashes
@@ -39,20 +39,20 @@ class Rows(NamedTuple):
     places: NDArray[np.int64]
 
     def name(self, row: int) -> str:
-        """Return a row for people: `row 12 of all`."""
+        """Return a name such as `row 12 of all`."""
         return f"row {self.places[row]} of {self.splits[int(np.searchsorted(self.ends, row, side='right'))]}"
 
 
 def write_hashes(directory: Path, train: Rows, test: Rows) -> None:
-    """Write the hashes of the training rows, sorted and each once, and the test rows in their order."""
+    """Write the distinct hashes of the training examples, sorted, and the test examples in their order."""
     np.savez(directory / HASHES, train=np.unique(train.hashes), **test._asdict())
 
 
 def read_hashes(directory: Path) -> tuple[Hashes, Rows]:
-    """Return the hashes of the training rows, and the test rows."""
-    with np.load(directory / HASHES, allow_pickle=False) as found:
-        splits = tuple(found["splits"].tolist())
-        return found["train"], Rows(found["hashes"], splits, found["ends"], found["places"])
+    """Return the hashes of the training examples, and the test examples."""
+    with np.load(directory / HASHES, allow_pickle=False) as arrays:
+        splits = tuple(arrays["splits"].tolist())
+        return arrays["train"], Rows(arrays["hashes"], splits, arrays["ends"], arrays["places"])
 
 
 T = TypeVar("T")
@@ -61,21 +61,22 @@ T = TypeVar("T")
 class ShardWriter:
     """Writes one split of a dataset, in shards of bounded size, from batches of any size.
 
-    Rows go to the disk at once. Shards are named when their number is known, at the end of the `with` block.
+    Examples are written at once. The files get their final names at the end of the `with` block, when the
+    number of shards is known.
 
     Args:
-        directory: where the shards go; it exists.
-        split: the split's name.
+        directory: an existing folder.
+        split: name of the split.
         shape: of one example.
-        dtype: of the examples. Targets are int64, or float32 when they are floating point.
+        dtype: of the examples. Targets are int64, or float32 if they are floating point.
     """
 
     def __init__(self, directory: Path, split: str, shape: tuple[int, ...], dtype: str) -> None:
         self.rows = 0
         self._directory, self._split = directory, split
         self._shape, self._dtype = shape, np.dtype(dtype)
-        row_bytes = max(1, int(np.prod(shape)) * self._dtype.itemsize)
-        self._capacity = max(1, SHARD_BYTES // row_bytes)
+        example_bytes = max(1, int(np.prod(shape)) * self._dtype.itemsize)
+        self._capacity = max(1, SHARD_BYTES // example_bytes)
         self._file: BinaryIO | None = None
         self._targets: list[NDArray[Any]] = []
         self._names: list[str] = []
@@ -83,9 +84,11 @@ class ShardWriter:
         self._shards = 0
 
     def append(self, examples: NDArray[Any], targets: NDArray[Any], names: Sequence[str] = ()) -> None:
-        """Add rows: examples (n, *shape), targets (n,), and what the source calls them, if it has names."""
+        """Add examples (n, *shape), targets (n,), and names in the source, if any."""
         if examples.shape[1:] != self._shape or len(examples) != len(targets):
-            raise ValueError(f"{examples.shape} and {targets.shape} are not rows of {self._shape}")
+            raise ValueError(
+                f"{examples.shape} and {targets.shape} are not examples of {self._shape} with targets"
+            )
         dtype = np.float32 if targets.dtype.kind == "f" else np.int64
         start = 0
         while start < len(examples):
@@ -106,7 +109,7 @@ class ShardWriter:
         return f"{self._split}-{self._shards:05d}"
 
     def _write_header(self, file: BinaryIO) -> None:
-        """Write the header of the shard; NumPy makes it as long for any number of rows."""
+        """Write the header of the shard, whose size does not depend on the number of examples."""
         shape = (self._pending, *self._shape)
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -145,10 +148,9 @@ class ShardWriter:
 
 
 class Split:
-    """One split of a dataset on disk, through memory maps.
+    """One split of a dataset on disk, read through memory maps.
 
-    `len()` is the number of rows; `targets` is int64 or float32 of shape (rows,); `gather` and `names` take
-    any rows.
+    `len()` is the number of examples n; `targets` is int64 or float32 of shape (n,).
     """
 
     def __init__(self, directory: Path, split: str) -> None:
@@ -163,47 +165,47 @@ class Split:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the examples at `rows`, in that order: (len(rows), *shape)."""
-        owner = np.searchsorted(self._starts, rows, side="right") - 1
-        out = np.empty((len(rows), *self._shards[0].shape[1:]), self._shards[0].dtype)
-        for number in np.unique(owner):
-            selected = owner == number
-            out[selected] = self._shards[number][rows[selected] - self._starts[number]]
+    def gather(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the examples at `indices`, in that order: (len(indices), *shape)."""
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        out = np.empty((len(indices), *self._shards[0].shape[1:]), self._shards[0].dtype)
+        for number in np.unique(shards):
+            selected = shards == number
+            out[selected] = self._shards[number][indices[selected] - self._starts[number]]
         return out
 
-    def names(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return what the source calls `rows`; empty where it has no names. Fastest in ascending order."""
-        owners = np.searchsorted(self._starts, rows, side="right") - 1
-        found = []
-        for owner, row in zip(owners.tolist(), (rows - self._starts[owners]).tolist(), strict=True):
-            if owner != self._read[0]:
-                path = self._names[owner]
-                self._read = owner, json.loads(path.read_bytes()) if path.exists() else []
-            found.append(self._read[1][row] if self._read[1] else "")
-        return found
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """Return the names of examples in the source, or empty strings. Ascending indices are fastest."""
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        names = []
+        for shard, index in zip(shards.tolist(), (indices - self._starts[shards]).tolist(), strict=True):
+            if shard != self._read[0]:
+                path = self._names[shard]
+                self._read = shard, json.loads(path.read_bytes()) if path.exists() else []
+            names.append(self._read[1][index] if self._read[1] else "")
+        return names
 
     def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield (examples, targets) in order, at most `size` rows at a time.
+        """Yield (examples, targets) in order, at most `size` examples at a time.
 
-        They are read and not mapped, so that a process does not seem to hold all that it has seen.
+        They are read instead of mapped, so that the memory of the process does not appear to grow.
         """
         for start, shard in zip(self._starts, self._shards, strict=False):
-            row_bytes = shard[:1].nbytes
+            example_bytes = shard[:1].nbytes
             for first in range(0, len(shard), size):
                 count = min(size, len(shard) - first)
                 values = np.fromfile(
                     shard.filename,
                     shard.dtype,
-                    count * row_bytes // shard.itemsize,
-                    offset=shard.offset + first * row_bytes,
+                    count * example_bytes // shard.itemsize,
+                    offset=shard.offset + first * example_bytes,
                 )
                 targets = self.targets[start + first : start + first + count]
                 yield values.reshape(count, *shard.shape[1:]), targets
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items; meanwhile the next ones are made in a thread."""
+    """Yield the items, and compute the next ones in a thread meanwhile."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
         pending = deque(thread.submit(next, items, end) for _ in range(AHEAD))
