@@ -12,7 +12,9 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.problems.base import Problem
 
 ROOT = Path(problems.__file__).parents[2]
-PROBLEM_WORDS = re.compile(r"accurac|(?<!data)(?<!sub)classes|softmax|confusion|probabilit", re.IGNORECASE)
+PROBLEM_WORDS = re.compile(
+    r"accurac|(?<!data)(?<!sub)(?<!error_)classes|softmax|confusion|probabilit", re.IGNORECASE
+)
 ALLOWED = ("components/problems/", "components/ingest/", "components/source/settings.py")
 
 
