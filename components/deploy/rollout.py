@@ -111,32 +111,32 @@ class RolloutController:
         self._pins[version] = pinned
         with self._session(token):
             champion = self._read_champion()
-            before = champion.version if champion else 0
+            previous = champion.version if champion else 0
             try:
                 servers = self._describe_servers(version, pinned.digest)
                 self._adopt_only_candidate(servers)
-                if champion and before == version and servers.matches(self.platform.status().stable):
+                if champion and previous == version and servers.matches(self.platform.status().stable):
                     self.platform.verify(servers, self._golden_check(pinned))
                     self._delete_unneeded_candidate(servers)
                     return Outcome(version=version, decision="promote", reason=reason)
-                if before != version:
+                if previous != version:
                     self._settle_stable()
                     champion = self._read_champion()
-                    before = champion.version if champion else 0
-                if expected not in (None, before) and before != version:
+                    previous = champion.version if champion else 0
+                if expected not in (None, previous) and previous != version:
                     self._delete_unneeded_candidate(servers)
-                    return hold_outcome(version, expected, f"it is version {before or 'none'} now")
+                    return hold_outcome(version, expected, f"it is version {previous or 'none'} now")
                 self.platform.claim(token, servers)
                 self.log(f"candidate: version {version} of {self.name}")
                 self._record_served()
                 self._verify_candidate(servers, pinned, token)
                 summary = self._analyze(pinned, token)
                 self._check_owner(token)
-                self._move_pointer(version, before, f"{reason}; {summary}" if summary else reason)
+                self._move_pointer(version, previous, f"{reason}; {summary}" if summary else reason)
             except (Exception, KeyboardInterrupt) as error:
                 with ignore_sigterm():
-                    return self._handle_failure(version, expected, before, token, error)
-            self._finish(servers, before, token)
+                    return self._handle_failure(version, expected, previous, token, error)
+            self._finish(servers, previous, token)
             return Outcome(version=version, decision="promote", reason=reason)
 
     def promote(self, pinned: PinnedVersion, reason: str) -> Champion:
@@ -162,18 +162,18 @@ class RolloutController:
                 "starts a rollout."
             )
         pinned, champion = self._pin(servers.version), self._read_champion()
-        before = champion.version if champion else 0
+        previous = champion.version if champion else 0
         with self._session(status.token):  # the candidate's rollout notices the promotion
             self._verify_candidate(servers, pinned, status.token)
             self._check_owner(status.token)  # the candidate's rollout may have rejected it
-            self._move_pointer(servers.version, before, reason)
-            self._finish(servers, before, status.token)
+            self._move_pointer(servers.version, previous, reason)
+            self._finish(servers, previous, status.token)
         return Outcome(version=servers.version, decision="promote", reason=reason)
 
     def abort(self, reason: str) -> int | None:
         """Withdraw the candidate of any rollout; return its version, None without one."""
         version = self.platform.withdraw()
-        if version and not self._promoted_meanwhile(version):
+        if version and not self._find_promotion(version):
             self.models.record_attempt(self.name, version, reason=f"not promoted: {reason}", by=self.by)
         self._record_served()
         return version
@@ -194,7 +194,7 @@ class RolloutController:
         champion = self._read_champion()
         if champion is None or (target := to or champion.previous) is None:
             return self.models.rollback(self.name, to, reason=reason, by=self.by)  # raises
-        before, pinned, token = champion.version, self._pin(target), uuid4().hex
+        previous, pinned, token = champion.version, self._pin(target), uuid4().hex
         with self._session(token):
             try:
                 servers = self._describe_servers(target, pinned.digest, as_last_served=True)
@@ -205,12 +205,12 @@ class RolloutController:
                     self.platform.claim(token, servers)
                     self._record_served()
                     self._verify_candidate(servers, pinned, token)
-                champion = self._move_pointer(target, before, reason, "rollback")
+                champion = self._move_pointer(target, previous, reason, "rollback")
             except (Exception, KeyboardInterrupt) as error:
                 with ignore_sigterm():
                     self._withdraw_if_stable_serves(token)
-                    self._raise_failure(target, before, token, error)
-            self._finish(servers, before, None)
+                    self._raise_failure(target, previous, token, error)
+            self._finish(servers, previous, None)
         return champion
 
     # Phases --------------------------------------------------------------------------------------
@@ -294,13 +294,13 @@ class RolloutController:
             self.log(f"{PAST_TENSE[action]}: version {version} is the champion of {self.name}")
         return champion
 
-    def _finish(self, servers: Servers, before: int, token: str | None) -> None:
-        """Update stable to the pointer, which was `before` (0: none), and delete the candidate.
+    def _finish(self, servers: Servers, previous: int, token: str | None) -> None:
+        """Update stable to the pointer, which was `previous` (0: none), and delete the candidate.
 
         The candidate is also deleted if stable cannot be updated.
         """
         try:
-            self._follow_pointer(servers, before)
+            self._follow_pointer(servers, previous)
             with ignore_sigterm():
                 self.platform.withdraw(token)
         except (Exception, KeyboardInterrupt) as error:
@@ -311,14 +311,14 @@ class RolloutController:
         if not self.platform.follows_pointer:
             self.log(f"stable serves version {servers.version}; the candidate is deleted")
 
-    def _follow_pointer(self, servers: Servers, before: int) -> None:
+    def _follow_pointer(self, servers: Servers, previous: int) -> None:
         """Update stable to the pointer, or restore both."""
         stable = self.platform.status().stable
         try:
             self._reconcile(servers)
         except (ClusterError, DeployError) as error:
-            if before:
-                result = self._revert_pointer(stable, servers.version, before, str(error))
+            if previous:
+                result = self._revert_pointer(stable, servers.version, previous, str(error))
                 raise DeployError(f"{error} {result}") from error
             candidate = "" if stable else " Its candidate still serves clients."
             raise DeployError(
@@ -364,7 +364,7 @@ class RolloutController:
     # Failures ------------------------------------------------------------------------------------
 
     def _handle_failure(
-        self, version: int, expected: int | None, before: int, token: str, error: BaseException
+        self, version: int, expected: int | None, previous: int, token: str, error: BaseException
     ) -> Outcome:
         """Withdraw the candidate, and return the outcome of a failed rollout or raise the error."""
         # before reading the store, which may not answer before this process is killed
@@ -373,20 +373,20 @@ class RolloutController:
             self.platform.withdraw(token)
             return hold_outcome(version, expected, str(error))
         # It may be promoted: by hand, or before the process received SIGTERM.
-        promoted = self._promoted_meanwhile(version) if before != version else None
+        promoted = self._find_promotion(version) if previous != version else None
         if promoted and isinstance(error, DeployError):
             return promoted
         if isinstance(error, Superseded):
             return Outcome(version=version, decision="hold", reason=str(error))
-        return self._raise_failure(version, before, token, error)
+        return self._raise_failure(version, previous, token, error)
 
-    def _raise_failure(self, version: int, before: int, token: str, error: BaseException) -> NoReturn:
+    def _raise_failure(self, version: int, previous: int, token: str, error: BaseException) -> NoReturn:
         """Withdraw the candidate unless it is the champion; raise the error, and add what serves now."""
-        promoted = before != version and self._promoted_meanwhile(version)
+        promoted = previous != version and self._find_promotion(version)
         state = (
             _unfinished_message(version)
             if promoted
-            else self._withdraw_and_record(version, before, token, error)
+            else self._withdraw_and_record(version, previous, token, error)
         )
         if isinstance(error, ModelyardError):
             raise type(error)(f"{error} {state}") from error
@@ -398,9 +398,9 @@ class RolloutController:
             if self.platform.status().stable_serves:
                 self.platform.withdraw(token)
 
-    def _withdraw_and_record(self, version: int, before: int, token: str, error: BaseException) -> str:
+    def _withdraw_and_record(self, version: int, previous: int, token: str, error: BaseException) -> str:
         """Withdraw the candidate and record the attempt, if possible; return what serves now."""
-        verb = "deployed" if version == before else "promoted"
+        verb = "deployed" if version == previous else "promoted"
         cause = str(error) if isinstance(error, ModelyardError) else describe(error)
         cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else cause
         self.log(f"rolling back: {cause}")
@@ -415,21 +415,21 @@ class RolloutController:
                 self.models.record_attempt(self.name, version, reason=f"not {verb}: {cause}", by=self.by)
         return f"Version {version} was not {verb}, and {stable}."
 
-    def _revert_pointer(self, stable: Servers | None, version: int, before: int, cause: str) -> str:
-        """Make `before` the champion again and restore stable; return the result."""
-        if before == version:
+    def _revert_pointer(self, stable: Servers | None, version: int, previous: int, cause: str) -> str:
+        """Make `previous` the champion again and restore stable; return the result."""
+        if previous == version:
             return self._restore(stable)
         try:
-            self._move_pointer(before, version, cause, "rollback")
+            self._move_pointer(previous, version, cause, "rollback")
         except ConflictError:
             return self._follow_other_champion()
         except StoreError as error:
             pointer = (
                 f"The pointer could not be moved back from version {version} ({error}); "
-                f"`modelyard models promote {self.name} {before} -e ENV` moves it."
+                f"`modelyard models promote {self.name} {previous} -e ENV` moves it."
             )
         else:
-            pointer = f"Version {before} is the champion again."
+            pointer = f"Version {previous} is the champion again."
         return f"{pointer} {self._restore(stable)}"
 
     def _follow_other_champion(self) -> str:
@@ -441,18 +441,18 @@ class RolloutController:
             return f"{moved} {error}"
         return f"{moved} Stable serves version {champion.version}." if champion else moved
 
-    def _restore(self, before: Servers | None) -> str:
+    def _restore(self, previous: Servers | None) -> str:
         """Give stable the exact servers that it had before; return the result."""
-        served = f"version {before.version}" if before else "nothing"
-        if before and (self._last_written is None or self._last_written.matches(before)):
+        served = f"version {previous.version}" if previous else "nothing"
+        if previous and (self._last_written is None or self._last_written.matches(previous)):
             return f"Stable still has the servers of {served}."
         try:
-            self.platform.reconcile(before, self._last_written)
+            self.platform.reconcile(previous, self._last_written)
         except Superseded:
             return "Another rollout changed stable."
         except (ClusterError, DeployError) as error:
             return f"Stable could not be restored to {served} and keeps the servers that run: {error}"
-        return f"Stable serves {served} as before." if before else "Stable serves nothing, as before."
+        return f"Stable serves {served} as before." if previous else "Stable serves nothing, as before."
 
     def _delete_unneeded_candidate(self, served: Servers) -> None:
         """Delete an abandoned candidate, or one of the servers that stable has.
@@ -486,7 +486,7 @@ class RolloutController:
         tolerance = self.rollout.golden_tolerance
         return lambda server: replay_golden_requests(server, self.name, pinned, tolerance)
 
-    def _promoted_meanwhile(self, version: int) -> Outcome | None:
+    def _find_promotion(self, version: int) -> Outcome | None:
         """Return the outcome `promote` if the version is the champion, else None."""
         with suppress(StoreError):
             champion = self.models.champion(self.name)

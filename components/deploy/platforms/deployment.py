@@ -106,7 +106,7 @@ class DeploymentPlatform(ModelPods):
         return Status(
             stable=_servers_of(stable, pods) if stable else None,
             candidate=_servers_of(candidate, pods) if candidate else None,
-            token=objects.annotation(candidate, objects.TOKEN_ANNOTATION) if candidate else "",
+            token=objects.token(candidate) if candidate else "",
             canary=bool(candidate and _selects_candidate(self._service())),
             stable_serves=stable is not None
             and any(is_ready(pod) and objects.track(pod) == "stable" for pod in pods),
@@ -157,7 +157,7 @@ class DeploymentPlatform(ModelPods):
         what, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
         retry_on_conflict(what, replace)
         self.write_heartbeat(token)
-        if self._lacks_quota(token, servers.version):
+        if self._delete_if_over_quota(token, servers.version):
             self._wait_until_gone()
             retry_on_conflict(what, replace)
 
@@ -198,11 +198,8 @@ class DeploymentPlatform(ModelPods):
         def join() -> bool | None:
             service = self._service()
             self.owned_candidate(token)
-            marked = service is not None and objects.annotation(service, objects.TOKEN_ANNOTATION) not in (
-                "",
-                token,
-            )
-            if marked and self.now() < deadline:
+            annotated = service is not None and objects.token(service) not in ("", token)
+            if annotated and self.now() < deadline:
                 return None
             return self._write_service(service, canary=True, token=token) or None
 
@@ -213,9 +210,7 @@ class DeploymentPlatform(ModelPods):
 
         def write() -> int | None:
             service, observed = self._service(), self.deployment("candidate")
-            if observed is None or (
-                token and objects.annotation(observed, objects.TOKEN_ANNOTATION) != token
-            ):
+            if observed is None or (token and objects.token(observed) != token):
                 return 0
             try:
                 if not self._write_service(service, canary=False):
@@ -232,7 +227,7 @@ class DeploymentPlatform(ModelPods):
         """See ServingPlatform."""
         with suppress(ClusterError):
             candidate = self.deployment("candidate")
-            if candidate and objects.annotation(candidate, objects.TOKEN_ANNOTATION) == token:
+            if candidate and objects.token(candidate) == token:
                 self.cluster.apply(objects.heartbeat(candidate, datetime.now(UTC)), HEARTBEAT_MANAGER)
 
     def _replace_candidate(self, token: str, servers: Servers) -> Json | None:
@@ -249,11 +244,11 @@ class DeploymentPlatform(ModelPods):
             return None
         desired = objects.deployment(self.name, "candidate", self.cluster.namespace, servers.state, token)
         stable, share = self.deployment("stable"), self.rollout.canary_share
-        beside = stable["spec"].get("replicas", 1) if stable else 1
-        desired["spec"]["replicas"] = max(1, round(beside * share / (1 - share)))
+        replicas = stable["spec"].get("replicas", 1) if stable else 1
+        desired["spec"]["replicas"] = max(1, round(replicas * share / (1 - share)))
         return self.cluster.apply(_require_unchanged(desired, observed), MANAGER)
 
-    def _lacks_quota(self, token: str, version: int) -> bool:
+    def _delete_if_over_quota(self, token: str, version: int) -> bool:
         """Return whether a quota has no room for the candidate beside terminating pods of an earlier one.
 
         Then the candidate is deleted: Kubernetes creates the pods of a new Deployment without a back-off.
@@ -264,7 +259,7 @@ class DeploymentPlatform(ModelPods):
             for pod in self.cluster.list_objects("Pod", labels)
         ):
             candidate = self.deployment("candidate")
-            if candidate is None or objects.annotation(candidate, objects.TOKEN_ANNOTATION) != token:
+            if candidate is None or objects.token(candidate) != token:
                 return False
             if find_refusal(candidate):
                 if self.cluster.delete("Deployment", candidate):

@@ -187,6 +187,11 @@ def track(item: Json) -> str:
     return _label(item, TRACK_LABEL)
 
 
+def token(item: Json) -> str:
+    """Return the token of the rollout that a candidate or the Service belongs to; empty without one."""
+    return annotation(item, TOKEN_ANNOTATION)
+
+
 def is_made_from(deployment: Json, pod: Json) -> bool:
     """Return whether a pod was created from a Deployment's present template."""
     return annotation(deployment["spec"]["template"], TEMPLATE_ANNOTATION) == annotation(

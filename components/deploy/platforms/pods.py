@@ -81,7 +81,7 @@ class ModelPods:
         deployment = self.deployment("candidate")
         if deployment is None or is_terminating(deployment):
             raise superseded_error(self.name, None)
-        if objects.annotation(deployment, objects.TOKEN_ANNOTATION) != token:
+        if objects.token(deployment) != token:
             raise superseded_error(self.name, objects.version(deployment))
         return deployment
 

@@ -35,7 +35,7 @@ def state(platform):
 
 def service_token(platform):
     """Return the token of the Service."""
-    return objects.annotation(platform.cluster.get("Service", "digits"), objects.TOKEN_ANNOTATION)
+    return objects.token(platform.cluster.get("Service", "digits"))
 
 
 @pytest.mark.usefixtures("stable")
@@ -97,10 +97,7 @@ def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform
     apply = cluster.apply
 
     def late(desired, manager):
-        if (
-            desired["kind"] == "Deployment"
-            and objects.annotation(desired, objects.TOKEN_ANNOTATION) == "late"
-        ):
+        if desired["kind"] == "Deployment" and objects.token(desired) == "late":
             cluster.apply = apply
             assert service_token(platform) == "late"
             assert state()[-1], "clients reach stable alone before the candidate changes"
