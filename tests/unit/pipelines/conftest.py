@@ -21,7 +21,7 @@ SIGNATURE = classifier_signature((2, 2), "uint8", ("dark", "bright"))
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, without the variables of whoever runs the tests."""
+    """Work in an empty folder, without the variables of the user."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODELYARD_HOME", raising=False)
     monkeypatch.delenv("MODELYARD_STORE__URL", raising=False)
@@ -29,7 +29,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Ended:
-    """How a command ended and what it printed."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -41,8 +41,8 @@ def modelyard(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     def run(*arguments: object) -> Ended:
         try:
             code = invoke([str(argument) for argument in arguments])
-        except SystemExit as left:
-            code = int(left.code or 0)
+        except SystemExit as error:
+            code = int(error.code or 0)
         return Ended(code, *capsys.readouterr())
 
     return run
@@ -70,12 +70,12 @@ def store(tmp_path: Path) -> ModelStore:
             recipe_sha256="c",
             metrics=metrics,
         )
-    models.promote("tiny", 1, reason="first of all", by="test")
+    models.promote("tiny", 1, reason="first promotion", by="test")
     return models
 
 
 def write_model(path: Path) -> None:
-    """Write a model that says `bright` with the mean of its pixels over 255."""
+    """Write a model that predicts `bright` with the mean of its pixels over 255."""
     constants = {
         "axes": np.array([1, 2]),
         "scale": np.float32(1 / 255),

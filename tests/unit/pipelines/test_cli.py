@@ -21,7 +21,7 @@ HEAVY = "pydantic numpy yaml kfp httpx PIL onnxruntime tensorflow keras google s
 MODELYARD = (sys.executable, "-c", "from modelyard.pipelines.cli import main; main()")
 
 
-def test_help_lists_the_commands_and_imports_nothing_heavy():
+def test_help_lists_the_commands_without_heavy_imports():
     script = (
         "import sys\nfrom modelyard.pipelines.cli import main\nsys.argv = ['modelyard', '--help']\n"
         "try:\n    main()\n"
@@ -46,7 +46,9 @@ def test_version(modelyard):
         ("HTTPS_PROXY", "socks5://127.0.0.1:1", ["-e", "kind"], 2),
     ],
 )
-def test_a_run_that_cannot_begin_leaves_nothing(modelyard, monkeypatch, tmp_path, name, value, options, code):
+def test_a_run_that_cannot_start_creates_no_files(
+    modelyard, monkeypatch, tmp_path, name, value, options, code
+):
     cluster = {"clusters": [{"name": "c", "cluster": {"server": "https://cluster.invalid"}}]}
     context = {"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "current-context": "c"}
     (tmp_path / "kubeconfig").write_text(json.dumps({**cluster, **context, "users": []}))
@@ -61,7 +63,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(modelyard, monkeypatch, tmp_path
 # stdout and stderr of other programs
 
 
-def test_a_stream_may_lack_characters_a_reader_or_be_closed():
+def test_stdout_may_be_ascii_unread_or_closed():
     """The exit code is that of the command; only output that is lost on a full disk is an error."""
     version, shell = (*MODELYARD, "-V"), 'exec "$@" >'
     lines = {
@@ -87,7 +89,7 @@ def test_a_stream_may_lack_characters_a_reader_or_be_closed():
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["nope"], 2), (["models", "show", "gone"], 7)])
-def test_a_process_ends_with_the_exit_code_of_its_error_and_no_traceback(arguments, code):
+def test_an_error_sets_the_exit_code_without_a_traceback(arguments, code):
     ended = subprocess.run([*MODELYARD, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == code
     assert "error: " in ended.stderr.lower()
@@ -96,7 +98,7 @@ def test_a_process_ends_with_the_exit_code_of_its_error_and_no_traceback(argumen
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "code", "said"),
+    ("arguments", "kind", "code", "expected"),
     [
         (["nope"], "UsageError", 2, "nope"),
         (["models", "show"], "UsageError", 2, "NAME"),
@@ -108,15 +110,15 @@ def test_a_process_ends_with_the_exit_code_of_its_error_and_no_traceback(argumen
         (["predict", "x", "y", "--url", "http://127.0.0.1:9"], "ServeError", 8, "http://127.0.0.1:9"),
     ],
 )
-def test_a_script_reads_errors_as_json(modelyard, arguments, kind, code, said):
+def test_errors_are_json_with_output_json(modelyard, arguments, kind, code, expected):
     ended = modelyard(*arguments, "--output", "json")
     error = json.loads(ended.out)["error"]
     assert (ended.code, error["kind"], error["exit_code"]) == (code, kind, code)
-    assert said in error["message"]
+    assert expected in error["message"]
     assert modelyard(*arguments, "--output=json").out == ended.out
 
 
-def test_every_error_has_its_code_in_the_docs():
+def test_every_exit_code_is_documented():
     text = (DOCS / "cli.md").read_text(encoding="utf-8")
     kinds = errors.ModelyardError.__subclasses__() + errors.StoreError.__subclasses__()
     for kind in kinds:
@@ -132,7 +134,7 @@ def _bug(monkeypatch):
 
 
 @pytest.mark.usefixtures("_bug")
-def test_a_bug_leaves_its_traceback_in_a_file(modelyard, tmp_path):
+def test_the_traceback_of_a_bug_is_in_a_file(modelyard, tmp_path):
     ended = modelyard("models", "list")
     (log,) = (tmp_path / ".modelyard" / "errors").iterdir()
     assert ended.code == 1
@@ -142,7 +144,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(modelyard, tmp_path):
 
 
 @pytest.mark.usefixtures("_bug")
-def test_debug_shows_the_traceback(modelyard, tmp_path):
+def test_debug_prints_the_traceback_of_a_bug(modelyard, tmp_path):
     ended = modelyard("--debug", "models", "list")
     assert ended.code == 1
     assert "in broken" in ended.err
@@ -150,19 +152,19 @@ def test_debug_shows_the_traceback(modelyard, tmp_path):
 
 
 @pytest.mark.usefixtures("_bug")
-def test_a_bug_is_told_also_where_nothing_can_be_written(modelyard, monkeypatch):
+def test_a_bug_is_reported_without_a_writable_folder(modelyard, monkeypatch):
     monkeypatch.setenv("MODELYARD_HOME", "/proc/gone")
     ended = modelyard("models", "list")
     assert (ended.code, "`modelyard --debug" in ended.err) == (1, True)
 
 
-def test_debug_shows_where_an_error_comes_from(modelyard):
+def test_debug_prints_the_traceback_of_an_error(modelyard):
     ended = modelyard("--debug", "models", "list", "gone")
     assert (ended.code, "Traceback" in ended.err) == (7, True)
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_ctrl_c_is_told_to_a_script_too(modelyard, monkeypatch, output):
+def test_ctrl_c_is_reported_as_json(modelyard, monkeypatch, output):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -194,7 +196,7 @@ def test_ctrl_c_ends_with_130():
 # Configuration, compilation, reports, doctor
 
 
-def test_config_shows_what_holds(modelyard, monkeypatch):
+def test_config_show_prints_the_effective_configuration(modelyard, monkeypatch):
     monkeypatch.setenv("MODELYARD_TRAINING__BATCH_SIZE", "8")
     arguments = ("config", "show", "--set", "training.epochs=3")
     for shown in (
@@ -207,7 +209,7 @@ def test_config_shows_what_holds(modelyard, monkeypatch):
     assert modelyard("config", "show", "--set", "environment.nonsense=1").code == 2
 
 
-def test_config_init_writes_what_loads_and_never_over_a_file(modelyard, tmp_path):
+def test_config_init_creates_a_valid_file_and_overwrites_none(modelyard, tmp_path):
     assert modelyard("config", "init").code == 0
     assert modelyard("config", "show", "modelyard.yaml").out == modelyard("config", "show").out
     (tmp_path / "modelyard.yaml").write_text("mine")
@@ -217,24 +219,24 @@ def test_config_init_writes_what_loads_and_never_over_a_file(modelyard, tmp_path
     assert "gone" in modelyard("config", "init", "gone/x.yaml").err
 
 
-def test_config_schema_is_json_and_reference_is_the_page(modelyard):
+def test_config_schema_and_reference(modelyard):
     assert json.loads(modelyard("config", "schema").out)["required"] == ["name", "data"]
     assert modelyard("config", "reference").out == (DOCS / "config.md").read_text(encoding="utf-8")
 
 
-def test_a_file_that_cannot_be_written_is_no_bug(modelyard, tmp_path):
+def test_an_unwritable_file_is_a_machine_error(modelyard, tmp_path):
     (tmp_path / "x.yaml").mkdir()
     ended = modelyard("compile", "-o", tmp_path / "x.yaml")
     assert (ended.code, "x.yaml" in ended.err, "bug" in ended.err) == (15, True, False)
 
 
 @pytest.mark.parametrize("file", ["x.txt", "gone/x.yaml"])
-def test_compile_refuses_a_file_that_it_cannot_write(modelyard, file):
+def test_compile_rejects_an_invalid_file_name(modelyard, file):
     ended = modelyard("compile", "-o", file, "--output=json")
     assert ended.code == 2
 
 
-def test_report_says_where_the_latest_is(modelyard, tmp_path):
+def test_report_prints_the_path_of_the_latest_run(modelyard, tmp_path):
     assert modelyard("report").code == 7
     home = tmp_path / ".modelyard"
     for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
@@ -253,12 +255,12 @@ def test_report_says_where_the_latest_is(modelyard, tmp_path):
 
 
 @pytest.mark.usefixtures("store")
-def test_the_report_of_a_version_that_is_not_there(modelyard):
+def test_the_report_of_a_missing_version_is_an_error(modelyard):
     assert modelyard("report", "gone").code == 7
     assert modelyard("report", "tiny", "9").code == 7
 
 
-def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path):
+def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -277,11 +279,11 @@ def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path)
         for name, value in odd.items():
             patch.setenv(name, value)
         ended = modelyard("doctor", "-e", "kind", "--store", "shop", "--output", "json")
-    found = {one["name"]: one for one in json.loads(ended.out)}
-    assert [name for name in (*network, "cluster") if not found[name]["ok"]] == [
+    checks = {one["name"]: one for one in json.loads(ended.out)}
+    assert [name for name in (*network, "cluster") if not checks[name]["ok"]] == [
         *("proxy", "certificates", "keras", "cluster")
     ]
-    assert "service links" in found["variables"]["found"]
+    assert "service links" in checks["variables"]["found"]
     monkeypatch.setenv("MODELYARD_SERVING__PORT", "0")
     assert modelyard("doctor").code == 0
     (tmp_path / "file").write_text("")
@@ -289,7 +291,7 @@ def test_doctor_passes_and_fails_with_a_remedy(modelyard, monkeypatch, tmp_path)
     assert not (tmp_path / ".modelyard").exists()
 
 
-def test_a_port_that_is_none_is_an_error_of_its_option(modelyard):
+def test_an_invalid_port_is_a_usage_error(modelyard):
     ended = modelyard("serve", "tiny", "--port", "99999")
     assert ended.code == 2
     assert "--port" in ended.err
@@ -297,7 +299,7 @@ def test_a_port_that_is_none_is_an_error_of_its_option(modelyard):
 
 
 @pytest.mark.usefixtures("store")
-def test_serve_listens_where_it_is_told():
+def test_serve_uses_host_port_and_version():
     line = [*MODELYARD, "serve", "tiny", "--version", "2", "--port", "0", "--host", "127.0.0.1"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:

@@ -15,7 +15,7 @@ DIGITS = "name: x\ndata:\n  kind: digits\n"
 
 @pytest.fixture
 def config(tmp_path):
-    """Load a text as the file `folder/x.yaml`."""
+    """Return a function that loads a text as the file `folder/x.yaml`."""
 
     def one(text, *overrides, **environ):
         path = tmp_path / "folder" / "x.yaml"
@@ -26,7 +26,7 @@ def config(tmp_path):
     return one
 
 
-def test_a_path_that_fits_into_no_record_is_refused_with_its_place(refused):
+def test_a_path_with_a_kfp_placeholder_is_rejected(refused):
     for text, key in (("kind: npz\n  source: 'a{{$b.npz'", "data.source"), ("kind: digits", "model.code")):
         message = refused(f"name: x\ndata:\n  {text}\nmodel:\n  code: 'x{{{{$'\n")
         assert key in message
@@ -35,7 +35,7 @@ def test_a_path_that_fits_into_no_record_is_refused_with_its_place(refused):
 
 @pytest.fixture
 def refused(config):
-    """Load a text that is wrong and return the message."""
+    """Return a function that loads an invalid text and returns the error message."""
 
     def one(text, *overrides, **environ):
         with pytest.raises(ConfigError) as caught:
@@ -45,12 +45,12 @@ def refused(config):
     return one
 
 
-def test_without_a_file_the_digits_example_holds():
+def test_the_default_is_the_digits_example():
     assert load(environ={}) == load(EXAMPLES / "digits.yaml", environ={})
     assert load(environ={}).gate.minimum == {"accuracy": 0.9}
 
 
-def test_the_cifar10_example_is_the_tutorial():
+def test_the_cifar10_example_has_the_values_of_the_tutorial():
     config = load(EXAMPLES / "cifar10.yaml", environ={})
     assert config.data.kind == "cifar10"
     assert config.data.source == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -62,19 +62,19 @@ def test_the_cifar10_example_is_the_tutorial():
     assert config.training.early_stopping is None
 
 
-def test_an_option_wins_over_the_environment_over_the_file_over_the_default(config):
+def test_order_of_precedence(config):
     text = DIGITS + "training: {epochs: 2, batch_size: 2, seed: 2}\n"
     environ = {"MODELYARD_TRAINING__EPOCHS": "3", "MODELYARD_TRAINING__BATCH_SIZE": "3"}
     training = config(text, "training.epochs=4", **environ).training
-    found = (training.epochs, training.batch_size, training.seed, training.optimizer)
-    assert found == (4, 3, 2, "adam")
+    values = (training.epochs, training.batch_size, training.seed, training.optimizer)
+    assert values == (4, 3, 2, "adam")
 
 
-def test_the_last_of_two_equal_options_wins(config):
+def test_the_last_of_repeated_options_wins(config):
     assert config(DIGITS, "training.epochs=4", "training.epochs=5").training.epochs == 5
 
 
-def test_options_and_variables_are_yaml_and_make_keys_that_are_not_there(config):
+def test_options_and_variables_are_yaml_and_create_sections(config):
     loaded = config(
         DIGITS,
         "training.early_stopping.patience=1",
@@ -89,11 +89,11 @@ def test_options_and_variables_are_yaml_and_make_keys_that_are_not_there(config)
     assert (loaded.name, loaded.model.filters, loaded.gate) == ("other", (8, 16), None)
 
 
-def test_other_variables_are_for_other_purposes(config):
+def test_other_variables_are_ignored(config):
     assert config(DIGITS, MODELYARD_HOME="/x", MODELYARD_LIFELINE="/y", OTHER__X="1").name == "x"
 
 
-def test_service_links_of_kubernetes_are_no_settings(config):
+def test_service_links_of_kubernetes_are_ignored(config):
     links = {
         "SERVICE_HOST": "10.0.0.7",
         "SERVICE_PORT": "80",
@@ -107,12 +107,12 @@ def test_service_links_of_kubernetes_are_no_settings(config):
             config(DIGITS, **{f"MODELYARD_STORE_{name}": "80"})
 
 
-def test_a_variable_with_one_underscore_is_not_ignored(config):
+def test_a_variable_with_one_underscore_is_an_error(config):
     with pytest.raises(ConfigError, match="did you mean MODELYARD_TRAINING__BATCH_SIZE"):
         config(DIGITS, MODELYARD_TRAINING_BATCH_SIZE="8")
 
 
-def test_paths_are_relative_to_whoever_says_them(config, tmp_path):
+def test_paths_are_relative_to_the_file_or_the_working_directory(config, tmp_path):
     (tmp_path / "folder" / "code").mkdir(parents=True)
     (tmp_path / "here").mkdir()
     for folder in ("folder/code", "here"):
@@ -128,7 +128,7 @@ def test_paths_are_relative_to_whoever_says_them(config, tmp_path):
     assert config(text).store.url == ".modelyard/models"
 
 
-def test_the_function_of_model_build_is_looked_for_without_executing_the_module(config, refused, tmp_path):
+def test_model_build_is_checked_without_executing_the_module(config, refused, tmp_path):
     (tmp_path / "folder").mkdir()
     module = tmp_path / "folder" / "nets.py"
     text = DIGITS + "model: {build: 'nets:%s', code: .}\n"
@@ -154,14 +154,14 @@ def test_the_function_of_model_build_is_looked_for_without_executing_the_module(
     assert "did you mean cnn?" in refused(text % "cnnn")
 
 
-def test_the_parts_of_data_are_what_two_steps_take(config):
+def test_source_and_preparation_are_parts_of_data(config):
     loaded = config("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
     assert Source.of(loaded.source().text()) == loaded.source()
     assert Preparation.of(loaded.preparation().text()) == loaded.preparation()
     assert (loaded.source().resize.width, loaded.preparation().test) == (3, 10)
 
 
-def test_what_is_dumped_is_loaded_alike(config):
+def test_a_dumped_configuration_loads_to_an_equal_one(config):
     loaded = config(
         "name: x\ndata: {kind: npz, source: /a, classes: [no, '1e-3', '010', 'true', é]}\ngate: null\n"
         "training: {optimizer_settings: {learning_rate: 1e-7}}\n"
@@ -170,13 +170,13 @@ def test_what_is_dumped_is_loaded_alike(config):
     assert config(config_text.dump(loaded.model_dump(mode="json"))) == loaded
 
 
-def test_a_configuration_cannot_be_changed(config):
+def test_a_configuration_is_frozen(config):
     with pytest.raises(ValueError, match="frozen"):
         config(DIGITS).name = "y"
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "parts"),
     [
         ("data: {knd: digits}", ["data.kind is missing", "data.knd is not a key; did you mean data.kind?"]),
         ("training: {epoch: 3}", ["line 4", "training.epoch is not a key; did you mean training.epochs?"]),
@@ -247,25 +247,25 @@ def test_a_configuration_cannot_be_changed(config):
         ("name: x", ["line 4", "'name'", "duplicated"]),
     ],
 )
-def test_a_wrong_key_or_value_is_told_with_its_place_and_remedy(refused, lines, said):
+def test_an_error_names_the_origin_value_and_remedy(refused, lines, parts):
     head = DIGITS if not lines.startswith("data:") else "name: x\n"
     message = refused(f"{head}{lines}\n")
     assert "x.yaml" in message
-    assert [part for part in said if part not in message] == []
+    assert [part for part in parts if part not in message] == []
     assert "pydantic" not in message
 
 
-def test_the_shipped_regression_is_a_configuration(config):
+def test_the_diabetes_data_is_a_regression(config):
     text = "name: x\nproblem: regression\ndata: {kind: diabetes}\n"
-    found = config(text + "gate: {maximum: {rmse: 60}}\n", "training.loss=huber", "gate.minimum.r2=0.3")
-    assert (found.source().problem, found.gate.maximum, found.gate.minimum) == (
+    loaded = config(text + "gate: {maximum: {rmse: 60}}\n", "training.loss=huber", "gate.minimum.r2=0.3")
+    assert (loaded.source().problem, loaded.gate.maximum, loaded.gate.minimum) == (
         "regression",
         {"rmse": 60},
         {"r2": 0.3},
     )
 
 
-def test_what_is_for_classification_alone_is_refused_for_another_problem(refused):
+def test_keys_of_classification_are_errors_for_regression(refused):
     text = "name: x\nproblem: regression\ndata: {kind: npz, source: x.npz}\n"
     assert "data.classes is for problem: classification" in refused(text, "data.classes=[a, b]")
     assert "model.logits is not for problem: regression" in refused(text, "model.logits=true")
@@ -281,7 +281,7 @@ def test_an_invalid_split_size_is_an_error(refused, key, value):
 
 
 @pytest.mark.parametrize("value", ["ten", "true", "null", ".nan", "[1]", "{a: 1}"])
-def test_an_amount_of_rows_of_another_type_is_refused_once(refused, value):
+def test_a_split_size_of_a_wrong_type_is_one_error(refused, value):
     message = refused(f"{DIGITS}  validation: {value}\n")
     assert "line 4: data.validation is " in message
     assert "a share (0.1) or a number (5000)" in message
@@ -289,13 +289,13 @@ def test_an_amount_of_rows_of_another_type_is_refused_once(refused, value):
 
 
 @pytest.mark.parametrize("value", ["0.1", "0.999", "1", "5000"])
-def test_a_share_or_a_number_of_rows_is_taken(config, value):
+def test_a_split_size_is_a_share_or_a_number(config, value):
     data = config(f"{DIGITS}  validation: {value}\n  test: {value}\n").data
     assert data.validation == data.test == float(value)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "parts"),
     [
         ("kind: digit", ['data.kind is "digit"', "did you mean digits?"]),
         ("kind: digits\n  source: x.npz", ["remove data.source"]),
@@ -310,12 +310,12 @@ def test_a_share_or_a_number_of_rows_is_taken(config, value):
         ("kind: digits\n  scale: 1e999", ["line 4", "too large"]),
     ],
 )
-def test_impossible_data_is_refused(refused, data, said):
+def test_invalid_data_is_an_error(refused, data, parts):
     message = refused(f"name: x\ndata:\n  {data}\n")
-    assert [part for part in said if part not in message] == []
+    assert [part for part in parts if part not in message] == []
 
 
-def test_validating_on_the_test_rows_excludes_what_would_choose_by_them(config, refused):
+def test_validation_on_the_test_split_excludes_model_selection(config, refused):
     text = DIGITS + "  validation: test\n"
     message = refused(text + "training: {early_stopping: {}}\n")
     for part in ("training.early_stopping", "gate: null", "data.validation: 0.1", "judge"):
@@ -325,7 +325,7 @@ def test_validating_on_the_test_rows_excludes_what_would_choose_by_them(config, 
     assert config(text + "gate: null\n").data.validation == "test"
 
 
-def test_an_error_about_a_section_names_where_the_key_was_given(refused):
+def test_an_error_of_a_section_names_the_origin_of_the_key(refused):
     """Also when another layer than the file has the key, and when several keys do not go together."""
     text = f"{DIGITS}gate:\n  minimum:\n    accuracy: 0.9\n    acuracy: 0.9\n"
     assert "x.yaml, line 7: gate.minimum.acuracy" in refused(text)
@@ -337,13 +337,13 @@ def test_an_error_about_a_section_names_where_the_key_was_given(refused):
 
 
 @pytest.mark.parametrize("name", ["Digits", "-x", "x-", "a_b", "a" * 64, "''", "../x"])
-def test_a_name_that_is_none_is_refused(refused, name):
+def test_an_invalid_name_is_an_error(refused, name):
     message = refused(f"name: {name}\ndata: {{kind: digits}}\n")
     assert "lower-case letters, digits and dashes" in message
     assert message.count('"') == 2
 
 
-def test_every_problem_is_told_at_once_with_its_own_origin(refused):
+def test_all_problems_are_listed_with_their_origins(refused):
     message = refused(
         DIGITS + "serving: 3\n",
         "training.epochs=ten",
@@ -363,7 +363,7 @@ def test_every_problem_is_told_at_once_with_its_own_origin(refused):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "parts"),
     [
         ("epochs", "--set epochs: this is not KEY=VALUE"),
         ("=3", "--set =3: this is not KEY=VALUE"),
@@ -372,12 +372,12 @@ def test_every_problem_is_told_at_once_with_its_own_origin(refused):
         ("training.epochs=[", "--set training.epochs, line 1: this is not YAML"),
     ],
 )
-def test_an_option_that_cannot_be_set_is_refused(refused, override, said):
-    assert said in refused(DIGITS, override)
+def test_an_invalid_override_is_an_error(refused, override, parts):
+    assert parts in refused(DIGITS, override)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "parts"),
     [
         ("", "the configuration is empty. It needs at least `name`"),
         ("# nothing\n", "the configuration is empty"),
@@ -385,13 +385,13 @@ def test_an_option_that_cannot_be_set_is_refused(refused, override, said):
         ("digits", 'the configuration is "digits", without sections'),
     ],
 )
-def test_a_file_without_sections_is_refused(refused, text, said):
+def test_a_file_without_sections_is_an_error(refused, text, parts):
     message = refused(text)
-    assert said in message
+    assert parts in message
     assert "modelyard config init" in message
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"gone.yaml: there is no such file\. `modelyard config init"):
         load(tmp_path / "gone.yaml", environ={})
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
@@ -401,7 +401,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         load(tmp_path / "latin.yaml", environ={})
 
 
-def test_one_section_is_loaded_without_the_others():
+def test_load_section_reads_only_one_section():
     environ = {"MODELYARD_STORE__URL": "gs://b/p", "MODELYARD_DATA__SOURCE": "x"}
     assert load_section("store", Store, environ=environ).url == "gs://b/p"
     assert load_section("store", Store, ["store.url=here"], environ).url == "here"

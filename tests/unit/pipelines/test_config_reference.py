@@ -7,17 +7,17 @@ from modelyard.pipelines.config.config import load
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_page_in_docs_is_up_to_date():
-    told = "run `modelyard config reference > docs/config.md`"
-    assert (DOCS / "config.md").read_text(encoding="utf-8") == config_page(), told
+def test_config_md_is_up_to_date():
+    hint = "run `modelyard config reference > docs/config.md`"
+    assert (DOCS / "config.md").read_text(encoding="utf-8") == config_page(), hint
 
 
-def test_the_page_of_environments_in_docs_is_up_to_date():
-    told = "run `modelyard config reference --environments > docs/environment-keys.md`"
-    assert (DOCS / "environment-keys.md").read_text(encoding="utf-8") == environments_page(), told
+def test_environment_keys_md_is_up_to_date():
+    hint = "run `modelyard config reference --environments > docs/environment-keys.md`"
+    assert (DOCS / "environment-keys.md").read_text(encoding="utf-8") == environments_page(), hint
 
 
-def test_every_key_is_explained():
+def test_every_key_has_a_description():
     schemas, reference = json.loads(schema()), config_page()
     for kind in (schemas, *schemas["$defs"].values()):
         assert kind["additionalProperties"] is False
@@ -26,7 +26,7 @@ def test_every_key_is_explained():
             assert f"| `{name}` |" in reference
 
 
-def test_the_file_to_begin_with_is_the_digits_and_names_every_key(tmp_path):
+def test_the_starter_config_is_the_digits_and_has_every_key(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text(starter_config())
     assert load(path, environ={}) == load(environ={})
@@ -36,7 +36,7 @@ def test_the_file_to_begin_with_is_the_digits_and_names_every_key(tmp_path):
             assert all(f"{name}:" in text for name in kind["properties"])
 
 
-def test_comments_of_the_file_to_begin_with_are_the_defaults(tmp_path):
+def test_comments_of_the_starter_config_are_the_defaults(tmp_path):
     path = tmp_path / "x.yaml"
     text = starter_config()
     path.write_text(

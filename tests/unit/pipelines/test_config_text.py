@@ -30,12 +30,12 @@ from modelyard.pipelines.config.text import dump, parse, parse_duration
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text, value):
-    found = parse(text, "x").value
-    assert found == value
-    assert type(found) is type(value)
+    parsed = parse(text, "x").value
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
-def test_the_line_of_every_key_is_known():
+def test_parsed_lines():
     parsed = parse("a: 1\nb:\n  c: 2\n  d:\n  - 1\n  - x\n", "x")
     assert parsed.value == {"a": 1, "b": {"c": 2, "d": [1, "x"]}}
     assert parsed.lines["a",] == 1
@@ -45,7 +45,7 @@ def test_the_line_of_every_key_is_known():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("a: 1\nb:\n  c: 1\n  c: 2\n", "x, line 4: the key 'c' is duplicated"),
         ("a: &k 1\nb: *k\n", r"x, line 2: the alias \*k is not allowed"),
@@ -68,12 +68,12 @@ def test_the_line_of_every_key_is_known():
         ("[" * 500, "x: it is nested too deeply"),
     ],
 )
-def test_what_a_configuration_may_not_be_is_refused(text, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_yaml_is_an_error(text, expected):
+    with pytest.raises(ConfigError, match=expected):
         parse(text, "x")
 
 
-def test_what_is_dumped_is_parsed_alike():
+def test_dumped_yaml_is_parsed_to_an_equal_value():
     value = {"a": ["no", "1e-3", "010", "true", "~", "", "2026-01-01", "é: #"], "b": {"c": 1e-7, "d": None}}
     assert parse(dump(value), "x").value == value
 
@@ -81,11 +81,11 @@ def test_what_is_dumped_is_parsed_alike():
 @pytest.mark.parametrize(
     ("text", "value"), [("90m", 5400), ("12h", 43200), ("30d", 2592000), ("8w", 4838400)]
 )
-def test_durations(text: str, value: int) -> None:
+def test_parse_duration(text: str, value: int) -> None:
     assert parse_duration(text, "--force-after") == value
 
 
 @pytest.mark.parametrize("text", ["", "0d", "30", "30 d", "1y"])
-def test_a_wrong_duration_is_refused_with_its_option(text: str) -> None:
+def test_an_invalid_duration_is_an_error_with_its_option(text: str) -> None:
     with pytest.raises(ConfigError, match="--force-after"):
         parse_duration(text, "--force-after")

@@ -11,8 +11,8 @@ TPU = "environment.steps.train.accelerator={type: tpu-v6e-slice, count: 4, topol
 
 
 @pytest.fixture(autouse=True)
-def _own_gke(tmp_path, monkeypatch):
-    """Work in a folder whose environments/gke.yaml says what depends on a project."""
+def _user_gke(tmp_path, monkeypatch):
+    """Work in a folder whose environments/gke.yaml has the keys of a project."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "environments").mkdir()
     (tmp_path / "environments/gke.yaml").write_text(GKE)
@@ -28,35 +28,35 @@ def refused(name, *overrides) -> str:
     return str(caught.value)
 
 
-def test_the_three_that_are_shipped_are_whole():
+def test_the_shipped_environments_are_valid():
     assert load("local").kind == "local"
     assert load("kind").store == "gs://modelyard/models"
     assert load("gke").resources("train").accelerator.type == "nvidia-l4"
 
 
-def test_ones_own_file_is_laid_over_the_shipped_one_key_by_key(tmp_path):
+def test_the_file_of_the_user_is_merged_into_the_shipped_file(tmp_path):
     (tmp_path / "environments/gke.yaml").write_text(GKE + "steps: {train: {spot: false}}\n")
     train = load("gke").resources("train")
     assert (train.spot, train.memory) == (False, "14Gi")
 
 
-def test_an_option_wins_over_a_variable_over_the_file_over_the_default():
+def test_order_of_precedence():
     variables = {"MODELYARD_ENVIRONMENT__SERVING__CPU": "3", "MODELYARD_ENVIRONMENT__SERVING__REPLICAS": "3"}
     serving = load("kind", "environment.serving.cpu=4", **variables).serving
     assert (serving.cpu, serving.replicas, serving.memory) == ("4", 3, "256Mi")
     assert serving.service_account == "modelyard-serve"
 
 
-def test_overrides_of_the_configuration_are_left_to_it():
+def test_overrides_of_the_configuration_are_ignored():
     assert load("kind", "training.epochs=3") == load("kind")
 
 
-def test_a_path_stands_for_itself(tmp_path):
+def test_an_environment_can_be_a_path(tmp_path):
     (tmp_path / "mine.yaml").write_text("kind: local\n")
     assert load("mine.yaml").kind == "local"
 
 
-def test_a_step_asks_for_what_it_says_over_the_defaults():
+def test_resources_of_a_step_override_the_defaults():
     environment = load(
         "kind",
         "environment.defaults={cpu: 1, memory: 1Gi, retries: 2}",
@@ -67,7 +67,7 @@ def test_a_step_asks_for_what_it_says_over_the_defaults():
     assert (evaluate.cpu, evaluate.memory, evaluate.retries) == ("1", "1Gi", 2)
 
 
-def test_deploy_is_tried_again_only_when_it_says_so_itself():
+def test_default_retries_do_not_apply_to_deploy():
     defaults = "environment.defaults={cpu: 3, retries: 2}"
     deploy = load("kind", defaults).resources("deploy")
     assert (deploy.cpu, deploy.retries) == ("3", 0)
@@ -78,7 +78,7 @@ def test_deploy_is_tried_again_only_when_it_says_so_itself():
 # Problems
 
 
-def test_a_problem_names_the_file_the_line_and_the_remedy(tmp_path):
+def test_an_error_names_the_file_and_the_line(tmp_path):
     own = tmp_path / "environments/gke.yaml"
     own.write_text(GKE + "steps:\n  train: {memroy: 3Gi}\n")
     expected = "environments/gke.yaml, line 4: environment.steps.train.memroy is not a key; did you mean"
@@ -86,7 +86,7 @@ def test_a_problem_names_the_file_the_line_and_the_remedy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "expected"),
     [
         (
             "environment.steps.train.memory=3 GB",
@@ -103,11 +103,11 @@ def test_a_problem_names_the_file_the_line_and_the_remedy(tmp_path):
         ("environment.storage_endpoint=localhost:4443", "is not valid"),
     ],
 )
-def test_what_would_fail_late_is_refused_with_its_value(override, said):
-    assert said in refused("gke", override)
+def test_invalid_values_are_errors(override, expected):
+    assert expected in refused("gke", override)
 
 
-def test_a_tpu_with_tensorflow_is_refused_with_reason_and_remedy():
+def test_a_tpu_with_tensorflow_is_an_error():
     message = refused("gke", TPU)
     assert "TensorFlow 2.21 has no TPU build" in message
     assert "environment.keras_backend: jax" in message
@@ -115,12 +115,12 @@ def test_a_tpu_with_tensorflow_is_refused_with_reason_and_remedy():
 
 
 @pytest.mark.parametrize("slice_", ["{count: 4}", "{count: 2, topology: 2x2}", "{count: 16, topology: 4x4}"])
-def test_a_tpu_slice_is_one_host_with_all_its_chips(slice_):
+def test_a_tpu_slice_has_a_single_host(slice_):
     wrong = f"environment.steps.train.accelerator={slice_.replace('{', '{type: tpu-v6e-slice, ')}"
     assert "2x2 with 4" in refused("gke", wrong, "environment.keras_backend=jax")
 
 
-def test_an_unknown_environment_names_those_that_there_are():
+def test_an_unknown_environment_lists_the_known_ones():
     assert "did you mean kind?" in refused("knd")
     assert "choose from gke, kind, local" in refused("production")
 
@@ -128,7 +128,7 @@ def test_an_unknown_environment_names_those_that_there_are():
 # Images
 
 
-def test_an_image_comes_from_the_environment_else_from_what_was_built(tmp_path):
+def test_an_image_comes_from_the_environment_or_images_json(tmp_path):
     (tmp_path / "build").mkdir()
     built = {"train": "modelyard/train@sha256:1", "serve": "modelyard/serve@sha256:2"}
     (tmp_path / "build/images.json").write_text(json.dumps(built))
@@ -139,19 +139,19 @@ def test_an_image_comes_from_the_environment_else_from_what_was_built(tmp_path):
     assert environment.image("serve") == "example.dev/p/other/serve:3"
 
 
-def test_train_on_an_accelerator_takes_the_image_that_has_its_libraries():
+def test_train_on_an_accelerator_uses_its_image():
     images = "environment.images={train: a/t:1, train-cuda: a/c:1, train-tpu: a/j:1}"
     assert load("kind", images).image("train") == "a/t:1"
     assert load("gke", images).image("train") == "a/c:1"
     assert load("gke", images, TPU, "environment.keras_backend=jax").image("train") == "a/j:1"
 
 
-def test_a_missing_image_says_how_to_get_it():
+def test_the_error_of_a_missing_image_names_the_make_target():
     with pytest.raises(ConfigError, match="`make images-accelerators` builds it"):
         load("gke").image("train")
 
 
-def test_a_store_in_an_emulator_is_reached_by_another_address_from_outside():
+def test_the_emulator_has_an_endpoint_for_pods_and_one_for_this_machine():
     environment = load("kind")
     assert environment.artifact_store().endpoint == "http://127.0.0.1:30443"
     assert environment.for_pods(environment.artifact_store()).endpoint == "http://gcs.modelyard-storage:4443"
@@ -162,18 +162,18 @@ def test_a_store_in_an_emulator_is_reached_by_another_address_from_outside():
 # The server
 
 
-def test_deploy_is_told_where_to_put_the_server():
+def test_the_target_of_deploy_comes_from_the_environment():
     target = load("kind", "environment.images={serve: a/s:1}", "environment.start_timeout=7").target()
     assert (target.platform, target.namespace, target.image) == ("deployment", "modelyard-serving", "a/s:1")
     assert (target.resources.memory, target.start_timeout) == ("256Mi", 7)
     assert load("local").target().platform == "local"
 
 
-def test_a_variable_of_an_unknown_section_is_refused() -> None:
+def test_a_variable_of_an_unknown_section_is_an_error() -> None:
     with pytest.raises(ConfigError, match="MODELYARD_ROLOUT__WATCH_SECONDS: rolout is not a section"):
         load_environment("kind", environ={"MODELYARD_ROLOUT__WATCH_SECONDS": "5"})
 
 
-def test_an_environment_without_a_pipeline_root_has_no_place_for_artifacts() -> None:
+def test_an_environment_without_a_pipeline_root_has_no_artifact_store() -> None:
     with pytest.raises(ConfigError, match="pipeline_root"):
         Environment(kind="local").artifact_store()

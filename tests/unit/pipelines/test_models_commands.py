@@ -1,4 +1,4 @@
-"""`models` and `rollback` as a person types them."""
+"""The commands `models …` and `rollback`."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.versions import publish
 
 
 @pytest.mark.usefixtures("store")
-def test_models_are_listed(modelyard):
+def test_models_list(modelyard):
     rows = json.loads(modelyard("models", "list", "--output", "json").out)
     expected = {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "run": "", "versions": 2}
     assert rows == [{**expected, "latest": 2, "served": [], "error": None}]
@@ -29,7 +29,7 @@ def test_models_are_listed(modelyard):
     ]
 
 
-def test_numbers_in_tables_are_those_of_reports():
+def test_numbers_in_tables_are_formatted_as_in_reports():
     assert [format_cell(value) for value in (0.9, 51.4567, 3, True, None)] == [
         "0.9000",
         "51.46",
@@ -39,13 +39,13 @@ def test_numbers_in_tables_are_those_of_reports():
     ]
 
 
-def test_an_empty_store_says_what_makes_a_model(modelyard):
+def test_the_list_of_an_empty_store_names_modelyard_run(modelyard):
     assert "`modelyard run`" in modelyard("models", "list").out
     assert json.loads(modelyard("models", "list", "--output", "json").out) == []
 
 
 @pytest.mark.usefixtures("store")
-def test_a_version_is_shown(modelyard):
+def test_models_show(modelyard):
     text = modelyard("models", "show", "tiny").out
     assert "1 of tiny, the champion" in text
     assert "uint8 2 x 2" in text
@@ -57,7 +57,7 @@ def test_a_version_is_shown(modelyard):
     assert modelyard("models", "show", "tiny", 0).code == 2
 
 
-def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelyard, store):
+def test_promote_and_rollback_are_recorded_in_the_history(modelyard, store):
     assert "Version 2 is the champion" in modelyard("models", "promote", "tiny", 2, "--reason", "why not").out
     back = json.loads(modelyard("rollback", "tiny", "--output", "json").out)
     assert back["version"] == store.champion("tiny").version == 1
@@ -71,26 +71,28 @@ def test_promotion_and_rollback_move_the_champion_and_are_in_the_history(modelya
     assert "why not" in modelyard("models", "history", "tiny").out
 
 
-def test_what_a_cluster_serves_is_what_its_last_rollout_noted(modelyard, store, tmp_path, monkeypatch):
-    (tmp_path / "there.yaml").write_text(
+def test_the_versions_served_on_a_cluster_are_those_of_the_last_rollout(
+    modelyard, store, tmp_path, monkeypatch
+):
+    (tmp_path / "cluster.yaml").write_text(
         "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
     )
     monkeypatch.setattr("modelyard.pipelines.cli.models.open_store", lambda *_: store)
     store.record_served("tiny", "uid", "modelyard-serving", [2])
-    there = ("-e", "there.yaml", "--output", "json")
-    (row,) = json.loads(modelyard("models", "list", *there).out)
+    options = ("-e", "cluster.yaml", "--output", "json")
+    (row,) = json.loads(modelyard("models", "list", *options).out)
     assert (row["champion"], row["served"]) == (1, [2])
-    assert [row["served"] for row in json.loads(modelyard("models", "list", "tiny", *there).out)] == [
+    assert [row["served"] for row in json.loads(modelyard("models", "list", "tiny", *options).out)] == [
         False,
         True,
     ]
-    assert json.loads(modelyard("models", "show", "tiny", 2, *there).out)["served"] == ["modelyard-serving"]
-    assert json.loads(modelyard("models", "show", "tiny", *there).out)["served"] == []
+    assert json.loads(modelyard("models", "show", "tiny", 2, *options).out)["served"] == ["modelyard-serving"]
+    assert json.loads(modelyard("models", "show", "tiny", *options).out)["served"] == []
 
 
 @pytest.fixture
 def damaged(store):
-    """Damage a file of version 2 as a user finds it, and return its path."""
+    """Damage a file of version 2 and return its path."""
     file = Path(store.url, "tiny", "versions", "000002", "model.onnx")
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + b"x")
@@ -102,7 +104,7 @@ def damaged(store):
     "command",
     [("models", "promote", "tiny", 2), ("rollback", "tiny", "--to", 2), ("deploy", "tiny", 2, "-e", "local")],
 )
-def test_a_damaged_version_does_not_become_the_champion(modelyard, store, command):
+def test_promotion_of_a_damaged_version_is_an_error(modelyard, store, command):
     ended = modelyard(*command, "--output", "json")
     error = json.loads(ended.out)["error"]
     assert (ended.code, error["kind"]) == (6, "DeployError")
@@ -111,16 +113,16 @@ def test_a_damaged_version_does_not_become_the_champion(modelyard, store, comman
 
 
 @pytest.mark.usefixtures("damaged")
-def test_the_status_shows_a_champion_that_no_server_here_could_load(modelyard, store):
+def test_rollout_status_shows_a_damaged_champion(modelyard, store):
     store.promote("tiny", 2, reason="past the verification", by="test")
-    found = json.loads(modelyard("rollout", "status", "tiny", "--output", "json").out)
-    assert (found["champion"], found["stable"]) == (2, None)
-    (silent, damage) = found["problems"]
-    assert "http://127.0.0.1:1" in silent
-    assert "model.onnx of version 2" in damage
+    status = json.loads(modelyard("rollout", "status", "tiny", "--output", "json").out)
+    assert (status["champion"], status["stable"]) == (2, None)
+    (unreachable, damaged) = status["problems"]
+    assert "http://127.0.0.1:1" in unreachable
+    assert "model.onnx of version 2" in damaged
 
 
-def test_a_version_that_no_server_can_load_does_not_become_the_champion(modelyard, store, tmp_path):
+def test_rollback_to_an_unloadable_version_is_an_error(modelyard, store, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
     files = {name: tmp_path / name for name in ("model.onnx", "golden.json")}
     assert publish(store, "tiny", files, SIGNATURE) == 3
@@ -131,7 +133,7 @@ def test_a_version_that_no_server_can_load_does_not_become_the_champion(modelyar
     assert store.champion("tiny").version == 1
 
 
-def test_a_manifest_that_is_damaged_is_listed(modelyard, damaged):
+def test_models_list_shows_a_damaged_manifest(modelyard, damaged):
     (damaged.parent / "manifest.json").chmod(0o644)
     (damaged.parent / "manifest.json").write_text("{")
     first, second = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
@@ -140,7 +142,7 @@ def test_a_manifest_that_is_damaged_is_listed(modelyard, damaged):
     assert modelyard("models", "promote", "tiny", 2).code == 6
 
 
-def test_the_history_is_readable_in_80_columns(modelyard, store, monkeypatch):
+def test_the_history_fits_into_80_columns(modelyard, store, monkeypatch):
     reason = "balanced_accuracy is 0.9250 for the candidate and 0.9167 for version 1, the champion, " * 3
     store.promote("tiny", 2, reason=reason, by="pipeline")
     monkeypatch.setenv("COLUMNS", "80")
@@ -153,39 +155,39 @@ def test_the_history_is_readable_in_80_columns(modelyard, store, monkeypatch):
     assert re.search(r"^2 +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +promote 1 -> 2 +pipeline +balanced", text, re.M)
 
 
-def test_promotion_on_a_cluster_moves_its_pointer_and_says_what_moves_the_servers(
-    modelyard, store, tmp_path, monkeypatch
-):
-    (tmp_path / "there.yaml").write_text(
+def test_promotion_on_a_cluster_names_the_deploy_command(modelyard, store, tmp_path, monkeypatch):
+    (tmp_path / "cluster.yaml").write_text(
         "kind: kubernetes\nstore: gs://b/models\npipeline_root: gs://b/runs\n"
     )
-    asked = []
+    calls = []
 
-    def find_controller(_name, environment, by, **given):
-        asked.append((environment, given["store"].url))
+    def find_controller(_name, environment, by, **options):
+        calls.append((environment, options["store"].url))
         promote = partial(store.promote, "tiny", by=by)
         return SimpleNamespace(
             models=store, promote=lambda pinned, reason: promote(pinned.version, reason=reason)
         )
 
     monkeypatch.setattr(platforms, "find_controller", find_controller)
-    said = modelyard("models", "promote", "tiny", 2, "-e", "there.yaml").out
-    assert asked == [("local", "gs://b/models")], "a server of this machine verifies it"
+    output = modelyard("models", "promote", "tiny", 2, "-e", "cluster.yaml").out
+    assert calls == [("local", "gs://b/models")], "a server of this machine verifies it"
     assert store.champion("tiny").version == 2
-    assert "`modelyard deploy tiny 2 -e there.yaml`" in " ".join(said.split())
-    assert modelyard("rollback", "tiny", "-e", "there.yaml", "--store", "gs://c/models").code == 2
-    elsewhere = modelyard("models", "promote", "tiny", 1, "-e", "there.yaml", "--store", "gs://c/models").out
-    assert "modelyard deploy" not in elsewhere
+    assert "`modelyard deploy tiny 2 -e cluster.yaml`" in " ".join(output.split())
+    assert modelyard("rollback", "tiny", "-e", "cluster.yaml", "--store", "gs://c/models").code == 2
+    other_store = modelyard(
+        "models", "promote", "tiny", 1, "-e", "cluster.yaml", "--store", "gs://c/models"
+    ).out
+    assert "modelyard deploy" not in other_store
 
 
-def test_nothing_to_roll_back_to_is_an_error(modelyard, store):
+def test_rollback_without_a_previous_champion_is_an_error(modelyard, store):
     ended = modelyard("rollback", "tiny")
     assert ended.code == 7
     assert "--to" in ended.err
     assert store.champion("tiny").version == 1
 
 
-def test_the_option_for_the_store_wins_over_the_environment(modelyard, store, tmp_path, monkeypatch):
+def test_the_option_store_overrides_the_variable(modelyard, store, tmp_path, monkeypatch):
     monkeypatch.setenv("MODELYARD_STORE__URL", str(tmp_path / "other"))
     assert str(tmp_path / "other") in modelyard("models", "list").out
     assert "tiny" in modelyard("models", "list", "--store", store.url).out

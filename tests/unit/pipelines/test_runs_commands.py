@@ -1,4 +1,4 @@
-"""`runs` as a person types it, for runs that this machine leads or led."""
+"""The commands `runs …` for runs that this machine leads or led."""
 
 import io
 import json
@@ -34,20 +34,20 @@ def home(tmp_path):
 
 
 def metrics(accuracy):
-    found = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
+    metric = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
     return EvaluationSummary(
-        problem="classification", primary="accuracy", values={"accuracy": found}, rows=10
+        problem="classification", primary="accuracy", values={"accuracy": metric}, rows=10
     )
 
 
-def found(modelyard, *words):
+def runs_json(modelyard, *words):
     return json.loads(modelyard("runs", *words, "--output", "json").out)
 
 
-def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard):
+def test_runs_list_shows_results_newest_first(home, modelyard):
     create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9), version=3)
     create_run(home, SECOND, "name=cats")
-    second, first = found(modelyard, "list")
+    second, first = runs_json(modelyard, "list")
     assert (first["name"], first["data"], first["decision"], first["version"]) == (
         FIRST,
         "digits",
@@ -56,30 +56,32 @@ def test_runs_are_listed_with_what_came_of_them_the_newest_first(home, modelyard
     )
     assert (first["metric"], first["value"], first["state"]) == ("accuracy", 0.9, "succeeded")
     assert (second["name"], second["model"], second["state"]) == (SECOND, "cats", "failed")
-    assert [one["name"] for one in found(modelyard, "list", "--model", "digits")] == [FIRST]
-    assert [one["name"] for one in found(modelyard, "list", "--limit", "1")] == [SECOND]
+    assert [one["name"] for one in runs_json(modelyard, "list", "--model", "digits")] == [FIRST]
+    assert [one["name"] for one in runs_json(modelyard, "list", "--limit", "1")] == [SECOND]
     text = modelyard("runs", "list").out
     assert "accuracy 0.9000" in text
     assert FIRST in text
 
 
-def test_a_run_of_another_version_of_modelyard_is_listed_as_unreadable(home, modelyard):
+def test_a_run_with_an_unknown_record_format_is_unreadable(home, modelyard):
     (create_ended_run(home, FIRST) / "run.json").write_text('{"run": "x"}')
     create_ended_run(home, SECOND)
-    assert [one["state"] for one in found(modelyard, "list")] == ["succeeded", "unreadable"]
+    assert [one["state"] for one in runs_json(modelyard, "list")] == ["succeeded", "unreadable"]
     assert "run.json" in modelyard("explain", FIRST).err
 
 
-def test_candidate_and_champion_are_shown_side_by_side():
+def test_the_summary_shows_candidate_and_champion():
     def values(accuracy):
         return {"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=1.0, direction="higher")}
 
     both = SameRows(rows=90, candidate=values(0.85), champion=values(0.95))
-    found = metrics(0.8).model_copy(
+    evaluation = metrics(0.8).model_copy(
         update={"rows": 100, "compared_with": 3, "same_rows": both, "baseline": {"accuracy": 0.1}}
     )
     about = {"run": FIRST, "model": "digits", "state": "succeeded", "seconds": 1.0, "store": "x"}
-    summary = RunSummary(**about, steps=(), decision="hold", reason="r", notes=("a", "b"), evaluation=found)
+    summary = RunSummary(
+        **about, steps=(), decision="hold", reason="r", notes=("a", "b"), evaluation=evaluation
+    )
     run = SimpleNamespace(environment=Environment(kind="local"), config=dict)
     show(summary, run, Console(file=(shown := io.StringIO()), width=80))
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
@@ -88,41 +90,41 @@ def test_candidate_and_champion_are_shown_side_by_side():
     assert {"note a", "b"} <= set(lines)
 
 
-def test_the_latest_run_is_the_one_that_started_last(home, modelyard):
-    """Whatever its folder is called, as names have the local time."""
+def test_the_latest_run_is_that_with_the_latest_start(home, modelyard):
+    """The name of its folder has the local time and does not count."""
     create_run(home, FIRST, at="2026-10-25T01:10:00+00:00")
     create_run(home, SECOND, at="2026-10-25T00:50:00+00:00")
-    assert [one["name"] for one in found(modelyard, "list")] == [FIRST, SECOND]
+    assert [one["name"] for one in runs_json(modelyard, "list")] == [FIRST, SECOND]
     assert modelyard("explain").out.startswith(f"The run {FIRST}")
 
 
-def test_a_run_that_another_process_leads_shows_its_steps_as_they_are(home, modelyard):
+def test_runs_show_prints_the_steps_of_a_running_run(home, modelyard):
     run = create_run(home, FIRST)
     events = run / run_folder.EVENTS
     append(events, StepChange(step="ingest", state="succeeded", cached=True, at=time.time()))
     append(events, StepChange(step="train", state="running", at=time.time()))
     with lifeline.hold(run / "lifeline"):
-        shown = found(modelyard, "show", FIRST)
+        shown = runs_json(modelyard, "show", FIRST)
     assert shown["state"] == "running"
     steps = {step["name"]: step for step in shown["steps"]}
     assert steps["ingest"]["cached"]
     assert (steps["train"]["state"], steps["deploy"]["state"]) == ("running", "waiting")
-    killed = {step["name"]: step["state"] for step in found(modelyard, "show", FIRST)["steps"]}
+    killed = {step["name"]: step["state"] for step in runs_json(modelyard, "show", FIRST)["steps"]}
     assert (killed["train"], killed["deploy"]) == ("failed", "skipped")
     text = modelyard("runs", "show", FIRST).out
     assert re.search(r"^in +on this machine *$", text, re.M)
 
 
-def test_the_command_that_serves_a_model_has_all_of_its_store():
+def test_the_serve_command_includes_the_keys_of_the_store():
     store = {"url": "gs://bucket/models", "endpoint": None, "user_project": "payer"}
     command = "MODELYARD_STORE__USER_PROJECT=payer modelyard serve pets --store gs://bucket/models"
     assert serve_command("pets", store) == command
 
 
-def test_two_runs_are_compared(home, modelyard):
+def test_runs_compare(home, modelyard):
     create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9))
     create_ended_run(home, SECOND, "training.epochs=3", decision="hold", reason="r", evaluation=metrics(0.8))
-    compared = found(modelyard, "compare", FIRST, SECOND)
+    compared = runs_json(modelyard, "compare", FIRST, SECOND)
     assert [one["name"] for one in compared["runs"]] == [FIRST, SECOND]
     assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
     assert compared["metrics"] == [{"key": "accuracy", "before": 0.9, "after": 0.8}]
@@ -133,11 +135,13 @@ def test_two_runs_are_compared(home, modelyard):
     create_ended_run(home, third, "gate=null", decision="promote", reason="r", evaluation=metrics(0.9))
     keys = [line.split()[0] for line in modelyard("runs", "compare", FIRST, third).out.splitlines()]
     assert [key for key in keys if key.startswith("gate")] == ["gate.comparison", "gate.minimum.accuracy"]
-    assert found(modelyard, "compare", FIRST, third)["results"][1]["before"] == "2026-01-01T00:00:00+00:00"
+    assert (
+        runs_json(modelyard, "compare", FIRST, third)["results"][1]["before"] == "2026-01-01T00:00:00+00:00"
+    )
     assert modelyard("runs", "compare", FIRST, "20260103-000000-cccc").code == 7
 
 
-def test_logs_of_a_run(home, modelyard):
+def test_runs_logs(home, modelyard):
     run = create_ended_run(home, FIRST)
     for step in ("train", "ingest"):
         (run / "logs" / f"{step}.log").write_text(f"[KFP Executor x]: {step}\n{step}ing\n")
@@ -147,7 +151,7 @@ def test_logs_of_a_run(home, modelyard):
     assert modelyard("runs", "logs", FIRST, "nope").code == 2
 
 
-def test_refusals_say_why(home, modelyard):
+def test_rejected_commands_give_the_reason(home, modelyard):
     create_ended_run(home, FIRST)
     for command in ("cancel", "retry"):
         refused = modelyard("runs", command, FIRST)
@@ -182,7 +186,7 @@ def test_the_pods_of_a_run_whose_leader_was_killed_are_removed(home, modelyard, 
     monkeypatch.setattr("modelyard.components.kubernetes.cluster.connect", lambda _: cluster)
     place = Environment(kind="kubernetes", store="gs://b/models", pipeline_root="gs://b/runs")
     run = create_run(home, FIRST, runner="pods", environment="kind", settings=place)
-    assert found(modelyard, "list")[0]["runner"] == "pods"
+    assert runs_json(modelyard, "list")[0]["runner"] == "pods"
     with lifeline.hold(run / "lifeline"):
         modelyard("runs", "logs", FIRST)
     assert modelyard("runs", "cancel", FIRST).code == 0
@@ -200,7 +204,7 @@ with lifeline.hold(Path(sys.argv[1])):
 """
 
 
-def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
+def test_cancel_does_not_end_other_processes(home, modelyard):
     """Its number is that of the leader, which has ended, or it is older than the run."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
@@ -215,7 +219,7 @@ def test_a_process_that_does_not_lead_the_run_is_not_ended(home, modelyard):
             other.kill()
 
 
-def test_a_living_run_is_cancelled(home, modelyard):
+def test_a_running_run_is_cancelled(home, modelyard):
     run = create_run(home, FIRST)
     line = [sys.executable, "-c", LEADER, str(run / "lifeline")]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as leader:
@@ -226,7 +230,7 @@ def test_a_living_run_is_cancelled(home, modelyard):
         create_run(home, FIRST, pid=leader.pid, pid_started=process_start_time(leader.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
         assert leader.wait(120) == -signal.SIGTERM
-    assert found(modelyard, "show", FIRST)["state"] == "cancelled"
+    assert runs_json(modelyard, "show", FIRST)["state"] == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -242,13 +246,13 @@ def test_a_living_run_is_cancelled(home, modelyard):
         (Resumed(step="train", epoch=4, epochs=9), ("epoch 4 of 9",)),
     ],
 )
-def test_an_event_is_one_line(event, words):
+def test_an_event_is_printed_as_one_line(event, words):
     line = event_line(event)
     assert all(word in line for word in words)
     assert "\n" not in line
 
 
-def test_a_running_step_shows_where_it_went_on_and_what_it_said_last():
+def test_the_table_shows_the_checkpoint_and_the_last_message_of_a_step():
     epochs = [Epoch(step="train", epoch=one, epochs=9, metrics={}, seconds=1.0) for one in (5, 6)]
     resumed = Resumed(step="train", epoch=4, epochs=9)
     for events, lines in (
@@ -264,7 +268,7 @@ def test_a_running_step_shows_where_it_went_on_and_what_it_said_last():
         assert [words in line for words, line in zip(lines, shown, strict=True)] == [True] * len(lines)
 
 
-def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):
+def test_incomplete_events_are_not_read(tmp_path: Path):
     from modelyard.components.events import EventFile, emit, parse
 
     path = tmp_path / "events.jsonl"
@@ -284,9 +288,9 @@ def test_an_event_is_read_whole_or_not_at_all(tmp_path: Path):
     assert parse('{"event":"none"}') is None
 
 
-def test_a_run_that_another_version_of_modelyard_started_is_left_out_and_named(home, modelyard):
+def test_a_run_with_an_unknown_start_format_is_skipped_with_a_warning(home, modelyard):
     (create_ended_run(home, FIRST) / run_folder.START).write_text('{"key of another version": 1}')
     create_run(home, SECOND)
-    assert [run["name"] for run in found(modelyard, "list")] == [SECOND]
+    assert [run["name"] for run in runs_json(modelyard, "list")] == [SECOND]
     assert f"the run {FIRST} is not shown" in modelyard("runs", "list").err
     assert modelyard("explain").code == 0

@@ -1,4 +1,4 @@
-"""Which steps run again when a key of the configuration changes, and what else is true of every step."""
+"""The steps that a change of a key invalidates, and other properties of the registry of steps."""
 
 import json
 from pathlib import Path
@@ -24,9 +24,9 @@ BASE: dict[str, Any] = {
 OWN = {**BASE, "model": {"build": "a:b", "code": "networks", "arguments": {"width": 1}}}
 
 
-def test_a_spec_selects_modules_of_components_if_any():
-    told = specs(Config.model_validate(BASE))
-    selected = {step: spec.modules() for step, spec in told.items()}
+def test_selected_modules_are_in_components():
+    by_step = specs(Config.model_validate(BASE))
+    selected = {step: spec.modules() for step, spec in by_step.items()}
     assert (selected["fingerprint"], selected["explain"]) == ((), ())
     assert all(one.startswith("modelyard.components.") for modules in selected.values() for one in modules)
 
@@ -88,13 +88,13 @@ changes(None, "schedule", skip_unchanged=True, force_after="7d")
 CHANGES["name"] = ({}, {"name": "other"}, "evaluate")
 
 
-def test_what_fails_a_run_for_its_champion_and_names_of_classes_go_to_their_steps() -> None:
+def test_champion_leakage_and_named_slices_are_passed_to_their_steps() -> None:
     gate = {"minimum": {"recall": {"b": 0.5}}, "margin": {"recall": {"a": 0.1, "b": 0.1}}}
     data = {**IMAGES, "fail_on": ["leakage", "champion_leakage"]}
-    found = told({"gate": gate, "data": data})
-    assert found["preprocess"]["named_slices"] == ["a", "b"]
-    assert found["preprocess"]["preparation"]["fail_on"] == ["leakage"]
-    assert found["evaluate"]["fail_on_champion_leakage"]
+    inputs = step_inputs({"gate": gate, "data": data})
+    assert inputs["preprocess"]["named_slices"] == ["a", "b"]
+    assert inputs["preprocess"]["preparation"]["fail_on"] == ["leakage"]
+    assert inputs["evaluate"]["fail_on_champion_leakage"]
 
 
 SAME_RUN = {
@@ -118,10 +118,10 @@ def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name, "a.py").write_text("")
 
 
-def told(changed: dict[str, Any]) -> dict[str, Any]:
-    """Return what each step is told, as JSON."""
-    found = specs(Config.model_validate({**BASE, **changed}))
-    return {step: json.loads(spec.text()) for step, spec in found.items()}
+def step_inputs(changed: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec of each step as JSON."""
+    by_step = specs(Config.model_validate({**BASE, **changed}))
+    return {step: json.loads(spec.text()) for step, spec in by_step.items()}
 
 
 def leaves(kind: type[BaseModel]) -> set[str]:
@@ -133,16 +133,16 @@ def test_the_table_has_every_key() -> None:
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_a_changed_key_runs_again_what_depends_on_it(key: str) -> None:
+def test_a_changed_key_invalidates_the_steps_that_depend_on_it(key: str) -> None:
     before, after, first = CHANGES[key]
-    old, new = told(before), told(after)
+    old, new = step_inputs(before), step_inputs(after)
     again = [step for step in STEPS if STEPS[step].cached and old[step] != new[step]]
     assert again[:1] == [first] * bool(first)
 
 
-def test_what_changes_no_result_is_the_same_run() -> None:
+def test_keys_outside_the_recipe_do_not_change_the_run() -> None:
     def recipe(changed: dict[str, Any]) -> Any:
-        return told(changed)["deploy"]["recipe_sha256"]
+        return step_inputs(changed)["deploy"]["recipe_sha256"]
 
     same = {key for key, (before, after, _) in CHANGES.items() if recipe(before) == recipe(after)}
     # of `data`, the fingerprint of the data covers what decides the examples
