@@ -249,7 +249,7 @@ def test_connections_that_are_aborted(shelf, report):
         share = CONNECTIONS // 100
         work = [(attackers.count, attackers.rude, one.server.address, seed, share) for seed in range(100)]
         found = attacked(work)
-        while one.files > before:
+        while one.files > before + 5:  # the thread that follows the champion opens some
             time.sleep(0.1)
         check(one, found, report)
 
