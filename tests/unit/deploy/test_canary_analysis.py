@@ -23,7 +23,7 @@ def answered(requests, seconds, failed=0):
 
 
 @pytest.mark.parametrize(
-    ("candidate", "stable", "words"),
+    ("candidate", "stable", "part"),
     [
         (answered(100, 0.01), answered(900, 0.01), None),
         (
@@ -43,15 +43,15 @@ def answered(requests, seconds, failed=0):
         (RequestCounts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "is 1000.0 ms"),
     ],
 )
-def test_failure_reason(candidate, stable, words):
-    found = failure_reason(candidate, stable, ROLLOUT)
-    assert (found is None) if words is None else (words in (found or ""))
+def test_failure_reason(candidate, stable, part):
+    reason = failure_reason(candidate, stable, ROLLOUT)
+    assert (reason is None) if part is None else (part in (reason or ""))
 
 
 def test_summary_has_requests_and_latency():
-    seen = RequestCounts(client=60, golden=40, seconds=1.0)
-    assert "60 client and 40 golden requests, 0 failed; no stable" in summary(seen, RequestCounts())
-    assert "mean latency 10.0 ms, of stable 20.0 ms" in summary(seen, answered(900, 0.02))
+    counts = RequestCounts(client=60, golden=40, seconds=1.0)
+    assert "60 client and 40 golden requests, 0 failed; no stable" in summary(counts, RequestCounts())
+    assert "mean latency 10.0 ms, of stable 20.0 ms" in summary(counts, answered(900, 0.02))
 
 
 def page(*answers):
@@ -98,9 +98,9 @@ def analyze(platform, ready=1):
 def test_earlier_restarts_do_not_count_in_the_analysis(platform, clock):
     assert "0 failed" in analyze(platform)
     platform.rollout = platform.rollout.model_copy(update={"bake_seconds": 60.0})
-    began = clock.time
+    start = clock.time
     analyze(platform)
-    assert 60 <= clock.time - began < 90
+    assert 60 <= clock.time - start < 90
 
 
 def test_restart_during_the_analysis_fails(platform, cluster, pod):

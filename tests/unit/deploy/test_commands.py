@@ -24,11 +24,11 @@ def command(controller, monkeypatch, capsys):
 
     monkeypatch.setattr(platforms, "find_controller", find)
 
-    def run(*words):
+    def run(*arguments):
         try:
-            code = invoke([*words, "-e", "kind"])
-        except SystemExit as left:
-            code = left.code or 0
+            code = invoke([*arguments, "-e", "kind"])
+        except SystemExit as error:
+            code = error.code or 0
         assert code == 0
         return capsys.readouterr().out
 
@@ -39,9 +39,9 @@ def test_deploy_status_promote_and_abort(command, controller, version, models, s
     for answer in (version(), version(), version()):
         assert answer.version
     assert command("deploy", "digits", "1").startswith("promote: deployed manually")
-    said = command("rollout", "status", "digits")
-    assert "version 1, 0 of 0 ready, serve:1" in said
-    assert "here" in said
+    status = command("rollout", "status", "digits")
+    assert "version 1, 0 of 0 ready, serve:1" in status
+    assert "here" in status
 
     controller.platform.claim("killed", controller.platform.describe_servers(2, models.digest("digits", 2)))
     assert json.loads(command("rollout", "status", "digits", "--output", "json"))["candidate"]["version"] == 2
@@ -59,10 +59,10 @@ def test_deploy_status_promote_and_abort(command, controller, version, models, s
 
 
 def test_component_passes_its_arguments(monkeypatch):
-    seen = []
-    monkeypatch.setattr(deployer, "deploy", lambda *given: seen.append(given) or 7)
+    calls = []
+    monkeypatch.setattr(deployer, "deploy", lambda *arguments: calls.append(arguments) or 7)
     spec, identity = specs(load(environ={}))["deploy"], Identity(run="r", data="d", champion=4)
     model, history, evaluation, outcome = (SimpleNamespace(path=f"/{number}") for number in range(4))
     texts = spec.text(), identity.model_dump_json()
     assert component.python_func(model, history, evaluation, *texts, outcome) == 7
-    assert seen == [("/0", "/1", "/2", spec, identity, "/3")]
+    assert calls == [("/0", "/1", "/2", spec, identity, "/3")]

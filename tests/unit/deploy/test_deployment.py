@@ -60,7 +60,7 @@ def test_candidate_that_was_taken_over_is_not_routed(platform, cluster, claimed,
 def test_killed_rollout_that_annotated_the_service_does_not_block(platform, cluster, clock, claimed, state):
     claimed()
     platform._write_service(None, canary=False, token="killed")  # noqa: S106
-    began, get = clock.time, cluster.get
+    start, get = clock.time, cluster.get
 
     def slow(kind, name):
         clock.time += 0.2
@@ -68,7 +68,7 @@ def test_killed_rollout_that_annotated_the_service_does_not_block(platform, clus
 
     cluster.get = slow
     platform.route_to_candidate("mine")
-    assert clock.time - began >= deployment.JOIN_TIMEOUT, "it waited for the time-out"
+    assert clock.time - start >= deployment.JOIN_TIMEOUT, "it waited for the time-out"
     assert state() == (1, 2, False)
 
 

@@ -28,37 +28,41 @@ def deployment(target=TARGET, rollout=None, store='{"url": "gs://b"}', serving=N
 
 
 def test_server_is_pinned_by_version_and_digest():
-    made = deployment()
-    args = made["spec"]["template"]["spec"]["containers"][0]["args"]
+    manifest = deployment()
+    args = manifest["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[:6] == ["--name", "digits", "--version", "7", "--digest", DIGEST]
-    assert objects.version(made) == 7
-    assert objects.annotation(made, objects.DIGEST_ANNOTATION) == DIGEST
+    assert objects.version(manifest) == 7
+    assert objects.annotation(manifest, objects.DIGEST_ANNOTATION) == DIGEST
 
 
 def test_server_gets_the_serving_section_except_host_and_port():
     serving = Serving(host="127.0.0.1", port=1, max_batch=9, linger=30.0, drain_timeout=25.0)
-    made = deployment(serving=serving.model_dump())["spec"]["template"]["spec"]
-    told = Serving.of(json.dumps(json.loads(made["containers"][0]["args"][-1])))
-    assert (told.host, told.port, told.max_batch, told.linger) == ("0.0.0.0", 8501, 9, 30.0)
-    assert made["terminationGracePeriodSeconds"] >= told.linger + told.drain_timeout
+    manifest = deployment(serving=serving.model_dump())["spec"]["template"]["spec"]
+    section = Serving.of(json.dumps(json.loads(manifest["containers"][0]["args"][-1])))
+    assert (section.host, section.port, section.max_batch, section.linger) == ("0.0.0.0", 8501, 9, 30.0)
+    assert manifest["terminationGracePeriodSeconds"] >= section.linger + section.drain_timeout
 
 
 def test_secrets_are_mounted_and_their_paths_are_passed():
     target = TARGET.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
     serving = {"token_file": "mine", "tls_cert": "mine", "tls_key": "mine"}
-    made = deployment(target, serving=serving)["spec"]["template"]["spec"]
-    container, volumes = made["containers"][0], {volume["name"]: volume for volume in made["volumes"]}
-    told = Serving.of(container["args"][-1])
+    manifest = deployment(target, serving=serving)["spec"]["template"]["spec"]
+    container, volumes = manifest["containers"][0], {volume["name"]: volume for volume in manifest["volumes"]}
+    section = Serving.of(container["args"][-1])
     files = {one["mountPath"]: volumes[one["name"]].get("secret") for one in container["volumeMounts"]}
-    for path, secret in ((told.token_file, "words"), (told.tls_cert, "cert"), (told.tls_key, "cert")):
+    for path, secret in (
+        (section.token_file, "words"),
+        (section.tls_cert, "cert"),
+        (section.tls_key, "cert"),
+    ):
         folder, _, file = path.rpartition("/")
         assert files[folder]["secretName"] == secret
         assert file in [item["path"] for item in files[folder]["items"]]
         assert files[folder]["defaultMode"] & 0o007 == 0
-    assert made["securityContext"]["fsGroup"] > 0, "without it, the file is root's alone"
+    assert manifest["securityContext"]["fsGroup"] > 0, "without it, the file is root's alone"
     probes = [container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "readiness", "liveness")]
     assert probes == ["HTTPS"] * 3
-    assert objects.uses_tls({"spec": made})
+    assert objects.uses_tls({"spec": manifest})
     assert not objects.uses_tls(deployment()["spec"]["template"])
 
 
@@ -69,8 +73,8 @@ def test_token_or_tls_in_the_section_requires_a_secret(serving):
 
 
 def test_server_on_a_cluster_has_a_minimum_linger():
-    told = Serving.of(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
-    assert told.linger == objects.MINIMUM_LINGER
+    section = Serving.of(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
+    assert section.linger == objects.MINIMUM_LINGER
 
 
 def test_startup_probe_outlasts_ready_timeout():
@@ -79,8 +83,8 @@ def test_startup_probe_outlasts_ready_timeout():
 
 
 def test_values_are_not_substituted_again():
-    made = deployment(store="${digest} $name {}")
-    assert "${digest} $name {}" in made["spec"]["template"]["spec"]["containers"][0]["args"]
+    manifest = deployment(store="${digest} $name {}")
+    assert "${digest} $name {}" in manifest["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 @pytest.mark.parametrize("canary", [True, False])
@@ -91,11 +95,11 @@ def test_service_selects_the_candidate_only_in_a_canary(canary):
 
 
 def test_substitution_keeps_types():
-    made = deployment(target=TARGET.model_copy(update={"resources": Resources(cpu="2", memory="1Gi")}))
-    container = made["spec"]["template"]["spec"]["containers"][0]
+    manifest = deployment(target=TARGET.model_copy(update={"resources": Resources(cpu="2", memory="1Gi")}))
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}
-    assert made["metadata"]["labels"][objects.VERSION_LABEL] == "7"
-    assert isinstance(made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], int)
+    assert manifest["metadata"]["labels"][objects.VERSION_LABEL] == "7"
+    assert isinstance(manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], int)
 
 
 def test_fingerprint_is_the_same_in_both_tracks():

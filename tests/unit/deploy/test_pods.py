@@ -47,8 +47,8 @@ def test_crash_by_an_unreachable_store_fails_after_store_timeout(platform, clock
 
 def test_missing_secret_fails_after_30_seconds(platform, cluster, clock, pod):
     pod.json["status"] = {"phase": "Pending"}
-    said = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
-    cluster.list_events = lambda _: [{"reason": "FailedMount", "message": said}]
+    message = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
+    cluster.list_events = lambda _: [{"reason": "FailedMount", "message": message}]
     watcher = PodWatcher(platform)
     watcher.check(pod.json)
     clock.time = 31.0
@@ -92,25 +92,25 @@ def test_earlier_out_of_memory_is_ignored(platform, pod):
 
 def test_problem_of_a_pod_is_found_after_admission_changed_the_pod(platform, cluster, claimed):
     claimed()
-    found = platform.deployment("candidate")
+    deployment = platform.deployment("candidate")
     (pod,) = cluster.list_objects("Pod", "modelyard.dev/track=candidate")
-    pod["metadata"] |= found["spec"]["template"]["metadata"]
+    pod["metadata"] |= deployment["spec"]["template"]["metadata"]
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as a LimitRange does
     pod["status"]["conditions"] = []
     waiting = {"reason": "ErrImagePull", "message": "not found"}
     pod["status"]["containerStatuses"][0] |= {"state": {"waiting": waiting}}
     with pytest.raises(DeployError, match=r"Image \S+ of pod digits-candidate-2 cannot be pulled: not found"):
-        platform.wait_until_complete("candidate", lambda: {**found, "status": {}})
+        platform.wait_until_complete("candidate", lambda: {**deployment, "status": {}})
 
 
 def test_flapping_pod_is_no_progress(platform, clock, claimed):
     claimed()
-    found = platform.deployment("candidate")
+    deployment = platform.deployment("candidate")
     clock.during = lambda: setattr(clock, "time", clock.time + 9.5)
 
     def flapping():
         status = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}
-        return {**found, "status": {**status, "availableReplicas": int(clock.time / 10) % 2}}
+        return {**deployment, "status": {**status, "availableReplicas": int(clock.time / 10) % 2}}
 
     with pytest.raises(DeployError, match="made no progress for 520 s"):
         platform.wait_until_complete("candidate", flapping)

@@ -249,7 +249,7 @@ def test_version_with_damaged_files_is_refused(
     elif command == "rollout promote":
         platform.claim("token", platform.describe_servers(2, two.digest))
     number = 1 if command == "rollback" else 2
-    before, looked = (state(), world.stable), models.history("digits")
+    before, history = (state(), world.stable), models.history("digits")
     key = f"digits/versions/{number:06d}/{'manifest.json' if how == 'manifest' else 'model.onnx'}"
     if how == "missing":
         del data[key]
@@ -264,7 +264,7 @@ def test_version_with_damaged_files_is_refused(
             controller.promote_candidate("it is good")
     assert error.value.exit_code == 6
     assert (state(), world.stable) == before
-    assert models.history("digits") == looked
+    assert models.history("digits") == history
 
 
 @pytest.mark.usefixtures("one")
@@ -345,18 +345,18 @@ def test_stable_is_restored_while_the_store_is_unavailable(
 ):
     two = version()
     world.unfit.add(two.version)
-    promote, left = models.promote, [failures]
+    promote, failures_left = models.promote, [failures]
 
     def interrupted(*arguments, **more):
-        if more.get("action") == "rollback" and left[0]:
-            left[0] -= failures == 1
+        if more.get("action") == "rollback" and failures_left[0]:
+            failures_left[0] -= failures == 1
             raise UnreachableError("the store is away")
         return promote(*arguments, **more)
 
     monkeypatch.setattr(models, "promote", interrupted)
     back = failures == 1
-    said = "is the champion again" if back else "`modelyard models promote digits 1 -e ENV` moves it"
-    with pytest.raises(DeployError, match=said):
+    message = "is the champion again" if back else "`modelyard models promote digits 1 -e ENV` moves it"
+    with pytest.raises(DeployError, match=message):
         deploy(two)
     assert state() == (1 if back else 2, 1, None, True), "stable goes back in any case"
 
@@ -516,22 +516,22 @@ def test_stable_is_written_again_after_a_lost_race(controller, world, version, d
 
 @pytest.mark.usefixtures("one")
 def test_served_versions_are_recorded_before_and_after(controller, models, version, deploy, on_log):
-    noted = []
-    on_log("verified: ", lambda: noted.append(models.served("digits")[0].versions))
+    recorded = []
+    on_log("verified: ", lambda: recorded.append(models.served("digits")[0].versions))
     deploy(version())
-    assert noted == [(1, 2)]
+    assert recorded == [(1, 2)]
     (record,) = models.served("digits")
     assert (record.platform, record.where, record.versions) == ("memory", "here", (2,))
     on_log("rolled back: ", lambda: None)
     reconcile = controller.platform.reconcile
 
     def observed(*servers):
-        noted.append(models.served("digits")[0].versions)
+        recorded.append(models.served("digits")[0].versions)
         reconcile(*servers)
 
     controller.platform.reconcile = observed
     controller.rollback(None, "bad")
-    assert noted[-1] == (1, 2)
+    assert recorded[-1] == (1, 2)
     assert models.served("digits")[0].versions == (1,)
 
 

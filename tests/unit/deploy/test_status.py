@@ -34,12 +34,12 @@ def test_abandoned_candidate_is_shown(controller, models, lost, monkeypatch):
     servers = Servers(version=2, digest="", fingerprint="")
     status = Status(candidate=servers, token="killed", heartbeat=at)  # noqa: S106
     monkeypatch.setattr(controller.platform, "status", lambda **_: status)
-    found = rollout_status(controller.platform, models)
-    assert found.abandoned is lost
-    assert len(found.problems) == lost
+    result = rollout_status(controller.platform, models)
+    assert result.abandoned is lost
+    assert len(result.problems) == lost
     if lost:
-        assert f"version 2, is abandoned since {at:%Y-%m-%d %H:%M} UTC" in found.problems[-1]
-        assert "`modelyard rollout abort digits -e ENV`" in found.problems[-1]
+        assert f"version 2, is abandoned since {at:%Y-%m-%d %H:%M} UTC" in result.problems[-1]
+        assert "`modelyard rollout abort digits -e ENV`" in result.problems[-1]
 
 
 def test_stable_without_the_champion_is_a_problem(controller, models, version, deploy, promote, monkeypatch):
@@ -58,13 +58,13 @@ def test_stable_without_the_champion_is_a_problem(controller, models, version, d
 
 def test_another_program_at_the_url_is_a_problem(models, version, promote, monkeypatch):
     promote(version())
-    asked = []
-    monkeypatch.setattr(local, "send", lambda server, *_: asked.append(str(server)) or b"[]")
+    urls = []
+    monkeypatch.setattr(local, "send", lambda server, *_: urls.append(str(server)) or b"[]")
     config = PlatformConfig("digits", models, Target(), "{}", lambda _: {"host": "::1"}, Rollout(), print)
-    found = rollout_status(LocalPlatform(config), models)
-    assert asked == ["http://[::1]:8501"]
-    assert (found.champion, found.stable) == (1, None)
-    assert "--url" in found.problems[0]
+    status = rollout_status(LocalPlatform(config), models)
+    assert urls == ["http://[::1]:8501"]
+    assert (status.champion, status.stable) == (1, None)
+    assert "--url" in status.problems[0]
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from modelyard.components.server import GOLDEN_HEADERS
 from modelyard.components.store.models import ModelStore
 from tests.unit.deploy.memory import Interrupted, Killed, Script
 
-SEEN = Golden(problem="classification", instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
-PINNED = PinnedVersion(7, "d" * 64, SEEN)
+GOLDEN = Golden(problem="classification", instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
+PINNED = PinnedVersion(7, "d" * 64, GOLDEN)
 GOOD = {"predictions": [[0.25, 0.75]]}
 
 
@@ -31,7 +31,7 @@ class Server:
 
     def request(self, method: str, path: str, body: bytes, headers: Any) -> tuple[int, bytes]:
         assert (method, path, headers) == ("POST", "/v1/models/digits/versions/7:predict", GOLDEN_HEADERS)
-        answer = self.answers[SEEN.instances.index(json.loads(body)["instances"][0])]
+        answer = self.answers[GOLDEN.instances.index(json.loads(body)["instances"][0])]
         return 200, json.dumps(answer).encode()
 
 
@@ -134,9 +134,9 @@ def test_rolled_back_version_is_held_with_the_command_to_deploy_it(target, comma
         champion=lambda _: None,
         rolled_back=lambda *_: SimpleNamespace(at="noon", reason="bad"),
     )
-    held = deployer._hold_if_rolled_back(models, "digits", 2, target)
-    assert held.decision == "hold"
-    assert held.reason.endswith(f"was rolled back at noon (bad); `{command}` deploys it")
+    outcome = deployer._hold_if_rolled_back(models, "digits", 2, target)
+    assert outcome.decision == "hold"
+    assert outcome.reason.endswith(f"was rolled back at noon (bad); `{command}` deploys it")
 
 
 def test_each_version_has_the_serving_section_of_its_run():

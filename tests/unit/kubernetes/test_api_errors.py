@@ -8,7 +8,7 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("message", "parts"),
     [
         (
             f'deployments.apps "m-stable" is forbidden: User "{RUN}" cannot patch resource "deployments" in '
@@ -32,6 +32,6 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
         ("the server is on fire", ["The cluster refuses: the server is on fire."]),
     ],
 )
-def test_refusals_are_explained(said, words):
-    for word in words:
-        assert word in explain_refusal(said)
+def test_refusals_are_explained(message, parts):
+    for part in parts:
+        assert part in explain_refusal(message)

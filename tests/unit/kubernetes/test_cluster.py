@@ -26,14 +26,14 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
     servers, over = [], Event()
 
     def start(*answers: Answer) -> tuple[Cluster, list[str]]:
-        left, asked = list(answers), []
+        remaining, requests = list(answers), []
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                asked.append(f"{self.headers['Authorization']} {self.path}")
-                answer = left.pop(0) if len(left) > 1 else left[0]
+                requests.append(f"{self.headers['Authorization']} {self.path}")
+                answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
                 self.close_connection = True
                 status, body = answer if isinstance(answer, tuple) else (answer, b"")
                 self.send_response(status if isinstance(status, int) else 200)
@@ -64,7 +64,7 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
         settings = Configuration(host=f"http://127.0.0.1:{server.server_port}")
         settings.api_key["authorization"] = "Bearer mine"
         settings.retries = False
-        return Cluster(ApiClient(settings), "runs", in_cluster=False), asked
+        return Cluster(ApiClient(settings), "runs", in_cluster=False), requests
 
     yield start
     over.set()
@@ -74,10 +74,10 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
 
 
 def test_log_continues_after_a_lost_connection(answering):
-    cluster, asked = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
+    cluster, requests = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
     assert list(cluster.stream_log("r1-train", "step", ended=True)) == ["one", "two", "three"]
     path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
-    assert asked == [path] * 4
+    assert requests == [path] * 4
 
 
 def test_incomplete_last_line_is_left_for_the_next_stream(answering):
@@ -116,15 +116,15 @@ def request(cluster, method):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_request_is_retried_after_a_lost_connection(answering, method):
-    cluster, asked = answering([CUT], [b"wh", CUT], [b"whole"])
+    cluster, requests = answering([CUT], [b"wh", CUT], [b"whole"])
     assert request(cluster, method) == (200, b"whole")
-    assert len(asked) == 3
+    assert len(requests) == 3
 
 
 def test_answer_of_the_proxied_server_is_not_retried(answering):
-    cluster, asked = answering(503)
+    cluster, requests = answering(503)
     assert request(cluster, "GET") == (503, b"")
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]
 
 
 @pytest.mark.parametrize(
-    ("config", "why"),
+    ("config", "reason"),
     [
         (None, "there is no file"),
         ("", "is empty"),
@@ -167,15 +167,15 @@ FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]
         (json.dumps(FAILING_LOGIN), "login .* fails: exec: process returned 1. Log in"),
     ],
 )
-def test_missing_cluster_fails_at_once(tmp_path, monkeypatch, config, why):
+def test_missing_cluster_fails_at_once(tmp_path, monkeypatch, config, reason):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     if config is not None:
         (tmp_path / "config").write_text(config)
     if config == json.dumps(FAILING_LOGIN):
         monkeypatch.setattr(client, "_check_reachable", lambda: None)
-    with pytest.raises(ClusterError, match=why) as caught:
+    with pytest.raises(ClusterError, match=reason) as error:
         connect("runs")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1", "socks5://127.0.0.1:1"])
@@ -188,9 +188,9 @@ def test_first_connection_is_not_retried(tmp_path, monkeypatch, proxy):
         server = server if proxy else f"https://127.0.0.1:{silent.getsockname()[1]}"
         named = {"clusters": [{"name": "c", "cluster": {"server": server}}]}
         (tmp_path / "config").write_text(json.dumps({**KUBECONFIG, **named}))
-        with pytest.raises(ConfigError if "socks" in proxy else ClusterError) as caught:
+        with pytest.raises(ConfigError if "socks" in proxy else ClusterError) as error:
             connect("runs").list_objects("Pod")
-    assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(caught.value)
+    assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(error.value)
 
 
 def test_error_names_an_unreachable_cluster(answering, monkeypatch):

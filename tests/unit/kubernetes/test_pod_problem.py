@@ -11,7 +11,7 @@ from modelyard.components.kubernetes.pod_problem import (
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "patience", "words"),
+    ("name", "reason", "wait_limit", "parts"),
     [
         (
             "unschedulable",
@@ -25,24 +25,24 @@ from modelyard.components.kubernetes.pod_problem import (
         ("crash-loop", "CrashLoopBackOff", None, ["exit code 8", "cannot be loaded by ONNX Runtime."]),
     ],
 )
-def test_problems(recorded, node, name, reason, patience, words):
-    seen = recorded(name)
-    problem = find_problem(seen["pod"], seen["events"], [node])
+def test_problems(recorded, node, name, reason, wait_limit, parts):
+    state = recorded(name)
+    problem = find_problem(state["pod"], state["events"], [node])
     assert problem
-    assert (problem.reason, problem.wait_limit) == (reason, patience)
-    for word in (seen["pod"]["metadata"]["name"], *words):
-        assert word in problem.message
+    assert (problem.reason, problem.wait_limit) == (reason, wait_limit)
+    for part in (state["pod"]["metadata"]["name"], *parts):
+        assert part in problem.message
     assert "\n" not in problem.message
     assert ".." not in problem.message
 
 
 def test_unready_pod_has_no_problem(recorded):
-    seen = recorded("unready")
-    assert find_problem(seen["pod"], seen["events"]) is None
-    assert not is_ready(seen["pod"])
-    why = describe_unready(seen["pod"], seen["events"], 5)
-    assert "not ready within 5 s: Startup probe failed" in why
-    assert "connection refused" in why
+    state = recorded("unready")
+    assert find_problem(state["pod"], state["events"]) is None
+    assert not is_ready(state["pod"])
+    message = describe_unready(state["pod"], state["events"], 5)
+    assert "not ready within 5 s: Startup probe failed" in message
+    assert "connection refused" in message
 
 
 def test_out_of_memory_message_has_the_last_measurement(recorded):
