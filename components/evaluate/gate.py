@@ -59,7 +59,7 @@ class Gate(Settings):
     def named_slices(self) -> tuple[str, ...]:
         """Return the classes that a rule names."""
         limits = [*self.minimum.values(), *self.margin.values()]
-        return tuple(sorted({name for one in limits if isinstance(one, dict) for name in one}))
+        return tuple(sorted({name for entry in limits if isinstance(entry, dict) for name in entry}))
 
 
 class RuleResult(NamedTuple):
@@ -141,11 +141,13 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
                 f"{metrics.rows:,}"
             )
         results.append(RuleResult(rule, sentence))
-    slices = [one for one in metrics.slices if one.rows >= MINIMUM_EXAMPLES and "recall" in one.values]
+    slices = [
+        entry for entry in metrics.slices if entry.rows >= MINIMUM_EXAMPLES and "recall" in entry.values
+    ]
     if slices:
-        lowest = min(slices, key=lambda one: one.values["recall"].value)
+        lowest = min(slices, key=lambda entry: entry.values["recall"].value)
         recall = lowest.values["recall"].value
-        missed = [one.name for one in slices if not one.values["recall"].value]
+        missed = [entry.name for entry in slices if not entry.values["recall"].value]
         rule = Rule(
             rule=f"recall of {lowest.name}, lowest of the classes with {MINIMUM_EXAMPLES} test examples or "
             "more, above",
@@ -186,8 +188,8 @@ def _limited_values(
     if metric in metrics.values and not isinstance(threshold, dict):
         return [(metric, metrics.values[metric].value, threshold)]
     return [
-        (f"{metric} of {one.name}", one.values[metric].value if metric in one.values else None, limit)
-        for one, limit in _slice_limits(metrics, metric, threshold)
+        (f"{metric} of {entry.name}", entry.values[metric].value if metric in entry.values else None, limit)
+        for entry, limit in _slice_limits(metrics, metric, threshold)
     ]
 
 
@@ -195,8 +197,8 @@ def _slice_limits(
     metrics: Metrics, metric: str, threshold: float | dict[str, float]
 ) -> list[tuple[Slice, float]]:
     if not isinstance(threshold, dict):
-        return [(one, threshold) for one in metrics.slices]
-    slices = {one.name: one for one in metrics.slices}
+        return [(entry, threshold) for entry in metrics.slices]
+    slices = {entry.name: entry for entry in metrics.slices}
     if unknown := [name for name in threshold if name not in slices]:
         raise EvaluateError(
             f"gate has a limit for the {metric} of {unknown[0]!r}, which is not a class; the classes are "
@@ -208,7 +210,7 @@ def _slice_limits(
 def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list[RuleResult]:
     """Check the comparisons with the best of the champions."""
     description = get_description(metrics.problem)
-    comparisons = {(one.metric, one.slice): one for one in metrics.comparisons}
+    comparisons = {(entry.metric, entry.slice): entry for entry in metrics.comparisons}
     default = comparisons.get((description.comparison_metrics[0], ""))
     if default is None:
         remaining = metrics.rows - metrics.trained_on[champion].count
@@ -224,7 +226,7 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
         if metric in metrics.values and not isinstance(margins, dict):
             pairs = [("", margins)]
         else:
-            pairs = [(one.name, margin) for one, margin in _slice_limits(metrics, metric, margins)]
+            pairs = [(entry.name, margin) for entry, margin in _slice_limits(metrics, metric, margins)]
         for name, margin in pairs:
             if comparison := comparisons.get((metric, name)):
                 results.append(_check_comparison(metrics, gate, comparison, margin, champion))
@@ -309,7 +311,7 @@ def examples_needed(comparison: Comparison, count: int, limit: float, counted: b
 
 
 def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
-    small = [f"{one.name} ({one.rows})" for one in metrics.slices if one.rows < MINIMUM_EXAMPLES]
+    small = [f"{entry.name} ({entry.rows})" for entry in metrics.slices if entry.rows < MINIMUM_EXAMPLES]
     if small:
         return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {_join_names(small)}",)
     return (

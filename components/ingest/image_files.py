@@ -57,20 +57,20 @@ def read(path: Path, source: Source) -> Examples:
     """
     targets = _find_targets(path, source)
     image_format = _image_format(path, source, targets)
-    bad = UnusableFiles(path, source.max_bad)
+    unusable = UnusableFiles(path, source.max_bad)
     if isinstance(targets, Index):
         for name, reason in targets.missing.items():
-            bad.add(name, reason)
+            unusable.add(name, reason)
     notes = list(targets.notes)
     return Examples(
         shape=(image_format.height, image_format.width, image_format.channels),
         dtype="uint8",
         names=targets.classes if isinstance(targets, ClassFolders) else targets.names,
         splits=targets.splits,
-        batches=_read_batches(path, source, targets, image_format, bad, notes),
+        batches=_read_batches(path, source, targets, image_format, unusable, notes),
         image=image_format,
         notes=notes,
-        skipped=bad.listed,
+        skipped=unusable.listed,
     )
 
 
@@ -86,7 +86,7 @@ class UnusableFiles:
         self.count = 0
         self.listed: list[str] = []
         self._source, self._share = source, share
-        self._only = ""
+        self._last_message = ""
 
     def add(self, name: str, reason: str) -> None:
         """Add and log a file.
@@ -96,7 +96,7 @@ class UnusableFiles:
         """
         self.count += 1
         reason = reason.removeprefix(f"{name!r} in {self._source} ")
-        self._only = f"{name!r} in {self._source}: {reason}"
+        self._last_message = f"{name!r} in {self._source}: {reason}"
         summary = reason.partition(". ")[0].removeprefix("The picture ").rstrip(".")
         if self.count <= MAX_LISTED_FILES:
             self.listed.append(f"{name}: {summary}")
@@ -109,7 +109,7 @@ class UnusableFiles:
         """Raise DataError if the share of unusable files among `total` files exceeds the maximum."""
         if self.count > self._share * total:
             if self.count == 1:
-                raise DataError(self._only)
+                raise DataError(self._last_message)
             raise self._error(f"{self.count:,} of {total:,}")
 
     def _error(self, how_many: str) -> DataError:
@@ -146,7 +146,7 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
     if any(map(_is_parquet, files)) and not has_images(files):
         every = partial(members, path, source.max_bytes)
         return _read_parquet_targets(
-            path, source, lambda: (one for one in every() if _is_parquet(one.name)), False
+            path, source, lambda: (member for member in every() if _is_parquet(member.name)), False
         )
     try:
         if source.index:
@@ -177,10 +177,10 @@ def _is_parquet(name: str) -> bool:
     return name.lower().endswith(parquet.SUFFIX)
 
 
-def _read_parquet_targets(path: Path, source: Source, files: parquet.Files, alone: bool) -> Table:
+def _read_parquet_targets(path: Path, source: Source, files: parquet.Files, single_file: bool) -> Table:
     if source.index:
         raise DataError(f"{path} has Parquet files, which have the targets in a column. Remove data.index.")
-    return parquet.read_parquet(files, alone, source.problem, source.max_bytes)
+    return parquet.read_parquet(files, single_file, source.problem, source.max_bytes)
 
 
 def _is_index(name: str, index: str | None) -> bool:
@@ -223,24 +223,20 @@ def _read_batches(
     source: Source,
     targets: ClassFolders | Index | Table,
     image_format: ImageFormat,
-    bad: UnusableFiles,
+    unusable: UnusableFiles,
     notes: list[str],
 ) -> Iterator[Batch]:
     """Yield the images one by one; a few are decoded ahead, on all cores."""
     pending: deque[Future[list[Decoded]]] = deque()
-    total = bad.count
+    total = unusable.count
     dtype = np.float32 if source.problem == "regression" else np.int64
-    group_size = max(
-        1,
-        min(
-            MAX_GROUP_SIZE, BATCH_BYTES // (image_format.height * image_format.width * image_format.channels)
-        ),
-    )
+    image_bytes = image_format.height * image_format.width * image_format.channels
+    group_size = max(1, min(MAX_GROUP_SIZE, BATCH_BYTES // image_bytes))
 
     def decoded_batches() -> Iterator[Batch]:
         for name, (split, target), image in pending.popleft().result():
             if isinstance(image, DataError):
-                bad.add(name, str(image))
+                unusable.add(name, str(image))
             else:
                 yield Batch(split, image[None], np.array([target], dtype), (name,))
 
@@ -251,7 +247,7 @@ def _read_batches(
             try:
                 group.append((name, target, read_content()))
             except DataError as error:
-                bad.add(name, str(error))
+                unusable.add(name, str(error))
             if len(group) >= group_size or sum(len(content) for _, _, content in group) > BATCH_BYTES:
                 pending.append(pool.submit(_decode, group, image_format))
                 group = []
@@ -260,9 +256,9 @@ def _read_batches(
         pending.append(pool.submit(_decode, group, image_format))
         while pending:
             yield from decoded_batches()
-    bad.check(total)
-    if bad.count:
-        notes.append(f"{bad.count:,} of {total:,} files are unusable, and were skipped.")
+    unusable.check(total)
+    if unusable.count:
+        notes.append(f"{unusable.count:,} of {total:,} files are unusable, and were skipped.")
 
 
 def _decode(group: list[Encoded], image_format: ImageFormat) -> list[Decoded]:

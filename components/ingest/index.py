@@ -137,8 +137,8 @@ class _Table:
         columns = {str(column).strip().lower(): column for column in header}
         if len(columns) < len(header):
             raise DataError(f"{name} has a duplicate column: {', '.join(map(str, header))}. Rename one.")
-        self._path = next((columns[one] for one in PATHS if one in columns), None)
-        self.target = next((columns[one] for one in TARGETS if one in columns), None)
+        self._path = next((columns[name] for name in PATHS if name in columns), None)
+        self.target = next((columns[name] for name in TARGETS if name in columns), None)
         self._split = columns.get(SPLIT)
 
     @property

@@ -115,12 +115,12 @@ def _format_setting(value: Any) -> str:
     if isinstance(value, Mapping) and "class_name" in value:
         config = value.get("config", {}).items()
         arguments = (
-            f"{key}={_format_setting(one)}" for key, one in config if one is not None and key != "name"
+            f"{key}={_format_setting(item)}" for key, item in config if item is not None and key != "name"
         )
         return f"{value['class_name']}({', '.join(arguments)})"
     if isinstance(value, Mapping):
         return "; ".join(
-            f"{key} {_format_setting(one)}" for key, one in value.items() if one not in (None, [], {})
+            f"{key} {_format_setting(item)}" for key, item in value.items() if item not in (None, [], {})
         )
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_format_setting, value))

@@ -36,9 +36,9 @@ def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Cu
     """Return the curves of a metric in training and validation."""
     metrics_by_name = {"training": metrics.get(metric), "validation": metrics.get(f"val_{metric}")}
     series = {name: values for name, values in metrics_by_name.items() if values}
-    values = [value for one in series.values() for value in one]
+    values = [value for curve in series.values() for value in curve]
     low, high = _range(values)
-    epochs = max(len(one) for one in series.values())
+    epochs = max(len(curve) for curve in series.values())
 
     def x(epoch: int) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * (epoch / max(1, epochs - 1)), 1)
@@ -46,16 +46,16 @@ def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Cu
     def y(value: float) -> float:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
 
-    def line(name: str, one: list[float]) -> Line:
-        epochs_drawn = {*range(0, len(one), -(-len(one) // MAX_POINTS)), len(one) - 1}
-        positions = [(x(epoch), y(one[epoch])) for epoch in sorted(epochs_drawn)]
-        return Line(name, " ".join(f"{a},{b}" for a, b in positions), positions[-1], one[-1])
+    def line(name: str, curve: list[float]) -> Line:
+        epochs_drawn = {*range(0, len(curve), -(-len(curve) // MAX_POINTS)), len(curve) - 1}
+        positions = [(x(epoch), y(curve[epoch])) for epoch in sorted(epochs_drawn)]
+        return Line(name, " ".join(f"{a},{b}" for a, b in positions), positions[-1], curve[-1])
 
     tick_interval = max(1, -(-epochs // 8))
     tick_epochs = [*range(0, epochs - tick_interval // 2 - 1, tick_interval), epochs - 1]
     return Curves(
         title=title,
-        lines=tuple(line(name, one) for name, one in series.items()),
+        lines=tuple(line(name, curve) for name, curve in series.items()),
         x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in tick_epochs),
         y_ticks=tuple((y(level), f"{level:.5g}") for level in _ticks(low, high)),
     )
@@ -98,8 +98,8 @@ def build_scatter(
     return Scatter(
         points=tuple((scale_x(x), scale_y(y)) for x, y in points),
         line=(scale_x(left), scale_y(start), scale_x(right), scale_y(end)),
-        x_ticks=tuple((scale_x(one), f"{one:.5g}") for one in _ticks(left, right)),
-        y_ticks=tuple((scale_y(one), f"{one:.5g}") for one in _ticks(low, high)),
+        x_ticks=tuple((scale_x(tick), f"{tick:.5g}") for tick in _ticks(left, right)),
+        y_ticks=tuple((scale_y(tick), f"{tick:.5g}") for tick in _ticks(low, high)),
     )
 
 
@@ -113,7 +113,9 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 def _ticks(low: float, high: float) -> list[float]:
     """Return round numbers from `low` to `high`, usually three to six."""
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = min((power * one for one in (1, 2, 2.5, 5, 10)), key=lambda one: abs(one - (high - low) / 4))
+    step = min(
+        (power * factor for factor in (1, 2, 2.5, 5, 10)), key=lambda factor: abs(factor - (high - low) / 4)
+    )
     first, last = math.ceil(low / step), math.floor(high / step)
     return [number * step for number in range(first, last + 1)]
 
@@ -133,10 +135,10 @@ def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any
     return [
         {
             "name": name,
-            "interval": one,
-            "low": percent(one.low),
-            "width": round(percent(one.high) - percent(one.low), 2),
-            "value": percent(one.value),
+            "interval": metric,
+            "low": percent(metric.low),
+            "width": round(percent(metric.high) - percent(metric.low), 2),
+            "value": percent(metric.value),
         }
-        for name, one in present.items()
+        for name, metric in present.items()
     ]

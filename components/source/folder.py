@@ -39,7 +39,7 @@ def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         folders = []
         with os.scandir(os.path.join(root, path)) as scan:  # noqa: PTH118
             entries = sorted(
-                (entry for entry in scan if not is_ignored(entry.name)), key=lambda one: one.name
+                (entry for entry in scan if not is_ignored(entry.name)), key=lambda entry: entry.name
             )
         for entry in entries:
             name = f"{path}/{entry.name}" if path else entry.name
