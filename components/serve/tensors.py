@@ -22,6 +22,8 @@ from modelyard.components.serve.replies import HttpError, shorten
 
 MAX_REUSED_PARSER_BYTES = 64 * 2**10
 """Maximum bytes of a text for the reused parser, which keeps 22 times as many, and for detailed errors."""
+MAX_JSON_VALUES = 2_000_000
+"""Maximum number of values in a text: parsing them blocks the process for 50 ms (measured)."""
 MAX_KEYS = 50  # of an object, for messages
 _NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 
@@ -40,8 +42,14 @@ def parse(text: bytes) -> Any:
     """Return the JSON object in `text` as a simdjson proxy.
 
     Raises:
-        HttpError: 400, the text is not a JSON object.
+        HttpError: 400, the text is not a JSON object; 413, it has too many values.
     """
+    if len(text) > MAX_JSON_VALUES and _count_values(text) > MAX_JSON_VALUES:
+        raise HttpError(
+            413,
+            f"The body has more than {MAX_JSON_VALUES:,} values in JSON; send fewer examples, or a binary "
+            "tensor (Open Inference).",
+        )
     try:
         try:
             document = (
@@ -56,6 +64,10 @@ def parse(text: bytes) -> Any:
     if not isinstance(document, Object):
         raise HttpError(400, f"The body is a JSON {_json_type(document)}, but an object is expected.")
     return document
+
+
+def _count_values(text: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(","))) + 1
 
 
 def _json_error(text: bytes, error: Exception) -> str:

@@ -91,6 +91,14 @@ def test_a_wrong_shape_or_type_is_refused(array, expected, signature):
     assert expected in message
 
 
+def test_json_with_more_values_than_can_be_parsed_at_once_is_refused_with_413():
+    values = b"0," * tensors.MAX_JSON_VALUES
+    with pytest.raises(HttpError) as refused:
+        tensors.parse(b'{"instances":[' + values + b"0]}")
+    assert refused.value.reply.status == 413
+    assert tensors.parse(b'{"text":"' + b"." * len(values) + b'"}')["text"]
+
+
 def test_too_many_examples_are_refused_with_413():
     status, message = refusal(json.dumps({"instances": np.zeros((5, 2, 3), int).tolist()}))
     assert status == 413
