@@ -81,7 +81,7 @@ def show_(
     manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
     is_champion = champion is not None and champion.version == manifest.version
     locations, error = _find_served(models, name, environment, store)
-    served = [where for where, versions in locations.items() if manifest.version in versions]
+    served = [location for location, versions in locations.items() if manifest.version in versions]
     state = {"champion": is_champion, "served": served, "error": error if is_champion else None}
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), **state})

@@ -150,20 +150,23 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
         endpoint: Endpoint = None,
         namespace: KfpNamespace = None,
         output: OutputFormat = Output.TEXT,
-        **own: Any,
+        **arguments: Any,
     ) -> None:
         from modelyard.pipelines.runners.select import RunScope
 
-        command(scope=RunScope(environment, endpoint, namespace), output=output, **own)
+        command(scope=RunScope(environment, endpoint, namespace), output=output, **arguments)
 
-    added, given = inspect.signature(run).parameters, inspect.signature(command).parameters
-    own = [one for one in given.values() if one.name not in ("scope", "output")]
-    shared = [one for one in added.values() if one.name != "own"]
+    option_parameters, command_parameters = (
+        inspect.signature(run).parameters,
+        inspect.signature(command).parameters,
+    )
+    own = [one for one in command_parameters.values() if one.name not in ("scope", "output")]
+    shared = [one for one in option_parameters.values() if one.name != "arguments"]
     shared[0] = shared[0].replace(annotation=kind, default=default)
     wraps(command)(run)
-    both = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared)]
-    run.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in both}
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
 
 

@@ -111,14 +111,17 @@ def plan(
     )
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
-        log = lambda words: status.update(Text(words))  # noqa: E731 - a pod's log is not markup
-        made = planner.make_plan(
+        log = lambda message: status.update(Text(message))  # noqa: E731 - a pod's log is not markup
+        result = planner.make_plan(
             settings, env, environment, request, run_folder.home(), on_progress=log, warn=warn
         )
     if output is Output.JSON:
-        emit(made.model_dump(mode="json"))
+        emit(result.model_dump(mode="json"))
     else:
-        given = [*([str(config)] if config else ()), *(("-e", environment) if environment != "local" else ())]
-        given += [part for one in overrides or () for part in ("--set", one)]
-        show(made, Console(), everything, shlex.join(["modelyard", "plan", *given, "--probe"]))
-    raise typer.Exit(PlanError.exit_code if made.problems or made.exceeded else 0)
+        arguments = [
+            *([str(config)] if config else ()),
+            *(("-e", environment) if environment != "local" else ()),
+        ]
+        arguments += [part for one in overrides or () for part in ("--set", one)]
+        show(result, Console(), everything, shlex.join(["modelyard", "plan", *arguments, "--probe"]))
+    raise typer.Exit(PlanError.exit_code if result.problems or result.exceeded else 0)

@@ -87,13 +87,13 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
     ended = threading.Event()
 
     def show_lines() -> None:
-        shown, last = 0, False
-        while not last:
-            last = ended.wait(POLL_SECONDS)
+        printed, has_ended = 0, False
+        while not has_ended:
+            has_ended = ended.wait(POLL_SECONDS)
             events = run.events()
-            for line in filter(None, map(event_line, events[shown:])):
+            for line in filter(None, map(event_line, events[printed:])):
                 typer.echo(line, err=True)
-            shown = len(events)
+            printed = len(events)
 
     lines = threading.Thread(target=show_lines, name="progress", daemon=True)
     lines.start()
@@ -108,12 +108,12 @@ def event_line(event: "Event") -> str | None:
     """Format an event as a line; None if it has nothing to show."""
     from modelyard.components.events import StepChange
 
-    words = progress_text(event)
+    text = progress_text(event)
     if isinstance(event, StepChange):
         states = {"running": "started", "skipped": "skipped", "failed": f"failed after {event.seconds:.1f} s"}
         states["succeeded"] = "cached" if event.cached else f"succeeded in {event.seconds:.1f} s"
-        words = states.get(event.state, "")
-    return f"{event.step:<12}{words}" if words else None
+        text = states.get(event.state, "")
+    return f"{event.step:<12}{text}" if text else None
 
 
 def progress_text(event: "Event") -> str:
@@ -190,18 +190,20 @@ def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
     """Return the metrics of candidate and champion, and the recall of each class, lowest first."""
     from modelyard.components.artifacts import format_number
 
-    both = evaluation.same_rows
-    candidate, rows = (both.candidate, both.rows) if both else (evaluation.values, evaluation.rows)
+    comparison = evaluation.same_rows
+    candidate, rows = (
+        (comparison.candidate, comparison.rows) if comparison else (evaluation.values, evaluation.rows)
+    )
     columns = [
         "candidate (95 % interval)",
-        *([f"version {evaluation.compared_with}"] if both else []),
+        *([f"version {evaluation.compared_with}"] if comparison else []),
         "baseline",
     ]
     of = f" of {evaluation.rows:,}" if rows < evaluation.rows else ""
     table = [[f"{rows:,}{of} test examples", *columns]]
     for name, metric in candidate.items():
         value, low, high = map(format_number, (metric.value, metric.low, metric.high))
-        champion = [format_number(both.champion[name].value)] if both else []
+        champion = [format_number(comparison.champion[name].value)] if comparison else []
         baseline = format_number(evaluation.baseline[name]) if name in evaluation.baseline else ""
         table.append([name, f"{value} ({low} to {high})", *champion, baseline])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -132,12 +132,14 @@ def _keys(values: BaseModel, set_keys: Collection[str], indent: str = "") -> Ite
     """Yield the lines of a section; keys that are not in `set_keys` are comments."""
     plain = values.model_dump(mode="json")
     for name, field in type(values).model_fields.items():
-        value, off = getattr(values, name), "" if name in set_keys else "# "
+        value, prefix = getattr(values, name), "" if name in set_keys else "# "
         if not indent:
             yield ""
         yield from (f"{indent}# {line}" for line in textwrap.wrap(field.description or "", 100 - len(indent)))
         if isinstance(value, BaseModel):
-            inside = DIGITS.get(name, type(value).model_fields)
-            yield from (off + line for line in [f"{name}:", *_keys(value, inside, "  ")])
+            section_keys = DIGITS.get(name, type(value).model_fields)
+            yield from (prefix + line for line in [f"{name}:", *_keys(value, section_keys, "  ")])
         else:
-            yield from (f"{indent}{off}{line}" for line in config_text.dump({name: plain[name]}).splitlines())
+            yield from (
+                f"{indent}{prefix}{line}" for line in config_text.dump({name: plain[name]}).splitlines()
+            )

@@ -43,16 +43,16 @@ def list_(
     """List the latest runs, newest first."""
     from modelyard.pipelines.runners.select import list_runs
 
-    found = list_runs(scope, model, limit, lambda words: log(f"note: {words}"))
+    infos = list_runs(scope, model, limit, lambda message: log(f"note: {message}"))
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
     empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
-    show_list(output, [one.model_dump(mode="json") for one in found], list(map(_row, found)), head, empty)
+    show_list(output, [one.model_dump(mode="json") for one in infos], list(map(_row, infos)), head, empty)
 
 
 @app.command("show")
 @on_runner
 def show_(
-    scope: "RunScope", output: Output, run: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
+    scope: "RunScope", output: Output, name: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
 ) -> None:
     """Show a run and its steps; with --wait, until it ends."""
     from rich.console import Console
@@ -61,20 +61,20 @@ def show_(
     from modelyard.pipelines.runners.base import read_summary
     from modelyard.pipelines.runners.select import find_run
 
-    found = find_run(scope, run)
+    run = find_run(scope, name)
     if wait:
-        complete(found, output, leave_stuck=leave_stuck)
-    steps, info = found.steps(), found.info()
+        complete(run, output, leave_stuck=leave_stuck)
+    steps, info = run.steps(), run.info()
     if output is Output.JSON:
         steps_json = [step.model_dump(mode="json") for step in steps]
         emit({**info.model_dump(mode="json"), "steps": steps_json})
         return
     show_rows(list(_facts(info).items()))
-    Console().print(steps_table(found))
-    summary = read_summary(found.folder)
+    Console().print(steps_table(run))
+    summary = read_summary(run.folder)
     if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
-        show(summary, found, Console())
-    elif info.state in ("failed", "cancelled") and (failure := found.failure()):
+        show(summary, run, Console())
+    elif info.state in ("failed", "cancelled") and (failure := run.failure()):
         typer.echo(f"reason   {failure.message}")
 
 
@@ -109,14 +109,14 @@ def compare(
 def logs(
     scope: "RunScope",
     output: Output,
-    run: RunName,
+    name: RunName,
     step: Annotated[
         str | None, typer.Argument(metavar="STEP", help="Print only this step.", show_default=False)
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
     ] = False,
-    whole: Annotated[
+    show_all: Annotated[
         bool, typer.Option("--all", help="Include the lines of Kubeflow Pipelines and Argo.")
     ] = False,
 ) -> None:
@@ -129,16 +129,16 @@ def logs(
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
-    found = find_run(scope, run).logs((step,) if step else tuple(STEPS), follow)
-    shown = ((name, lines if whole else step_lines(lines)) for name, lines in found)
+    logs = find_run(scope, name).logs((step,) if step else tuple(STEPS), follow)
+    shown = ((step_name, lines if show_all else step_lines(lines)) for step_name, lines in logs)
     if output is Output.JSON:
-        emit([{"step": name, "lines": list(lines)} for name, lines in shown])
+        emit([{"step": step_name, "lines": list(lines)} for step_name, lines in shown])
         return
     empty = True
-    for name, lines in shown:
+    for step_name, lines in shown:
         empty = False
         if not step:
-            typer.echo(typer.style(f"{name}:", bold=True))
+            typer.echo(typer.style(f"{step_name}:", bold=True))
         for line in lines:
             typer.echo(line)
             if write_error():
@@ -149,18 +149,18 @@ def logs(
 
 @app.command()
 @on_runner
-def cancel(scope: "RunScope", output: Output, run: RunName) -> None:
+def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
     """Cancel a run. Versions that it published are kept."""
     from modelyard.pipelines.runners.select import find_run
 
-    found = find_run(scope, run)
-    found.cancel()
-    _show_state(found, "cancelled", "is cancelled", output)
+    run = find_run(scope, name)
+    run.cancel()
+    _show_state(run, "cancelled", "is cancelled", output)
 
 
 @app.command()
 @on_runner
-def retry(scope: "RunScope", output: Output, run: RunName, wait: Wait = False) -> None:
+def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) -> None:
     """Retry the failed steps of a run.
 
     A run of `modelyard run` is retried as a new run, in which finished steps come from the cache. This
@@ -169,17 +169,17 @@ def retry(scope: "RunScope", output: Output, run: RunName, wait: Wait = False) -
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.runners.select import find_run
 
-    again = find_run(scope, run).retry()
-    if wait or again.in_this_process:
-        complete(again, output)
-    _show_state(again, "started again", "is started again", output)
+    new_run = find_run(scope, name).retry()
+    if wait or new_run.in_this_process:
+        complete(new_run, output)
+    _show_state(new_run, "started again", "is started again", output)
 
 
 @on_runner
 def explain(
     scope: "RunScope",
     output: Output,
-    run: Annotated[
+    name: Annotated[
         str | None,
         typer.Argument(
             metavar="RUN",
@@ -191,15 +191,15 @@ def explain(
     """Explain how a run ended and what to change, even if its pods were deleted."""
     from modelyard.pipelines.runners.select import find_run
 
-    found = find_run(scope, run).explain()
-    show(output, found.json(), found.text)
+    explanation = find_run(scope, name).explain()
+    show(output, explanation.json(), explanation.text)
 
 
 @on_runner
 def report(
     scope: "RunScope",
     output: Output,
-    run: Annotated[
+    name: Annotated[
         str | None,
         typer.Argument(
             metavar="RUN | NAME",
@@ -218,21 +218,21 @@ def report(
     from modelyard.pipelines.runners.reports import report_of_run, report_of_version
     from modelyard.pipelines.runners.select import find_run, is_run_name
 
-    if run is None or is_run_name(run):
-        found = find_run(scope, run)
-        path, about = report_of_run(found), dict[str, Any](run=found.name)
+    if name is None or is_run_name(name):
+        run = find_run(scope, name)
+        path, about = report_of_run(run), dict[str, Any](run=run.name)
     else:
         from modelyard.pipelines.cli.options import open_store
 
-        path, number = report_of_version(open_store(store, scope.name or "local"), run, version)
-        about = {"model": run, "version": number}
+        path, number = report_of_version(open_store(store, scope.name or "local"), name, version)
+        about = {"model": name, "version": number}
     show(output, {**about, "report": str(path)}, str(path))
     if browse:
         typer.launch(Path(path).as_uri())
 
 
-def _show_state(run: "Run", state: str, words: str, output: Output) -> None:
-    show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {words}.")
+def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
+    show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {text}.")
 
 
 def _value(key: str, value: Any) -> str:
@@ -250,13 +250,13 @@ def _row(info: "RunInfo") -> tuple[str, ...]:
 
 def _facts(info: "RunInfo") -> dict[str, str]:
     name = info.name if info.id == info.name else f"{info.name} ({info.id})"
-    where = {"local": "on this machine", "pods": "as pods", "kfp": "on Kubeflow Pipelines"}[info.runner]
+    execution = {"local": "on this machine", "pods": "as pods", "kfp": "on Kubeflow Pipelines"}[info.runner]
     facts = {
         "run": name,
         "state": info.state,
         "started": f"{format_time(info.started)} UTC",
         "seconds": info.seconds and f"{info.seconds:.0f}",
-        "in": where if info.environment == info.runner else f"{info.environment}, {where}",
+        "in": execution if info.environment == info.runner else f"{info.environment}, {execution}",
         "model": info.model,
         "data": info.data,
         "decision": info.decision,

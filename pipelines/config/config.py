@@ -194,10 +194,10 @@ class Config(Settings):
             else {}
         )
         for key in ("minimum", "maximum", "margin"):
-            for metric, given in getattr(self.gate, key, {}).items():
+            for metric, limits in getattr(self.gate, key, {}).items():
                 low, high = get_description(self.problem).ranges[metric]
                 low, high = (0, high - low) if key == "margin" else (low, high)
-                for name, value in given.items() if isinstance(given, dict) else [("", given)]:
+                for name, value in limits.items() if isinstance(limits, dict) else [("", limits)]:
                     path = f"gate.{key}.{metric}{name and f'.{name}'}"
                     named |= {path: name} if name else {}
                     if not low <= value <= high:
@@ -363,8 +363,8 @@ def _check_code(config: Config, document: Document) -> None:
     path = folder.joinpath(*module.split("."))
     prefix = f"{document.origin(('model', 'build'))}: model.build is {build}, but"
     if not path.is_dir() and not any(path.parent.glob(f"{path.name}.*")):
-        near = did_you_mean(module, [one.stem for one in folder.glob("*.py")]) or "."
-        raise ConfigError(f"{prefix} {code} has no {module.replace('.', '/')}.py{near}")
+        hint = did_you_mean(module, [one.stem for one in folder.glob("*.py")]) or "."
+        raise ConfigError(f"{prefix} {code} has no {module.replace('.', '/')}.py{hint}")
     files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
     file = next((one for one in files if one.is_file()), None)
     if file is None:  # a compiled module
@@ -374,8 +374,8 @@ def _check_code(config: Config, document: Document) -> None:
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f"{prefix} {file} is not valid Python: {error}.") from error
     if names and not names & {function, "*", "__getattr__"}:
-        near = did_you_mean(function, sorted(names)) or ". Define it."
-        raise ConfigError(f"{prefix} {file} defines no {function}{near}")
+        hint = did_you_mean(function, sorted(names)) or ". Define it."
+        raise ConfigError(f"{prefix} {file} defines no {function}{hint}")
 
 
 def _top_level_names(node: ast.AST) -> Iterator[str]:

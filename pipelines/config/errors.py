@@ -45,12 +45,12 @@ def validation_error(
         document: the values and their origins.
         prefix: the path of the validated section in the document.
     """
-    known = dict(iterate_keys(kind, prefix))
+    fields = dict(iterate_keys(kind, prefix))
     details = error.errors(include_url=False)
     lines = [
-        f"{_origin(key_path, found[0], document)}: {_message(key_path, found, document, known)}"
+        f"{_origin(key_path, problems[0], document)}: {_message(key_path, problems, document, fields)}"
         for key_path, group in groupby(details, key=lambda detail: _key_path(detail, document, prefix))
-        if (found := list(group))
+        if (problems := list(group))
     ]
     if len(lines) == 1:
         return ConfigError(lines[0])
@@ -73,8 +73,8 @@ def section_class(field: FieldInfo) -> type[BaseModel] | None:
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:
     """Return `; did you mean …?` with the words similar to `word`, or an empty string."""
-    close = get_close_matches(word, words, n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    similar = get_close_matches(word, words, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 def choices(word: str, words: Sequence[str]) -> str:
@@ -102,16 +102,16 @@ def _origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
 
 
 def _message(
-    key_path: Keys, details: list[ErrorDetails], document: Document, known: dict[Keys, FieldInfo]
+    key_path: Keys, details: list[ErrorDetails], document: Document, fields: dict[Keys, FieldInfo]
 ) -> str:
     path, value, first = ".".join(map(str, key_path)), document.get(key_path), details[0]
     if first["type"] == "extra_forbidden":
-        return f"{path} is not a key{_key_hint(key_path, known)}"
+        return f"{path} is not a key{_key_hint(key_path, fields)}"
     if first["loc"][-1:] == ("[key]",):
         return f"{path} is not a key; the keys are {_expected(first)}."
-    field = known.get(key_path)
+    field = fields.get(key_path)
     inner_first = (key_path[:depth] for depth in range(len(key_path), 0, -1))
-    nearest = field or next((known[keys] for keys in inner_first if keys in known), None)
+    nearest = field or next((fields[keys] for keys in inner_first if keys in fields), None)
     description = nearest.description if nearest and nearest.description else ""
     if first["type"] == "missing":
         return f"{path} is missing; add it: {description}"
@@ -121,8 +121,8 @@ def _message(
         return text if text.endswith(("?", ".")) else f"{text}."
     if len(details) > 1 or first["type"] not in EXPECTED:
         return f"{path} is {format_value(value)}, which is not valid. Expected: {description}"
-    near = _choice_hint(value, first) or _default_hint(field)
-    return f"{path} is {format_value(value)} and must be {_expected(first)}{near}"
+    hint = _choice_hint(value, first) or _default_hint(field)
+    return f"{path} is {format_value(value)} and must be {_expected(first)}{hint}"
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -139,17 +139,17 @@ def _choice_hint(value: Any, detail: ErrorDetails) -> str:
     )
 
 
-def _key_hint(key_path: Keys, known: dict[Keys, FieldInfo]) -> str:
+def _key_hint(key_path: Keys, fields: dict[Keys, FieldInfo]) -> str:
     """Suggest keys that are similar to an unknown key, or have its name in another section."""
     word = str(key_path[-1])
-    siblings = [str(keys[-1]) for keys in known if keys[:-1] == key_path[:-1]]
-    elsewhere = [".".join(map(str, keys)) for keys in known if keys[-1] == word]
+    siblings = [str(keys[-1]) for keys in fields if keys[:-1] == key_path[:-1]]
+    same_name = [".".join(map(str, keys)) for keys in fields if keys[-1] == word]
     section = ".".join(map(str, key_path[:-1]))
-    close = [f"{section}.{name}".strip(".") for name in get_close_matches(word, siblings, n=2, cutoff=0.6)]
-    if close or elsewhere:
-        return f"; did you mean {' or '.join(close or elsewhere)}?"
-    where = f"keys of {section}" if section else "top-level keys"
-    return f"; remove it. The {where} are {', '.join(siblings)}."
+    similar = [f"{section}.{name}".strip(".") for name in get_close_matches(word, siblings, n=2, cutoff=0.6)]
+    if similar or same_name:
+        return f"; did you mean {' or '.join(similar or same_name)}?"
+    owner = f"keys of {section}" if section else "top-level keys"
+    return f"; remove it. The {owner} are {', '.join(siblings)}."
 
 
 def _default_hint(field: FieldInfo | None) -> str:

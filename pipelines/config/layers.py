@@ -106,8 +106,8 @@ class Document:
                 self._origins[keys[:depth]] = origin
             folder = folder[key]
             if not isinstance(folder, dict):
-                above = ".".join(keys[:depth])
-                raise ConfigError(f"{origin}: {above} is {folder!r} and has no keys. Set {above} instead.")
+                parent = ".".join(keys[:depth])
+                raise ConfigError(f"{origin}: {parent} is {folder!r} and has no keys. Set {parent} instead.")
         folder[keys[-1]] = parse(text, origin).value
         self._origins = {key: old for key, old in self._origins.items() if key[: len(keys)] != keys}
         self._origins[keys] = origin

@@ -116,8 +116,8 @@ def check_time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ValueError, KeyError, OSError) as error:  # OSError: a folder of the database, such as Europe
-        near = (
+        hint = (
             did_you_mean(name, sorted(available_timezones())) or ". Use a name such as Europe/Berlin or UTC"
         )
-        raise ValueError(f'"{name}" is not a known time zone{near}') from error
+        raise ValueError(f'"{name}" is not a known time zone{hint}') from error
     return name

@@ -48,9 +48,9 @@ def parse(text: str, origin: str) -> Parsed:
         raise ConfigError(f"{origin}, line {error.line}: {error}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark else ""
+        position = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(
-            f"{origin}{where}: this is not YAML: {error.problem or error.context}. "
+            f"{origin}{position}: this is not YAML: {error.problem or error.context}. "
             "Check the indentation, the colons and the quotes."
         ) from error
     except yaml.YAMLError as error:

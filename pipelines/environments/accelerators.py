@@ -85,8 +85,8 @@ class Accelerator(Settings):
     def _check_node_has_it(self) -> Self:
         """Reject what no node has: the pod would stay pending."""
         if not (one := accelerator_types().get(self.type)):
-            near = choices(self.type, list(accelerator_types()))
-            raise ValueError(f"accelerator.type is {self.type!r}, which is unknown{near}")
+            hint = choices(self.type, list(accelerator_types()))
+            raise ValueError(f"accelerator.type is {self.type!r}, which is unknown{hint}")
         if one.kind == "gpu":
             if self.topology:
                 raise ValueError(f"accelerator.topology is for TPUs, but {self.type} is a GPU: remove it")

@@ -62,8 +62,8 @@ def _read(name_or_path: str) -> Document:
         files = [folder / f"{name_or_path}.yaml" for folder in (SHIPPED, USER_FOLDER)]
     if not (files := [file for file in files if file.is_file()]):
         names = sorted({file.stem for folder in (SHIPPED, USER_FOLDER) for file in folder.glob("*.yaml")})
-        near = choices(name_or_path, names)
-        raise ConfigError(f"There is no environment {name_or_path!r}{near} Or give the path of a .yaml file.")
+        hint = choices(name_or_path, names)
+        raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or give the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
         document.add(_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
