@@ -1,4 +1,4 @@
-"""Which runner is for what: the one module that leads from an environment to its runner.
+"""Selects the runner of an environment and finds runs.
 
     local_runner(name, environment)  for `run`: this machine leads the run; its steps are processes or pods
     kfp_runner(scope)                for `submit`: a server of Kubeflow Pipelines
@@ -31,13 +31,13 @@ ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 @dataclass(frozen=True)
 class RunScope:
-    """Where a command looks.
+    """The runs that a command works on, as its options select them.
 
     Attributes:
-        name: the environment's name; None for the runs that this machine leads.
-        endpoint: the URL of Kubeflow Pipelines on the command line.
-        namespace: where it is installed, on the command line.
-        overrides: `key=value` on the command line.
+        name: the name of the environment; None for the runs that this machine leads.
+        endpoint: the URL of Kubeflow Pipelines, if set.
+        namespace: the namespace of Kubeflow Pipelines, if set.
+        overrides: `key=value` of --set.
     """
 
     name: str | None = None
@@ -50,11 +50,11 @@ class RunScope:
         """The environment of that name.
 
         Raises:
-            ConfigError: there is none of this name, or something in it is wrong.
+            ConfigError: there is no such environment, or it is not valid.
         """
         if self.name is None:
             raise ConfigError(
-                "Kubeflow Pipelines is on a cluster: name its environment with -e, such as kind."
+                "Kubeflow Pipelines is on a cluster. Set its environment with -e, such as kind."
             )
         given = (
             [f"environment.kfp.namespace={json.dumps(self.namespace)}"] if self.namespace is not None else []
