@@ -81,19 +81,19 @@ class Evaluation:
 
     def log(self, metrics: MetricsArtifact, details: DetailsArtifact) -> None:
         """Log to the KFP UI, and write the files of the artifacts: KFP caches no task without them."""
-        training_metrics, primary = self.metrics, self.metrics.primary
-        values = {name: metric.value for name, metric in training_metrics.values.items()}
-        values |= {"rows": float(training_metrics.rows)}
-        values |= {f"constant_{name}": value for name, value in training_metrics.baseline.items()}
-        values |= {f"{primary}_low": training_metrics.main.low, f"{primary}_high": training_metrics.main.high}
-        if training_metrics.champion and training_metrics.gain:
+        measured, primary = self.metrics, self.metrics.primary
+        values = {name: metric.value for name, metric in measured.values.items()}
+        values |= {"rows": float(measured.rows)}
+        values |= {f"constant_{name}": value for name, value in measured.baseline.items()}
+        values |= {f"{primary}_low": measured.main.low, f"{primary}_high": measured.main.high}
+        if measured.champion and measured.gain:
             values |= {
-                f"champion_{primary}": training_metrics.champion.value,
-                "gain": training_metrics.gain.value,
+                f"champion_{primary}": measured.champion.value,
+                "gain": measured.gain.value,
             }
         for name, value in values.items():
             metrics.log_metric(name, value)
-        plot = problems.get_problem(training_metrics.problem).log_plot(training_metrics, details)
+        plot = problems.get_problem(measured.problem).log_plot(measured, details)
         artifacts.write_text(Path(metrics.path), json.dumps(values))
         artifacts.write_text(Path(details.path), json.dumps(plot))
 
@@ -129,7 +129,7 @@ def evaluate(
     """
     schema = artifacts.read(Path(features) / "schema.json", Schema)
     statistics = artifacts.read(Path(features) / "statistics.json", Statistics)
-    record = artifacts.read(Path(history) / "history.json", History)
+    training_history = artifacts.read(Path(history) / "history.json", History)
     signature = artifacts.read(Path(model) / "signature.json", Signature)
     _check_signature(schema, signature, "the candidate", "Train it again on these features.")
     test = Split(Path(features), "test")
@@ -150,7 +150,7 @@ def evaluate(
     decision = decide(metrics, spec.gate, champion, leakage.notes)
     scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
     mistakes = _worst_mistakes(test, scores, schema, statistics)
-    page = render(spec.name, metrics, decision, record, schema, statistics, identity.data, mistakes)
+    page = render(spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes)
     with artifacts.writing(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
         artifacts.write(directory / "golden.json", _golden_requests(candidate, test, schema, scale))
