@@ -31,13 +31,13 @@ UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-setting
 EXAMPLE = [[[9, 9, 9]] * SIDE] * SIDE
 PLAIN = json.dumps({"instances": [EXAMPLE]}).encode()
 Address = tuple[str, int]
-PATIENCE = 60.0  # seconds that an answer may take
+TIMEOUT = 60.0  # seconds that an answer may take
 
 
 def exchange(address: Address, *pieces: bytes, pause: float = 0.0, half: bool = False) -> bytes:
     """Send the pieces on one connection and return all that comes until it is closed."""
     answer = b""
-    with socket.create_connection(address, PATIENCE) as connection, suppress(ConnectionError):
+    with socket.create_connection(address, TIMEOUT) as connection, suppress(ConnectionError):
         with suppress(ConnectionError):  # a refusal may come before the end of what is sent
             for piece in pieces:
                 connection.sendall(piece)
@@ -68,12 +68,12 @@ def post(address: Address, body: bytes, head: bytes = PREDICT) -> list[str]:
     return ["BAD no answer"] if found == ["closed"] else found
 
 
-def polite(address: Address, random: Random) -> list[str]:
+def well_behaved(address: Address, random: Random) -> list[str]:
     """Predict one example, as clients do, on a connection that stays open."""
     body = b"content-length: %d\r\n\r\n" % len(PLAIN) + PLAIN
     request = PREDICT.replace(b"connection: close\r\n", b"") + body
     found = []
-    with socket.create_connection(address, PATIENCE) as connection, connection.makefile("rb") as answers:
+    with socket.create_connection(address, TIMEOUT) as connection, connection.makefile("rb") as answers:
         for _ in range(20):
             connection.sendall(request)
             if not (line := answers.readline()):
@@ -112,43 +112,43 @@ def value(random: Random, depth: int = 0) -> Any:
     return {random.choice(KEYS): value(random, depth + 1) for _ in range(random.randrange(4))}
 
 
-def mutated(random: Random, document: Any) -> Any:
+def mutate(random: Random, document: Any) -> Any:
     """Return a document with some of its values replaced, removed or doubled."""
     document = copy.deepcopy(document)
     for _ in range(random.choice((0, 0, 1, 1, 1, 2))):
-        place = document
-        while isinstance(place, dict | list) and place:
-            key = random.choice(list(place)) if isinstance(place, dict) else random.randrange(len(place))
-            if not isinstance(place[key], dict | list) or random.random() < 0.3:
+        node = document
+        while isinstance(node, dict | list) and node:
+            key = random.choice(list(node)) if isinstance(node, dict) else random.randrange(len(node))
+            if not isinstance(node[key], dict | list) or random.random() < 0.3:
                 break
-            place = place[key]
-        if not isinstance(place, dict | list) or not place:
+            node = node[key]
+        if not isinstance(node, dict | list) or not node:
             return value(random)
         kind = random.random()
         if kind < 0.5:
-            place[key] = value(random)
+            node[key] = value(random)
         elif kind < 0.7:
-            del place[key]
-        elif isinstance(place, dict):
-            place[random.choice(KEYS)] = value(random)
+            del node[key]
+        elif isinstance(node, dict):
+            node[random.choice(KEYS)] = value(random)
         else:
-            place.insert(key, copy.deepcopy(random.choice((place[key], value(random)))))
+            node.insert(key, copy.deepcopy(random.choice((node[key], value(random)))))
     return document
 
 
-def damaged(random: Random, data: bytes, tokens: list[bytes]) -> bytes:
+def damage(random: Random, data: bytes, tokens: list[bytes]) -> bytes:
     """Return bytes some of which were replaced, added or removed."""
     result = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 5))):
-        place, kind = random.randrange(len(result) + 1), random.random()
+        position, kind = random.randrange(len(result) + 1), random.random()
         if kind < 0.4:
-            result[place : place + 1] = bytes([random.randrange(256)])
+            result[position : position + 1] = bytes([random.randrange(256)])
         elif kind < 0.7:
-            result[place:place] = random.choice(tokens)
+            result[position:position] = random.choice(tokens)
         elif kind < 0.95:
-            del result[place : place + random.randrange(1, 20)]
+            del result[position : position + random.randrange(1, 20)]
         else:
-            del result[place:]
+            del result[position:]
     return bytes(result)
 
 
@@ -177,10 +177,10 @@ def structured(address: Address, random: Random) -> list[str]:
             else:
                 tail = random.randbytes(count * SIDE * SIDE * 3 + random.choice((0, 0, 0, 1, -1)))
                 tensor["parameters"] = {"binary_data_size": len(tail)}
-    text = json.dumps(mutated(random, document), ensure_ascii=random.random() < 0.5)
+    text = json.dumps(mutate(random, document), ensure_ascii=random.random() < 0.5)
     body = text.encode("utf-8", "surrogatepass")
     if random.random() < 0.2:
-        body = damaged(random, body, BYTES)
+        body = damage(random, body, BYTES)
     if tail or random.random() < 0.05:
         length = random.choice([str(len(body))] * 8 + ["0", "-1", "+5", "0x10", "1e3", "9" * 14, ""])
         head += b"inference-header-content-length: %s\r\n" % length.encode()
@@ -231,7 +231,7 @@ def raw(address: Address, random: Random) -> list[str]:
             one = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
             one += chunked(PLAIN, random.randrange(100, 2000)) + b"0\r\n\r\n"
         head = one.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-        data += (damaged(random, head, TOKENS) if random.random() < 0.8 else head) + one[len(head) :]
+        data += (damage(random, head, TOKENS) if random.random() < 0.8 else head) + one[len(head) :]
     cut = random.randrange(len(data) + 1)
     pieces = (data[:cut], data[cut:]) if random.random() < 0.3 else (data,)
     return outcomes(exchange(address, *pieces, half=True))
@@ -357,7 +357,7 @@ def image(random: Random) -> dict[str, str]:
     """Return an example that is a small image, often a damaged one."""
     data = random.choice(small_images())
     if random.random() < 0.7:
-        data = damaged(random, data, [b"\0", b"\xff\xff", data[:40]])
+        data = damage(random, data, [b"\0", b"\xff\xff", data[:40]])
     return {"b64": base64.b64encode(data).decode()}
 
 
@@ -437,7 +437,7 @@ def upload(address: Address, random: Random) -> list[str]:
             pieces = [head + length % (len(body) + random.choice((-3, 3, 10**8, 10**17))) + body]
         case 4:
             zipped = gzip.compress(body)
-            zipped = damaged(random, zipped, BYTES) if random.random() < 0.5 else zipped
+            zipped = damage(random, zipped, BYTES) if random.random() < 0.5 else zipped
             pieces = [head + b"content-encoding: gzip\r\n" + length % len(zipped) + zipped]
         case 5:
             pieces = [head + b"content-type: multipart/form-data\r\n" + length % len(body) + body]
@@ -453,7 +453,7 @@ def rude(address: Address, random: Random) -> list[str]:
     """Open a connection and end it in some rude way."""
     request = PREDICT + b"content-length: %d\r\n\r\n" % len(PLAIN) + PLAIN
     data = random.choice((b"", b"P", HEALTH[:-2], request[:80], request[:-1], request, b"\x16\x03\x01\x02\0"))
-    with socket.create_connection(address, PATIENCE) as connection, suppress(OSError):
+    with socket.create_connection(address, TIMEOUT) as connection, suppress(OSError):
         connection.sendall(data)
         match random.randrange(4):
             case 0:
@@ -539,7 +539,7 @@ def mixture(address: Address, seed: int, times: int) -> Counter[str]:
     """Send requests of all kinds, in their shares, and count the outcomes."""
     attacks, shares = zip(*KINDS.values(), strict=True)
     return count(
-        lambda place, random: random.choices(attacks, shares)[0](place, random), address, seed, times
+        lambda target, random: random.choices(attacks, shares)[0](target, random), address, seed, times
     )
 
 
@@ -548,6 +548,6 @@ def once(attack: Attack, address: Address, random: Random) -> list[str]:
     try:
         return attack(address, random)
     except TimeoutError:
-        return [f"BAD no answer in {PATIENCE:g} s"]
+        return [f"BAD no answer in {TIMEOUT:g} s"]
     except OSError as error:
         return [type(error).__name__]

@@ -29,18 +29,18 @@ NAME = "tiny"
 CLASSES = ("dark", "bright")
 
 
-def named(signature: Signature) -> Signature:
+def rename_input(signature: Signature) -> Signature:
     """Return the signature with `pixels` as the name of the input."""
     return signature.model_copy(update={"inputs": (signature.input.model_copy(update={"name": "pixels"}),)})
 
 
-PICTURES = named(
+IMAGE_SIGNATURE = rename_input(
     classifier_signature(
         (4, 4, 3), "uint8", CLASSES, ImageFormat(height=4, width=4, channels=3, resize="stretch")
     )
 )
-NUMBERS = named(classifier_signature((3, 2), "float32", CLASSES))
-HOUSES = regressor_signature((3,), ("price",))
+NUMBER_SIGNATURE = rename_input(classifier_signature((3, 2), "float32", CLASSES))
+REGRESSION_SIGNATURE = regressor_signature((3,), ("price",))
 
 
 def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:
@@ -86,7 +86,7 @@ def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | No
 
 
 @dataclass
-class Shelf:
+class TinyModel:
     """A store with the model `tiny`; `publish` adds a version and makes it the champion."""
 
     settings: Store
@@ -95,7 +95,7 @@ class Shelf:
 
     def publish(
         self,
-        signature: Signature = PICTURES,
+        signature: Signature = IMAGE_SIGNATURE,
         answer: tuple[float, ...] | None = None,
         promote: bool = True,
         make: Callable[[Path], None] | None = None,
@@ -115,7 +115,7 @@ class Shelf:
 
 
 @dataclass
-class Running:
+class RunningServer:
     """A server process that is ready."""
 
     process: subprocess.Popen[str]
@@ -148,93 +148,100 @@ class Running:
         return sum(float(value) for found, value in lines if wanted <= set(found.split(",")))
 
 
-def command(shelf: Shelf, serving: Serving, version: int | None = None) -> list[str]:
+def command(tiny_model: TinyModel, serving: Serving, version: int | None = None) -> list[str]:
     line = [sys.executable, "-m", "modelyard.components.serve", "--name", NAME]
-    line += ["--store", shelf.settings.text(), "--serving", serving.text()]
+    line += ["--store", tiny_model.settings.text(), "--serving", serving.text()]
     return line + ([] if version is None else ["--version", str(version)])
 
 
 @contextmanager
-def running(
-    shelf: Shelf, version: int | None = None, before: Sequence[str] = (), **settings: Any
-) -> Iterator[Running]:
+def start_server(
+    tiny_model: TinyModel, version: int | None = None, before: Sequence[str] = (), **settings: Any
+) -> Iterator[RunningServer]:
     """Start a server on a free port, by the command `before` if one is given, and stop it at the end."""
     serving = Serving(**{"port": 0, "poll_interval": 0.05, **settings})
-    log = shelf.scratch / f"server-{os.urandom(4).hex()}.log"
+    log = tiny_model.scratch / f"server-{os.urandom(4).hex()}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*before, *command(shelf, serving, version)], stdout=subprocess.PIPE, stderr=stderr, text=True
+            [*before, *command(tiny_model, serving, version)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
         )
     try:
         assert process.stdout
         readable, _, _ = select.select([process.stdout], [], [], 200)
         line = process.stdout.readline() if readable else ""
         assert line, f"the server did not start: {log.read_text()}"
-        yield Running(process, json.loads(line), log)
+        yield RunningServer(process, json.loads(line), log)
     finally:
         process.terminate()
         process.wait(120)
         process.stdout.close()
 
 
-def new_shelf(folder: Path) -> Shelf:
+def create_tiny_model(folder: Path) -> TinyModel:
     settings = Store(url=str(folder / "store"))
-    return Shelf(settings, open_store(settings), folder)
+    return TinyModel(settings, open_store(settings), folder)
 
 
 @contextmanager
-def shared(factory: pytest.TempPathFactory, signature: Signature, **settings: Any) -> Iterator[Running]:
+def start_shared_server(
+    factory: pytest.TempPathFactory, signature: Signature, **settings: Any
+) -> Iterator[RunningServer]:
     """Start a server of a model for all tests."""
-    shelf = new_shelf(factory.mktemp("shared"))
-    shelf.publish(signature)
-    with running(shelf, **settings) as server:
+    tiny_model = create_tiny_model(factory.mktemp("shared"))
+    tiny_model.publish(signature)
+    with start_server(tiny_model, **settings) as server:
         yield server
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return new_shelf(tmp_path)
+def tiny_model(tmp_path: Path) -> TinyModel:
+    return create_tiny_model(tmp_path)
 
 
 @pytest.fixture
 def start() -> Callable[..., Any]:
-    return running
+    return start_server
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server of a uint8 model of pictures with small limits, shared by all tests."""
-    with shared(tmp_path_factory, PICTURES, max_body_bytes=100_000, max_batch=8) as server:
+def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of a uint8 model of image_server with small limits, shared by all tests."""
+    with start_shared_server(
+        tmp_path_factory, IMAGE_SIGNATURE, max_body_bytes=100_000, max_batch=8
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def short_timeout_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """The same without small limits, where a request is to arrive within a second."""
-    with shared(tmp_path_factory, PICTURES, body_timeout=1.0) as server:
+    with start_shared_server(tmp_path_factory, IMAGE_SIGNATURE, body_timeout=1.0) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def pictures_with_defaults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def default_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of the same model with the limits that a server has by default."""
     scratch = tmp_path_factory.mktemp("defaults")
     settings = Store(url=str(scratch / "store"))
-    shelf = Shelf(settings, open_store(settings), scratch)
-    shelf.publish()
-    with running(shelf) as server:
+    tiny_model = TinyModel(settings, open_store(settings), scratch)
+    tiny_model.publish()
+    with start_server(tiny_model) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server of a float32 model of numbers."""
-    with shared(tmp_path_factory, NUMBERS) as server:
+def number_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of a float32 model of number_server."""
+    with start_shared_server(tmp_path_factory, NUMBER_SIGNATURE) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def regression_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of a model of regression."""
-    with shared(tmp_path_factory, HOUSES) as server:
+    with start_shared_server(tmp_path_factory, REGRESSION_SIGNATURE) as server:
         yield server

@@ -30,7 +30,7 @@ def check_triton() -> None:
     assert client.get_server_metadata()["name"] == "modelyard"
     assert client.get_model_metadata("tiny", "1")["outputs"][0]["name"] == "probabilities"
 
-    def given(binary: bool = True) -> Any:
+    def inputs(binary: bool = True) -> Any:
         tensor = triton.InferInput("pixels", list(IMAGES.shape), "UINT8")
         tensor.set_data_from_numpy(IMAGES, binary_data=binary)
         return tensor
@@ -40,21 +40,21 @@ def check_triton() -> None:
 
     for binary_in, binary_out in itertools.product((True, False), repeat=2):
         output = triton.InferRequestedOutput("probabilities", binary_data=binary_out)
-        answer = client.infer("tiny", [given(binary_in)], outputs=[output], request_id="q7")
+        answer = client.infer("tiny", [inputs(binary_in)], outputs=[output], request_id="q7")
         assert answer.get_response()["id"] == "q7"
         check(answer)
     for request, response in itertools.product((None, "gzip", "deflate"), repeat=2):
         check(
             client.infer(
                 "tiny",
-                [given()],
+                [inputs()],
                 model_version="1",
                 request_compression_algorithm=request,
                 response_compression_algorithm=response,
             )
         )
-    check(client.infer("tiny", [given()], query_params={"a": 1}, headers={"x-request-timeout": "30"}))
-    for waiting in [client.async_infer("tiny", [given()]) for _ in range(8)]:
+    check(client.infer("tiny", [inputs()], query_params={"a": 1}, headers={"x-request-timeout": "30"}))
+    for waiting in [client.async_infer("tiny", [inputs()]) for _ in range(8)]:
         check(waiting.get_result())
 
     shared = triton.InferInput("pixels", list(IMAGES.shape), "UINT8")
@@ -64,10 +64,10 @@ def check_triton() -> None:
     classes = triton.InferRequestedOutput("probabilities", class_count=1)
     for status, call in (
         ("400", lambda: client.infer("tiny", [shared])),
-        ("400", lambda: client.infer("tiny", [given()], outputs=[into_shared])),
-        ("400", lambda: client.infer("tiny", [given()], outputs=[classes])),
-        ("400", lambda: client.infer("tiny", [given(), given()])),
-        ("404", lambda: client.infer("tiny", [given()], model_version="9")),
+        ("400", lambda: client.infer("tiny", [inputs()], outputs=[into_shared])),
+        ("400", lambda: client.infer("tiny", [inputs()], outputs=[classes])),
+        ("400", lambda: client.infer("tiny", [inputs(), inputs()])),
+        ("404", lambda: client.infer("tiny", [inputs()], model_version="9")),
         ("404", lambda: client.register_system_shared_memory("region", "/key", 96)),
         ("404", client.get_system_shared_memory_status),
         ("404", client.get_model_repository_index),

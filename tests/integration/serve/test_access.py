@@ -22,7 +22,13 @@ from modelyard.components.serve.access import Access, AccessLog, trace_headers
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import TOKEN_HEADER, predict_one
 from tests.access import make_certificate, write_private
-from tests.integration.serve.conftest import NAME, PICTURES, new_shelf, running, write_model
+from tests.integration.serve.conftest import (
+    IMAGE_SIGNATURE,
+    NAME,
+    create_tiny_model,
+    start_server,
+    write_model,
+)
 
 BODY = {"instances": [np.full((4, 4, 3), 255).tolist()]}
 PREDICT, METADATA = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}"
@@ -44,9 +50,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tokens: Path) -> Iterator[Any]:
     """A server with a token and an access log, whose lines are read as they come."""
-    shelf = new_shelf(tmp_path_factory.mktemp("shelf"))
-    shelf.publish(PICTURES)
-    with running(shelf, token_file=str(tokens), access_log=True) as server:
+    tiny_model = create_tiny_model(tmp_path_factory.mktemp("model"))
+    tiny_model.publish(IMAGE_SIGNATURE)
+    with start_server(tiny_model, token_file=str(tokens), access_log=True) as server:
         server.lines = []
         reader = Thread(target=lambda: server.lines.extend(server.process.stdout), daemon=True)
         reader.start()
@@ -144,8 +150,8 @@ def test_cross_site_predictions_get_403(server, client, headers, status):
 
 
 def test_a_preflight_request_gets_405(client):
-    ask = {"origin": "https://a.example", "access-control-request-method": "POST"}
-    answer = client.options(PREDICT, headers=ask)
+    headers = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    answer = client.options(PREDICT, headers=headers)
     assert answer.status_code == 405
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
@@ -163,8 +169,8 @@ def test_the_access_log_has_each_request_and_no_secret(server, client, lines):
         broken.sendall(b"transfer-encoding: chunked\r\n\r\nsecret")
         assert broken.recv(12) == b"HTTP/1.1 400"
     first, second, third, fourth = lines()
-    said = {"event": "request", "client": "127.0.0.1", "method": "POST", "path": PREDICT, "status": 200}
-    assert said.items() <= first.items()
+    message = {"event": "request", "client": "127.0.0.1", "method": "POST", "path": PREDICT, "status": 200}
+    assert message.items() <= first.items()
     assert first["bytes"] == len(answer.content)
     assert (first["version"], first["trace_id"]) == (1, TRACE[3:35])
     assert datetime.fromisoformat(first["time"]).tzinfo is UTC
@@ -214,7 +220,7 @@ def test_a_trace_context_is_returned():
 
 
 @pytest.mark.parametrize(
-    ("mode", "text", "said"),
+    ("mode", "text", "message"),
     [
         (None, "", "cannot be read"),
         (0o600, " \n", "has no token"),
@@ -222,12 +228,12 @@ def test_a_trace_context_is_returned():
         (0o644, "x", "chmod o-rwx"),
     ],
 )
-def test_an_invalid_token_file_is_refused(tmp_path, mode, text, said):
+def test_an_invalid_token_file_is_refused(tmp_path, mode, text, message):
     path = tmp_path / "tokens"
     if mode:
         path.write_text(text)
         path.chmod(mode)
-    with pytest.raises(ConfigError, match=said) as refused:
+    with pytest.raises(ConfigError, match=message) as refused:
         Access(Serving(token_file=str(path)))
     assert "secret" not in str(refused.value)
 
@@ -249,7 +255,7 @@ def test_an_invalid_certificate_is_refused(tmp_path):
 
 def write_fragile_model(path: Path) -> None:
     """Write a model that fails for all but zeros."""
-    write_model(path, PICTURES)
+    write_model(path, IMAGE_SIGNATURE)
     model, node = onnx.load(path), onnx.helper.make_node
     guard = [
         node("ReduceMax", ["floats"], ["largest"], keepdims=0),
@@ -266,12 +272,12 @@ def write_fragile_model(path: Path) -> None:
     onnx.save(model, path)
 
 
-def test_tls_uses_a_new_certificate_without_a_failed_request(shelf, start, tmp_path):
+def test_tls_uses_a_new_certificate_without_a_failed_request(tiny_model, start, tmp_path):
     def write(certificate: bytes, key: bytes) -> None:
         write_private(tmp_path / "key", key)
         write_private(tmp_path / "crt", certificate)
 
-    def presented(name: str | None) -> str:
+    def presented_certificate(name: str | None) -> str:
         context = ssl.create_default_context(cadata=(first[0] + second[0]).decode())
         context.check_hostname = name is not None
         with (
@@ -283,25 +289,25 @@ def test_tls_uses_a_new_certificate_without_a_failed_request(shelf, start, tmp_p
 
     first, second = make_certificate(), make_certificate()
     write(*first)
-    shelf.publish()
+    tiny_model.publish()
     with start(
-        shelf, tls_cert=str(tmp_path / "crt"), tls_key=str(tmp_path / "key"), body_timeout=1.0
+        tiny_model, tls_cert=str(tmp_path / "crt"), tls_key=str(tmp_path / "key"), body_timeout=1.0
     ) as server:
         assert server.url.startswith("https://127.0.0.1:")
         address = "127.0.0.1", int(server.url.rpartition(":")[2])
         trusted = ssl.create_default_context(cadata=first[0].decode())
         with httpx.Client(base_url=server.url, verify=trusted) as client:
             assert client.post(PREDICT, json=BODY).json() == {"predictions": [[0, 1]]}
-            assert presented(None) == first[0].decode()
+            assert presented_certificate(None) == first[0].decode()
             write_private(tmp_path / "key", second[1])  # half of it: the pair does not fit together
             while "stays in use" not in server.log.read_text():
-                assert presented("localhost") == first[0].decode()
+                assert presented_certificate("localhost") == first[0].decode()
             write(*second)
-            while presented(None) != second[0].decode():
+            while presented_certificate(None) != second[0].decode():
                 pass
-            assert presented("localhost") == second[0].decode()
+            assert presented_certificate("localhost") == second[0].decode()
             assert client.post(PREDICT, json=BODY).status_code == 200, "on the connection from before"
-            shelf.publish(make=write_fragile_model)
+            tiny_model.publish(make=write_fragile_model)
             while client.post(PREDICT, json=BODY, headers={"traceparent": TRACE}).status_code != 500:
                 pass
             assert f"failed in trace {TRACE[3:35]}\n" in server.log.read_text()
@@ -321,13 +327,13 @@ def test_tls_uses_a_new_certificate_without_a_failed_request(shelf, start, tmp_p
         assert "has no effect" not in server.log.read_text()
 
 
-def test_a_local_verification_server_is_called_with_its_token(shelf, tokens, tmp_path):
-    shelf.publish()
+def test_a_local_verification_server_is_called_with_its_token(tiny_model, tokens, tmp_path):
+    tiny_model.publish()
     certificate, key = make_certificate()
     files = {
         "tls_cert": write_private(tmp_path / "crt", certificate),
         "tls_key": write_private(tmp_path / "key", key),
     }
-    with running_server(NAME, shelf.settings.text(), {**files, "token_file": str(tokens)}) as server:
+    with running_server(NAME, tiny_model.settings.text(), {**files, "token_file": str(tokens)}) as server:
         assert server.url.startswith("https:")
         assert predict_one(server, NAME, BODY["instances"][0]) == [0, 1]

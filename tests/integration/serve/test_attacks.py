@@ -24,7 +24,7 @@ import pytest
 
 from tests.cluster.rollout.load import Load
 from tests.integration.serve import attackers
-from tests.integration.serve.conftest import NAME, Running, running
+from tests.integration.serve.conftest import NAME, RunningServer, start_server
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
@@ -40,13 +40,13 @@ SPAWN = multiprocessing.get_context("spawn")
 class Pod:
     """A server with the memory of a default pod, and how quickly it has said that it is alive."""
 
-    server: Running
+    server: RunningServer
     group: Path | None
     watcher: Connection
 
     @cached_property
     def health(self) -> list[tuple[float, float, float]]:
-        """What was seen until now; see `watch`."""
+        """What was seen until now; see `measure_health`."""
         self.watcher.send("end")
         return self.watcher.recv()
 
@@ -117,7 +117,7 @@ def memory_group() -> Iterator[Path | None]:
         group.rmdir()
 
 
-def confined(group: Path | None) -> list[str]:
+def memory_limited_command(group: Path | None) -> list[str]:
     """Return what stands before a command that is to have the memory of a default pod."""
     if group is None:
         return ["prlimit", f"--data={MEMORY}"]
@@ -125,32 +125,32 @@ def confined(group: Path | None) -> list[str]:
 
 
 @contextmanager
-def pod(shelf, **settings) -> Iterator[Pod]:
+def pod(tiny_model, **settings) -> Iterator[Pod]:
     """Start a server with the memory of a default pod, and look at its health all the time."""
     with (
         memory_group() as group,
-        running(shelf, before=confined(group), **settings) as server,
-        beside(answer) as bare,
-        beside(watch, server.address, bare.recv(), server.process.pid) as watcher,
+        start_server(tiny_model, before=memory_limited_command(group), **settings) as server,
+        run_in_process(serve_health) as bare,
+        run_in_process(measure_health, server.address, bare.recv(), server.process.pid) as watcher,
     ):
         watcher.recv()  # it has begun
         yield Pod(server, group, watcher)
 
 
 @contextmanager
-def beside(work: Callable[..., None], *arguments: object) -> Iterator[Connection]:
+def run_in_process(work: Callable[..., None], *arguments: object) -> Iterator[Connection]:
     """Run a function in another process, and give a pipe to it."""
-    here, there = SPAWN.Pipe()
-    process = SPAWN.Process(target=work, args=(*arguments, there), daemon=True)
+    parent, child = SPAWN.Pipe()
+    process = SPAWN.Process(target=work, args=(*arguments, child), daemon=True)
     process.start()
     try:
-        yield here
+        yield parent
     finally:
         process.terminate()
         process.join()
 
 
-def answer(end: Connection) -> None:
+def serve_health(end: Connection) -> None:
     """Answer health checks with asyncio alone."""
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -158,21 +158,23 @@ def answer(end: Connection) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    async def all_of_them() -> None:
+    async def serve() -> None:
         server = await asyncio.start_server(one, "127.0.0.1", 0)
         end.send(server.sockets[0].getsockname())
         await server.serve_forever()
 
-    asyncio.run(all_of_them())
+    asyncio.run(serve())
 
 
-def watch(address: attackers.Address, bare: attackers.Address, process: int, end: Connection) -> None:
+def measure_health(
+    address: attackers.Address, bare: attackers.Address, process: int, end: Connection
+) -> None:
     """Ask both servers for their health until told to end, and send what was seen.
 
     That is for each time the seconds of the server, those of the bare one, and the most of the former that
     can be the server's own doing: it computed, and its threads had processors.
     """
-    connections = [socket.create_connection(place, 60) for place in (address, bare)]
+    connections = [socket.create_connection(target, 60) for target in (address, bare)]
     seen = []
     end.send("began")
     while not end.poll(0.02):
@@ -204,7 +206,7 @@ def threads(process: int) -> dict[str, list[int]]:
     return found
 
 
-def attacked(work: list[tuple[object, ...]], processes: int = 4) -> Counter[str]:
+def run_attacks(work: list[tuple[object, ...]], processes: int = 4) -> Counter[str]:
     """Let processes of attackers do the work, piece by piece, and return how all requests were answered."""
     with ProcessPoolExecutor(processes, mp_context=SPAWN) as pool:
         found = [pool.submit(*one) for one in work]
@@ -221,7 +223,7 @@ def check(pod: Pod, found: Counter[str], report: Callable[[str], None]) -> None:
     assert pod.peak <= MEMORY >> 20
     assert pod.slow() == []
     assert "Traceback" not in pod.server.log.read_text()
-    assert attackers.polite(pod.server.address, Random(0)) == ["200"] * 20  # noqa: S311
+    assert attackers.well_behaved(pod.server.address, Random(0)) == ["200"] * 20  # noqa: S311
 
 
 @pytest.fixture
@@ -235,43 +237,47 @@ def report(capsys):
     return show
 
 
-def test_a_mixture_of_all_attacks(shelf, report):
-    shelf.publish()
-    with pod(shelf, body_timeout=2.0) as one:
+def test_a_mixture_of_all_attacks(tiny_model, report):
+    tiny_model.publish()
+    with pod(tiny_model, body_timeout=2.0) as one:
         work = [(attackers.mixture, one.server.address, seed, REQUESTS // 100) for seed in range(100)]
-        check(one, attacked(work), report)
+        check(one, run_attacks(work), report)
 
 
-def test_connections_that_are_aborted(shelf, report):
-    shelf.publish()
-    with pod(shelf, body_timeout=2.0) as one:
+def test_connections_that_are_aborted(tiny_model, report):
+    tiny_model.publish()
+    with pod(tiny_model, body_timeout=2.0) as one:
         before = one.files
         share = CONNECTIONS // 100
         work = [(attackers.count, attackers.rude, one.server.address, seed, share) for seed in range(100)]
-        found = attacked(work)
+        found = run_attacks(work)
         while one.files > before + 5:  # the thread that follows the champion opens some
             time.sleep(0.1)
         check(one, found, report)
 
 
-def test_all_attacks_at_once(shelf, report):
-    shelf.publish()
-    with pod(shelf) as one:
-        attacks = (*(attack for attack, _ in attackers.KINDS.values()), attackers.crowd, attackers.polite)
+def test_all_attacks_at_once(tiny_model, report):
+    tiny_model.publish()
+    with pod(tiny_model) as one:
+        attacks = (
+            *(attack for attack, _ in attackers.KINDS.values()),
+            attackers.crowd,
+            attackers.well_behaved,
+        )
         work = [
             (attackers.repeat, attack, one.server.address, seed, SECONDS)
             for seed, attack in enumerate(attacks)
         ]
-        check(one, attacked(work, len(work)), report)
+        check(one, run_attacks(work, len(work)), report)
 
 
-def test_promotions_under_load(shelf, report):
-    shelf.publish()
-    with running(shelf) as server:
+def test_promotions_under_load(tiny_model, report):
+    tiny_model.publish()
+    with start_server(tiny_model) as server:
         load = Load(server.address, f"/v1/models/{NAME}:predict", attackers.EXAMPLE)
         with load.running():
             for _ in range(PROMOTIONS):
-                version = shelf.publish()
+                version = tiny_model.publish()
                 while not server.metric("modelyard_model_version", version=str(version)):
                     time.sleep(0.05)
         report(f"{PROMOTIONS} promotions, {load.sent} requests, {len(load.failed)} failed")

@@ -82,8 +82,8 @@ CURL = [
 
 @needs("curl")
 @pytest.mark.parametrize(("status", "options", "path"), CURL, ids=lambda value: str(value))
-def test_curl(pictures, files, status, options, path):
-    line = ["curl", "-sS", "-m", "60", "-w", r"\n%{http_code}", *options.split(), pictures.url + path]
+def test_curl(image_server, files, status, options, path):
+    line = ["curl", "-sS", "-m", "60", "-w", r"\n%{http_code}", *options.split(), image_server.url + path]
     with (files / "json").open() as stdin:
         done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=files, stdin=stdin)
     text, _, code = done.stdout.rpartition("\n")
@@ -95,15 +95,15 @@ def test_curl(pictures, files, status, options, path):
 
 
 @needs("curl")
-def test_curl_with_http_2_prior_knowledge_is_refused(pictures, files):
-    line = ["curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--data-binary", "@json", pictures.url]
+def test_curl_with_http_2_prior_knowledge_is_refused(image_server, files):
+    line = ["curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--data-binary", "@json", image_server.url]
     assert subprocess.run(line, capture_output=True, check=False, cwd=files).returncode
-    assert pictures.predict([np.full((4, 4, 3), 255).tolist()]).json() == ANSWER
+    assert image_server.predict([np.full((4, 4, 3), 255).tolist()]).json() == ANSWER
 
 
 @needs("java")
-def test_java(pictures):
-    line = ["java", "-XX:TieredStopAtLevel=1", str(JAVA), pictures.url + MODEL, BODY]
+def test_java(image_server):
+    line = ["java", "-XX:TieredStopAtLevel=1", str(JAVA), image_server.url + MODEL, BODY]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     answers = [line.split("\t") for line in done.stdout.splitlines()]
     expected = {"large": "413", "large chunked": "413", "unknown": "404"}
@@ -141,17 +141,17 @@ def refusal_of_requests(url: str, body: bytes) -> tuple[int, Any]:
 
 @pytest.mark.parametrize("client", [refusal_of_urllib, refusal_of_http_client, refusal_of_requests])
 @pytest.mark.parametrize(("path", "status"), [(PREDICT, 413), ("/v1/models/other:predict", 404)])
-def test_an_early_refusal_reaches_a_client_that_is_still_sending(pictures, client, path, status):
+def test_an_early_refusal_reaches_a_client_that_is_still_sending(image_server, client, path, status):
     for _ in range(5):
-        code, answer = client(pictures.url + path, LARGE)
+        code, answer = client(image_server.url + path, LARGE)
         assert code == status
         assert answer["error"]
 
 
 @needs("chromium")
 @pytest.mark.soak
-def test_the_page_accepts_images_only_for_image_models(pictures, numbers):
-    for server, hidden in ((pictures, "form"), (numbers, "drop")):
+def test_the_page_accepts_images_only_for_image_models(image_server, number_server):
+    for server, hidden in ((image_server, "form"), (number_server, "drop")):
         line = [
             "chromium",
             "--headless",
@@ -166,12 +166,12 @@ def test_the_page_accepts_images_only_for_image_models(pictures, numbers):
 
 
 @pytest.mark.soak  # installs half a gigabyte
-def test_tritonclient_and_kserves_client(pictures, tmp_path):
+def test_tritonclient_and_kserves_client(image_server, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
     install = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", REQUIREMENTS]
     installed = subprocess.run(install, capture_output=True, text=True, check=False)
     if installed.returncode:
         pytest.skip(f"NOT RUN: the packages cannot be installed: {installed.stderr.strip()[-500:]}")
-    done = subprocess.run([python, LIBRARIES, pictures.url], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, LIBRARIES, image_server.url], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

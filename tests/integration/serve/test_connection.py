@@ -42,10 +42,10 @@ def exchange(server, *parts: bytes, half_close: bool = False) -> bytes:
             connection.sendall(part)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        return received(connection)
+        return receive_all(connection)
 
 
-def received(connection: socket.socket) -> bytes:
+def receive_all(connection: socket.socket) -> bytes:
     answer = b""
     connection.settimeout(1.0)
     try:
@@ -64,39 +64,42 @@ def chunked(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("head", "body"), [(LENGTH, BODY), (CHUNKED, chunked(BODY))], ids=["length", "chunked"]
 )
-def test_a_request_to_upgrade_keeps_its_body(pictures, offer, head, body):
+def test_a_request_to_upgrade_keeps_its_body(image_server, offer, head, body):
     request = POST + offer + head + b"\r\n"
     for parts in ([request + body + LAST], [request, body, LAST], [request + body + request + body + LAST]):
-        answer = exchange(pictures, *parts)
+        answer = exchange(image_server, *parts)
         assert statuses(answer)[0] == 200
         assert json.loads(answer.split(b"\r\n\r\n")[1][: len(b'{"predictions":[[0,1]]}')]) == ANSWER
         assert set(statuses(answer)) == {200}
 
 
 @pytest.mark.parametrize("pause", [False, True])
-def test_a_body_that_looks_like_a_request_is_not_a_request(pictures, pause):
+def test_a_body_that_looks_like_a_request_is_not_a_request(image_server, pause):
     inner = LIVE + b"\r\n"
     head = POST + H2C + b"content-length: %d\r\n\r\n" % len(inner)
-    answer = exchange(pictures, *([head, inner + LAST] if pause else [head + inner + LAST]))
+    answer = exchange(image_server, *([head, inner + LAST] if pause else [head + inner + LAST]))
     assert statuses(answer) == [400, 200]
 
 
-def test_upgrade_without_a_body_keeps_the_connection_open(pictures):
-    answer = exchange(pictures, LIVE + H2C + b"\r\n", LAST)
+def test_upgrade_without_a_body_keeps_the_connection_open(image_server):
+    answer = exchange(image_server, LIVE + H2C + b"\r\n", LAST)
     assert statuses(answer) == [200, 200]
 
 
-def test_requests_with_and_without_upgrade_have_the_same_response(pictures):
-    chance = random.Random(7)  # noqa: S311
+def test_requests_with_and_without_upgrade_have_the_same_response(image_server):
+    rng = random.Random(7)  # noqa: S311
     bodies = [(LENGTH, BODY), (CHUNKED, chunked(BODY)), (b"content-length: 2\r\n", b"{}")]
     for _ in range(20):
         plain, offering = b"", b""
-        for _ in range(chance.randint(1, 3)):
-            head, body = chance.choice(bodies)
+        for _ in range(rng.randint(1, 3)):
+            head, body = rng.choice(bodies)
             plain += POST + head + b"\r\n" + body
-            offering += POST + chance.choice([b"", H2C, WEBSOCKET]) + head + b"\r\n" + body
-        cut = chance.randrange(len(offering))
-        answers = exchange(pictures, offering[:cut], offering[cut:] + LAST), exchange(pictures, plain + LAST)
+            offering += POST + rng.choice([b"", H2C, WEBSOCKET]) + head + b"\r\n" + body
+        cut = rng.randrange(len(offering))
+        answers = (
+            exchange(image_server, offering[:cut], offering[cut:] + LAST),
+            exchange(image_server, plain + LAST),
+        )
         assert len({re.sub(rb"date: .*\r\n", b"", answer) for answer in answers}) == 1
 
 
@@ -109,8 +112,8 @@ def test_requests_with_and_without_upgrade_have_the_same_response(pictures):
     ],
     ids=["trailers", "one trailer", "extension of a chunk"],
 )
-def test_trailers_and_chunk_extensions_are_limited(pictures, begin, more):
-    with socket.create_connection(pictures.address, 10) as connection:
+def test_trailers_and_chunk_extensions_are_limited(image_server, begin, more):
+    with socket.create_connection(image_server.address, 10) as connection:
         connection.sendall(POST + CHUNKED + b"\r\n" + begin)
         answer = b""
         try:
@@ -121,39 +124,41 @@ def test_trailers_and_chunk_extensions_are_limited(pictures, begin, more):
             pass
         else:
             pytest.fail("The server took a megabyte.")
-        answer = received(connection)
+        answer = receive_all(connection)
     assert statuses(answer) in ([431], [400], [])  # the answer may be lost in a reset
-    assert pictures.predict([WHITE]).json() == ANSWER
+    assert image_server.predict([WHITE]).json() == ANSWER
 
 
-def test_chunks_of_single_bytes(pictures):
+def test_chunks_of_single_bytes(image_server):
     pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY.ljust(20_000)) + b"0\r\n\r\n"
-    answer = exchange(pictures, POST + CHUNKED + b"connection: close\r\n\r\n" + pieces)
+    answer = exchange(image_server, POST + CHUNKED + b"connection: close\r\n\r\n" + pieces)
     assert statuses(answer) == [200]
 
 
-def test_trailers_are_dropped(pictures):
+def test_trailers_are_dropped(image_server):
     trailers = b"0\r\nx-modelyard-golden: 1\r\n\r\n"
-    before = pictures.metric("modelyard_requests_total", traffic='"golden"')
+    before = image_server.metric("modelyard_requests_total", traffic='"golden"')
     body = b"%x\r\n%s\r\n" % (len(BODY), BODY)
-    answer = exchange(pictures, POST + CHUNKED + b"connection: close\r\n\r\n" + body + trailers)
+    answer = exchange(image_server, POST + CHUNKED + b"connection: close\r\n\r\n" + body + trailers)
     assert statuses(answer) == [200]
-    assert pictures.metric("modelyard_requests_total", traffic='"golden"') == before
+    assert image_server.metric("modelyard_requests_total", traffic='"golden"') == before
 
 
-def test_a_length_with_thousands_of_zeros_gets_400(pictures):
-    answer = exchange(pictures, POST + b"content-length: %s2\r\nconnection: close\r\n\r\n{}" % (b"0" * 5000))
+def test_a_length_with_thousands_of_zeros_gets_400(image_server):
+    answer = exchange(
+        image_server, POST + b"content-length: %s2\r\nconnection: close\r\n\r\n{}" % (b"0" * 5000)
+    )
     assert statuses(answer) == [400]
 
 
-def test_a_half_closed_connection_gets_its_response(pictures):
-    answer = exchange(pictures, POST + LENGTH + b"\r\n" + BODY, half_close=True)
+def test_a_half_closed_connection_gets_its_response(image_server):
+    answer = exchange(image_server, POST + LENGTH + b"\r\n" + BODY, half_close=True)
     assert statuses(answer)[-1] == 200
 
 
-def test_head_has_the_headers_of_get_and_no_body(pictures):
+def test_head_has_the_headers_of_get_and_no_body(image_server):
     answer = exchange(
-        pictures, b"HEAD / HTTP/1.1\r\nhost: tiny\r\naccept: text/html\r\nconnection: close\r\n\r\n"
+        image_server, b"HEAD / HTTP/1.1\r\nhost: tiny\r\naccept: text/html\r\nconnection: close\r\n\r\n"
     )
     head, _, body = answer.partition(b"\r\n\r\n")
     assert statuses(answer) == [200]
@@ -161,12 +166,12 @@ def test_head_has_the_headers_of_get_and_no_body(pictures):
     assert body == b""
 
 
-def test_expect_100_continue_and_http_1_0(pictures):
+def test_expect_100_continue_and_http_1_0(image_server):
     expecting = POST + LENGTH + b"expect: 100-continue\r\nconnection: close\r\n\r\n"
-    answer = exchange(pictures, expecting, BODY)
+    answer = exchange(image_server, expecting, BODY)
     assert statuses(answer) == [100, 200]
     old = (POST + LENGTH + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
-    assert json.loads(exchange(pictures, old + BODY).partition(b"\r\n\r\n")[2]) == ANSWER
+    assert json.loads(exchange(image_server, old + BODY).partition(b"\r\n\r\n")[2]) == ANSWER
 
 
 class Echo:
@@ -175,26 +180,26 @@ class Echo:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.connections: set[Any] = set()
-        self.go_on = asyncio.Event()
+        self.respond = asyncio.Event()
 
     async def __call__(self, scope, receive, send) -> None:
         self.paths.append(scope["path"])
         while (message := await receive())["type"] == "http.request" and message["more_body"]:
             pass
-        await self.go_on.wait()
+        await self.respond.wait()
         size = int(scope["path"][1:])
         head = [(b"content-length", b"%d" % size)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": bytes(size)})
 
 
-def connected(check: Callable[..., Any], timeout: float = 60.0, held: int = 300_000) -> None:
+def run_with_connections(check: Callable[..., Any], timeout: float = 60.0, memory: int = 300_000) -> None:
     """Run `check(app, connect)`, where `connect()` gives a reader and a writer, on such connections."""
 
     async def run() -> None:
         app = Echo()
         config = uvicorn.Config(
-            app, http=connection_class(timeout, held, lambda *_: None), log_config=None, ws="none"
+            app, http=connection_class(timeout, memory, lambda *_: None), log_config=None, ws="none"
         )
         config.load()
         state = ServerState()
@@ -216,7 +221,7 @@ def post(path: int, length: int) -> bytes:
 
 def test_above_the_memory_limit_the_longest_waiting_connection_is_closed():
     async def check(app, connect):
-        app.go_on.set()
+        app.respond.set()
         slow = [await connect() for _ in range(4)]
         for _, writer in slow:
             writer.write(post(1, 200_000) + bytes(70_000))
@@ -230,7 +235,7 @@ def test_above_the_memory_limit_the_longest_waiting_connection_is_closed():
         slow[3][1].write(bytes(130_000))
         assert (await slow[3][0].readline()).split()[1] == b"200"
 
-    connected(check)
+    run_with_connections(check)
 
 
 def test_headers_count_with_their_memory_use():
@@ -240,7 +245,7 @@ def test_headers_count_with_their_memory_use():
             writer.write(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 600)
         assert statuses(await slow[0][0].read()) == [503]
 
-    connected(check)
+    run_with_connections(check)
 
 
 def test_pipelined_requests_are_read_one_after_the_other():
@@ -252,15 +257,15 @@ def test_pipelined_requests_are_read_one_after_the_other():
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         assert len(app.paths) == 1
-        app.go_on.set()
+        app.respond.set()
         assert statuses(await reader.read()) == [200] * 500
 
-    connected(check)
+    run_with_connections(check)
 
 
 def test_a_client_that_does_not_read_its_response_is_disconnected():
     async def check(app, connect):
-        app.go_on.set()
+        app.respond.set()
         reader, writer = await connect()
         writer.transport.pause_reading()
         writer.write(post(50_000_000, 0) * 2)
@@ -270,4 +275,4 @@ def test_a_client_that_does_not_read_its_response_is_disconnected():
         with suppress(ConnectionResetError):
             assert len(await reader.read()) < 50_000_000
 
-    connected(check, timeout=0.2)
+    run_with_connections(check, timeout=0.2)

@@ -31,14 +31,18 @@ def error(answer: bytes) -> str:
 
 
 @pytest.fixture(autouse=True)
-def goes_on(request):
-    used = [request.getfixturevalue(name) for name in ("pictures", "hasty") if name in request.fixturenames]
+def _server_still_answers(request):
+    used = [
+        request.getfixturevalue(name)
+        for name in ("image_server", "short_timeout_server")
+        if name in request.fixturenames
+    ]
     yield
     for server in used:
         assert server.predict([WHITE]).json() == {"predictions": [[0, 1]]}
 
 
-def test_an_incomplete_request_gets_408(hasty):
+def test_an_incomplete_request_gets_408(short_timeout_server):
     halves = [
         (HEAD + b"content-length: 1000\r\n\r\n" + BODY[:10], "body"),
         (HEAD + b"content-length: 1000\r\n\r\n", "body"),
@@ -46,41 +50,41 @@ def test_an_incomplete_request_gets_408(hasty):
         (HEAD + b"content-len", "head"),
         (b"P", "head"),
     ]
-    before = hasty.metric("modelyard_requests_total", code="408")
+    before = short_timeout_server.metric("modelyard_requests_total", code="408")
     with ThreadPoolExecutor(len(halves)) as threads:
-        answers = list(threads.map(hasty.raw, (data for data, _ in halves)))
+        answers = list(threads.map(short_timeout_server.raw, (data for data, _ in halves)))
     for answer, (_, part) in zip(answers, halves, strict=True):
         assert status(answer) == 408
         assert part in error(answer)
-    while (counted := hasty.metric("modelyard_requests_total", code="408")) < before + 3:
+    while (counted := short_timeout_server.metric("modelyard_requests_total", code="408")) < before + 3:
         time.sleep(0.02)
     assert counted == before + 3  # those whose head has arrived
 
 
-def test_a_silent_connection_is_closed(hasty):
-    assert hasty.raw(b"") == b""
+def test_a_silent_connection_is_closed(short_timeout_server):
+    assert short_timeout_server.raw(b"") == b""
 
 
-def test_an_incomplete_second_request_gets_408(hasty):
+def test_an_incomplete_second_request_gets_408(short_timeout_server):
     whole = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
-    answer = hasty.raw(whole + HEAD + b"content-length: 1000\r\n\r\n{")
+    answer = short_timeout_server.raw(whole + HEAD + b"content-length: 1000\r\n\r\n{")
     assert status(answer) == 200
     assert b"HTTP/1.1 408" in answer
 
 
-def test_a_client_that_disconnects_during_its_request_is_not_an_error(pictures):
-    before = pictures.metric("modelyard_requests_total", code="499")
-    with socket.create_connection(pictures.address) as connection:
+def test_a_client_that_disconnects_during_its_request_is_not_an_error(image_server):
+    before = image_server.metric("modelyard_requests_total", code="499")
+    with socket.create_connection(image_server.address) as connection:
         connection.sendall(HEAD + b"content-length: 1000\r\n\r\n{")
-    assert pictures.predict([WHITE]).status_code == 200
-    while pictures.metric("modelyard_requests_total", code="499") == before:
+    assert image_server.predict([WHITE]).status_code == 200
+    while image_server.metric("modelyard_requests_total", code="499") == before:
         time.sleep(0.02)
-    assert pictures.metric("modelyard_requests_in_progress") == 0
-    assert "Traceback" not in pictures.log.read_text()
+    assert image_server.metric("modelyard_requests_in_progress") == 0
+    assert "Traceback" not in image_server.log.read_text()
 
 
-def test_a_body_over_the_limit_gets_413_without_being_read(pictures):
-    with socket.create_connection(pictures.address, 60) as connection:
+def test_a_body_over_the_limit_gets_413_without_being_read(image_server):
+    with socket.create_connection(image_server.address, 60) as connection:
         connection.sendall(HEAD + b"content-length: 99999999999\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert status(answer) == 413
@@ -88,22 +92,22 @@ def test_a_body_over_the_limit_gets_413_without_being_read(pictures):
     assert "100000" in error(answer)
 
 
-def test_a_chunked_body_over_the_limit_gets_413(pictures):
+def test_a_chunked_body_over_the_limit_gets_413(image_server):
     chunks = (b" " * 10_000 for _ in range(20))
-    response = httpx.post(f"{pictures.url}/v1/models/tiny:predict", content=chunks)
+    response = httpx.post(f"{image_server.url}/v1/models/tiny:predict", content=chunks)
     assert response.status_code == 413
     assert "100000" in response.json()["error"]
 
 
-def test_a_refused_large_body_keeps_the_connection_open(pictures):
+def test_a_refused_large_body_keeps_the_connection_open(image_server):
     with httpx.Client() as client:
-        url = f"{pictures.url}/v1/models/tiny:predict"
+        url = f"{image_server.url}/v1/models/tiny:predict"
         assert client.post(url, content=b" " * 2_000_000).status_code == 413
         assert client.post(url, json={"instances": [WHITE]}).status_code == 200
 
 
-def test_a_request_without_a_length_gets_411(pictures):
-    answer = pictures.raw(HEAD + b"connection: close\r\n\r\n")
+def test_a_request_without_a_length_gets_411(image_server):
+    answer = image_server.raw(HEAD + b"connection: close\r\n\r\n")
     assert status(answer) == 411
 
 
@@ -116,14 +120,14 @@ def test_a_request_without_a_length_gets_411(pictures):
         HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_invalid_http_gets_400(pictures, data):
-    answer = pictures.raw(data)
+def test_invalid_http_gets_400(image_server, data):
+    answer = image_server.raw(data)
     assert status(answer) == 400
     assert error(answer)
 
 
-def test_too_many_headers_get_431(pictures):
-    with socket.create_connection(pictures.address, 60) as connection:
+def test_too_many_headers_get_431(image_server):
+    with socket.create_connection(image_server.address, 60) as connection:
         connection.sendall(HEAD + b"x: y\r\n" * 10_900)
         time.sleep(0.2)
         connection.sendall(b"x: y\r\n" * 20)
@@ -132,9 +136,9 @@ def test_too_many_headers_get_431(pictures):
     assert "65536" in error(answer)
 
 
-def test_stalled_uploads_do_not_block_other_requests(shelf, start):
-    shelf.publish()
-    with start(shelf, max_queue=2) as server:
+def test_stalled_uploads_do_not_block_other_requests(tiny_model, start):
+    tiny_model.publish()
+    with start(tiny_model, max_queue=2) as server:
         waiting = []
         for _ in range(20):
             connection = socket.create_connection(server.address)
@@ -155,7 +159,7 @@ def slow_body():
     return json.dumps({"instances": [{"b64": base64.b64encode(file.getvalue()).decode()}] * 4}).encode()
 
 
-def executing(server, slow_body, threads, count):
+def send_slow_requests(server, slow_body, threads, count):
     """Send slow requests and return them when the server executes or queues them."""
     post = partial(httpx.post, f"{server.url}/v1/models/tiny:predict", content=slow_body, timeout=60)
     sent = [threads.submit(post) for _ in range(count)]
@@ -164,10 +168,10 @@ def executing(server, slow_body, threads, count):
     return sent
 
 
-def test_a_full_queue_gets_503_with_retry_after(shelf, start, slow_body):
-    shelf.publish()
-    with start(shelf, max_queue=2) as server, ThreadPoolExecutor(2) as threads:
-        sent = executing(server, slow_body, threads, 2)
+def test_a_full_queue_gets_503_with_retry_after(tiny_model, start, slow_body):
+    tiny_model.publish()
+    with start(tiny_model, max_queue=2) as server, ThreadPoolExecutor(2) as threads:
+        sent = send_slow_requests(server, slow_body, threads, 2)
         refused = server.predict([WHITE])
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
@@ -177,12 +181,12 @@ def test_a_full_queue_gets_503_with_retry_after(shelf, start, slow_body):
         assert server.metric("modelyard_requests_total", code="503") == 1
 
 
-def test_late_and_abandoned_requests_are_not_executed(shelf, start, slow_body):
-    shelf.publish()
-    with start(shelf) as server, ThreadPoolExecutor(4 * WORKERS) as threads:
-        sent = executing(server, slow_body, threads, 4 * WORKERS)
-        with socket.create_connection(server.address) as gone:
-            gone.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(slow_body) + slow_body)
+def test_late_and_abandoned_requests_are_not_executed(tiny_model, start, slow_body):
+    tiny_model.publish()
+    with start(tiny_model) as server, ThreadPoolExecutor(4 * WORKERS) as threads:
+        sent = send_slow_requests(server, slow_body, threads, 4 * WORKERS)
+        with socket.create_connection(server.address) as abandoned:
+            abandoned.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(slow_body) + slow_body)
         late = httpx.post(
             f"{server.url}/v1/models/tiny:predict",
             content=slow_body,
@@ -195,14 +199,14 @@ def test_late_and_abandoned_requests_are_not_executed(shelf, start, slow_body):
         assert server.metric("modelyard_requests_total", code="499") == 1
 
 
-def test_an_invalid_timeout_gets_400(pictures):
-    assert pictures.predict([WHITE], headers={"x-request-timeout": "soon"}).status_code == 400
+def test_an_invalid_timeout_gets_400(image_server):
+    assert image_server.predict([WHITE], headers={"x-request-timeout": "soon"}).status_code == 400
 
 
-def test_requests_beyond_the_drain_timeout_get_503(shelf, start, slow_body):
-    shelf.publish()
-    with start(shelf, drain_timeout=0.2) as server, ThreadPoolExecutor(8) as threads:
-        sent = executing(server, slow_body, threads, 8)
+def test_requests_beyond_the_drain_timeout_get_503(tiny_model, start, slow_body):
+    tiny_model.publish()
+    with start(tiny_model, drain_timeout=0.2) as server, ThreadPoolExecutor(8) as threads:
+        sent = send_slow_requests(server, slow_body, threads, 8)
         server.process.terminate()
         answers = [one.result() for one in sent]
         assert server.process.wait(30) == 0
@@ -212,6 +216,6 @@ def test_requests_beyond_the_drain_timeout_get_503(shelf, start, slow_body):
     assert "Traceback" not in server.log.read_text()
 
 
-def test_sighup_does_not_end_the_server(pictures):
-    pictures.process.send_signal(signal.SIGHUP)
-    assert pictures.predict([WHITE]).status_code == 200
+def test_sighup_does_not_end_the_server(image_server):
+    image_server.process.send_signal(signal.SIGHUP)
+    assert image_server.predict([WHITE]).status_code == 200

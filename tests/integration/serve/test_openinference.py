@@ -32,13 +32,13 @@ def binary(server: Any, document: Any, data: bytes, length: str | None = None) -
     return httpx.post(f"{server.url}/v2/models/tiny/infer", content=head + data, headers=headers)
 
 
-def test_health_server_and_model(pictures):
-    assert httpx.get(f"{pictures.url}/v2/health/live").json() == {"live": True}
-    assert httpx.get(f"{pictures.url}/v2/health/ready").json() == {"ready": True}
-    assert httpx.get(f"{pictures.url}/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
-    assert httpx.get(f"{pictures.url}/v2/models/other/ready").status_code == 404
-    assert "binary_tensor_data" in httpx.get(f"{pictures.url}/v2").json()["extensions"]
-    about = httpx.get(f"{pictures.url}/v2/models/tiny").json()
+def test_health_server_and_model(image_server):
+    assert httpx.get(f"{image_server.url}/v2/health/live").json() == {"live": True}
+    assert httpx.get(f"{image_server.url}/v2/health/ready").json() == {"ready": True}
+    assert httpx.get(f"{image_server.url}/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
+    assert httpx.get(f"{image_server.url}/v2/models/other/ready").status_code == 404
+    assert "binary_tensor_data" in httpx.get(f"{image_server.url}/v2").json()["extensions"]
+    about = httpx.get(f"{image_server.url}/v2/models/tiny").json()
     assert about["versions"] == ["1"]
     assert about["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 4, 4, 3]}]
     assert about["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
@@ -47,9 +47,9 @@ def test_health_server_and_model(pictures):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_json_in_json_out(pictures, nested):
+def test_json_in_json_out(image_server, nested):
     given = tensor(data=BRIGHT.tolist()) if nested else tensor()
-    answer = infer(pictures, {"id": "q7", "inputs": [given]}, "/v2/models/tiny/versions/1/infer").json()
+    answer = infer(image_server, {"id": "q7", "inputs": [given]}, "/v2/models/tiny/versions/1/infer").json()
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("tiny", "1", "q7")
     assert answer["outputs"] == [
         {"name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [1, 0, 0, 1]}
@@ -63,10 +63,10 @@ def test_json_in_json_out(pictures, nested):
         {"parameters": {"binary_data_output": True}},
     ],
 )
-def test_bytes_in_bytes_out(pictures, asks):
+def test_bytes_in_bytes_out(image_server, asks):
     data = BRIGHT.tobytes()
     given = tensor(data=None, parameters={"binary_data_size": len(data)})
-    response = binary(pictures, {"inputs": [given], **asks}, data)
+    response = binary(image_server, {"inputs": [given], **asks}, data)
     assert response.status_code == 200, response.text
     length = int(response.headers["inference-header-content-length"])
     (output,) = json.loads(response.content[:length])["outputs"]
@@ -75,15 +75,15 @@ def test_bytes_in_bytes_out(pictures, asks):
     np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4"), [1, 0, 0, 1])
 
 
-def test_bytes_in_json_out(numbers):
+def test_bytes_in_json_out(number_server):
     data = np.full((1, 3, 2), 0.25, "<f4")
     given = tensor(data, data=None, parameters={"binary_data_size": data.nbytes})
-    response = binary(numbers, {"inputs": [given]}, data.tobytes())
+    response = binary(number_server, {"inputs": [given]}, data.tobytes())
     assert response.json()["outputs"][0]["data"] == [0.75, 0.25]
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "words"),
+    ("body", "status", "message"),
     [
         ({}, 400, "exactly one tensor"),
         ({"inputs": []}, 400, "exactly one tensor"),
@@ -123,33 +123,33 @@ def test_bytes_in_json_out(numbers):
         ({"inputs": [tensor()], "outputs": [{"name": "logits"}]}, 400, "'logits', but"),
     ],
 )
-def test_an_invalid_request_is_refused(pictures, body, status, words):
-    response = infer(pictures, body)
+def test_an_invalid_request_is_refused(image_server, body, status, message):
+    response = infer(image_server, body)
     assert response.status_code == status
-    assert words in response.json()["error"]
-    assert infer(pictures, {"inputs": [tensor()]}).status_code == 200
+    assert message in response.json()["error"]
+    assert infer(image_server, {"inputs": [tensor()]}).status_code == 200
 
 
 @pytest.mark.parametrize("length", ["0", "-1", "x", "999999", "9" * 5000])
-def test_an_invalid_header_length_is_refused(pictures, length):
-    response = binary(pictures, {"inputs": [tensor()]}, b"", length)
+def test_an_invalid_header_length_is_refused(image_server, length):
+    response = binary(image_server, {"inputs": [tensor()]}, b"", length)
     assert response.status_code == 400
     assert "Inference-Header-Content-Length" in response.json()["error"]
 
 
-def test_invalid_binary_tensors_are_refused(numbers):
+def test_invalid_binary_tensors_are_refused(number_server):
     data = np.zeros((1, 3, 2), "<f4")
-    for size, sent, words in (
+    for size, sent, message in (
         (24, data.tobytes()[:-1], "binary_data_size is '24', but 23 bytes follow"),
         (20, data.tobytes()[:-4], "20 bytes, but 24 are expected"),
         (24, (data + np.nan).tobytes(), "Value 0 of the input is NaN"),
     ):
         given = tensor(data, data=None, parameters={"binary_data_size": size})
-        response = binary(numbers, {"inputs": [given]}, sent)
+        response = binary(number_server, {"inputs": [given]}, sent)
         assert response.status_code == 400
-        assert words in response.json()["error"]
+        assert message in response.json()["error"]
 
 
 @pytest.mark.parametrize("path", ["/v2/models/other/infer", "/v2/models/tiny/versions/2/infer"])
-def test_another_model_or_version_gets_404(pictures, path):
-    assert infer(pictures, {"inputs": [tensor()]}, path).status_code == 404
+def test_another_model_or_version_gets_404(image_server, path):
+    assert infer(image_server, {"inputs": [tensor()]}, path).status_code == 404

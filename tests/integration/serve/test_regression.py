@@ -10,22 +10,22 @@ from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, pred
 from tests.versions import regressor_signature
 
 
-def test_predictions_are_numbers(houses):
-    assert houses.predict([[1, 2, 6], [0, 0, 0]]).json() == {"predictions": [[3000], [0]]}
+def test_predictions_are_numbers(regression_server):
+    assert regression_server.predict([[1, 2, 6], [0, 0, 0]]).json() == {"predictions": [[3000], [0]]}
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 6]}
-    answer = httpx.post(f"{houses.url}/v2/models/tiny/infer", json={"inputs": [tensor]}).json()
+    answer = httpx.post(f"{regression_server.url}/v2/models/tiny/infer", json={"inputs": [tensor]}).json()
     (output,) = answer["outputs"]
     assert output == {"name": "predictions", "datatype": "FP32", "shape": [1, 1], "data": [3000]}
 
 
-def test_both_protocols_describe_inputs_and_outputs(houses):
-    about = httpx.get(f"{houses.url}/v2/models/tiny").json()
+def test_both_protocols_describe_inputs_and_outputs(regression_server):
+    about = httpx.get(f"{regression_server.url}/v2/models/tiny").json()
     assert about["outputs"] == [{"name": "predictions", "datatype": "FP32", "shape": [-1, 1]}]
     assert about["parameters"]["signature"]["problem"] == "regression"
     assert about["parameters"]["signature"]["outputs"][0]["names"] == ["price"]
     assert not about["parameters"]["ranked"]
     for path in ("/v1/models/tiny/metadata", "/v1/models/tiny/versions/1/metadata"):
-        about = httpx.get(houses.url + path).json()
+        about = httpx.get(regression_server.url + path).json()
         assert about["model_spec"]["version"] == "1"
         default = about["metadata"]["signature_def"]["signature_def"]["serving_default"]
         assert default["outputs"]["predictions"]["dtype"] == "DT_FLOAT"
@@ -34,30 +34,30 @@ def test_both_protocols_describe_inputs_and_outputs(houses):
 
 
 @pytest.mark.parametrize("path", ["/v1/models/tiny:predict", "/v2/models/tiny/infer"])
-def test_a_prediction_that_is_not_finite_gets_500(houses, path):
+def test_a_prediction_that_is_not_finite_gets_500(regression_server, path):
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [3e38, 0, 0]}
     body = {"instances": [[3e38, 0, 0]]} if "v1" in path else {"inputs": [tensor]}
-    response = httpx.post(houses.url + path, json=body)
+    response = httpx.post(regression_server.url + path, json=body)
     assert response.status_code == 500
     assert "NaN or infinite" in response.json()["error"]
 
 
-def test_a_binary_tensor_may_have_infinity(houses):
+def test_a_binary_tensor_may_have_infinity(regression_server):
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [3e38, 0, 0]}
     body = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
-    response = httpx.post(f"{houses.url}/v2/models/tiny/infer", json=body)
+    response = httpx.post(f"{regression_server.url}/v2/models/tiny/infer", json=body)
     assert np.isinf(np.frombuffer(response.content[-4:], "<f4"))
 
 
-def test_predict_with_a_server(houses, tmp_path):
+def test_predict_with_a_server(regression_server, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
-    answers = predict(RemoteModel(HttpServer(houses.url), "tiny"), [tmp_path / "many.npy"])
+    answers = predict(RemoteModel(HttpServer(regression_server.url), "tiny"), [tmp_path / "many.npy"])
     assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
     assert [float(one.answer) for one in answers] == [3000, 0]
 
 
-def test_predict_without_a_server_refuses_a_prediction_that_is_not_finite(shelf, tmp_path):
-    shelf.publish(regressor_signature((3,), ("price",)))
+def test_predict_without_a_server_refuses_a_prediction_that_is_not_finite(tiny_model, tmp_path):
+    tiny_model.publish(regressor_signature((3,), ("price",)))
     np.save(tmp_path / "large.npy", np.array([3e38, 0, 0], np.float32))
     with pytest.raises(ServeError, match="NaN or infinite"):
-        predict(LocalModel(shelf.models, "tiny"), [tmp_path / "large.npy"])
+        predict(LocalModel(tiny_model.models, "tiny"), [tmp_path / "large.npy"])

@@ -22,32 +22,32 @@ IMAGE = np.zeros((4, 4, 3), int).tolist()
 BODY = json.dumps({"instances": [IMAGE]}).encode()
 
 
-def line(shelf: Any, *more: str, serving: str = '{"port": 0}') -> list[str]:
-    return ["--name", "tiny", "--store", shelf.settings.text(), "--serving", serving, *more]
+def line(tiny_model: Any, *more: str, serving: str = '{"port": 0}') -> list[str]:
+    return ["--name", "tiny", "--store", tiny_model.settings.text(), "--serving", serving, *more]
 
 
-def check(kind: type[Any], words: tuple[str, ...], code: Any, out: str, err: str) -> None:
+def check(kind: type[Any], phrases: tuple[str, ...], code: Any, out: str, err: str) -> None:
     """Check that a server ended with the exit code of an error, and with one line that has the words."""
     assert (code, out) == (kind.exit_code, "")
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith(f"{kind.__name__}: ")
-    for word in words:
-        assert word in last
+    for phrase in phrases:
+        assert phrase in last
 
 
 @pytest.fixture
 def refused(
-    shelf: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Any:
     """Start a server, in this process, and check how it ends, and what its pod would say of it."""
     monkeypatch.setenv(VARIABLE, str(tmp_path / "termination-log"))
 
-    def start(kind: type[Any], *words: str, more: tuple[str, ...] = (), **options: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["serve", *line(shelf, *more, **options)])
+    def start(kind: type[Any], *phrases: str, more: tuple[str, ...] = (), **options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["serve", *line(tiny_model, *more, **options)])
         with pytest.raises(SystemExit) as ended:
             main()
-        check(kind, words, ended.value.code, *capsys.readouterr())
+        check(kind, phrases, ended.value.code, *capsys.readouterr())
         record = Failure.parse((tmp_path / "termination-log").read_bytes())
         assert record
         assert (record.kind, record.exit_code) == (kind.__name__, kind.exit_code)
@@ -55,27 +55,27 @@ def refused(
     return start
 
 
-def test_no_such_model(shelf):
-    command = [sys.executable, "-m", "modelyard.components.serve", *line(shelf)]
+def test_no_such_model(tiny_model):
+    command = [sys.executable, "-m", "modelyard.components.serve", *line(tiny_model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     words = ("There is no model tiny", "models there: none")
     check(NotFoundError, words, done.returncode, done.stdout, done.stderr)
 
 
-def test_no_such_version(shelf, refused):
-    shelf.publish()
+def test_no_such_version(tiny_model, refused):
+    tiny_model.publish()
     refused(NotFoundError, "tiny has no version 9", more=("--version", "9"))
 
 
-def test_a_port_in_use(shelf, refused):
-    shelf.publish()
+def test_a_port_in_use(tiny_model, refused):
+    tiny_model.publish()
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         refused(ServeError, f"port {port} of 127.0.0.1", "serving.port", serving=f'{{"port": {port}}}')
 
 
-def test_an_address_of_another_machine(shelf, refused):
-    shelf.publish()
+def test_an_address_of_another_machine(tiny_model, refused):
+    tiny_model.publish()
     refused(ServeError, "192.0.2.1", "serving.host", serving='{"port": 0, "host": "192.0.2.1"}')
 
 
@@ -84,35 +84,35 @@ def test_invalid_settings(refused):
     refused(ConfigError, "port", serving='{"port": "x"}')
 
 
-def test_a_tampered_file_is_never_ready(shelf, refused):
-    version = shelf.publish()
-    file = shelf.file(version)
+def test_a_tampered_file_is_never_ready(tiny_model, refused):
+    version = tiny_model.publish()
+    file = tiny_model.file(version)
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + b"x")
     refused(DamagedError, "model.onnx", "SHA-256")
 
 
-def test_a_tampered_manifest_is_never_ready(shelf, refused):
-    file = shelf.file(shelf.publish(), "manifest.json")
+def test_a_tampered_manifest_is_never_ready(tiny_model, refused):
+    file = tiny_model.file(tiny_model.publish(), "manifest.json")
     file.chmod(0o644)
     file.write_text(file.read_text() + " ")
     refused(DamagedError, "manifest.json")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_ends_with_0(shelf, start, sign):
-    shelf.publish()
-    with start(shelf) as server:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_with_0(tiny_model, start, signal_number):
+    tiny_model.publish()
+    with start(tiny_model) as server:
         head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: %d\r\n\r\n" % len(
             BODY
         )
         with (
             socket.create_connection(server.address, 60) as slow,
-            httpx.Client(base_url=server.url) as kept,
+            httpx.Client(base_url=server.url) as idle,
         ):
             slow.sendall(head + BODY[:20])
-            assert kept.get("/v2/health/ready").status_code == 200
-            server.process.send_signal(sign)
+            assert idle.get("/v2/health/ready").status_code == 200
+            server.process.send_signal(signal_number)
             while True:  # the listener closes, the request in progress stays
                 try:
                     socket.create_connection(server.address, 1).close()
@@ -129,10 +129,10 @@ def test_a_signal_drains_and_ends_with_0(shelf, start, sign):
         assert "Traceback" not in server.log.read_text()
 
 
-def test_an_incomplete_request_does_not_delay_the_exit(shelf, start):
-    shelf.publish()
+def test_an_incomplete_request_does_not_delay_the_exit(tiny_model, start):
+    tiny_model.publish()
     with (
-        start(shelf, drain_timeout=0.5, body_timeout=60.0) as server,
+        start(tiny_model, drain_timeout=0.5, body_timeout=60.0) as server,
         socket.create_connection(server.address) as endless,
     ):
         head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\nexpect: 100-continue\r\n"
@@ -142,15 +142,15 @@ def test_an_incomplete_request_does_not_delay_the_exit(shelf, start):
         assert server.process.wait(60) == 0
 
 
-def test_another_digest(shelf, refused):
-    version = str(shelf.publish())
+def test_another_digest(tiny_model, refused):
+    version = str(tiny_model.publish())
     refused(DamagedError, "manifest.json", more=("--version", version, "--digest", "0" * 64))
 
 
-def test_prints_its_url_and_lingers_after_sigterm(shelf, start):
-    shelf.publish()
-    version = shelf.publish()
-    with start(shelf, linger=60.0) as server, httpx.Client(base_url=server.url) as client:
+def test_prints_its_url_and_lingers_after_sigterm(tiny_model, start):
+    tiny_model.publish()
+    version = tiny_model.publish()
+    with start(tiny_model, linger=60.0) as server, httpx.Client(base_url=server.url) as client:
         ready_line = {"event": "ready", "name": "tiny", "version": version, "url": server.url}
         assert server.ready == ready_line
         assert client.get("/v2/health/live").status_code == 200

@@ -19,14 +19,14 @@ from tests.versions import classifier_signature
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 
 
-def until(condition, seconds=120.0):
+def wait_until(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
 
 
-def served(server):
+def served_version(server):
     return int(httpx.get(f"{server.url}/v2/models/tiny").json()["versions"][0])
 
 
@@ -36,9 +36,9 @@ class Clients:
     def __init__(self, server, number=4):
         self.answers: Counter[tuple[float, ...] | str] = Counter()
         self._server, self._stop = server, threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(number)]
+        self._threads = [threading.Thread(target=self._send_requests) for _ in range(number)]
 
-    def _ask(self):
+    def _send_requests(self):
         with httpx.Client(timeout=60) as client:
             url = f"{self._server.url}/v1/models/tiny:predict"
             while not self._stop.is_set():
@@ -60,32 +60,32 @@ class Clients:
             thread.join()
 
 
-def test_a_new_champion_is_served_under_load_without_a_failed_request(shelf, start):
+def test_a_new_champion_is_served_under_load_without_a_failed_request(tiny_model, start):
     old, new = (0.25, 0.75), (0.5, 0.5)
-    shelf.publish(answer=old)
-    with start(shelf) as server:
+    tiny_model.publish(answer=old)
+    with start(tiny_model) as server:
         with Clients(server) as clients:
-            until(lambda: clients.answers[old] > 50)
-            second = shelf.publish(answer=new)
-            until(lambda: clients.answers[new] > 50)
-            assert served(server) == second
-            shelf.models.rollback("tiny", reason="test", by="test")
+            wait_until(lambda: clients.answers[old] > 50)
+            second = tiny_model.publish(answer=new)
+            wait_until(lambda: clients.answers[new] > 50)
+            assert served_version(server) == second
+            tiny_model.models.rollback("tiny", reason="test", by="test")
             before = clients.answers[old]
-            until(lambda: clients.answers[old] > before + 50)
+            wait_until(lambda: clients.answers[old] > before + 50)
         assert set(clients.answers) == {old, new}
 
-        shelf.publish(classifier_signature((2,), "float32", ("dark", "bright")))  # of another shape
-        until(lambda: served(server) == 3)
+        tiny_model.publish(classifier_signature((2,), "float32", ("dark", "bright")))  # of another shape
+        wait_until(lambda: served_version(server) == 3)
         assert server.predict([[0.5, 0.5]]).json() == {"predictions": [[0.5, 0.5]]}
         assert server.predict([IMAGE]).status_code == 400
 
 
-def test_a_pinned_server_ignores_new_champions(shelf, start):
-    first = shelf.publish(answer=(0.25, 0.75))
-    shelf.publish(answer=(0.5, 0.5))
-    with start(shelf, version=first) as server:
+def test_a_pinned_server_ignores_new_champions(tiny_model, start):
+    first = tiny_model.publish(answer=(0.25, 0.75))
+    tiny_model.publish(answer=(0.5, 0.5))
+    with start(tiny_model, version=first) as server:
         assert server.ready["version"] == first
-        shelf.publish(answer=(0.0, 1.0))
+        tiny_model.publish(answer=(0.0, 1.0))
         time.sleep(0.3)
         assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
         response = httpx.post(f"{server.url}/v1/models/tiny/versions/2:predict", json={"instances": [IMAGE]})
@@ -105,67 +105,67 @@ def identity(path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
 
 
-def test_a_champion_that_cannot_be_loaded_is_skipped(shelf, start, monkeypatch, capsys):
-    shelf.publish(answer=(0.25, 0.75))
-    pointer = shelf.file(1).parents[2] / "champion.json"
-    monkeypatch.setenv("MODELYARD_STORE__URL", shelf.settings.url)
-    with start(shelf) as server, httpx.Client(base_url=server.url) as client:
+def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypatch, capsys):
+    tiny_model.publish(answer=(0.25, 0.75))
+    pointer = tiny_model.file(1).parents[2] / "champion.json"
+    monkeypatch.setenv("MODELYARD_STORE__URL", tiny_model.settings.url)
+    with start(tiny_model) as server, httpx.Client(base_url=server.url) as client:
 
         def status():
             assert invoke(["rollout", "status", "tiny", "--url", server.url, "--output", "json"]) == 0
             found = json.loads(capsys.readouterr().out)
             return found["champion"], found["stable"]["version"], found["problems"]
 
-        def refused(words, champion):
-            until(lambda: words in client.get("/v1/models/tiny").json().get("error", ""))
-            assert words in server.log.read_text()
+        def check_not_served(message, champion):
+            wait_until(lambda: message in client.get("/v1/models/tiny").json().get("error", ""))
+            assert message in server.log.read_text()
             assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
             for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
                 ready = client.get(path)
                 assert ready.status_code == 200, "the last good version is served"
                 assert (ready.json()["version"], ready.json()["champion"]) == (1, champion)
 
-        def recovered(version):
-            until(lambda: "error" not in client.get("/v1/models/tiny").json())
+        def check_served(version):
+            wait_until(lambda: "error" not in client.get("/v1/models/tiny").json())
             assert client.get("/v2/health/ready").json() == {"ready": True}
             assert status() == (version, version, [])
 
-        recovered(1)
-        damaged = shelf.publish(answer=(0.5, 0.5), promote=False)
-        file = shelf.file(damaged)
+        check_served(1)
+        damaged = tiny_model.publish(answer=(0.5, 0.5), promote=False)
+        file = tiny_model.file(damaged)
         file.chmod(0o644)
         file.write_bytes(file.read_bytes()[:-1] + b"x")
-        shelf.models.promote("tiny", damaged, reason="test", by="test")
-        refused("SHA-256", damaged)
+        tiny_model.models.promote("tiny", damaged, reason="test", by="test")
+        check_not_served("SHA-256", damaged)
         champion, serves, (problem,) = status()
         assert (champion, serves) == (damaged, 1)
         assert "SHA-256" in problem
         assert server.metric("modelyard_champion_version", version=str(damaged)) == 1
         assert server.metric("modelyard_model_version", version="1") == 1
         assert server.metric("modelyard_champion_failures_total") > 0
-        shelf.publish(make=lambda path: path.write_bytes(b"not onnx"))
-        refused("cannot be loaded by ONNX Runtime", 3)
+        tiny_model.publish(make=lambda path: path.write_bytes(b"not onnx"))
+        check_not_served("cannot be loaded by ONNX Runtime", 3)
         before = server.metric("modelyard_champion_failures_total")
-        until(lambda: server.metric("modelyard_champion_failures_total") > before + 5)
-        shelf.publish(make=identity)
-        refused("(1, 4, 4, 3)", 4)
-        gone = shelf.publish(answer=(0.5, 0.5), promote=False)
-        shelf.file(gone).rename(shelf.scratch / "elsewhere.onnx")
-        shelf.models.promote("tiny", gone, reason="test", by="test")
-        refused("model.onnx", gone)
+        wait_until(lambda: server.metric("modelyard_champion_failures_total") > before + 5)
+        tiny_model.publish(make=identity)
+        check_not_served("(1, 4, 4, 3)", 4)
+        gone = tiny_model.publish(answer=(0.5, 0.5), promote=False)
+        tiny_model.file(gone).rename(tiny_model.scratch / "elsewhere.onnx")
+        tiny_model.models.promote("tiny", gone, reason="test", by="test")
+        check_not_served("model.onnx", gone)
 
         text = pointer.read_text()
         pointer.write_text("{ torn")  # as if the store were away for a while
-        refused("champion.json is not a Champion", None)
+        check_not_served("champion.json is not a Champion", None)
         pointer.unlink()
-        refused("has no champion", None)
+        check_not_served("has no champion", None)
         pointer.write_text(text)
-        refused("model.onnx", gone)
-        (shelf.scratch / "elsewhere.onnx").rename(shelf.file(gone))
-        recovered(gone)
+        check_not_served("model.onnx", gone)
+        (tiny_model.scratch / "elsewhere.onnx").rename(tiny_model.file(gone))
+        check_served(gone)
         assert server.predict([IMAGE]).json() == {"predictions": [[0.5, 0.5]]}
-        for words in ("SHA-256", "cannot be loaded by ONNX Runtime", "(1, 4, 4, 3)"):
-            assert server.log.read_text().count(words) == 1, "it is logged when it changes"
+        for message in ("SHA-256", "cannot be loaded by ONNX Runtime", "(1, 4, 4, 3)"):
+            assert server.log.read_text().count(message) == 1, "it is logged when it changes"
 
 
 def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
@@ -174,8 +174,8 @@ def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
     def fail(_):
         raise OSError(f"no answer on <Connection object at {next(addresses):#x}>")
 
-    def report(champion, trouble):
-        reported.append((champion, trouble))
+    def report(champion, error):
+        reported.append((champion, error))
         if len(reported) == 3:
             follower.stop()
 
@@ -183,21 +183,21 @@ def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
     follower = model.ChampionFollower(store, served, 0.001, 1, print, report)
     follower.run()
     assert [champion for champion, _ in reported] == [None] * 3
-    assert all("no answer" in trouble for _, trouble in reported)
+    assert all("no answer" in error for _, error in reported)
     assert len(caplog.records) == 1
 
 
-def test_a_version_that_needs_too_much_memory_is_not_loaded(shelf, monkeypatch):
-    version = shelf.publish()
+def test_a_version_that_needs_too_much_memory_is_not_loaded(tiny_model, monkeypatch):
+    version = tiny_model.publish()
     monkeypatch.setattr(model, "memory_limit", lambda: 1)
     with pytest.raises(ServeError, match=f"Version {version} of tiny needs"):
-        model.load(shelf.models, "tiny", version, None, 1)
+        model.load(tiny_model.models, "tiny", version, None, 1)
 
 
-def test_a_request_too_large_for_the_event_loop(shelf, start):
+def test_a_request_too_large_for_the_event_loop(tiny_model, start):
     wide = classifier_signature((300, 300), "uint8", ("dark", "bright"))
-    shelf.publish(wide)
-    with start(shelf) as server:
+    tiny_model.publish(wide)
+    with start(tiny_model) as server:
         response = server.predict(np.full((2, 300, 300), 51).tolist())
         np.testing.assert_allclose(response.json()["predictions"], [[0.8, 0.2]] * 2, atol=1e-6)
         assert server.predict([[1]]).status_code == 400
