@@ -1,4 +1,4 @@
-"""A bucket's server: the real fake-gcs-server. And a storage that modelyard does not know."""
+"""The fake-gcs-server, and a storage plugin."""
 
 import socket
 import subprocess
@@ -15,16 +15,16 @@ from modelyard.components.store import storage
 
 INSTALLED = Path(__file__).parents[1] / "installed"
 
-for part in ("connect", "read", "write", "pool"):  # 5 seconds otherwise, which a busy machine may need
+for part in ("connect", "read", "write", "pool"):  # the default is 5 s
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, part, 60.0)
 
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
-    with socket.socket() as held:  # for as long as it is open, no other process gets the port
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    with socket.socket() as reserved:  # reserves the port while it is open
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         command = [str(_get_binary_path()), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1"]
         command += ["-port", str(port), "-external-url", url, "-log-level", "error"]
@@ -46,8 +46,8 @@ def _wait(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 @pytest.fixture
-def shelves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of the storage shelf://; its distribution is installed for this and for new processes."""
+def shelf_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the storage shelf://; its distribution is installed for this process and its children."""
     monkeypatch.setenv("PYTHONPATH", str(INSTALLED))
     monkeypatch.setenv("SHELVES", str(tmp_path))
     monkeypatch.syspath_prepend(INSTALLED)

@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "diabetes.yaml"
 URL = "shelf://models/of/tests"
 
 
-@pytest.mark.usefixtures("shelves")
+@pytest.mark.usefixtures("shelf_storage")
 def test_the_example_promotes_a_champion_in_a_storage_plugin(workspace, tmp_path):
     summary = workspace.json("run", EXAMPLE, settings=(f"store.url={URL}",))
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)

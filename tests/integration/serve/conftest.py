@@ -1,4 +1,4 @@
-"""Tiny real models in a real store, and a real server process on them."""
+"""Tiny models in a store, and server processes."""
 
 import json
 import os
@@ -44,9 +44,9 @@ REGRESSION_SIGNATURE = regressor_signature((3,), ("price",))
 
 
 def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:
-    """Write a model that says `bright` with the mean of its input, or `answer` whatever comes.
+    """Write a model that predicts `bright` with the mean of its input, or always `answer`.
 
-    A model of regression says 1000 times the mean of its input.
+    A regression model predicts 1000 times the mean of its input.
     """
     given, output = signature.input, signature.output.name
     dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[given.dtype]
@@ -87,7 +87,7 @@ def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | No
 
 @dataclass
 class TinyModel:
-    """A store with the model `tiny`; `publish` adds a version and makes it the champion."""
+    """The model `tiny` in a store; `publish` adds a version and promotes it."""
 
     settings: Store
     models: ModelStore
@@ -136,7 +136,7 @@ class RunningServer:
         return httpx.post(path, json={"instances": instances}, timeout=60, **options)
 
     def raw(self, data: bytes, timeout: float = 60) -> bytes:
-        """Send bytes on a connection of their own and return all that comes until it is closed."""
+        """Send bytes on a new connection; return the response until it is closed."""
         with socket.create_connection(self.address, timeout) as connection:
             connection.sendall(data)
             return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -158,7 +158,7 @@ def command(tiny_model: TinyModel, serving: Serving, version: int | None = None)
 def start_server(
     tiny_model: TinyModel, version: int | None = None, before: Sequence[str] = (), **settings: Any
 ) -> Iterator[RunningServer]:
-    """Start a server on a free port, by the command `before` if one is given, and stop it at the end."""
+    """Run a server on a free port, with the prefix `before` of its command."""
     serving = Serving(**{"port": 0, "poll_interval": 0.05, **settings})
     log = tiny_model.scratch / f"server-{os.urandom(4).hex()}.log"
     with log.open("w") as stderr:
@@ -189,7 +189,7 @@ def create_tiny_model(folder: Path) -> TinyModel:
 def start_shared_server(
     factory: pytest.TempPathFactory, signature: Signature, **settings: Any
 ) -> Iterator[RunningServer]:
-    """Start a server of a model for all tests."""
+    """Run a server that all tests share."""
     tiny_model = create_tiny_model(factory.mktemp("shared"))
     tiny_model.publish(signature)
     with start_server(tiny_model, **settings) as server:
@@ -208,7 +208,7 @@ def start() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of a uint8 model of image_server with small limits, shared by all tests."""
+    """A server of a uint8 image model with small limits."""
     with start_shared_server(
         tmp_path_factory, IMAGE_SIGNATURE, max_body_bytes=100_000, max_batch=8
     ) as server:
@@ -217,14 +217,14 @@ def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
 
 @pytest.fixture(scope="session")
 def short_timeout_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The same without small limits, where a request is to arrive within a second."""
+    """A server of the image model with a timeout of a second for requests."""
     with start_shared_server(tmp_path_factory, IMAGE_SIGNATURE, body_timeout=1.0) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def default_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of the same model with the limits that a server has by default."""
+    """A server of the image model with the default limits."""
     scratch = tmp_path_factory.mktemp("defaults")
     settings = Store(url=str(scratch / "store"))
     tiny_model = TinyModel(settings, open_store(settings), scratch)
@@ -235,13 +235,13 @@ def default_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 @pytest.fixture(scope="session")
 def number_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of a float32 model of number_server."""
+    """A server of a float32 model."""
     with start_shared_server(tmp_path_factory, NUMBER_SIGNATURE) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def regression_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of a model of regression."""
+    """A server of a regression model."""
     with start_shared_server(tmp_path_factory, REGRESSION_SIGNATURE) as server:
         yield server

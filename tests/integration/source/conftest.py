@@ -1,4 +1,4 @@
-"""A real HTTP server whose answers a test writes by hand."""
+"""A real HTTP server whose responses a test defines."""
 
 import ssl
 import threading
@@ -20,19 +20,19 @@ from modelyard.components.source import web
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request, and how it may be answered."""
+    """A request, with methods to respond."""
 
-    site: "Site"
+    web_server: "WebServer"
 
     def answer(self) -> None:
         self.close_connection = True
-        self.site.asked.append(f"{self.command} {self.path}")
-        self.site.answer(self)
+        self.web_server.requests.append(f"{self.command} {self.path}")
+        self.web_server.answer(self)
 
     do_GET = do_HEAD = answer  # noqa: N815
 
     def send(self, code: int, body: bytes = b"", **headers: str) -> None:
-        """Answer with a status, headers (`last_modified` is Last-Modified) and a body."""
+        """Send a status, headers (`last_modified` is Last-Modified) and a body."""
         self.send_response(code)
         for name, value in ({"content_length": str(len(body))} | headers).items():
             self.send_header(name.replace("_", "-"), value)
@@ -41,28 +41,30 @@ class Request(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def stall(self) -> None:
-        """Say nothing more until the test ends."""
+        """Block until the test ends."""
         self.wfile.flush()
-        self.site.closing.wait(10)
+        self.web_server.closing.wait(10)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @dataclass
-class Site:
-    """Where the server is, how it answers, and what it was asked."""
+class WebServer:
+    """URL, handler and recorded requests of the server."""
 
     url: str = ""
     answer: Callable[[Request], None] = lambda request: request.send(404)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
-def serving(site: Site, certificate: Path | None = None) -> Iterator[int]:
-    """Answer as the site does; give the port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("OurRequest", (Request,), {"site": site})) as server:
+def serving(web_server: WebServer, certificate: Path | None = None) -> Iterator[int]:
+    """Run the server; yield its port."""
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("BoundRequest", (Request,), {"web_server": web_server})
+    ) as server:
         server.daemon_threads = True
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -71,21 +73,21 @@ def serving(site: Site, certificate: Path | None = None) -> Iterator[int]:
             server.handle_error = lambda *_: None  # a client that hangs up  # type: ignore[method-assign]
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_port
-        site.closing.set()
+        web_server.closing.set()
         server.shutdown()
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    one = Site()
-    with serving(one) as port:
-        one.url = f"http://127.0.0.1:{port}"
-        yield one
+def web_server() -> Iterator[WebServer]:
+    server = WebServer()
+    with serving(server) as port:
+        server.url = f"http://127.0.0.1:{port}"
+        yield server
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 that vouches for itself; its private key is in server.pem beside it."""
+def ca_file(tmp_path: Path) -> Path:
+    """A self-signed certificate for 127.0.0.1; server.pem in the same folder has its private key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -96,16 +98,16 @@ def authority(tmp_path: Path) -> Path:
         .sign(key, hashes.SHA256())
         .public_bytes(Encoding.PEM)
     )
-    (tmp_path / "authority.pem").write_bytes(certificate)
+    (tmp_path / "ca.pem").write_bytes(certificate)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "server.pem").write_bytes(private + certificate)
-    return tmp_path / "authority.pem"
+    return tmp_path / "ca.pem"
 
 
 @pytest.fixture
-def secure(site: Site, authority: Path) -> Iterator[str]:
-    """The https:// address of the same site."""
-    with serving(site, authority.with_name("server.pem")) as port:
+def https_url(web_server: WebServer, ca_file: Path) -> Iterator[str]:
+    """The https:// URL of the same server."""
+    with serving(web_server, ca_file.with_name("server.pem")) as port:
         yield f"https://127.0.0.1:{port}"
 
 

@@ -1,4 +1,4 @@
-"""A source in a bucket: the real fake-gcs-server, and a server that refuses."""
+"""A source in a bucket: fake-gcs-server, and a server that returns errors."""
 
 import gzip
 import hashlib
@@ -21,7 +21,7 @@ from modelyard.components.source.settings import Source
 from modelyard.components.store.bucket import Bucket, GoogleCloudStorage
 
 BUCKET = "data-for-tests"
-PICTURES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
+IMAGES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def bucket(emulator: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def put(bucket: str) -> Iterator[Callable[..., None]]:
+def upload(bucket: str) -> Iterator[Callable[..., None]]:
     with httpx.Client(base_url=f"{bucket}/upload/storage/v1/b/{BUCKET}") as client:
 
         def one(name: str, data: bytes, encoding: str = "") -> None:
@@ -48,18 +48,18 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def pictures(put: Any, prefix: str) -> str:
-    """A folder of class folders, as consoles and Hadoop leave it; its name."""
-    for name, data in PICTURES.items():
-        put(f"{prefix}/pictures/{name}", data)
+def image_prefix(upload: Any, prefix: str) -> str:
+    """A prefix with class folders and the placeholder objects of consoles and Hadoop."""
+    for name, data in IMAGES.items():
+        upload(f"{prefix}/pictures/{name}", data)
     for folder in ("", "/", "_$folder$", "/cat", "/cat/", "/cat_$folder$", "/dog/deep", "/empty/"):
-        put(f"{prefix}/pictures{folder}", b"")
-    put(f"{prefix}/pictures-of-others/1.png", b"other")
+        upload(f"{prefix}/pictures{folder}", b"")
+    upload(f"{prefix}/pictures-of-others/1.png", b"other")
     return f"{prefix}/pictures"
 
 
 @pytest.fixture
-def place(bucket: str) -> Callable[..., Location]:
+def location(bucket: str) -> Callable[..., Location]:
     def at(name: str, **keys: object) -> Location:
         address = f"gs://{BUCKET}/{name}"
         return locate(Source.model_validate({"kind": "npz", "source": address, "endpoint": bucket, **keys}))
@@ -73,59 +73,59 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def refused(use: Callable[[], object], match: str) -> None:
+def check_error(use: Callable[[], object], match: str) -> None:
     with pytest.raises(DataError, match=match) as caught:
         use()
     assert "\n" not in str(caught.value)
 
 
-def test_an_object(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
-    put(f"{prefix}/set.npz", b"one")
-    place = place(f"{prefix}/set.npz")
-    first = place.identity()
-    assert place.identity() == first
-    path = place.fetch(tmp_path / "scratch")
+def test_an_object(upload: Any, location: Any, prefix: str, tmp_path: Path) -> None:
+    upload(f"{prefix}/set.npz", b"one")
+    location = location(f"{prefix}/set.npz")
+    first = location.identity()
+    assert location.identity() == first
+    path = location.fetch(tmp_path / "scratch")
     assert (path, path.read_bytes()) == (tmp_path / "scratch/set.npz", b"one")
-    put(f"{prefix}/set.npz", b"two")
-    assert place.identity() != first
-    assert place.fetch(tmp_path / "scratch").read_bytes() == b"two"
+    upload(f"{prefix}/set.npz", b"two")
+    assert location.identity() != first
+    assert location.fetch(tmp_path / "scratch").read_bytes() == b"two"
     assert files(tmp_path) == {"scratch/set.npz": b"two"}
 
 
 def test_an_object_with_content_encoding_is_not_decoded(
-    put: Any, place: Any, prefix: str, tmp_path: Path
+    upload: Any, location: Any, prefix: str, tmp_path: Path
 ) -> None:
     packed = gzip.compress(bytes(2**20))
-    put(f"{prefix}/set.tar.gz", packed, "gzip")
+    upload(f"{prefix}/set.tar.gz", packed, "gzip")
     sha256 = hashlib.sha256(packed).hexdigest()
-    path = place(f"{prefix}/set.tar.gz", sha256=sha256, max_bytes=2**15).fetch(tmp_path)
+    path = location(f"{prefix}/set.tar.gz", sha256=sha256, max_bytes=2**15).fetch(tmp_path)
     assert path.read_bytes() == packed
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_prefix_is_a_folder(place: Any, pictures: str, tmp_path: Path, slash: str) -> None:
-    folder = place(pictures + slash).fetch(tmp_path)
+def test_a_prefix_is_a_folder(location: Any, image_prefix: str, tmp_path: Path, slash: str) -> None:
+    folder = location(image_prefix + slash).fetch(tmp_path)
     assert folder == tmp_path / "pictures"
-    assert files(folder) == PICTURES
+    assert files(folder) == IMAGES
 
 
 @pytest.mark.parametrize("name", ["cat/1.png", "cat/3.png"])
 def test_the_identity_of_a_prefix_depends_only_on_its_objects(
-    put: Any, place: Any, pictures: str, name: str
+    upload: Any, location: Any, image_prefix: str, name: str
 ) -> None:
-    first = place(pictures).identity()
-    put(f"{pictures}-of-others/2.png", b"other")
-    assert place(pictures).identity() == place(f"{pictures}/").identity() == first
-    put(f"{pictures}/dog/", b"")
-    assert place(pictures).identity() == first
-    put(f"{pictures}/{name}", b"cat 1")
-    assert place(pictures).identity() != first
+    first = location(image_prefix).identity()
+    upload(f"{image_prefix}-of-others/2.png", b"other")
+    assert location(image_prefix).identity() == location(f"{image_prefix}/").identity() == first
+    upload(f"{image_prefix}/dog/", b"")
+    assert location(image_prefix).identity() == first
+    upload(f"{image_prefix}/{name}", b"cat 1")
+    assert location(image_prefix).identity() != first
 
 
 def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
     httpx.post(f"{bucket}/storage/v1/b", json={"name": "pets"}).raise_for_status()
     source = Source(kind="images", source="gs://pets", endpoint=bucket)
-    refused(locate(source).identity, "no such object or prefix")
+    check_error(locate(source).identity, "no such object or prefix")
     url = f"{bucket}/upload/storage/v1/b/pets/o?uploadType=media&name=cat%2F1.png"
     httpx.post(url, content=b"cat").raise_for_status()
     assert locate(source).identity()
@@ -136,114 +136,125 @@ def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
     "name", ["../../outside", "..", "a/../../b", "/etc/passwd", "a//b", "./a", "a\0b", "n" * 900]
 )
 def test_an_object_with_a_path_outside_the_folder_is_refused(
-    put: Any, place: Any, pictures: str, tmp_path: Path, name: str
+    upload: Any, location: Any, image_prefix: str, tmp_path: Path, name: str
 ) -> None:
-    put(f"{pictures}/{name}", b"evil")
-    refused(lambda: place(pictures).fetch(tmp_path / "a/scratch"), r"cannot become a file.*Rename the object")
+    upload(f"{image_prefix}/{name}", b"evil")
+    check_error(
+        lambda: location(image_prefix).fetch(tmp_path / "a/scratch"),
+        r"cannot become a file.*Rename the object",
+    )
     assert not files(tmp_path)
 
 
-def test_names_with_special_characters(put: Any, place: Any, prefix: str, tmp_path: Path) -> None:
+def test_names_with_special_characters(upload: Any, location: Any, prefix: str, tmp_path: Path) -> None:
     names = ["a#b", "a?b=c", "a%2Fb", "a b+c", "\u00e9", "e\u0301", "A", "a", "a\\b", "\u202ea", "a\nb"]
     names.append("/".join(["n" * 190] * 5))  # at most 1,024 bytes with the prefix
     for name in names:
-        put(f"{prefix}/{name}", name.encode())
-    assert files(place(prefix).fetch(tmp_path / "all")) == {name: name.encode() for name in names}
+        upload(f"{prefix}/{name}", name.encode())
+    assert files(location(prefix).fetch(tmp_path / "all")) == {name: name.encode() for name in names}
     for name in names:
-        one = place(f"{prefix}/{name}").fetch(tmp_path / "one")
+        one = location(f"{prefix}/{name}").fetch(tmp_path / "one")
         assert (one.parent, one.read_bytes()) == (tmp_path / "one", name.encode())
 
 
-def test_an_object_that_is_a_file_and_a_folder(put: Any, place: Any, pictures: str, tmp_path: Path) -> None:
-    put(f"{pictures}/cat", b"not a folder")
-    refused(lambda: place(pictures).fetch(tmp_path), r"pictures.*cat.* cannot become a file")
+def test_an_object_that_is_a_file_and_a_folder(
+    upload: Any, location: Any, image_prefix: str, tmp_path: Path
+) -> None:
+    upload(f"{image_prefix}/cat", b"not a folder")
+    check_error(lambda: location(image_prefix).fetch(tmp_path), r"pictures.*cat.* cannot become a file")
     assert not files(tmp_path)
 
 
 def test_sha256_is_the_identity_and_is_verified_after_the_download(
-    put: Any, place: Any, prefix: str, tmp_path: Path
+    upload: Any, location: Any, prefix: str, tmp_path: Path
 ) -> None:
-    put(f"{prefix}/set.npz", b"one")
+    upload(f"{prefix}/set.npz", b"one")
     right, wrong = hashlib.sha256(b"one").hexdigest(), "0" * 64
-    assert place(f"{prefix}/set.npz", sha256=right).fetch(tmp_path / "right").read_bytes() == b"one"
-    assert place(f"{prefix}/set.npz", sha256=wrong).identity() == wrong
-    changed = place(f"{prefix}/set.npz", sha256=wrong)
-    refused(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right}, but data.sha256 is {wrong}")
+    assert location(f"{prefix}/set.npz", sha256=right).fetch(tmp_path / "right").read_bytes() == b"one"
+    assert location(f"{prefix}/set.npz", sha256=wrong).identity() == wrong
+    changed = location(f"{prefix}/set.npz", sha256=wrong)
+    check_error(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right}, but data.sha256 is {wrong}")
     assert not files(tmp_path / "wrong")
 
 
 def test_an_object_replaced_during_the_download_is_refused(
-    put: Any, place: Any, prefix: str, tmp_path, monkeypatch
+    upload: Any, location: Any, prefix: str, tmp_path, monkeypatch
 ):
-    put(f"{prefix}/set.npz", b"one")
+    upload(f"{prefix}/set.npz", b"one")
     find = Bucket.find
 
     def find_and_replace(bucket: Bucket, key: str) -> Any:
         seen = find(bucket, key)
-        put(f"{prefix}/set.npz", b"two")
+        upload(f"{prefix}/set.npz", b"two")
         return seen
 
     monkeypatch.setattr(Bucket, "find", find_and_replace)
-    refused(lambda: place(f"{prefix}/set.npz").fetch(tmp_path), "replaced during the download. Run again")
+    check_error(
+        lambda: location(f"{prefix}/set.npz").fetch(tmp_path), "replaced during the download. Run again"
+    )
     assert not files(tmp_path)
 
 
-def test_sha256_is_refused_for_a_prefix(place: Any, pictures: str, tmp_path: Path) -> None:
-    refused(lambda: place(pictures, sha256="0" * 64).fetch(tmp_path), r"has many\. Remove data\.sha256")
+def test_sha256_is_refused_for_a_prefix(location: Any, image_prefix: str, tmp_path: Path) -> None:
+    check_error(
+        lambda: location(image_prefix, sha256="0" * 64).fetch(tmp_path), r"has many\. Remove data\.sha256"
+    )
 
 
-def test_more_bytes_than_allowed(place: Any, pictures: str, tmp_path: Path) -> None:
-    assert files(place(pictures, max_bytes=15).fetch(tmp_path / "right")) == PICTURES
-    for name in (pictures, f"{pictures}/cat/1.png"):
-        refused(lambda name=name: place(name, max_bytes=4).fetch(tmp_path / "wrong"), r"max_bytes allows 4\.")
+def test_more_bytes_than_allowed(location: Any, image_prefix: str, tmp_path: Path) -> None:
+    assert files(location(image_prefix, max_bytes=15).fetch(tmp_path / "right")) == IMAGES
+    for name in (image_prefix, f"{image_prefix}/cat/1.png"):
+        check_error(
+            lambda name=name: location(name, max_bytes=4).fetch(tmp_path / "wrong"), r"max_bytes allows 4\."
+        )
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_missing_object(bucket: str, place: Any, prefix: str, tmp_path: Path) -> None:
+def test_a_missing_object(bucket: str, location: Any, prefix: str, tmp_path: Path) -> None:
     for name in (f"{prefix}/no.npz", f"{prefix}/"):
-        for use in (place(name).identity, lambda name=name: place(name).fetch(tmp_path)):
-            refused(use, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")
-    gone = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=bucket))
-    refused(gone.identity, "there is no bucket no-such-bucket")
+        for use in (location(name).identity, lambda name=name: location(name).fetch(tmp_path)):
+            check_error(use, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")
+    missing = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=bucket))
+    check_error(missing.identity, "there is no bucket no-such-bucket")
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_without_permission(site: Any, tmp_path: Path, code: int) -> None:
-    site.answer = lambda request: request.send(code, b'{"error": {"message": "no"}}')
-    place = locate(Source(kind="npz", source="gs://private/set.npz", endpoint=site.url))
-    for use in (place.identity, lambda: place.fetch(tmp_path)):
-        refused(use, r"credentials|\(403: no\)\. Grant .* roles/storage\.objectViewer on gs://private")
+def test_without_permission(web_server: Any, tmp_path: Path, code: int) -> None:
+    web_server.answer = lambda request: request.send(code, b'{"error": {"message": "no"}}')
+    location = locate(Source(kind="npz", source="gs://private/set.npz", endpoint=web_server.url))
+    for use in (location.identity, lambda: location.fetch(tmp_path)):
+        check_error(use, r"credentials|\(403: no\)\. Grant .* roles/storage\.objectViewer on gs://private")
 
 
-def test_requester_pays(site: Any) -> None:
+def test_requester_pays(web_server: Any) -> None:
     def answer(request: Any) -> None:
         if "userProject=payer" in request.path:
             found = {"name": "set.npz", "size": "1", "generation": "7", "updated": "2026-01-01T00:00:00Z"}
             request.send(200, json.dumps(found).encode())
         else:
-            said = "Bucket is a requester pays bucket but no user project provided."
-            request.send(400, json.dumps({"error": {"code": 400, "message": said}}).encode())
+            message = "Bucket is a requester pays bucket but no user project provided."
+            request.send(400, json.dumps({"error": {"code": 400, "message": message}}).encode())
 
-    site.answer = answer
-    source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url)
-    refused(locate(source).identity, "400: Bucket is a requester pays .* data.user_project")
+    web_server.answer = answer
+    source = Source(kind="npz", source="gs://data/set.npz", endpoint=web_server.url)
+    check_error(locate(source).identity, "400: Bucket is a requester pays .* data.user_project")
     assert locate(source.model_copy(update={"user_project": "payer"})).identity() == "7"
 
 
-def test_a_service_that_is_busy_or_stalls(site: Any) -> None:
-    source = Source(kind="npz", source="gs://data/set.npz", endpoint=site.url, timeout=0.2)
-    place = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
-    site.answer = lambda request: request.send(503)
-    refused(place.identity, f"{site.url} is busy .503.*Retry later")
-    site.answer = lambda request: request.stall()
-    refused(place.identity, f"{site.url} did not answer as it should")
+def test_a_service_that_is_busy_or_stalls(web_server: Any) -> None:
+    source = Source(kind="npz", source="gs://data/set.npz", endpoint=web_server.url, timeout=0.2)
+    location = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
+    web_server.answer = lambda request: request.send(503)
+    check_error(location.identity, f"{web_server.url} is busy .503.*Retry later")
+    web_server.answer = lambda request: request.stall()
+    check_error(location.identity, f"{web_server.url} did not answer as it should")
 
 
 def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "gone.json"))
-    place = locate(Source(kind="npz", source="gs://private/set.npz"))
-    refused(place.identity, r"gs://private .*gone\.json.*application-default login")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    location = locate(Source(kind="npz", source="gs://private/set.npz"))
+    check_error(location.identity, r"gs://private .*missing\.json.*application-default login")
 
 
 def test_an_object_with_a_sha256_is_identified_without_the_client(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A source in a storage that modelyard does not know."""
+"""A source in a storage plugin."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def source(url: str, **keys: object) -> Source:
     return Source.model_validate({"kind": "images", "source": url, **keys})
 
 
-@pytest.mark.usefixtures("shelves")
+@pytest.mark.usefixtures("shelf_storage")
 def test_an_object_or_a_prefix(tmp_path: Path) -> None:
     objects = open_objects(Store(url="shelf://data"))
     for key in ("pets.zip", "pets/cat/1.png", "pets/dog/1.png"):
@@ -33,7 +33,7 @@ def test_an_object_or_a_prefix(tmp_path: Path) -> None:
         locate(source("shelf://data/none")).identity()
 
 
-@pytest.mark.usefixtures("shelves")
+@pytest.mark.usefixtures("shelf_storage")
 def test_an_invalid_url_or_storage_names_the_key_and_the_valid_forms() -> None:
     with pytest.raises(ConfigError, match=r"store\.url is 'shelf:///x', .*shelf://name/prefix"):
         open_objects(Store(url="shelf:///x"))

@@ -1,4 +1,4 @@
-"""A source on the web, asked of a real server that behaves badly."""
+"""A source at a URL of a real server that misbehaves."""
 
 import gzip
 import hashlib
@@ -19,11 +19,11 @@ BODY = bytes(range(256)) * 16
 
 
 @pytest.fixture
-def place(site: Any) -> Callable[..., Location]:
-    """The file of the server at a path."""
+def location(web_server: Any) -> Callable[..., Location]:
+    """Return the location of a path on the server."""
 
     def at(path: str = "/set.npz", **keys: object) -> Location:
-        return locate(Source.model_validate({"kind": "npz", "source": site.url + path, **keys}))
+        return locate(Source.model_validate({"kind": "npz", "source": web_server.url + path, **keys}))
 
     return at
 
@@ -34,8 +34,8 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
-def refused(use: Callable[[], object], match: str, scratch: Path | None = None) -> str:
-    """See the error in one line, and nothing in scratch; give the traceback."""
+def check_error(use: Callable[[], object], match: str, scratch: Path | None = None) -> str:
+    """Check the error, which has one line, and that scratch is empty; return the traceback."""
     with pytest.raises(DataError, match=match) as caught:
         use()
     assert "\n" not in str(caught.value)
@@ -43,47 +43,47 @@ def refused(use: Callable[[], object], match: str, scratch: Path | None = None) 
     return "".join(traceback.format_exception(caught.value))
 
 
-# Looking
+# Identity
 
 
-def test_an_etag_is_enough_and_nothing_is_fetched(site: Any, place: Any) -> None:
-    site.answer = lambda request: request.send(200, BODY, etag='"1"')
-    first = place().identity()
-    assert place().identity() == first
-    assert set(site.asked) == {"HEAD /set.npz"}
-    site.answer = lambda request: request.send(200, BODY, etag='"2"')
-    assert place().identity() != first
+def test_an_etag_is_enough_and_nothing_is_fetched(web_server: Any, location: Any) -> None:
+    web_server.answer = lambda request: request.send(200, BODY, etag='"1"')
+    first = location().identity()
+    assert location().identity() == first
+    assert set(web_server.requests) == {"HEAD /set.npz"}
+    web_server.answer = lambda request: request.send(200, BODY, etag='"2"')
+    assert location().identity() != first
 
 
 @pytest.mark.parametrize(("modified", "body"), [("Tue", BODY), ("Mon", BODY[1:])])
 def test_without_an_etag_the_identity_is_time_and_size(
-    site: Any, place: Any, modified: str, body: bytes
+    web_server: Any, location: Any, modified: str, body: bytes
 ) -> None:
-    site.answer = lambda request: request.send(200, BODY, last_modified="Mon")
-    first = place().identity()
-    assert place().identity() == first
-    site.answer = lambda request: request.send(200, body, last_modified=modified)
-    assert place().identity() != first
+    web_server.answer = lambda request: request.send(200, BODY, last_modified="Mon")
+    first = location().identity()
+    assert location().identity() == first
+    web_server.answer = lambda request: request.send(200, body, last_modified=modified)
+    assert location().identity() != first
 
 
 @pytest.mark.parametrize("code", [200, 403, 404, 405, 501])
-def test_a_server_without_head_gets_a_request_for_one_byte(site: Any, place: Any, code: int) -> None:
+def test_a_server_without_head_gets_a_request_for_one_byte(web_server: Any, location: Any, code: int) -> None:
     def answer(request: Any) -> None:
         if request.command == "HEAD":
             request.send(code)
         elif request.headers["range"] == "bytes=0-0":
             request.send(206, BODY[:1], last_modified="Mon", content_range=f"bytes 0-0/{size}")
 
-    site.answer, size = answer, 4096
-    first = place().identity()
-    assert site.asked == ["HEAD /set.npz", "GET /set.npz"]
+    web_server.answer, size = answer, 4096
+    first = location().identity()
+    assert web_server.requests == ["HEAD /set.npz", "GET /set.npz"]
     size = 4097
-    assert place().identity() != first
+    assert location().identity() != first
 
 
 @pytest.mark.parametrize("headers", [{}, {"last_modified": "Mon", "content_length": ""}], ids=str)
 def test_a_server_without_etag_time_and_size_needs_a_sha256(
-    site: Any, place: Any, headers: dict[str, str]
+    web_server: Any, location: Any, headers: dict[str, str]
 ) -> None:
     def answer(request: Any) -> None:
         request.send_response(200)
@@ -91,56 +91,56 @@ def test_a_server_without_etag_time_and_size_needs_a_sha256(
             request.send_header(name.replace("_", "-"), headers[name])
         request.end_headers()
 
-    site.answer = answer
-    refused(place().identity, r"neither an ETag nor .* Set data\.sha256")
+    web_server.answer = answer
+    check_error(location().identity, r"neither an ETag nor .* Set data\.sha256")
 
 
-def test_the_identity_depends_on_the_path_and_not_on_the_query(site: Any, place: Any) -> None:
-    site.answer = lambda request: request.send(200, BODY, etag='"mtime-size"')
-    assert place("/a.npz").identity() != place("/b.npz").identity()
-    assert place("/a.npz?key=1").identity() == place("/a.npz?key=2").identity()
+def test_the_identity_depends_on_the_path_and_not_on_the_query(web_server: Any, location: Any) -> None:
+    web_server.answer = lambda request: request.send(200, BODY, etag='"mtime-size"')
+    assert location("/a.npz").identity() != location("/b.npz").identity()
+    assert location("/a.npz?key=1").identity() == location("/a.npz?key=2").identity()
 
 
-def test_sha256_needs_no_request(site: Any, place: Any) -> None:
-    assert place(sha256="0" * 64).identity() == "0" * 64
-    assert site.asked == []
+def test_sha256_needs_no_request(web_server: Any, location: Any) -> None:
+    assert location(sha256="0" * 64).identity() == "0" * 64
+    assert web_server.requests == []
 
 
-# Fetching
+# Download
 
 
-def test_a_file_keeps_its_name_and_its_bytes(site: Any, place: Any, scratch: Path) -> None:
+def test_a_file_keeps_its_name_and_its_bytes(web_server: Any, location: Any, scratch: Path) -> None:
     packed = gzip.compress(BODY)
-    site.answer = lambda request: request.send(200, packed, content_encoding="gzip")
-    path = place("/my/set.tar.gz?key=1", sha256=hashlib.sha256(packed).hexdigest()).fetch(scratch)
+    web_server.answer = lambda request: request.send(200, packed, content_encoding="gzip")
+    path = location("/my/set.tar.gz?key=1", sha256=hashlib.sha256(packed).hexdigest()).fetch(scratch)
     assert path == scratch / "set.tar.gz"
     assert path.read_bytes() == packed
     assert list(scratch.iterdir()) == [path]
 
 
-def test_redirects_are_followed(site: Any, place: Any, scratch: Path) -> None:
+def test_redirects_are_followed(web_server: Any, location: Any, scratch: Path) -> None:
     def answer(request: Any) -> None:
         if request.path == "/set.npz":
             request.send(302, location="/mirror/1?token=2")
         else:
             request.send(200, BODY, etag='"1"')
 
-    site.answer = answer
-    assert place().fetch(scratch).read_bytes() == BODY
-    assert place().identity()
-    site.answer = lambda request: request.send(302, location=request.path)
-    refused(lambda: place().fetch(scratch / "again"), "redirect")
+    web_server.answer = answer
+    assert location().fetch(scratch).read_bytes() == BODY
+    assert location().identity()
+    web_server.answer = lambda request: request.send(302, location=request.path)
+    check_error(lambda: location().fetch(scratch / "again"), "redirect")
 
 
 def test_a_password_comes_from_netrc(
-    site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    web_server: Any, location: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(request: Any) -> None:
         right = request.headers["authorization"] == "Basic bWU6c2VjcmV0"  # me:secret
         request.send(200 if right else 401, BODY)
 
-    site.answer = answer
-    refused(lambda: place().fetch(scratch), r"denies access \(401\)")
+    web_server.answer = answer
+    check_error(lambda: location().fetch(scratch), r"denies access \(401\)")
     monkeypatch.setenv("NETRC", str(netrc := scratch / "netrc"))
     for text in (
         "machine 127.0.0.1 login me password secret",
@@ -149,40 +149,40 @@ def test_a_password_comes_from_netrc(
         'macdef init\n  machine 127.0.0.1 login x password x\n\ndefault password "secret" login "m\\e"',
     ):
         netrc.write_text(text)
-        assert place().fetch(scratch).read_bytes() == BODY
+        assert location().fetch(scratch).read_bytes() == BODY
     netrc.write_text("machine example.com login me password secret method interactive")
-    refused(lambda: place().fetch(scratch), r"denies access \(401\)")
+    check_error(lambda: location().fetch(scratch), r"denies access \(401\)")
 
 
 def test_a_password_is_sent_only_to_its_host(
-    site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    web_server: Any, location: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
 
     def answer(request: Any) -> None:
         sent.append((request.headers["host"].partition(":")[0], request.headers["authorization"]))
-        elsewhere = f"{site.url.replace('127.0.0.1', 'localhost')}/other.npz"
-        request.send(302, location=elsewhere) if request.path == "/set.npz" else request.send(200, BODY)
+        other_host = f"{web_server.url.replace('127.0.0.1', 'localhost')}/other.npz"
+        request.send(302, location=other_host) if request.path == "/set.npz" else request.send(200, BODY)
 
-    site.answer = answer
+    web_server.answer = answer
     monkeypatch.setenv("NETRC", str(netrc := scratch / "netrc"))
     netrc.write_text("machine 127.0.0.1 login me password secret")
-    place().fetch(scratch)
+    location().fetch(scratch)
     assert sent == [("127.0.0.1", "Basic bWU6c2VjcmV0"), ("localhost", None)]
 
 
 def test_a_proxy_is_used_for_other_hosts(
-    site: Any, place: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    web_server: Any, location: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.answer = lambda request: request.send(200, BODY)
-    monkeypatch.setenv("HTTP_PROXY", site.url)
+    web_server.answer = lambda request: request.send(200, BODY)
+    monkeypatch.setenv("HTTP_PROXY", web_server.url)
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")  # which http:// does not need
     far = locate(Source(kind="npz", source="http://data.invalid/set.npz"))
-    assert far.fetch(scratch).read_bytes() == place("/near.npz").fetch(scratch).read_bytes() == BODY
-    assert site.asked == ["GET http://data.invalid/set.npz", "GET /near.npz"]
-    site.answer = lambda request: request.send(302, location="https://data.invalid/")
+    assert far.fetch(scratch).read_bytes() == location("/near.npz").fetch(scratch).read_bytes() == BODY
+    assert web_server.requests == ["GET http://data.invalid/set.npz", "GET /near.npz"]
+    web_server.answer = lambda request: request.send(302, location="https://data.invalid/")
     with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
-        place().fetch(scratch)
+        location().fetch(scratch)
     monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigError, match="socksio"):
         far.fetch(scratch)
@@ -200,26 +200,28 @@ def test_a_proxy_is_used_for_other_hosts(
     ],
 )
 def test_an_invalid_response(
-    site: Any, place: Any, scratch: Path, code: int, headers: dict[str, str], match: str
+    web_server: Any, location: Any, scratch: Path, code: int, headers: dict[str, str], match: str
 ) -> None:
-    site.answer = lambda request: request.send(code, b"<html>no</html>", **headers)
-    refused(place().identity, match)
-    refused(lambda: place().fetch(scratch), match, scratch)
-    assert len(site.asked) == 3  # not asked again
+    web_server.answer = lambda request: request.send(code, b"<html>no</html>", **headers)
+    check_error(location().identity, match)
+    check_error(lambda: location().fetch(scratch), match, scratch)
+    assert len(web_server.requests) == 3  # not retried
 
 
-def test_a_busy_server_is_retried_a_limited_number_of_times(site: Any, place: Any, scratch: Path) -> None:
+def test_a_busy_server_is_retried_a_limited_number_of_times(
+    web_server: Any, location: Any, scratch: Path
+) -> None:
     codes = [503, 429, 200]
-    site.answer = lambda request: request.send(codes.pop(0), BODY)
-    assert place().fetch(scratch).read_bytes() == BODY
-    site.answer = lambda request: request.send(500)
-    refused(lambda: place().fetch(scratch / "again"), r"returned 500, also after retries")
-    refused(place().identity, r"returned 500")
-    assert len(site.asked) == 3 + 3 + 2 * 3
+    web_server.answer = lambda request: request.send(codes.pop(0), BODY)
+    assert location().fetch(scratch).read_bytes() == BODY
+    web_server.answer = lambda request: request.send(500)
+    check_error(lambda: location().fetch(scratch / "again"), r"returned 500, also after retries")
+    check_error(location().identity, r"returned 500")
+    assert len(web_server.requests) == 3 + 3 + 2 * 3
 
 
 def half(request: Any) -> None:
-    """Promise all of the file, and send half of it."""
+    """Send half of the announced bytes."""
     request.send_response(200)
     request.send_header("content-length", str(len(BODY)))
     request.end_headers()
@@ -235,84 +237,86 @@ def half_in_chunks(request: Any) -> None:
 
 
 @pytest.mark.parametrize("drop", [half, half_in_chunks])
-def test_a_lost_connection_is_retried(site: Any, place: Any, scratch: Path, drop: Any) -> None:
+def test_a_lost_connection_is_retried(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
     answers = [drop, lambda request: request.send(200, BODY)]
-    site.answer = lambda request: answers.pop(0)(request)
-    assert place().fetch(scratch).read_bytes() == BODY
+    web_server.answer = lambda request: answers.pop(0)(request)
+    assert location().fetch(scratch).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("drop", [half, half_in_chunks])
-def test_a_truncated_file_is_deleted(site: Any, place: Any, scratch: Path, drop: Any) -> None:
-    site.answer = drop
-    refused(lambda: place().fetch(scratch), "connection failed .* also after retries", scratch)
-    assert len(site.asked) == 3
+def test_a_truncated_file_is_deleted(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
+    web_server.answer = drop
+    check_error(lambda: location().fetch(scratch), "connection failed .* also after retries", scratch)
+    assert len(web_server.requests) == 3
 
 
 @pytest.mark.parametrize("before", [lambda _: None, half], ids=["silence", "half"])
-def test_a_stalled_server_times_out(site: Any, place: Any, scratch: Path, before: Any) -> None:
+def test_a_stalled_server_times_out(web_server: Any, location: Any, scratch: Path, before: Any) -> None:
     def answer(request: Any) -> None:
         before(request)
         request.stall()
 
-    site.answer = answer
+    web_server.answer = answer
     stalled = r"sent nothing for 0\.4 seconds.*data\.timeout"
-    refused(lambda: place(timeout=0.4).fetch(scratch), stalled, scratch)
-    assert len(site.asked) == 1
+    check_error(lambda: location(timeout=0.4).fetch(scratch), stalled, scratch)
+    assert len(web_server.requests) == 1
 
 
 def test_a_file_with_a_content_length_above_the_limit_is_not_downloaded(
-    site: Any, place: Any, scratch: Path
+    web_server: Any, location: Any, scratch: Path
 ) -> None:
-    site.answer = lambda request: request.send(200, BODY, content_length=str(2**40))
-    refused(lambda: place(max_bytes=2**30).fetch(scratch), r"data\.max_bytes allows 1,073,741,824", scratch)
+    web_server.answer = lambda request: request.send(200, BODY, content_length=str(2**40))
+    check_error(
+        lambda: location(max_bytes=2**30).fetch(scratch), r"data\.max_bytes allows 1,073,741,824", scratch
+    )
 
 
-def test_an_endless_stream_is_aborted(site: Any, place: Any, scratch: Path) -> None:
+def test_an_endless_stream_is_aborted(web_server: Any, location: Any, scratch: Path) -> None:
     sent = []
 
     def answer(request: Any) -> None:
         request.send_response(200)
         request.end_headers()
-        while not request.site.closing.is_set():
+        while not request.web_server.closing.is_set():
             try:
                 sent.append(request.wfile.write(BODY))
             except OSError:
                 return
 
-    site.answer = answer
-    refused(lambda: place(max_bytes=2**21).fetch(scratch), r"max_bytes allows 2,097,152", scratch)
-    assert sum(sent) < 2**26  # what the sockets hold, and no more
+    web_server.answer = answer
+    check_error(lambda: location(max_bytes=2**21).fetch(scratch), r"max_bytes allows 2,097,152", scratch)
+    assert sum(sent) < 2**26  # only the socket buffers
 
 
-def test_a_wrong_sha256_is_refused(site: Any, place: Any, scratch: Path) -> None:
-    site.answer = lambda request: request.send(200, BODY)
+def test_a_wrong_sha256_is_refused(web_server: Any, location: Any, scratch: Path) -> None:
+    web_server.answer = lambda request: request.send(200, BODY)
     found = hashlib.sha256(BODY).hexdigest()
-    match = f"SHA-256 of {site.url}/set.npz is {found}, but data.sha256 is {'0' * 64}"
-    refused(lambda: place(sha256="0" * 64).fetch(scratch), match, scratch)
+    match = f"SHA-256 of {web_server.url}/set.npz is {found}, but data.sha256 is {'0' * 64}"
+    check_error(lambda: location(sha256="0" * 64).fetch(scratch), match, scratch)
 
 
 def test_unreachable_hosts(scratch: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        gone = locate(Source(kind="npz", source=f"http://127.0.0.1:{free.getsockname()[1]}/set.npz"))
-        refused(gone.identity, "connection failed .*refused")
-        refused(lambda: gone.fetch(scratch), "connection failed .*refused", scratch)
+        missing = locate(Source(kind="npz", source=f"http://127.0.0.1:{free.getsockname()[1]}/set.npz"))
+        check_error(missing.identity, "connection failed .*refused")
+        check_error(lambda: missing.fetch(scratch), "connection failed .*refused", scratch)
     nowhere = locate(Source(kind="npz", source="https://no-such-host.invalid/set.npz"))
-    refused(nowhere.identity, r"the host no-such-host\.invalid is unknown .*Correct data\.source")
+    check_error(nowhere.identity, r"the host no-such-host\.invalid is unknown .*Correct data\.source")
 
 
-def test_a_full_disk(site: Any, place: Any) -> None:
-    site.answer = lambda request: request.send(200, BODY)
-    refused(lambda: place().fetch(Path("/proc/scratch")), "Free disk space")
+def test_a_full_disk(web_server: Any, location: Any) -> None:
+    web_server.answer = lambda request: request.send(200, BODY)
+    check_error(lambda: location().fetch(Path("/proc/scratch")), "Free disk space")
 
 
 def test_secrets_in_a_url_are_not_in_messages_and_logs(
-    site: Any, scratch: Path, caplog: pytest.LogCaptureFixture
+    web_server: Any, scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    address = f"{site.url}/set.npz?key=hunter2#hunter2"
-    place = locate(Source(kind="npz", source=address, timeout=0.2, sha256="0" * 64))
-    look = locate(Source(kind="npz", source=address, timeout=0.2))
+    address = f"{web_server.url}/set.npz?key=hunter2#hunter2"
+    location = locate(Source(kind="npz", source=address, timeout=0.2, sha256="0" * 64))
+    without_sha256 = locate(Source(kind="npz", source=address, timeout=0.2))
     for answer in (
         lambda request: request.send(200, BODY),
         lambda request: request.send(404),
@@ -323,33 +327,39 @@ def test_secrets_in_a_url_are_not_in_messages_and_logs(
         lambda request: request.stall(),
         half,
     ):
-        site.answer = answer
-        said = refused(lambda: place.fetch(scratch), "127", scratch) + refused(look.identity, "127")
-        assert "hunter2" not in said
+        web_server.answer = answer
+        message = check_error(lambda: location.fetch(scratch), "127", scratch) + check_error(
+            without_sha256.identity, "127"
+        )
+        assert "hunter2" not in message
     assert "hunter2" not in caplog.text
 
 
 # Encryption
 
 
-def test_an_untrusted_certificate(site: Any, secure: str, scratch: Path) -> None:
-    site.answer = lambda request: request.send(200, BODY)
-    place = locate(Source(kind="npz", source=f"{secure}/set.npz"))
-    refused(lambda: place.fetch(scratch), r"TLS connection failed .*certificate.* SSL_CERT_FILE", scratch)
-    assert site.asked == []
+def test_an_untrusted_certificate(web_server: Any, https_url: str, scratch: Path) -> None:
+    web_server.answer = lambda request: request.send(200, BODY)
+    location = locate(Source(kind="npz", source=f"{https_url}/set.npz"))
+    check_error(
+        lambda: location.fetch(scratch), r"TLS connection failed .*certificate.* SSL_CERT_FILE", scratch
+    )
+    assert web_server.requests == []
 
 
 def test_https_is_not_redirected_to_http(
-    site: Any, secure: str, authority: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    web_server: Any, https_url: str, ca_file: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    place = locate(Source(kind="npz", source=f"{secure}/set.npz"))
-    site.answer = lambda request: request.send(200, BODY, etag='"1"')
-    assert place.fetch(scratch).read_bytes() == BODY
-    site.answer = lambda request: request.send(302, location=f"{site.url}/plain.npz?hunter2")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    location = locate(Source(kind="npz", source=f"{https_url}/set.npz"))
+    web_server.answer = lambda request: request.send(200, BODY, etag='"1"')
+    assert location.fetch(scratch).read_bytes() == BODY
+    web_server.answer = lambda request: request.send(302, location=f"{web_server.url}/plain.npz?hunter2")
     (scratch / "set.npz").unlink()
-    refused(
-        lambda: place.fetch(scratch), r"redirects to http://127.*plain\.npz, which is not encrypted", scratch
+    check_error(
+        lambda: location.fetch(scratch),
+        r"redirects to http://127.*plain\.npz, which is not encrypted",
+        scratch,
     )
-    refused(place.identity, "not encrypted")
-    assert not any("plain" in line for line in site.asked)
+    check_error(location.identity, "not encrypted")
+    assert not any("plain" in line for line in web_server.requests)

@@ -1,4 +1,4 @@
-"""Both kinds of store: a folder, and a bucket of the real fake-gcs-server."""
+"""Stores in a folder and in a bucket of the fake-gcs-server."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return Store(url=f"file://{tmp_path}/models")
     if request.param == "shelf":
-        request.getfixturevalue("shelves")
+        request.getfixturevalue("shelf_storage")
         return Store(url="shelf://models/of/tests")
     endpoint = request.getfixturevalue("emulator")
     return Store(url=f"gs://{BUCKET}/{uuid4().hex}", endpoint=endpoint)
@@ -82,7 +82,7 @@ def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Ma
 def publish(
     store: ModelStore, files: dict[str, Path], manifest: Callable[[str, int, str], Manifest]
 ) -> Callable[[str], int]:
-    """Publish a version of `digits` as the run that is named."""
+    """Publish a version of `digits` for a run."""
 
     def one(run: str) -> int:
         version = store.reserve("digits", run)

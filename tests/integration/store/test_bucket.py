@@ -1,4 +1,4 @@
-"""What a bucket says when it cannot be used, and what its emulator honours."""
+"""Errors of a bucket, and its requests."""
 
 import json
 import threading
@@ -23,17 +23,17 @@ BUCKET = "models-for-tests"
 
 
 @contextmanager
-def answering(*codes: int, said: str = "no") -> Iterator[tuple[str, list[str]]]:
-    """A server that answers `codes` in turn, the last for ever; gives its URL and what was asked."""
-    asked: list[str] = []
-    left = list(codes)
+def start_server(*codes: int, message: str = "no") -> Iterator[tuple[str, list[str]]]:
+    """Run a server that returns `codes` in turn, then the last one; yield its URL and its requests."""
+    requests: list[str] = []
+    remaining = list(codes)
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            asked.append(f"{self.command} {self.path}")
+            requests.append(f"{self.command} {self.path}")
             self.rfile.read(int(self.headers.get("content-length", 0)))
-            code = left.pop(0) if len(left) > 1 else left[0]
-            body = json.dumps({"error": {"code": code, "message": said}}).encode()
+            code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            body = json.dumps({"error": {"code": code, "message": message}}).encode()
             self.send_response(code)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -47,13 +47,13 @@ def answering(*codes: int, said: str = "no") -> Iterator[tuple[str, list[str]]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
         server.shutdown()
         server.server_close()
 
 
-def uses(bucket: Bucket, path: Path) -> list[tuple[str, object]]:
+def operations(bucket: Bucket, path: Path) -> list[tuple[str, object]]:
     path.touch()
     return [
         ("read", lambda: bucket.read("m/a")),
@@ -66,68 +66,76 @@ def uses(bucket: Bucket, path: Path) -> list[tuple[str, object]]:
     ]
 
 
-def refused(bucket: Bucket, path: Path, *words: str) -> None:
-    for verb, use in uses(bucket, path):
+def check_errors(bucket: Bucket, path: Path, *phrases: str) -> None:
+    for verb, use in operations(bucket, path):
         with pytest.raises(StoreError) as caught:
             use()  # type: ignore[operator]
         assert not isinstance(caught.value, NotFoundError | ConflictError)
-        for word in (f"Cannot {verb} ", "gs://", *words):
-            assert word in str(caught.value)
+        for phrase in (f"Cannot {verb} ", "gs://", *phrases):
+            assert phrase in str(caught.value)
 
 
 def test_without_permission(tmp_path: Path) -> None:
-    with answering(403) as (url, _):
+    with start_server(403) as (url, _):
         bucket = Bucket("private", "models", Access(url))
-        refused(bucket, tmp_path / "f", "(403: no)", "roles/storage.objectUser on gs://private")
+        check_errors(bucket, tmp_path / "f", "(403: no)", "roles/storage.objectUser on gs://private")
 
 
 def test_without_credentials(tmp_path: Path) -> None:
-    with answering(401) as (url, _):
+    with start_server(401) as (url, _):
         bucket = Bucket("private", "models", Access(url))
-        refused(bucket, tmp_path / "f", "credentials", "gcloud auth application-default login")
+        check_errors(bucket, tmp_path / "f", "credentials", "gcloud auth application-default login")
 
 
 def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
     bucket = Bucket("no-such-bucket", "models", Access(emulator))
-    refused(bucket, tmp_path / "f", "no bucket no-such-bucket", "gcloud storage buckets create")
+    check_errors(bucket, tmp_path / "f", "no bucket no-such-bucket", "gcloud storage buckets create")
     with pytest.raises(StoreError, match="no bucket"):
         ModelStore(bucket).champion("digits")
 
 
 def test_an_unreachable_server(tmp_path: Path) -> None:
-    with answering(200) as (url, _):
+    with start_server(200) as (url, _):
         pass  # and gone
     bucket = Bucket("models", "", Access(url, patience=0.3))
-    refused(bucket, tmp_path / "f", f"{url} did not answer", "store.endpoint")
+    check_errors(bucket, tmp_path / "f", f"{url} did not answer", "store.endpoint")
 
 
 def test_an_emulator_ignores_proxies_certificates_and_passwords(
     emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("default login me password secret")
-    odd = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "socks5://127.0.0.1:1"}
-    odd |= {"SSL_CERT_FILE": "/nowhere", "REQUESTS_CA_BUNDLE": "/nowhere", "NETRC": str(tmp_path / "netrc")}
-    for name, value in odd.items():
+    variables = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "socks5://127.0.0.1:1"}
+    variables |= {
+        "SSL_CERT_FILE": "/nowhere",
+        "REQUESTS_CA_BUNDLE": "/nowhere",
+        "NETRC": str(tmp_path / "netrc"),
+    }
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    refused(Bucket("no-such-bucket", "models", Access(emulator)), tmp_path / "f", "no bucket no-such-bucket")
+    check_errors(
+        Bucket("no-such-bucket", "models", Access(emulator)), tmp_path / "f", "no bucket no-such-bucket"
+    )
     with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
         Bucket("models", "", Access(emulator.replace("http:", "https:")))
-    with answering(403) as (url, asked):
+    with start_server(403) as (url, requests):
         monkeypatch.setenv("HTTP_PROXY", url)
-        refused(Bucket("private", "", Access("http://storage.invalid")), tmp_path / "f", "(403: no)")
-        assert all("http://storage.invalid/" in one for one in asked)
+        check_errors(Bucket("private", "", Access("http://storage.invalid")), tmp_path / "f", "(403: no)")
+        assert all("http://storage.invalid/" in one for one in requests)
     monkeypatch.delenv("HTTP_PROXY")
     with pytest.raises(ConfigError, match="PySocks"):
         Bucket("models", "", Access("http://storage.invalid"))
 
 
 def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
-    with answering(400) as (url, _):
-        refused(Bucket("models", "", Access(url)), tmp_path / "f", f"{url} refuses it (400: no)", "endpoint")
+    with start_server(400) as (url, _):
+        check_errors(
+            Bucket("models", "", Access(url)), tmp_path / "f", f"{url} refuses it (400: no)", "endpoint"
+        )
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "remedy"),
+    ("code", "message", "remedy"),
     [
         (400, "Bucket is a requester pays bucket but no user project provided.", "store.user_project"),
         (400, "User project specified in the request is invalid.", "Correct store.user_project"),
@@ -144,20 +152,20 @@ def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
         (403, "Request is prohibited by organization's policy.", "administrators"),
     ],
 )
-def test_an_error_has_the_message_of_the_service(code: int, said: str, remedy: str, tmp_path) -> None:
-    with answering(code, said=said) as (url, _):
+def test_an_error_has_the_message_of_the_service(code: int, message: str, remedy: str, tmp_path) -> None:
+    with start_server(code, message=message) as (url, _):
         bucket = Bucket("models", "", Access(url))
-        refused(bucket, tmp_path / "f", f"({code}: {said.rstrip('.')})", remedy)
+        check_errors(bucket, tmp_path / "f", f"({code}: {message.rstrip('.')})", remedy)
         for use in (lambda: bucket.delete(Entry("m/a", 1, 0.0, "1", "1")), lambda: bucket.touch("m/a")):
             with pytest.raises(StoreError, match=remedy):
                 use()
 
 
 def test_each_request_has_the_user_project(tmp_path: Path) -> None:
-    with answering(403) as (url, asked):
-        refused(Bucket("models", "", Access(url, "payer")), tmp_path / "f", "403")
-        assert asked
-        assert [line for line in asked if "userProject=payer" not in line] == []
+    with start_server(403) as (url, requests):
+        check_errors(Bucket("models", "", Access(url, "payer")), tmp_path / "f", "403")
+        assert requests
+        assert [line for line in requests if "userProject=payer" not in line] == []
 
 
 @pytest.mark.parametrize("settings", ["bucket"], indirect=True)
@@ -180,29 +188,29 @@ def test_folder_placeholders_are_ignored(settings, store, publish, emulator, tmp
 
 
 def test_a_busy_service_is_retried() -> None:
-    with answering(503, 429, 403) as (url, asked):
+    with start_server(503, 429, 403) as (url, requests):
         with pytest.raises(StoreError, match="403"):
             Bucket("models", "", Access(url)).read("m/a")
-        assert len(asked) == 3
+        assert len(requests) == 3
 
 
 def test_reading_the_champion_is_one_request() -> None:
-    with answering(403) as (url, asked):
+    with start_server(403) as (url, requests):
         with pytest.raises(StoreError):
             ModelStore(Bucket("models", "there", Access(url))).champion("digits")
-        assert asked == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
+        assert requests == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
 
 
 def test_a_missing_champion_is_one_request_after_the_first() -> None:
-    with answering(404, 200, 404) as (url, asked):
+    with start_server(404, 200, 404) as (url, requests):
         models = ModelStore(Bucket("models", "", Access(url)))
         for _ in range(3):
             assert models.champion("digits") is None
-        assert ["/download/" in line for line in asked] == [True, False, True, True]
+        assert ["/download/" in line for line in requests] == [True, False, True, True]
 
 
 def test_a_missing_object_without_permission_to_list() -> None:
-    with answering(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as caught:
+    with start_server(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as caught:
         Bucket("models", "", Access(url)).read("m/a")
     assert not isinstance(caught.value, NotFoundError)
 

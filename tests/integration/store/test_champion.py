@@ -28,8 +28,10 @@ def test_a_promotion_moves_the_pointer_and_adds_to_the_history(store: ModelStore
     assert champion
     assert (champion.version, champion.previous, champion.history) == (second, first, 2)
     assert (champion.run, champion.digest) == ("two", store.digest("digits", second))
-    told = [(entry.number, entry.action, entry.version, entry.previous) for entry in store.history("digits")]
-    assert told == [(1, "promote", 1, None), (2, "promote", 2, 1)]
+    entries = [
+        (entry.number, entry.action, entry.version, entry.previous) for entry in store.history("digits")
+    ]
+    assert entries == [(1, "promote", 1, None), (2, "promote", 2, 1)]
     last = store.history("digits")[-1]
     assert (last.reason, last.by, last.run, last.attempt) == ("promote 2", "test", "two", False)
 
@@ -70,8 +72,8 @@ def test_a_promotion_that_expected_another_champion_is_a_conflict(
 
 def test_repeated_rollbacks_go_further_back(store: ModelStore, publish: Publish) -> None:
     promote(store, publish("one"), publish("two"), publish("three"))
-    back = store.rollback("digits", reason="wrong classes", by="me")
-    assert (back.version, back.previous) == (2, 1)
+    pointer = store.rollback("digits", reason="wrong classes", by="me")
+    assert (pointer.version, pointer.previous) == (2, 1)
     assert store.rollback("digits", reason="also wrong", by="me").version == 1
     with pytest.raises(NotFoundError, match=r"before version 1.*--to; versions: 1, 2, 3\."):
         store.rollback("digits", reason="", by="")
@@ -90,9 +92,9 @@ def test_a_rollback_without_a_champion_or_to_a_missing_version(store: ModelStore
 def test_a_version_is_rolled_back_until_it_is_promoted_again(store: ModelStore, publish: Publish) -> None:
     promote(store, publish("one"), publish("two"))
     store.rollback("digits", reason="wrong classes", by="me")
-    left = store.rolled_back("digits", 2)
-    assert left
-    assert (left.action, left.previous, left.reason) == ("rollback", 2, "wrong classes")
+    entry = store.rolled_back("digits", 2)
+    assert entry
+    assert (entry.action, entry.previous, entry.reason) == ("rollback", 2, "wrong classes")
     assert store.rolled_back("digits", 1) is None
     promote(store, 2)
     assert store.rolled_back("digits", 2) is None

@@ -1,4 +1,4 @@
-"""An object that changed since it was listed is not deleted: by each storage, or by the bucket's server."""
+"""An object that changed after it was listed is not deleted."""
 
 import threading
 import time
@@ -16,26 +16,26 @@ from modelyard.components.store.storage import open_objects
 @pytest.mark.parametrize("change", ["touched", "written", "recreated"])
 def test_an_object_that_changed_after_the_listing_is_not_deleted(objects, change, tmp_path):
     objects.create("uploads/one", b"first")
-    (seen,) = objects.entries("uploads/")
+    (listed,) = objects.entries("uploads/")
     time.sleep(0.01)
     (tmp_path / "second").write_bytes(b"second")
     if change == "touched":
         objects.touch("uploads/one")
     else:
         if change == "recreated":
-            objects.delete(seen)
+            objects.delete(listed)
         objects.upload("uploads/one", tmp_path / "second")
-    assert not objects.delete(seen)
+    assert not objects.delete(listed)
     assert objects.read("uploads/one")[0] == (b"first" if change == "touched" else b"second")
 
 
 def test_a_deletion_in_a_bucket_has_a_generation_precondition():
-    """The fake-gcs-server ignores these parameters of a deletion; Cloud Storage answers 412."""
-    asked = []
+    """The fake-gcs-server ignores these preconditions; Cloud Storage returns 412."""
+    queries = []
 
     class Changed(BaseHTTPRequestHandler):
         def do_DELETE(self):
-            asked.append(parse_qs(urlsplit(self.path).query))
+            queries.append(parse_qs(urlsplit(self.path).query))
             self.send_response(412)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -48,6 +48,6 @@ def test_a_deletion_in_a_bucket_has_a_generation_precondition():
         bucket = open_objects(Store(url="gs://models", endpoint=f"http://127.0.0.1:{server.server_port}"))
         assert not bucket.delete(Entry(key="a", size=1, changed=0.0, generation="7", revision="3"))
         server.shutdown()
-    (query,) = asked
+    (query,) = queries
     assert query["ifGenerationMatch"] == ["7"]
     assert query["ifMetagenerationMatch"] == ["3"]

@@ -36,7 +36,7 @@ def test_a_version_exists_when_it_has_a_manifest(store: ModelStore, publish: Pub
     assert store.names() == []
     with pytest.raises(NotFoundError, match="no model digits"):
         store.manifest("digits", 1)
-    assert publish("whole") == 2
+    assert publish("complete") == 2
     with pytest.raises(NotFoundError, match="no version 1"):
         store.manifest("digits", 1)
     assert store.versions("digits") == [2]
@@ -152,8 +152,8 @@ def test_a_changed_file_is_an_error_and_nothing_remains(
 
 def test_a_missing_file_is_an_error(store: ModelStore, manifest: MakeManifest, tmp_path: Path) -> None:
     store.reserve("digits", "run")
-    whole = manifest("digits", 1, "run")
-    store._objects.create("digits/versions/000001/manifest.json", whole.model_dump_json().encode())
+    complete = manifest("digits", 1, "run")
+    store._objects.create("digits/versions/000001/manifest.json", complete.model_dump_json().encode())
     with pytest.raises(NotFoundError, match=r"has no digits/versions/000001/"):
         store.fetch("digits", 1, tmp_path / "served")
     assert not list(tmp_path.glob("served*"))

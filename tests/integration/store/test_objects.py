@@ -1,4 +1,4 @@
-"""What storages have in common: a folder, a bucket, and one that modelyard does not know."""
+"""The interface of storages: a folder, a bucket and a plugin."""
 
 import io
 import time
@@ -41,24 +41,24 @@ def test_a_missing_object_is_not_found_and_cannot_be_replaced(objects: Objects, 
 
 
 def test_files_of_any_size_are_uploaded_and_downloaded(objects: Objects, tmp_path: Path) -> None:
-    source, back = tmp_path / "source", tmp_path / "back"
+    source, downloaded = tmp_path / "source", tmp_path / "downloaded"
     for size in (0, 5, 20 * 2**20):  # the last one is a resumable upload on a bucket
         source.write_bytes(b"x" * size)
         objects.upload("m/file", source)
-        objects.download("m/file", back)
-        assert back.read_bytes() == source.read_bytes()
+        objects.download("m/file", downloaded)
+        assert downloaded.read_bytes() == source.read_bytes()
 
 
 def test_a_download_may_require_the_listed_generation(objects: Objects, tmp_path: Path) -> None:
     objects.create("m/a", b"1")
-    seen = objects.find("m/a")
-    assert objects.entries("m/") == [seen]
-    objects.download("m/a", tmp_path / "back", seen.generation)
-    assert (tmp_path / "back").read_bytes() == b"1"
+    listed = objects.find("m/a")
+    assert objects.entries("m/") == [listed]
+    objects.download("m/a", tmp_path / "downloaded", listed.generation)
+    assert (tmp_path / "downloaded").read_bytes() == b"1"
     time.sleep(0.01)
     objects.replace("m/a", b"2", objects.read("m/a")[1])
     with pytest.raises(NotFoundError):
-        objects.download("m/a", tmp_path / "back", seen.generation)
+        objects.download("m/a", tmp_path / "downloaded", listed.generation)
 
 
 def test_listing_by_prefix(objects: Objects) -> None:
@@ -83,28 +83,28 @@ def test_a_key_cannot_lead_out_of_the_store(objects: Objects, key: str, tmp_path
         objects.upload(key, tmp_path)
 
 
-def added(objects, key, data):
+def add(objects, key, data):
     objects.add(key, io.BytesIO(data), len(data))
 
 
 @pytest.mark.parametrize("size", [0, 5, 9 * 2**20])
 def test_a_new_object_has_the_bytes_of_the_stream(objects, size):
     data = bytes(range(256)) * (size // 256 + 1)
-    added(objects, "uploads/one", data[:size])
+    add(objects, "uploads/one", data[:size])
     assert objects.read("uploads/one")[0] == data[:size]
     assert objects.keys("uploads/") == ["uploads/one"]
 
 
 def test_an_existing_object_is_not_overwritten(objects):
-    added(objects, "uploads/one", b"first")
+    add(objects, "uploads/one", b"first")
     with pytest.raises(ConflictError):
-        added(objects, "uploads/one", b"second")
+        add(objects, "uploads/one", b"second")
     assert objects.read("uploads/one")[0] == b"first"
 
 
 def test_touch_updates_only_the_time(objects):
     assert not objects.touch("uploads/one")
-    added(objects, "uploads/one", b"first")
+    add(objects, "uploads/one", b"first")
     (before,) = objects.entries("uploads/")
     time.sleep(0.01)
     assert objects.touch("uploads/one")
@@ -114,10 +114,10 @@ def test_touch_updates_only_the_time(objects):
 
 
 def test_delete_is_idempotent(objects):
-    added(objects, "uploads/data/one", b"first")
-    added(objects, "other", b"other")
-    (seen,) = objects.entries("uploads/")
-    assert objects.delete(seen)
-    assert objects.delete(seen)
+    add(objects, "uploads/data/one", b"first")
+    add(objects, "other", b"other")
+    (listed,) = objects.entries("uploads/")
+    assert objects.delete(listed)
+    assert objects.delete(listed)
     assert objects.keys("") == ["other"]
     assert objects.folders("") == []

@@ -1,4 +1,4 @@
-"""Real processes at the same store at the same moment, and killed in the middle."""
+"""Concurrent and killed processes on the same store."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.artifacts import Manifest
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.settings import Store
-from tests.integration.store.racers import racers
+from tests.integration.store.worker_processes import start_processes
 
 Publish = Callable[[str], int]
 
@@ -19,14 +19,14 @@ def test_one_of_two_promotions_with_the_same_expected_champion_wins(
 ) -> None:
     versions = [publish(f"run {number}") for number in range(3)]
     winners = []
-    with racers(settings, 2) as pair:
+    with start_processes(settings, 2) as pair:
         for _ in range(5):
             champion = store.champion("digits")
             now = champion.version if champion else 0
             others = [version for version in versions if version != now][:2]
-            for racer, version in zip(pair, others, strict=True):
-                racer.ask("promote", name="digits", version=version, reason="", by="", expected=now)
-            answers = [racer.answer() for racer in pair]
+            for process, version in zip(pair, others, strict=True):
+                process.call("promote", name="digits", version=version, reason="", by="", expected=now)
+            answers = [process.result() for process in pair]
             won = [answer["answer"]["version"] for answer in answers if "answer" in answer]
             assert [answer["error"] for answer in answers if "error" in answer] == ["ConflictError"], answers
             after = store.champion("digits")
@@ -44,12 +44,12 @@ def test_no_promotion_without_an_expected_champion_is_lost(
 ) -> None:
     rounds, versions = 5, [publish(f"run {number}") for number in range(4)]
     numbers = []
-    with racers(settings, 2) as pair:
+    with start_processes(settings, 2) as pair:
         for turn in range(rounds):
-            mine = [versions[turn % 2], versions[2 + turn % 2]]
-            for racer, version in zip(pair, mine, strict=True):
-                racer.ask("promote", name="digits", version=version, reason="", by="")
-            numbers += [racer.answer()["answer"]["history"] for racer in pair]
+            candidates = [versions[turn % 2], versions[2 + turn % 2]]
+            for process, version in zip(pair, candidates, strict=True):
+                process.call("promote", name="digits", version=version, reason="", by="")
+            numbers += [process.result()["answer"]["history"] for process in pair]
     effective = [entry for entry in store.history("digits") if not entry.attempt]
     assert sorted(numbers) == [entry.number for entry in effective]
     assert len(set(numbers)) == 2 * rounds
@@ -58,11 +58,11 @@ def test_no_promotion_without_an_expected_champion_is_lost(
 
 def test_concurrent_reservations_get_one_version_per_run(settings: Store, store: ModelStore) -> None:
     numbers = []
-    with racers(settings, 3) as three:
+    with start_processes(settings, 3) as three:
         for turn in range(5):
-            for racer, run in zip(three, ("same", "same", "other"), strict=True):
-                racer.ask("reserve", name="digits", run=f"{run} {turn}")
-            first, second, other = (racer.answer()["answer"] for racer in three)
+            for process, run in zip(three, ("same", "same", "other"), strict=True):
+                process.call("reserve", name="digits", run=f"{run} {turn}")
+            first, second, other = (process.result()["answer"] for process in three)
             assert first == second != other
             numbers += [first, other]
     assert sorted(numbers) == list(range(1, 11))
@@ -79,17 +79,17 @@ def test_a_killed_publication_is_completed_by_the_next(
     place: str,
 ) -> None:
     version = store.reserve("digits", "run")
-    whole = manifest("digits", version, "run")
+    complete = manifest("digits", version, "run")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     paths = {key: str(path) for key, path in files.items()} | {place: str(pipe)}
-    with racers(settings, 1) as [writer]:
-        writer.ask("publish", files=paths, manifest=whole.model_dump(mode="json"))
-        with pipe.open("wb"):  # opens when the writer has come to this file
+    with start_processes(settings, 1) as [writer]:
+        writer.call("publish", files=paths, manifest=complete.model_dump(mode="json"))
+        with pipe.open("wb"):  # opens when the writer reads this file
             writer.kill()
     assert store.versions("digits") == []
     assert store.reserve("digits", "run") == version
-    digest = store.publish("digits", version, files, whole)
+    digest = store.publish("digits", version, files, complete)
     assert store.versions("digits") == [version]
     store.fetch("digits", version, tmp_path / "served", digest=digest)
 
@@ -103,10 +103,10 @@ def test_two_simultaneous_publications_of_a_version(
 ) -> None:
     version = store.reserve("digits", "run")
     paths = {key: str(path) for key, path in files.items()}
-    with racers(settings, 2) as pair:
-        for racer, created in zip(pair, ("2026-01-01", "2026-01-02"), strict=True):
-            mine = manifest("digits", version, "run").model_copy(update={"created": created})
-            racer.ask("publish", files=paths, manifest=mine.model_dump(mode="json"))
-        digests = {racer.answer()["answer"] for racer in pair}
+    with start_processes(settings, 2) as pair:
+        for process, created in zip(pair, ("2026-01-01", "2026-01-02"), strict=True):
+            changed = manifest("digits", version, "run").model_copy(update={"created": created})
+            process.call("publish", files=paths, manifest=changed.model_dump(mode="json"))
+        digests = {process.result()["answer"] for process in pair}
     assert digests == {store.digest("digits", version)}
     store.fetch("digits", version, tmp_path / "served", digest=digests.pop())

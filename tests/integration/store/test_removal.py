@@ -1,4 +1,4 @@
-"""Versions that go: what stays of them, and what others may do meanwhile, or a kill."""
+"""The removal of versions, with concurrent processes and kills."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from modelyard.components.errors import NotFoundError
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.objects import Entry
 from modelyard.components.store.settings import Store
-from tests.integration.store.racers import racers
+from tests.integration.store.worker_processes import start_processes
 
 Publish = Callable[[str], int]
 ManifestOf = Callable[[str, int, str], Manifest]
@@ -30,7 +30,7 @@ def test_a_removed_version_loses_its_files_and_keeps_its_number(
     assert [held.version for held in store.stored_files("digits")] == [second]
     with pytest.raises(NotFoundError):
         store.manifest("digits", first)
-    assert store.remove("digits", first)  # again
+    assert store.remove("digits", first)  # idempotent
     assert store.reserve("digits", "third") == 3
     assert publish("first") == first  # the same run is the same version
     store.fetch("digits", first, tmp_path / "served")
@@ -65,8 +65,8 @@ def test_a_killed_removal_leaves_a_complete_version_or_none(
 ) -> None:
     for turn in range(4):
         version = publish(f"run {turn}")
-        with racers(settings, 1) as [remover]:
-            remover.ask("remove", name="digits", version=version)
+        with start_processes(settings, 1) as [remover]:
+            remover.call("remove", name="digits", version=version)
             time.sleep(turn * 0.006)
             remover.kill()
         if version in store.versions("digits"):
@@ -80,12 +80,12 @@ def test_a_killed_removal_leaves_a_complete_version_or_none(
 def test_two_simultaneous_removals_of_a_version_succeed(
     settings: Store, store: ModelStore, publish: Publish
 ) -> None:
-    with racers(settings, 2) as pair:
+    with start_processes(settings, 2) as pair:
         for turn in range(5):
             version = publish(f"run {turn}")
-            for racer in pair:
-                racer.ask("remove", name="digits", version=version, grace=0)
-            assert [racer.answer() for racer in pair] == [{"answer": True}] * 2
+            for process in pair:
+                process.call("remove", name="digits", version=version, grace=0)
+            assert [process.result() for process in pair] == [{"answer": True}] * 2
             assert store.stored_files("digits") == []
 
 
@@ -94,14 +94,14 @@ def test_a_simultaneous_promotion_never_points_to_a_removed_version(
 ) -> None:
     anchor = publish("anchor")
     ends = set()
-    with racers(settings, 2) as [promoter, remover]:
+    with start_processes(settings, 2) as [promoter, remover]:
         for turn in range(5):
             store.promote("digits", anchor, reason="", by="")
             version = publish(f"run {turn}")
-            promoter.ask("promote", name="digits", version=version, reason="", by="")
+            promoter.call("promote", name="digits", version=version, reason="", by="")
             time.sleep((turn % 4) * 0.002)
-            remover.ask("remove", name="digits", version=version)
-            promoted, gone = promoter.answer(), remover.answer()["answer"]
+            remover.call("remove", name="digits", version=version)
+            promoted, gone = promoter.result(), remover.result()["answer"]
             champion = store.champion("digits")
             assert champion
             store.fetch("digits", champion.version, tmp_path / "served", digest=champion.digest)
@@ -118,17 +118,17 @@ def test_a_simultaneous_publication_leaves_a_complete_version_or_none(
     settings: Store, store: ModelStore, files: dict[str, Path], manifest: ManifestOf, tmp_path: Path
 ) -> None:
     version = store.reserve("digits", "run")
-    whole = manifest("digits", version, "run")
+    complete = manifest("digits", version, "run")
     paths = {key: str(path) for key, path in files.items()}
-    with racers(settings, 2) as [publisher, remover]:
+    with start_processes(settings, 2) as [publisher, remover]:
         for turn in range(5):
-            publisher.ask("publish", files=paths, manifest=whole.model_dump(mode="json"))
+            publisher.call("publish", files=paths, manifest=complete.model_dump(mode="json"))
             time.sleep((turn % 5) * 0.001)
-            remover.ask("remove", name="digits", version=version)
-            publisher.answer(), remover.answer()
+            remover.call("remove", name="digits", version=version)
+            publisher.result(), remover.result()
             if store.versions("digits"):
                 store.fetch("digits", version, tmp_path / "served")
-    store.publish("digits", version, files, whole)
+    store.publish("digits", version, files, complete)
     store.fetch("digits", version, tmp_path / "served")
 
 

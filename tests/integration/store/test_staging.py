@@ -1,4 +1,4 @@
-"""Artifacts on their way between a real bucket and a step's folder."""
+"""Artifacts are copied between a bucket and a step's folder."""
 
 import shutil
 import sys
@@ -20,37 +20,37 @@ def uri(emulator) -> str:  # noqa: ARG001 - the bucket is the emulator's
 
 
 def test_a_folder_and_a_file_are_uploaded_and_fetched(uri, emulator, tmp_path):
-    there, back = tmp_path / "there", tmp_path / "back"
-    (there / "model/saved_model").mkdir(parents=True)
-    (there / "model/saved_model/weights").write_bytes(b"\x00" * 9_000_000)  # more than one request's worth
-    (there / "model/signature.json").write_text("{}")
-    (there / "report").write_text("<p>fine</p>")
-    staging.put(there, uri, emulator)
+    source, fetched = tmp_path / "source", tmp_path / "fetched"
+    (source / "model/saved_model").mkdir(parents=True)
+    (source / "model/saved_model/weights").write_bytes(b"\x00" * 9_000_000)  # more than one request's worth
+    (source / "model/signature.json").write_text("{}")
+    (source / "report").write_text("<p>fine</p>")
+    staging.put(source, uri, emulator)
 
-    staging.fetch(f"{uri}/model", back / "model", emulator)
-    staging.fetch(f"{uri}/report", back / "report", emulator)
-    files = {path.relative_to(there): path for path in there.rglob("*") if path.is_file()}
-    assert {path.relative_to(back) for path in back.rglob("*") if path.is_file()} == set(files)
-    assert all((back / name).read_bytes() == path.read_bytes() for name, path in files.items())
+    staging.fetch(f"{uri}/model", fetched / "model", emulator)
+    staging.fetch(f"{uri}/report", fetched / "report", emulator)
+    files = {path.relative_to(source): path for path in source.rglob("*") if path.is_file()}
+    assert {path.relative_to(fetched) for path in fetched.rglob("*") if path.is_file()} == set(files)
+    assert all((fetched / name).read_bytes() == path.read_bytes() for name, path in files.items())
 
 
 def test_an_artifact_with_the_same_prefix_is_not_fetched(uri, emulator, tmp_path):
     for name in ("model", "model-old"):
-        (tmp_path / "there" / name).mkdir(parents=True)
-        (tmp_path / "there" / name / "file").write_text(name)
-    staging.put(tmp_path / "there", uri, emulator)
-    staging.fetch(f"{uri}/model", tmp_path / "back", emulator)
-    assert [path.read_text() for path in (tmp_path / "back").rglob("*") if path.is_file()] == ["model"]
+        (tmp_path / "source" / name).mkdir(parents=True)
+        (tmp_path / "source" / name / "file").write_text(name)
+    staging.put(tmp_path / "source", uri, emulator)
+    staging.fetch(f"{uri}/model", tmp_path / "fetched", emulator)
+    assert [path.read_text() for path in (tmp_path / "fetched").rglob("*") if path.is_file()] == ["model"]
 
 
 def test_a_missing_artifact_is_an_error(uri, emulator, tmp_path):
     with pytest.raises(NotFoundError, match="train/model"):
-        staging.fetch(f"{uri}/model", tmp_path / "back", emulator)
+        staging.fetch(f"{uri}/model", tmp_path / "fetched", emulator)
 
 
 def test_a_path_outside_the_bucket_is_refused(emulator, tmp_path):
     with pytest.raises(StoreError, match="not a name for an object"):
-        staging.fetch(f"gs://{BUCKET}/../../etc/passwd", tmp_path / "back", emulator)
+        staging.fetch(f"gs://{BUCKET}/../../etc/passwd", tmp_path / "fetched", emulator)
 
 
 def test_the_program_uses_the_mount_point_of_the_steps(uri, emulator, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Processes that use the same store at the same moment, forked from one that has imported what they need."""
+"""Processes that use the same store, forked from one that has imported the modules."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["__main__", __name__])
 
 
-class Racer:
+class StoreProcess:
     def __init__(self, settings: Store) -> None:
-        self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, settings.text()), daemon=True)
+        self._pipe, child = context.Pipe()
+        self.process = context.Process(target=work, args=(child, settings.text()), daemon=True)
         self.process.start()
 
-    def ask(self, method: str, **arguments: object) -> None:
+    def call(self, method: str, **arguments: object) -> None:
         self._pipe.send((method, arguments))
 
-    def answer(self) -> Any:
+    def result(self) -> Any:
         return self._pipe.recv()
 
     def kill(self) -> None:
@@ -36,30 +36,30 @@ class Racer:
 
 
 @contextmanager
-def racers(settings: Store, number: int) -> Iterator[list[Racer]]:
-    started = [Racer(settings) for _ in range(number)]
+def start_processes(settings: Store, number: int) -> Iterator[list[StoreProcess]]:
+    processes = [StoreProcess(settings) for _ in range(number)]
     try:
-        for racer in started:
-            assert racer.answer() == "ready"
-        yield started
+        for process in processes:
+            assert process.result() == "ready"
+        yield processes
     finally:
-        for racer in started:
-            racer.kill()
+        for process in processes:
+            process.kill()
 
 
 def work(pipe: Connection, settings: str) -> None:
-    """Do what the pipe says to the store, until killed."""
+    """Execute the calls of the pipe on the store until killed."""
     store = open_store(Store.of(settings))
     pipe.send("ready")
     while True:
         method, arguments = pipe.recv()
         try:
-            pipe.send({"answer": act(store, method, arguments)})
+            pipe.send({"answer": call_method(store, method, arguments)})
         except ModelyardError as error:
             pipe.send({"error": type(error).__name__, "message": str(error)})
 
 
-def act(store: ModelStore, method: str, arguments: dict[str, Any]) -> object:
+def call_method(store: ModelStore, method: str, arguments: dict[str, Any]) -> object:
     if method == "publish":
         files = {key: Path(path) for key, path in arguments["files"].items()}
         manifest = Manifest.model_validate(arguments["manifest"])
