@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/ exist with their options, and the tutorial can be followed."""
+"""The commands in README.md and docs/ exist with their options, and the tutorial runs."""
 
 import os
 import re

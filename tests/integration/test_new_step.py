@@ -1,4 +1,4 @@
-"""A new step is a folder, a row and a place in the flow: in a copy of the package, it compiles."""
+"""A new step, added to a copy of the package, compiles."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A server of Kubeflow Pipelines for each test, and an environment whose pipelines it takes."""
+"""A fake KFP server for each test, and an environment that uses it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -30,23 +30,23 @@ IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in NAMES}
 
 
 @cache
-def compiled(environment: str) -> bytes:
+def compile_cached(environment: str) -> bytes:
     return compile_package(Environment.of(environment))
 
 
 @pytest.fixture(autouse=True)
-def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for all tests: each has a server of its own, of which the package says nothing."""
+def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile once for all tests; the package does not depend on the URL of the server."""
 
     def package(environment: Environment) -> bytes:
-        return compiled(environment.model_copy(update={"kfp": Endpoints()}).text())
+        return compile_cached(environment.model_copy(update={"kfp": Endpoints()}).text())
 
     monkeypatch.setattr(submission, "compile_package", package)
 
 
 @dataclass
-class Site:
-    """The server with its services."""
+class FakeKfp:
+    """A fake KFP server with its services."""
 
     server: BackendServer
     pipelines: Pipelines
@@ -54,7 +54,7 @@ class Site:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def fake_kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKfp]:
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE"):
         monkeypatch.delenv(name, raising=False)
     server = BackendServer()
@@ -63,7 +63,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     server.mount(pipelines)
     server.mount(runs)
     server.start()
-    yield Site(server, pipelines, runs)
+    yield FakeKfp(server, pipelines, runs)
     server.stop()
 
 
@@ -74,7 +74,7 @@ def bucket(emulator: str) -> str:
 
 
 @pytest.fixture
-def environment(site: Site, emulator: str, bucket: str) -> Environment:
+def environment(fake_kfp: FakeKfp, emulator: str, bucket: str) -> Environment:
     return Environment(
         kind="kubernetes",
         images=IMAGES,
@@ -82,32 +82,32 @@ def environment(site: Site, emulator: str, bucket: str) -> Environment:
         pipeline_root=f"{bucket}/runs",
         storage_endpoint="http://gcs:4443",
         storage_endpoint_outside=emulator,
-        kfp={"endpoint": site.server.url},
+        kfp={"endpoint": fake_kfp.server.url},
     )
 
 
 @pytest.fixture
-def there(environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Go to a folder of one's own; return the file that names the environment."""
+def environment_file(environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Change to an empty folder; return the environment's file in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kfp_runs, "PAUSE", 0.02)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    path = tmp_path / "there.yaml"
+    path = tmp_path / "environment.yaml"
     path.write_text(yaml.safe_dump(environment.model_dump(mode="json", exclude_defaults=True)))
     return str(path)
 
 
 @pytest.fixture
-def modelyard(there: str, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command, `there` unless it says where; return its exit code, and its JSON or its text."""
+def modelyard(environment_file: str, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command on this environment, unless it has `-e`; return exit code and output, parsed if JSON."""
 
     def modelyard(*words: str) -> tuple[int, Any]:
         try:
-            code = invoke([*words, *(() if "-e" in words else ("-e", there))])
-        except SystemExit as end:  # Typer ends so when it prints for people
+            code = invoke([*words, *(() if "-e" in words else ("-e", environment_file))])
+        except SystemExit as end:  # from Typer for text output
             code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, json.loads(said.out) if "json" in words else said.out + said.err
+        output = capsys.readouterr()
+        return code, json.loads(output.out) if "json" in words else output.out + output.err
 
     return modelyard

@@ -10,7 +10,7 @@ import kfp_server_api as kfp
 import yaml
 
 from modelyard.pipelines.compile.compiler import LOADER
-from tests.integration.backend.server import EXISTS, INVALID, NOT_FOUND, BackendServer, RefusalError, Request
+from tests.integration.backend.server import EXISTS, INVALID, NOT_FOUND, ApiError, BackendServer, Request
 
 V2 = "/apis/v2beta1"
 
@@ -37,13 +37,15 @@ class Pipelines:
         }
 
     def create(self, request: Request) -> Any:
-        made = request.read("V2beta1Pipeline")
-        made.namespace = made.namespace or None
-        if any(one.name == made.name and one.namespace == made.namespace for one in self.pipelines.values()):
-            raise RefusalError(EXISTS, f"Already exist error: The name {made.name} already exist")
-        made.pipeline_id, made.created_at = str(uuid4()), datetime.now(UTC)
-        self.pipelines[made.pipeline_id] = made
-        return made
+        created = request.read("V2beta1Pipeline")
+        created.namespace = created.namespace or None
+        if any(
+            one.name == created.name and one.namespace == created.namespace for one in self.pipelines.values()
+        ):
+            raise ApiError(EXISTS, f"Already exist error: The name {created.name} already exist")
+        created.pipeline_id, created.created_at = str(uuid4()), datetime.now(UTC)
+        self.pipelines[created.pipeline_id] = created
+        return created
 
     def list(self, request: Request) -> Any:
         """Answer kfp.Client.get_pipeline_id, which the benchmark's baseline calls."""
@@ -56,17 +58,17 @@ class Pipelines:
         for one in self.pipelines.values():
             if one.name == name and one.namespace == space:
                 return one
-        raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: Pipeline {name} not found")
+        raise ApiError(NOT_FOUND, f"ResourceNotFoundError: Pipeline {name} not found")
 
     def upload_version(self, request: Request) -> Any:
         pipeline_id, name = request.query["pipelineid"], request.query["name"]
         _known(self.pipelines, "Pipeline", pipeline_id)
         if any(one.pipeline_id == pipeline_id and one.name == name for one in self.versions.values()):
-            raise RefusalError(EXISTS, f"Already exist error: The name {name} already exist")
+            raise ApiError(EXISTS, f"Already exist error: The name {name} already exist")
         spec = list(yaml.load_all(_file(request), LOADER))
         if "pipelineInfo" not in spec[0]:
-            raise RefusalError(INVALID, "InvalidInputError: unknown template format")
-        made = kfp.V2beta1PipelineVersion(
+            raise ApiError(INVALID, "InvalidInputError: unknown template format")
+        created = kfp.V2beta1PipelineVersion(
             pipeline_id=pipeline_id,
             pipeline_version_id=str(uuid4()),
             name=name,
@@ -75,9 +77,9 @@ class Pipelines:
             created_at=datetime.now(UTC),
             pipeline_spec={"pipeline_spec": spec[0], "platform_spec": spec[1]} if spec[1:] else spec[0],
         )
-        self.versions[made.pipeline_version_id] = made
-        self.specs[made.pipeline_version_id] = spec
-        return made
+        self.versions[created.pipeline_version_id] = created
+        self.specs[created.pipeline_version_id] = spec
+        return created
 
     def list_versions(self, request: Request, pipeline_id: str) -> Any:
         _known(self.pipelines, "Pipeline", pipeline_id)
@@ -89,18 +91,18 @@ class Pipelines:
         return _known(self.versions, "PipelineVersion", version_id)
 
     def create_experiment(self, request: Request) -> Any:
-        made = request.read("V2beta1Experiment")
-        made.namespace = made.namespace or None
-        if self._server.multi_user and not made.namespace:
-            raise RefusalError(INVALID, "InvalidInputError: Namespace is required in multi-user mode")
+        created = request.read("V2beta1Experiment")
+        created.namespace = created.namespace or None
+        if self._server.multi_user and not created.namespace:
+            raise ApiError(INVALID, "InvalidInputError: Namespace is required in multi-user mode")
         if any(
-            (one.display_name, one.namespace) == (made.display_name, made.namespace)
+            (one.display_name, one.namespace) == (created.display_name, created.namespace)
             for one in self.experiments.values()
         ):
-            raise RefusalError(EXISTS, f"Already exist error: The name {made.display_name} already exist")
-        made.experiment_id, made.created_at = str(uuid4()), datetime.now(UTC)
-        self.experiments[made.experiment_id] = made
-        return made
+            raise ApiError(EXISTS, f"Already exist error: The name {created.display_name} already exist")
+        created.experiment_id, created.created_at = str(uuid4()), datetime.now(UTC)
+        self.experiments[created.experiment_id] = created
+        return created
 
     def list_experiments(self, request: Request) -> Any:
         space = request.query.get("namespace") or None
@@ -110,7 +112,7 @@ class Pipelines:
 
 def _known(table: dict[str, Any], kind: str, key: str) -> Any:
     if key not in table:
-        raise RefusalError(NOT_FOUND, f"Failed to get it: ResourceNotFoundError: {kind} {key} not found")
+        raise ApiError(NOT_FOUND, f"Failed to get it: ResourceNotFoundError: {kind} {key} not found")
     return table[key]
 
 

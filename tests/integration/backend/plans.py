@@ -1,10 +1,10 @@
-"""A plan that was made before."""
+"""A plan for tests."""
 
 from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Plan, Storage, TrainTime
 
 
-def an_hour(usd: float) -> Plan:
-    """Return the plan of a training that takes an hour and costs so much."""
+def plan_of_an_hour(usd: float) -> Plan:
+    """Return the plan of a training of one hour with this cost."""
     total = Estimate(value=3600.0, low=3000.0, high=4000.0)
     train = TrainTime(
         start=1.0, compile=1.0, epoch=100.0, validation=1.0, step=0.1, export=1.0, epochs=36, total=total

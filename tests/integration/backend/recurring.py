@@ -1,7 +1,7 @@
-"""The API server's recurring runs, with the controller that starts them by a clock that a test moves.
+"""The API server's recurring runs, and their controller, whose clock a test moves.
 
 A workflow belongs to the recurring run that started it and is deleted with it, unless the deletion says
-ORPHAN. One that is not on record (`report`) when its recurring run goes is deleted, too, as by the real one.
+ORPHAN. One that is not recorded yet (`report`) is always deleted with it, as by the real server.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cronsim import CronSim
 
 from tests.integration.backend.pipelines import V2, Pipelines
 from tests.integration.backend.runs import Runs
-from tests.integration.backend.server import INVALID, NOT_FOUND, BackendServer, RefusalError, Request
+from tests.integration.backend.server import INVALID, NOT_FOUND, ApiError, BackendServer, Request
 
 INTERNAL = (500, 13)
 POLICIES = ("FOREGROUND", "BACKGROUND", "ORPHAN")
@@ -22,7 +22,7 @@ POLICIES = ("FOREGROUND", "BACKGROUND", "ORPHAN")
 
 @dataclass
 class Workflow:
-    """What runs in the cluster: started by `owner`, on record as a run or not yet."""
+    """A workflow in the cluster, started by `owner`; not always recorded as a run yet."""
 
     run: Any
     owner: str
@@ -55,44 +55,42 @@ class RecurringRuns:
         }
 
     def create(self, request: Request) -> Any:
-        made = request.read("V2beta1RecurringRun")
-        version = made.pipeline_version_reference.pipeline_version_id
+        created = request.read("V2beta1RecurringRun")
+        version = created.pipeline_version_reference.pipeline_version_id
         if version not in self._pipelines.versions:
-            raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: PipelineVersion {version} not found")
-        if made.experiment_id not in self._pipelines.experiments:
-            raise RefusalError(NOT_FOUND, "ResourceNotFoundError: Experiment not found")
-        if not 1 <= int(made.max_concurrency or 0) <= 10:
-            raise RefusalError(
-                INVALID, "Max concurrency of a recurring run must be at least 1 and at most 10"
-            )
-        if made.namespace and not self._server.multi_user:
-            raise RefusalError(INVALID, f"Experiment belongs to namespace '' instead of '{made.namespace}'")
-        if len(made.description) > 191:
-            raise RefusalError(INTERNAL, "Failed to store job: Data too long for column 'Description'")
-        _clock(made, self.now)
-        self._runs._check(made, self._pipelines.specs[version][0])
-        made.namespace = made.namespace or "kubeflow"
-        made.recurring_run_id, made.created_at = str(uuid4()), datetime.now(UTC)
-        made.status = "ENABLED" if made.mode == "ENABLE" else "DISABLED"
-        self.recurring[made.recurring_run_id] = made
-        self._last[made.recurring_run_id] = self.now
-        return made
+            raise ApiError(NOT_FOUND, f"ResourceNotFoundError: PipelineVersion {version} not found")
+        if created.experiment_id not in self._pipelines.experiments:
+            raise ApiError(NOT_FOUND, "ResourceNotFoundError: Experiment not found")
+        if not 1 <= int(created.max_concurrency or 0) <= 10:
+            raise ApiError(INVALID, "Max concurrency of a recurring run must be at least 1 and at most 10")
+        if created.namespace and not self._server.multi_user:
+            raise ApiError(INVALID, f"Experiment belongs to namespace '' instead of '{created.namespace}'")
+        if len(created.description) > 191:
+            raise ApiError(INTERNAL, "Failed to store job: Data too long for column 'Description'")
+        _clock(created, self.now)
+        self._runs._check(created, self._pipelines.specs[version][0])
+        created.namespace = created.namespace or "kubeflow"
+        created.recurring_run_id, created.created_at = str(uuid4()), datetime.now(UTC)
+        created.status = "ENABLED" if created.mode == "ENABLE" else "DISABLED"
+        self.recurring[created.recurring_run_id] = created
+        self._last[created.recurring_run_id] = self.now
+        return created
 
     def find(self, request: Request) -> Any:
         found = list(self.recurring.values())
         if self._server.multi_user and not request.query.get("namespace"):
-            raise RefusalError(INVALID, "InvalidInputError: A namespace is required")
+            raise ApiError(INVALID, "InvalidInputError: A namespace is required")
         return self._server.page(request, found, "recurring_runs", "V2beta1ListRecurringRunsResponse")
 
     def get(self, _: Request, recurring_run_id: str) -> Any:
         if recurring_run_id not in self.recurring:
-            raise RefusalError(NOT_FOUND, f"ResourceNotFoundError: Job {recurring_run_id} not found")
+            raise ApiError(NOT_FOUND, f"ResourceNotFoundError: Job {recurring_run_id} not found")
         return self.recurring[recurring_run_id]
 
     def delete(self, request: Request, recurring_run_id: str) -> Any:
         policy = request.query.get("propagation_policy")
         if policy not in (None, *POLICIES):
-            raise RefusalError(INVALID, f'parsing field "propagation_policy": {policy} is not valid')
+            raise ApiError(INVALID, f'parsing field "propagation_policy": {policy} is not valid')
         self.get(request, recurring_run_id)
         for workflow in [one for one in self.workflows if one.owner == recurring_run_id]:
             if policy == "ORPHAN" and workflow.run.run_id in self._runs.runs:
@@ -115,7 +113,7 @@ class RecurringRuns:
         return [one for one in self.recurring.values() if one.mode == "ENABLE"]
 
     def pass_time(self, **time: float) -> None:
-        """Let the clock go on, minute by minute, and the controller work."""
+        """Advance the clock minute by minute, and run the controller."""
         end = self.now + timedelta(**time)
         while self.now < end:
             self.now = min(end, self.now + timedelta(minutes=1))
@@ -123,18 +121,18 @@ class RecurringRuns:
                 self._fire(one)
 
     def report(self) -> None:
-        """Put on record what has started."""
+        """Record started workflows as runs."""
         for workflow in self.workflows:
             self._runs.runs.setdefault(workflow.run.run_id, workflow.run)
 
     def end(self, run_id: str, state: str = "SUCCEEDED") -> None:
-        """Let a run end."""
+        """End a run."""
         self.workflows = [one for one in self.workflows if one.run.run_id != run_id]
-        self._runs.become(run_id, state)
+        self._runs.set_state(run_id, state)
         self._runs.runs[run_id].finished_at = self.now
 
     def runs_of(self, recurring_run_id: str) -> list[Any]:
-        """Return the runs that one has started and that are on record, the oldest first."""
+        """Return the recorded runs of a recurring run, the oldest first."""
         return [one for one in self._runs.runs.values() if one.recurring_run_id == recurring_run_id]
 
     def _switch(self, request: Request, recurring_run_id: str, mode: str, status: str) -> Any:
@@ -143,7 +141,7 @@ class RecurringRuns:
         return {}
 
     def _fire(self, one: Any) -> None:
-        """Start what is due, if there is room; of several that were missed the last, without catch-up."""
+        """Start due runs within the concurrency; without catch-up, only the last missed one."""
         while True:
             active = [workflow for workflow in self.workflows if workflow.owner == one.recurring_run_id]
             due = next(_clock(one, self._last[one.recurring_run_id]))
@@ -175,5 +173,5 @@ def _clock(one: Any, after: datetime, reverse: bool = False) -> CronSim:
     cron = one.trigger.cron_schedule.cron
     if len(cron.split()) != 6 or "7" in cron.split()[5]:
         # five would be read as second, minute, hour, day, month
-        raise RefusalError(INVALID, f"Schedule cron is not a supported format: {cron}")
+        raise ApiError(INVALID, f"Schedule cron is not a supported format: {cron}")
     return CronSim(cron, after, reverse=reverse)

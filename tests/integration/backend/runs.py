@@ -1,4 +1,4 @@
-"""The API server's runs: accepted as the real one accepts them; a test says how they go on."""
+"""The API server's runs; a test sets their states."""
 
 import json
 import zlib
@@ -10,14 +10,14 @@ import kfp_server_api as kfp
 
 from modelyard.components.step import document
 from tests.integration.backend.pipelines import V2, Pipelines
-from tests.integration.backend.server import INVALID, NOT_FOUND, BackendServer, RefusalError, Request
+from tests.integration.backend.server import INVALID, NOT_FOUND, ApiError, BackendServer, Request
 
 WORKFLOW = "train-to-serve-x7k2p"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED")
 
 
 class Runs:
-    """Runs, and the logs of their pods by the pod's name."""
+    """Runs, and the logs of pods by name."""
 
     def __init__(self, server: BackendServer, pipelines: Pipelines) -> None:
         self._server, self._pipelines = server, pipelines
@@ -32,7 +32,7 @@ class Runs:
             ("DELETE", one): self.delete,
             ("POST", f"{one}:terminate"): self.terminate,
             ("POST", f"{one}:retry"): self.retry,
-            ("GET", r"/apis/v1beta1/runs/(?P<run_id>[^/]+)"): self.kept,
+            ("GET", r"/apis/v1beta1/runs/(?P<run_id>[^/]+)"): self.get_v1beta1,
             ("GET", r"/apis/v1alpha1/runs/(?P<run_id>[^/]+)/nodes/(?P<pod>[^/]+)/log"): self.log,
         }
 
@@ -40,18 +40,16 @@ class Runs:
         run = request.read("V2beta1Run")
         reference = run.pipeline_version_reference
         if reference is None or reference.pipeline_version_id not in self._pipelines.versions:
-            raise RefusalError(
+            raise ApiError(
                 NOT_FOUND, "Failed to create a run: ResourceNotFoundError: PipelineVersion not found"
             )
         if run.experiment_id not in self._pipelines.experiments:
-            raise RefusalError(
-                NOT_FOUND, "Failed to create a run: ResourceNotFoundError: Experiment not found"
-            )
+            raise ApiError(NOT_FOUND, "Failed to create a run: ResourceNotFoundError: Experiment not found")
         self._check(run, self._pipelines.specs[reference.pipeline_version_id][0])
         run.run_id, run.created_at = str(uuid4()), datetime.now(UTC)
         run.storage_state = "AVAILABLE"
         self.runs[run.run_id] = run
-        self.become(run.run_id, "PENDING")
+        self.set_state(run.run_id, "PENDING")
         return run
 
     def workflow(self, run_id: str) -> Any:
@@ -59,8 +57,8 @@ class Runs:
         empty = {"metadata": {"name": WORKFLOW}, "spec": {}, "status": {"nodes": {}}}
         return self._workflows.setdefault(run_id, empty)
 
-    def become(self, run_id: str, state: str) -> None:
-        """Let a run be in a state from now on."""
+    def set_state(self, run_id: str, state: str) -> None:
+        """Set the state of a run."""
         run = self.runs[run_id]
         run.state = state
         status = kfp.V2beta1RuntimeStatus(state=state, update_time=datetime.now(UTC))
@@ -69,10 +67,10 @@ class Runs:
         phase = {"SUCCEEDED": "Succeeded", "FAILED": "Failed"}.get(state, "Running")
         self.workflow(run_id)["status"]["phase"] = phase
 
-    def step(self, run_id: str, name: str, phase: str, log: str | None = None, message: str = "") -> str:
-        """Let the pod of a step be in a phase, and have written a log; return the pod's name.
+    def set_step(self, run_id: str, name: str, phase: str, log: str | None = None, message: str = "") -> str:
+        """Set the phase and log of a step's pod; return the pod's name.
 
-        "Cached" is the phase of a step whose pod was left out, "Driver" of one whose driver is at work.
+        "Cached" is the phase of a step without a pod, "Driver" of one whose driver is running.
         """
         own = {"Cached": [], "Driver": []}.get(phase, [("executor", "Pod", phase)])
         own = [("executor", "Skipped", "Skipped")] if phase == "Cached" else own
@@ -83,15 +81,15 @@ class Runs:
             self.node(run_id, display, name, kind, state, message)
         return self._log(run_id, "executor", name, log)
 
-    def fail(self, run_id: str, name: str, error: Exception, log: str | None = None) -> None:
-        """Let a step have failed with an error, and have left its record."""
+    def fail_step(self, run_id: str, name: str, error: Exception, log: str | None = None) -> None:
+        """Let a step fail with an error, and write its failure record."""
         record = document(error, name).decode()
-        self.step(run_id, name, "Failed", log, f"main: Error (exit code 1): {record}")
+        self.set_step(run_id, name, "Failed", log, f"main: Error (exit code 1): {record}")
 
     def node(
         self, run_id: str, name: str, task: str | None, kind: str, phase: str, message: str = ""
     ) -> None:
-        """Put a node into the Workflow of a run, as Argo does."""
+        """Add a node to the Workflow of a run, as Argo does."""
         nodes = self.workflow(run_id)["status"]["nodes"]
         key, before = _key(name, task), nodes.get(_key(name, task), {})
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -115,8 +113,8 @@ class Runs:
             self.logs[pod] = log
         return pod
 
-    def kept(self, request: Request, run_id: str) -> Any:
-        """Answer as v1beta1 does, which alone tells the Workflow."""
+    def get_v1beta1(self, request: Request, run_id: str) -> Any:
+        """Return a run in v1beta1, which alone has the Workflow."""
         run = self.get(request, run_id)
         manifest = json.dumps(self.workflow(run_id))
         return {
@@ -128,7 +126,7 @@ class Runs:
         query = request.query
         found = list(self.runs.values())
         if self._server.multi_user and not (query.get("namespace") or query.get("experiment_id")):
-            raise RefusalError(INVALID, "InvalidInputError: A namespace or an experiment is required")
+            raise ApiError(INVALID, "InvalidInputError: A namespace or an experiment is required")
         if "experiment_id" in query:
             found = [one for one in found if one.experiment_id == query["experiment_id"]]
         return self._server.page(request, found, "runs", "V2beta1ListRunsResponse")
@@ -138,7 +136,7 @@ class Runs:
             message = (
                 f"Failed to get a run: Failed to fetch run: ResourceNotFoundError: Run {run_id} not found"
             )
-            raise RefusalError(NOT_FOUND, message)
+            raise ApiError(NOT_FOUND, message)
         return self.runs[run_id]
 
     def delete(self, request: Request, run_id: str) -> Any:
@@ -148,37 +146,37 @@ class Runs:
 
     def terminate(self, request: Request, run_id: str) -> Any:
         if self.get(request, run_id).state in ENDED:
-            raise RefusalError(INVALID, f"Failed to terminate a run: the run {run_id} has ended")
-        self.become(run_id, "CANCELING")
+            raise ApiError(INVALID, f"Failed to terminate a run: the run {run_id} has ended")
+        self.set_state(run_id, "CANCELING")
         self.workflow(run_id)["spec"]["shutdown"] = "Terminate"
-        self.become(run_id, "FAILED")  # as the real one does
+        self.set_state(run_id, "FAILED")  # as the real one does
         return {}
 
     def retry(self, request: Request, run_id: str) -> Any:
         if self.get(request, run_id).state != "FAILED":
-            raise RefusalError(INVALID, f"Failed to retry a run: the run {run_id} is not in a failed state")
-        self.become(run_id, "RUNNING")
+            raise ApiError(INVALID, f"Failed to retry a run: the run {run_id} is not in a failed state")
+        self.set_state(run_id, "RUNNING")
         return {}
 
     def log(self, request: Request, run_id: str, pod: str) -> Any:
         self.get(request, run_id)
-        # the real one has said 200 before it looks
+        # the real server has sent 200 before it reads the log
         return self.logs.get(pod, '{"error_message":"Failed to read logs","error_details":"pod not found"}')
 
     def _check(self, run: Any, spec: Any) -> None:
-        """Refuse parameters that the pipeline lacks, and miss those that it needs."""
-        wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        """Refuse unknown and missing parameters."""
+        expected = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         given = (run.runtime_config.parameters if run.runtime_config else None) or {}
         needed = {
-            name for name, one in wanted.items() if "defaultValue" not in one and not one.get("isOptional")
+            name for name, one in expected.items() if "defaultValue" not in one and not one.get("isOptional")
         }
-        if unknown := sorted(given.keys() - wanted.keys()):
+        if unknown := sorted(given.keys() - expected.keys()):
             message = f"parameter(s) provided are not required by pipeline: {', '.join(unknown)}"
-            raise RefusalError(INVALID, f"Failed to create a run: {message}")
+            raise ApiError(INVALID, f"Failed to create a run: {message}")
         if missing := sorted(needed - given.keys()):
-            raise RefusalError(INVALID, f"Failed to create a run: parameter(s) missing: {', '.join(missing)}")
+            raise ApiError(INVALID, f"Failed to create a run: parameter(s) missing: {', '.join(missing)}")
 
 
 def _key(name: str, task: str | None) -> str:
-    """Return the id of a node, which ends with a number made of its name."""
+    """Return the id of a node, which ends with a hash of its name."""
     return f"{WORKFLOW}-{zlib.crc32(f'{task}.{name}'.encode())}"

@@ -1,11 +1,11 @@
-"""An API server of Kubeflow Pipelines: real HTTP, the v2beta1 description's own models, and ways to fail.
+"""A fake API server of Kubeflow Pipelines: HTTP, the models of v2beta1, and faults.
 
     server = BackendServer()
     server.start()
     server.faults.append(Fault(status=500, path="/runs"))
 
-Requests are read into the models of kfp-server-api and answers written from them, so that neither side has a
-word that the description lacks. A service is a class with `routes`; `mount` adds one.
+Requests and responses use the models of kfp-server-api, so that neither side has a field that the API lacks.
+A service is a class with `routes`; `mount` adds one.
 """
 
 import json
@@ -27,8 +27,8 @@ CODEC = kfp.ApiClient()
 UNAUTHENTICATED, NOT_FOUND, EXISTS, INVALID = (401, 16), (404, 5), (409, 6), (400, 3)
 
 
-class RefusalError(Exception):
-    """What the server refuses, as it does: a status of HTTP, a code of gRPC, a message."""
+class ApiError(Exception):
+    """An error response: HTTP status, gRPC code, message."""
 
     def __init__(self, kind: tuple[int, int], message: str) -> None:
         super().__init__(message)
@@ -47,27 +47,27 @@ class Request:
     headers: Mapping[str, str]
 
     def read(self, kind: str) -> Any:
-        """Return the body as a model, or refuse a key that it lacks."""
+        """Return the body as a model; refuse unknown keys."""
         model = getattr(kfp, kind)
         sent = json.loads(self.body)
         if unknown := sent.keys() - set(model.attribute_map.values()):
-            raise RefusalError(INVALID, f"unknown field {sorted(unknown)} in {kind}")
+            raise ApiError(INVALID, f"unknown field {sorted(unknown)} in {kind}")
         return CODEC.deserialize(SimpleNamespace(data=self.body), kind)
 
 
 @dataclass
 class Fault:
-    """How the next requests go wrong.
+    """A fault of the next requests.
 
     Attributes:
-        status: answer with this.
-        body: and with this text.
-        content_type: of the text.
-        location: where a redirect sends.
-        delay: seconds before the answer.
-        cut: hang up instead, before the request is handled or `after` it was.
-        path: a part of the paths that it hits, and `method` their method.
-        times: how many requests.
+        status: HTTP status.
+        body: text of the response.
+        content_type: type of the text.
+        location: target of a redirect.
+        delay: seconds before the response.
+        cut: close the connection instead, `before` or `after` the request is handled.
+        path: part of the paths that it affects, and `method` their method.
+        times: number of requests.
     """
 
     status: int = 0
@@ -86,22 +86,22 @@ Routes = Mapping[tuple[str, str], Handler]
 
 
 class Service(Protocol):
-    """Some of the API: method and path (a regular expression, whose groups are arguments) to what answers."""
+    """Part of the API: handlers by method and path (a regular expression, whose groups are arguments)."""
 
     routes: Routes
 
 
 @dataclass
 class BackendServer:
-    """The server: what it holds, what it was asked, and how it fails.
+    """The server.
 
     Attributes:
-        token: what a request must carry, if anything; so `cookie`.
-        multi_user: whether several users share it.
-        page_limit: the largest page that it gives.
-        prefix: of all paths, where it is reached through the API server of Kubernetes.
-        faults: what goes wrong next.
-        asked: each request, as "GET /apis/v2beta1/healthz".
+        token: required token, if any; also `cookie`.
+        multi_user: whether it is in multi-user mode.
+        page_limit: maximum page size.
+        prefix: prefix of all paths behind the API server of Kubernetes.
+        faults: the next faults.
+        requests: received requests, as "GET /apis/v2beta1/healthz".
     """
 
     token: str | None = None
@@ -110,12 +110,12 @@ class BackendServer:
     page_limit: int = 100
     prefix: str = ""
     faults: list[Fault] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     _services: list[Service] = field(default_factory=list)
     _http: ThreadingHTTPServer | None = None
-    _held: socket.socket = field(default_factory=socket.socket)
+    _reserved: socket.socket = field(default_factory=socket.socket)
 
     @property
     def listens(self) -> bool:
@@ -130,38 +130,38 @@ class BackendServer:
         self._services.append(service)
 
     def start(self) -> None:
-        """Listen, on the same port as before."""
-        if not self.port:  # held by a socket that does not listen: no other process gets it meanwhile
-            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._held.bind(("127.0.0.1", 0))
-            self.port = self._held.getsockname()[1]
+        """Start listening, on the same port as before."""
+        if not self.port:  # reserved by a bound socket that does not listen
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._reserved.bind(("127.0.0.1", 0))
+            self.port = self._reserved.getsockname()[1]
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self._http.daemon_threads = True
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no longer; what it holds stays, as in a database."""
+        """Stop listening; the data remain."""
         assert self._http
         self._http.shutdown()
         self._http.server_close()
         self._http = None
 
     def answer(self, request: Request) -> Any:
-        """Return what a service answers."""
-        wanted = {"authorization": self.token and f"Bearer {self.token}", "cookie": self.cookie}
-        if any(value and request.headers.get(name) != value for name, value in wanted.items()):
-            raise RefusalError(UNAUTHENTICATED, "Request header error: there is no valid identity")
+        """Return the response of a service."""
+        expected = {"authorization": self.token and f"Bearer {self.token}", "cookie": self.cookie}
+        if any(value and request.headers.get(name) != value for name, value in expected.items()):
+            raise ApiError(UNAUTHENTICATED, "Request header error: there is no valid identity")
         if (request.method, request.path) == ("GET", "/apis/v2beta1/healthz"):
             return kfp.V2beta1GetHealthzResponse(multi_user=self.multi_user)
         for service in self._services:
             for (method, path), handler in service.routes.items():
                 if method == request.method and (found := re.fullmatch(path, request.path)):
                     return handler(request, **found.groupdict())
-        raise RefusalError(NOT_FOUND, "Not Found")
+        raise ApiError(NOT_FOUND, "Not Found")
 
     def page(self, request: Request, found: Sequence[Any], name: str, kind: str) -> Any:
-        """Return the page of a list that a request asks for: filtered, sorted, cut."""
+        """Return the requested page of a list, filtered and sorted."""
         query = request.query
         if "filter" in query:
             found = [one for one in found if _matches(one, json.loads(query["filter"]))]
@@ -174,8 +174,8 @@ class BackendServer:
         sized = {"total_size": len(found)} if "total_size" in getattr(kfp, kind).openapi_types else {}
         return getattr(kfp, kind)(**{name: list(found[first:last]), "next_page_token": following, **sized})
 
-    def strike(self, request: Request) -> Fault | None:
-        """Return what goes wrong with a request, if anything, and count it."""
+    def next_fault(self, request: Request) -> Fault | None:
+        """Return the fault of a request, if any, and count it."""
         for fault in self.faults:
             if fault.path in request.path and fault.method in request.method:
                 fault.times -= 1
@@ -196,15 +196,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         server, parts = self.server_of, urlsplit(self.path)
-        if not server.listens:  # a connection that was kept
+        if not server.listens:  # a keep-alive connection
             self.close_connection = True
             return
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {key.lower(): value for key, value in self.headers.items()}
         path = parts.path.removeprefix(server.prefix) if parts.path.startswith(server.prefix) else ""
         request = Request(self.command, path, dict(parse_qsl(parts.query)), body, headers)
-        server.asked.append(f"{request.method} {request.path}")
-        fault = server.strike(request)
+        server.requests.append(f"{request.method} {request.path}")
+        fault = server.next_fault(request)
         if fault:
             time.sleep(fault.delay)
             if fault.cut:
@@ -219,11 +219,14 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             with server.lock:  # as in a database
                 answer = server.answer(request)
-        except RefusalError as refusal:
-            told = refusal.body
-            if "/upload" in request.path:  # which does not go through gRPC
-                told = {"error_message": str(refusal), "error_details": f"{refusal}\ngithub.com/kubeflow/..."}
-            self._send(refusal.status, json.dumps(told).encode())
+        except ApiError as refusal:
+            body = refusal.body
+            if "/upload" in request.path:  # without gRPC
+                body = {
+                    "error_message": str(refusal),
+                    "error_details": f"{refusal}\ngithub.com/kubeflow/...",
+                }
+            self._send(refusal.status, json.dumps(body).encode())
             return
         if isinstance(answer, str):
             self._send(200, answer.encode(), "text/plain")
@@ -243,11 +246,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _matches(one: Any, wanted: Mapping[str, Any]) -> bool:
-    for predicate in wanted["predicates"]:
+def _matches(one: Any, expected: Mapping[str, Any]) -> bool:
+    for predicate in expected["predicates"]:
         assert predicate["operation"] in ("EQUALS", 1, "NOT_EQUALS"), predicate
-        wanted_value = predicate.get("string_value") or predicate.get("stringValue")  # protobuf takes both
-        is_so = str(getattr(one, predicate["key"])) == wanted_value
+        expected_value = predicate.get("string_value") or predicate.get("stringValue")  # protobuf takes both
+        is_so = str(getattr(one, predicate["key"])) == expected_value
         if is_so == (predicate["operation"] == "NOT_EQUALS"):
             return False
     return True

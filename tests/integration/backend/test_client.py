@@ -1,4 +1,4 @@
-"""How Kubeflow Pipelines is reached, and the errors when it is not, which have the URL and no secret."""
+"""Connections to Kubeflow Pipelines; errors have the URL and no secret."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from modelyard.components.errors import BackendError, ConfigError, ConflictError
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import client, runs
 from modelyard.pipelines.runners.kfp.client import LostResponseError, connect, find_endpoint
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.server import Fault
 
 PAGE = "<html><body>Log in</body></html>"
@@ -30,20 +30,20 @@ def without_url(environment: Environment) -> Environment:
 
 
 @pytest.fixture
-def cluster(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster whose API server leads to Kubeflow Pipelines."""
+def cluster(fake_kfp: FakeKfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubeconfig whose API server proxies Kubeflow Pipelines."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))  # for kfp
     named = {"name": "there"}
     config = {
-        "clusters": [{**named, "cluster": {"server": site.server.url}}],
+        "clusters": [{**named, "cluster": {"server": fake_kfp.server.url}}],
         "contexts": [{**named, "context": {"cluster": "there", "user": "there"}}],
         "users": [{**named, "user": {"token": SECRET}}],
         "current-context": "there",
     }
     (tmp_path / "config").write_text(yaml.safe_dump(config))
-    site.server.prefix, site.server.token = IN_CLUSTER, SECRET
+    fake_kfp.server.prefix, fake_kfp.server.token = IN_CLUSTER, SECRET
 
 
 def test_connection_refused(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,12 +70,14 @@ def test_malformed_url(environment: Environment, url: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_order_of_precedence(site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_of_precedence(
+    fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert connect(environment).endpoint.origin == "environment.kfp.endpoint"
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(BackendError, match=r"127.0.0.1:1 \(KF_PIPELINES_ENDPOINT\)"):
         connect(environment)
-    assert connect(environment, f"{site.server.url}/").endpoint.url == site.server.url
+    assert connect(environment, f"{fake_kfp.server.url}/").endpoint.url == fake_kfp.server.url
 
 
 def test_without_a_url(without_url: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -90,33 +92,33 @@ def test_without_a_url(without_url: Environment, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("cluster")
-def test_connection_through_the_api_server(site: Site, without_url: Environment) -> None:
+def test_connection_through_the_api_server(fake_kfp: FakeKfp, without_url: Environment) -> None:
     backend = connect(without_url)
-    assert backend.endpoint.url == f"{site.server.url}{IN_CLUSTER}"
+    assert backend.endpoint.url == f"{fake_kfp.server.url}{IN_CLUSTER}"
     assert runs.list_runs(backend, None, 5) == []
     with pytest.raises(NotFoundError, match="Service ml-pipeline in the namespace kubeflow"):
         runs.find_run(backend, "digits-1")
-    site.server.token = "renewed"  # noqa: S105
+    fake_kfp.server.token = "renewed"  # noqa: S105
     with pytest.raises(BackendError, match=r"\(401\)\. .* KUBECONFIG"):
         runs.find_run(backend, "digits-1")
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_cluster_without_kfp_and_a_token_without_a_url(
-    site: Site, without_url: Environment, monkeypatch: pytest.MonkeyPatch
+    fake_kfp: FakeKfp, without_url: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.server.prefix = "/elsewhere"
+    fake_kfp.server.prefix = "/elsewhere"
     with pytest.raises(BackendError, match=r"environment\.kfp\.namespace"):
         connect(without_url)
-    asked = list(site.server.asked)
+    asked = list(fake_kfp.server.requests)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", SECRET)
     with pytest.raises(ConfigError, match=r"KF_PIPELINES_TOKEN is set, .* --endpoint"):
         connect(without_url)
-    assert site.server.asked == asked
+    assert fake_kfp.server.requests == asked
 
 
 def test_no_output_and_no_saved_context(
-    site: Site,
+    fake_kfp: FakeKfp,
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -127,25 +129,25 @@ def test_no_output_and_no_saved_context(
     text = json.dumps({"namespace": "another", "client_authentication_cookie": "another"})
     saved.write_text(text)
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(saved))
-    site.server.multi_user, site.server.cookie = True, "mine"
+    fake_kfp.server.multi_user, fake_kfp.server.cookie = True, "mine"
     with pytest.raises(BackendError, match="401"):
         connect(environment)
     monkeypatch.setenv("KF_PIPELINES_COOKIE", "mine")
     backend = connect(environment)
     assert (backend.scope, backend.namespace) == ("modelyard-runs", "modelyard-runs")
     assert runs.list_runs(backend, None, 5) == []
-    assert (saved.read_text(), site.server.asked) == (text, [HEALTH, HEALTH, "GET /apis/v2beta1/runs"])
+    assert (saved.read_text(), fake_kfp.server.requests) == (text, [HEALTH, HEALTH, "GET /apis/v2beta1/runs"])
     assert [one for one in recwarn if issubclass(one.category, FutureWarning)] == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_token(site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.server.token = SECRET
+def test_token(fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kfp.server.token = SECRET
     with pytest.raises(BackendError, match=r"\(401\)\. Set KF_PIPELINES_TOKEN"):
         connect(environment)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", SECRET)
     backend = connect(environment)
-    site.server.token = "another"  # noqa: S105
+    fake_kfp.server.token = "another"  # noqa: S105
     for use in (backend.runs.run_service_list_runs, lambda: backend.get_text("/apis/v1beta1/runs/1")):
         with pytest.raises(BackendError, match=r"KF_PIPELINES_TOKEN \(401\)") as caught:
             use()
@@ -153,22 +155,22 @@ def test_token(site: Site, environment: Environment, monkeypatch: pytest.MonkeyP
 
 
 def test_renewed_token(
-    site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     mounted = tmp_path / "token"
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(mounted))
     with pytest.raises(ConfigError, match=rf"KF_PIPELINES_SA_TOKEN_PATH is {mounted}"):
         connect(environment)
     mounted.write_text("first\n")
-    site.server.token = "first"  # noqa: S105
+    fake_kfp.server.token = "first"  # noqa: S105
     backend = connect(environment)
     mounted.write_text("second\n")
-    site.server.token = "second"  # noqa: S105
+    fake_kfp.server.token = "second"  # noqa: S105
     backend.runs.run_service_list_runs()
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected_message"),
     [
         (Fault(status=200, body=PAGE, content_type="text/html; charset=utf-8"), "a web page"),
         (Fault(status=302, location=f"https://login.example.com/auth?state={SECRET}"), "status 302"),
@@ -183,30 +185,34 @@ def test_renewed_token(
     ],
 )
 def test_invalid_first_response(
-    site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch, fault: Fault, told: str
+    fake_kfp: FakeKfp,
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    expected_message: str,
 ) -> None:
     monkeypatch.setattr(client, "HEALTH_TIMEOUT", (10.0, 0.4 if fault.delay else 60.0))
-    site.server.faults.append(fault)
+    fake_kfp.server.faults.append(fault)
     with pytest.raises(BackendError) as caught:
         connect(environment)
-    assert told in str(caught.value)
-    assert site.server.url in str(caught.value)
+    assert expected_message in str(caught.value)
+    assert fake_kfp.server.url in str(caught.value)
     assert SECRET not in str(caught.value)
-    assert site.server.asked == [HEALTH], "it is not repeated"
+    assert fake_kfp.server.requests == [HEALTH], "it is not repeated"
 
 
-def test_server_restart(site: Site, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_restart(fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRIES", client.RETRIES.new(total=3, backoff_factor=0.01))
     backend = connect(environment)
-    site.server.faults += [Fault(status=503, times=2), Fault(cut="before")]
+    fake_kfp.server.faults += [Fault(status=503, times=2), Fault(cut="before")]
     assert backend.runs.run_service_list_runs().runs == []
-    site.server.faults.append(Fault(status=503, body='{"message": "starting"}'))
+    fake_kfp.server.faults.append(Fault(status=503, body='{"message": "starting"}'))
     with pytest.raises(LostResponseError, match="starting"):
         backend.runs.run_service_terminate_run(GONE)  # which is not asked twice
-    site.server.stop()
+    fake_kfp.server.stop()
     with pytest.raises(BackendError, match="does not answer"):
         backend.runs.run_service_list_runs()
-    site.server.start()
+    fake_kfp.server.start()
     backend.runs.run_service_list_runs()
 
 
@@ -219,13 +225,13 @@ def test_total_retry_time() -> None:
     assert 40 < seconds < 90
 
 
-def test_error_types(site: Site, environment: Environment) -> None:
+def test_error_types(fake_kfp: FakeKfp, environment: Environment) -> None:
     backend = connect(environment)
     for name in (GONE, "digits-1"):
-        with pytest.raises(NotFoundError, match=rf"'{name}' at {site.server.url}"):
+        with pytest.raises(NotFoundError, match=rf"'{name}' at {fake_kfp.server.url}"):
             runs.find_run(backend, name)
     kinds = ((409, ConflictError), (403, BackendError), (400, BackendError), (500, BackendError))
     for status, kind in kinds:
-        site.server.faults.append(Fault(status=status, body=json.dumps({"message": "because of this."})))
+        fake_kfp.server.faults.append(Fault(status=status, body=json.dumps({"message": "because of this."})))
         with pytest.raises(kind, match=r"because of this\."):
             backend.runs.run_service_list_runs()

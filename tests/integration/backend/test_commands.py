@@ -1,4 +1,4 @@
-"""`submit` and `runs` as a person types them."""
+"""The commands `submit` and `runs`."""
 
 import json
 import time
@@ -14,16 +14,16 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import plan_key, save_plan
 from modelyard.pipelines.runners.kfp import follower
 from modelyard.pipelines.steps import deploy_spec
-from tests.integration.backend.conftest import IMAGES, Command, Site
-from tests.integration.backend.plans import an_hour
+from tests.integration.backend.conftest import IMAGES, Command, FakeKfp
+from tests.integration.backend.plans import plan_of_an_hour
 
 
-def test_dry_run_and_differences(site: Site, modelyard: Command) -> None:
+def test_dry_run_and_differences(fake_kfp: FakeKfp, modelyard: Command) -> None:
     code, plan = modelyard("submit", "--dry-run", "--output", "json")
     assert code == 0
     assert (plan["pipeline"], plan["new_pipeline"], plan["new_version"]) == ("digits", True, True)
     assert plan["images"]["train"].startswith("registry.example/modelyard/train@sha256:")
-    assert (site.pipelines.pipelines, site.runs.runs) == ({}, {})
+    assert (fake_kfp.pipelines.pipelines, fake_kfp.runs.runs) == ({}, {})
     modelyard("submit", "--set", "environment.active_deadline=3600")
     _, plan = modelyard(
         "submit", "--dry-run", "--set", "environment.active_deadline=3600", "--output", "json"
@@ -48,12 +48,12 @@ def test_dry_run_and_differences(site: Site, modelyard: Command) -> None:
     assert "training.epochs: 20 -> 3" in modelyard("submit", "--dry-run", *settings)[1]
 
 
-def test_a_new_version_is_a_difference(site: Site, modelyard: Command) -> None:
+def test_a_new_version_is_a_difference(fake_kfp: FakeKfp, modelyard: Command) -> None:
     modelyard("submit")
-    (version,) = site.pipelines.versions.values()
+    (version,) = fake_kfp.pipelines.versions.values()
     version.name = version.display_name = "sha256-0"  # of a package with other programs
     assert changes_of(modelyard) == [("version", "sha256-0")]
-    site.pipelines.versions.clear()
+    fake_kfp.pipelines.versions.clear()
     assert changes_of(modelyard) == [("version", "deleted")]
 
 
@@ -63,44 +63,44 @@ def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
 
 
 def test_a_run_over_the_budget_is_refused(
-    site: Site, modelyard: Command, environment: Environment, tmp_path: Path
+    fake_kfp: FakeKfp, modelyard: Command, environment: Environment, tmp_path: Path
 ) -> None:
     key = plan_key(load(store=environment.model_store()), environment)
-    save_plan(tmp_path / "home", key, an_hour(usd=9.0))
+    save_plan(tmp_path / "home", key, plan_of_an_hour(usd=9.0))
     code, text = modelyard("submit", "--budget", "5")
     assert code == 13
     assert "train costs 9.00 USD, more than --budget 5 USD" in text
-    assert site.runs.runs == {}
+    assert fake_kfp.runs.runs == {}
     assert modelyard("submit", "--budget", "10")[0] == 0
     assert modelyard("submit", "--budget", "5", "--anyway")[0] == 0
-    assert len(site.runs.runs) == 2
+    assert len(fake_kfp.runs.runs) == 2
 
 
-def test_invalid_options_are_refused_first(site: Site, modelyard: Command) -> None:
-    """It is said before anything is read, packed or sent."""
+def test_invalid_options_are_refused_first(fake_kfp: FakeKfp, modelyard: Command) -> None:
+    """They are refused before anything is read, packed or sent."""
     refused = {
         ("nowhere.yaml", "-e", "local"): "environment local",
         ("nowhere.yaml", "--endpoint", "somewhere"): "--endpoint is 'somewhere'",
         ("--set", "environment.images.train=repo/train:latest"): "repo/train:latest",
         ("--force-after", "2d"): "It needs --skip-unchanged.",
     }
-    for words, told in refused.items():
+    for words, expected_message in refused.items():
         code, text = modelyard("submit", *words)
         assert code == 2
-        assert told in text
-    assert site.server.asked == []
+        assert expected_message in text
+    assert fake_kfp.server.requests == []
 
 
-def test_skip_unchanged(site: Site, modelyard: Command) -> None:
+def test_skip_unchanged(fake_kfp: FakeKfp, modelyard: Command) -> None:
     assert modelyard("submit", "--skip-unchanged", "--force-after", "2d")[0] == 0
     assert modelyard("submit")[0] == 0
-    asked = [run.runtime_config.parameters for run in site.runs.runs.values()]
+    asked = [run.runtime_config.parameters for run in fake_kfp.runs.runs.values()]
     assert [(one["skip_unchanged"], one["force_after"]) for one in asked] == [(True, 172800), (False, 0)]
 
 
-def test_list_and_show(site: Site, modelyard: Command) -> None:
+def test_list_and_show(fake_kfp: FakeKfp, modelyard: Command) -> None:
     names = [modelyard("submit", "--output", "json")[1]["run"] for _ in range(3)]
-    site.server.page_limit = 2
+    fake_kfp.server.page_limit = 2
     _, found = modelyard("runs", "list", "--output", "json")
     assert [one["name"] for one in found] == names[::-1]
     assert {one["state"] for one in found} == {"pending"}
@@ -109,7 +109,7 @@ def test_list_and_show(site: Site, modelyard: Command) -> None:
     code, text = modelyard("runs", "list", "--model", "cats")
     assert code == 7
     assert "There is no run of 'cats'" in text
-    site.runs.step(found[0]["id"], "fingerprint", "Running")
+    fake_kfp.runs.set_step(found[0]["id"], "fingerprint", "Running")
     _, shown = modelyard("runs", "show", found[0]["id"], "--output", "json")
     assert shown["steps"][0]["state"] == "running"
     code, text = modelyard("runs", "show", names[0])
@@ -131,36 +131,36 @@ def test_cancel_and_retry(modelyard: Command) -> None:
     assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "running"
 
 
-def test_logs(site: Site, modelyard: Command) -> None:
+def test_logs(fake_kfp: FakeKfp, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
     code, text = modelyard("runs", "logs", run["run"])
     assert code == 0
     assert "There is no log" in text
-    site.runs.step(run["id"], "fingerprint", "Succeeded", 'time="x" level=info\nlooked at the data\n')
-    site.runs.step(run["id"], "ingest", "Failed", "fetched\n")
+    fake_kfp.runs.set_step(run["id"], "fingerprint", "Succeeded", 'time="x" level=info\nlooked at the data\n')
+    fake_kfp.runs.set_step(run["id"], "ingest", "Failed", "fetched\n")
     assert modelyard("runs", "logs", run["run"])[1] == "fingerprint:\nlooked at the data\ningest:\nfetched\n"
     assert modelyard("runs", "logs", run["run"], "ingest")[1] == "fetched\n"
-    told = [
+    expected = [
         {"step": "fingerprint", "lines": ["looked at the data"]},
         {"step": "ingest", "lines": ["fetched"]},
     ]
-    assert modelyard("runs", "logs", run["run"], "--output", "json") == (0, told)
+    assert modelyard("runs", "logs", run["run"], "--output", "json") == (0, expected)
     assert 'time="x"' in modelyard("runs", "logs", run["run"], "fingerprint", "--all")[1]
     code, text = modelyard("runs", "logs", run["run"], "fetch")
     assert code == 2
     assert "There is no step 'fetch'" in text
-    site.runs.become(run["id"], "FAILED")
+    fake_kfp.runs.set_state(run["id"], "FAILED")
     assert modelyard("runs", "logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
 
 
-def test_wait(site: Site, modelyard: Command) -> None:
+def test_wait(fake_kfp: FakeKfp, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
-    (run,) = site.runs.runs.values()
+    (run,) = fake_kfp.runs.runs.values()
     spec = deploy_spec(run.runtime_config.parameters)
     changed = {**spec, "config": {**spec["config"], "a_key_of_tomorrow": 1}}
     run.runtime_config.parameters["deploy_spec"] = json.dumps(changed)
-    site.runs.fail(run.run_id, "ingest", DataError("No such file. Name one."), "fetching\n")
-    site.runs.become(run.run_id, "FAILED")
+    fake_kfp.runs.fail_step(run.run_id, "ingest", DataError("No such file. Name one."), "fetching\n")
+    fake_kfp.runs.set_state(run.run_id, "FAILED")
     code, summary = modelyard("runs", "show", name, "--wait", "--output", "json")
     assert (code, summary["failure"]["message"]) == (3, "No such file. Name one.")
     code, text = modelyard("runs", "show", name, "--wait")
@@ -174,7 +174,9 @@ def test_wait(site: Site, modelyard: Command) -> None:
     assert "modelyard explain" in text
 
 
-def test_ctrl_c_does_not_end_the_run(site: Site, modelyard: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_does_not_end_the_run(
+    fake_kfp: FakeKfp, modelyard: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C ends the command, not the run."""
 
     def interrupt(_: float) -> None:
@@ -184,15 +186,19 @@ def test_ctrl_c_does_not_end_the_run(site: Site, modelyard: Command, monkeypatch
         follower, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=interrupt)
     )
     code, text = modelyard("submit", "--wait")
-    (run,) = site.runs.runs.values()
+    (run,) = fake_kfp.runs.runs.values()
     assert code == 130
     assert f"Ctrl-C does not end the run {run.display_name}. Follow it: modelyard runs show" in text
     assert run.state == "PENDING"
 
 
-def test_the_printed_follow_command_has_the_same_server(site: Site, modelyard: Command, there: str) -> None:
-    """It asks the same server."""
-    where = ("--endpoint", site.server.url, "--namespace", "elsewhere")
-    _, text = modelyard("submit", *where)
-    (run,) = site.runs.runs.values()
-    assert f"modelyard runs show {run.display_name} -e {there} --wait {' '.join(where)}\n" in text
+def test_the_printed_follow_command_has_the_same_server(
+    fake_kfp: FakeKfp, modelyard: Command, environment_file: str
+) -> None:
+    """It has the same endpoint and namespace."""
+    options = ("--endpoint", fake_kfp.server.url, "--namespace", "elsewhere")
+    _, text = modelyard("submit", *options)
+    (run,) = fake_kfp.runs.runs.values()
+    assert (
+        f"modelyard runs show {run.display_name} -e {environment_file} --wait {' '.join(options)}\n" in text
+    )

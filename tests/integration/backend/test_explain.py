@@ -1,4 +1,4 @@
-"""`explain` as a person types it: of runs that fare and end on Kubeflow Pipelines."""
+"""The command `explain` for runs on Kubeflow Pipelines."""
 
 import socket
 from pathlib import Path
@@ -12,14 +12,14 @@ from modelyard.components.kubernetes import cluster
 from modelyard.components.records import RunEnd
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
-from tests.integration.backend.conftest import Command, Site
+from tests.integration.backend.conftest import Command, FakeKfp
 
 
-def test_explain(site: Site, modelyard: Command) -> None:
+def test_explain(fake_kfp: FakeKfp, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
     assert modelyard("explain", run["run"], "--output", "json")[1]["state"] == "running"
-    site.runs.fail(run["id"], "ingest", DataError("No such file. Name one."))
-    site.runs.become(run["id"], "FAILED")
+    fake_kfp.runs.fail_step(run["id"], "ingest", DataError("No such file. Name one."))
+    fake_kfp.runs.set_state(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file. Name one."
     assert modelyard("explain", run["id"]) == (0, f"{text}\n")
     code, found = modelyard("explain", run["run"], "--output", "json")
@@ -42,32 +42,36 @@ def test_explain(site: Site, modelyard: Command) -> None:
 
 
 def test_explain_names_why_a_stuck_run_was_terminated(
-    site: Site, modelyard: Command, monkeypatch: Any
+    fake_kfp: FakeKfp, modelyard: Command, monkeypatch: Any
 ) -> None:
     run = modelyard("submit", "--output", "json")[1]
     why = "Unschedulable: 0/1 nodes are available: 1 Insufficient memory."
-    site.runs.step(run["id"], "train", "Pending", message=why)
+    fake_kfp.runs.set_step(run["id"], "train", "Pending", message=why)
     monkeypatch.setenv("MODELYARD_ENVIRONMENT__START_TIMEOUT", "1")
     assert modelyard("runs", "show", run["run"], "--wait")[0] == 11
-    site.runs.step(run["id"], "train", "Failed", message="Step exceeded its deadline")
-    _, told = modelyard("explain", run["run"], "--output", "json")
-    assert (told["state"], told["step"], told["kind"]) == ("cancelled", "train", "UnschedulableError")
-    assert "Insufficient memory" in told["text"]
-    assert "environment.steps.train" in told["text"]
-    # of a later attempt it says nothing
+    fake_kfp.runs.set_step(run["id"], "train", "Failed", message="Step exceeded its deadline")
+    _, explanation = modelyard("explain", run["run"], "--output", "json")
+    assert (explanation["state"], explanation["step"], explanation["kind"]) == (
+        "cancelled",
+        "train",
+        "UnschedulableError",
+    )
+    assert "Insufficient memory" in explanation["text"]
+    assert "environment.steps.train" in explanation["text"]
+    # not for a later attempt
     assert modelyard("runs", "retry", run["run"])[0] == 0
     assert modelyard("runs", "cancel", run["run"])[0] == 0
-    _, told = modelyard("explain", run["run"], "--output", "json")
-    assert (told["state"], told["kind"]) == ("cancelled", None)
-    assert "Insufficient memory" not in told["text"]
+    _, explanation = modelyard("explain", run["run"], "--output", "json")
+    assert (explanation["state"], explanation["kind"]) == ("cancelled", None)
+    assert "Insufficient memory" not in explanation["text"]
 
 
 def test_the_record_of_the_exit_task_is_used_after_the_pods_are_deleted(
-    site: Site, modelyard: Command, environment: Environment
+    fake_kfp: FakeKfp, modelyard: Command, environment: Environment
 ) -> None:
     run = modelyard("submit", "--output", "json")[1]
-    site.runs.step(run["id"], "train", "Failed", message="main: OOMKilled (exit code 1)")
-    site.runs.become(run["id"], "RUNNING")
+    fake_kfp.runs.set_step(run["id"], "train", "Failed", message="main: OOMKilled (exit code 1)")
+    fake_kfp.runs.set_state(run["id"], "RUNNING")
     end = RunEnd(
         run_id=run["id"],
         model="digits",
@@ -78,29 +82,29 @@ def test_the_record_of_the_exit_task_is_used_after_the_pods_are_deleted(
         ended=records.now(),
     )
     records.write(open_objects(environment.model_store()), records.end_key("digits", run["id"]), end)
-    site.runs.become(run["id"], "FAILED")
-    _, told = modelyard("explain", run["run"], "--output", "json")
-    assert (told["kind"], told["text"]) == ("OutOfMemoryError", "It had 3 GiB.")
+    fake_kfp.runs.set_state(run["id"], "FAILED")
+    _, explanation = modelyard("explain", run["run"], "--output", "json")
+    assert (explanation["kind"], explanation["text"]) == ("OutOfMemoryError", "It had 3 GiB.")
 
 
-def test_unreachable_cluster(site: Site, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
-    """Then what Kubeflow Pipelines keeps says how a run ended."""
+def test_unreachable_cluster(fake_kfp: FakeKfp, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
+    """Then the API server of Kubeflow Pipelines has the end of the run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     named = {"name": "away"}
-    there = {
+    kubeconfig = {
         "clusters": [{**named, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
         "contexts": [{**named, "context": {"cluster": "away", "user": "away"}}],
         "users": [{**named, "user": {}}],
         "current-context": "away",
     }
-    (tmp_path / "away").write_text(yaml.safe_dump(there))
+    (tmp_path / "away").write_text(yaml.safe_dump(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
     monkeypatch.setattr(cluster, "RETRY_SECONDS", 0.0)
     run = modelyard("submit", "--output", "json")[1]
-    site.runs.fail(run["id"], "ingest", DataError("No such file."))
-    site.runs.become(run["id"], "FAILED")
+    fake_kfp.runs.fail_step(run["id"], "ingest", DataError("No such file."))
+    fake_kfp.runs.set_state(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file.\n"
     assert modelyard("explain", run["run"]) == (0, text)
     assert modelyard("runs", "show", run["run"], "--wait")[0] == 3

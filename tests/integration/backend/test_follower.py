@@ -1,4 +1,4 @@
-"""How a run on Kubeflow Pipelines is followed, and how each end of it is told."""
+"""A run on Kubeflow Pipelines is followed to each possible end."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ from modelyard.pipelines.runners.base import Failure, RunSummary
 from modelyard.pipelines.runners.kfp import client, runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.follower import RunFollower
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.server import Fault
 
 DATA_ERROR = DataError("data.source is gs://nowhere/x, where there is nothing. Correct it.")
@@ -48,23 +48,23 @@ Follow = Callable[..., RunSummary]
 
 
 @pytest.fixture
-def follow(site: Site, backend: Backend, run: Any, environment: Environment) -> Follow:
+def follow(fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment) -> Follow:
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
-        place = environment.model_copy(update=options.pop("update", {}))
-        with meanwhile(site, run, during):
-            return RunFollower(options.pop("backend", backend), run, place, **options)()
+        changed = environment.model_copy(update=options.pop("update", {}))
+        with meanwhile(fake_kfp, run, during):
+            return RunFollower(options.pop("backend", backend), run, changed, **options)()
 
     return follow
 
 
 @contextmanager
-def meanwhile(site: Site, run: Any, during: Callable[[], None]) -> Iterator[None]:
-    """Do something once the run was looked at a few times, or when the block has ended."""
+def meanwhile(fake_kfp: FakeKfp, run: Any, during: Callable[[], None]) -> Iterator[None]:
+    """Call `during` after a few polls of the run, or at the end of the block."""
     look, ended = f"GET /apis/v2beta1/runs/{run.run_id}", threading.Event()
-    before = site.server.asked.count(look)
+    before = fake_kfp.server.requests.count(look)
 
     def later() -> None:
-        while site.server.asked.count(look) < before + 3 and not ended.wait(0.01):
+        while fake_kfp.server.requests.count(look) < before + 3 and not ended.wait(0.01):
             pass
         during()
 
@@ -78,22 +78,22 @@ def meanwhile(site: Site, run: Any, during: Callable[[], None]) -> Iterator[None
 
 
 def test_steps_without_pods_are_skipped_when_the_exit_task_starts(
-    site: Site, run: Any, backend: Backend, environment: Environment
+    fake_kfp: FakeKfp, run: Any, backend: Backend, environment: Environment
 ) -> None:
-    site.runs.fail(run.run_id, "ingest", DATA_ERROR)
-    site.runs.step(run.run_id, "explain", "Running")
+    fake_kfp.runs.fail_step(run.run_id, "ingest", DATA_ERROR)
+    fake_kfp.runs.set_step(run.run_id, "explain", "Running")
     follower = RunFollower(backend, run, environment)
     follower.refresh()
     states = {step.name: step.state for step in follower.steps()}
     assert (states["ingest"], states["deploy"], states["explain"]) == ("failed", "skipped", "running")
 
 
-def test_error_of_a_step(site: Site, run: Any, follow: Follow, tmp_path: Path) -> None:
-    for state in ("RUNNING", "CANCELING", "FAILED", "RUNNING"):  # it was cancelled once, and retried
-        site.runs.become(run.run_id, state)
-    site.runs.step(run.run_id, "fingerprint", "Succeeded")
-    site.runs.fail(run.run_id, "ingest", DATA_ERROR, LOG)
-    summary = follow(lambda: site.runs.become(run.run_id, "FAILED"))
+def test_error_of_a_step(fake_kfp: FakeKfp, run: Any, follow: Follow, tmp_path: Path) -> None:
+    for state in ("RUNNING", "CANCELING", "FAILED", "RUNNING"):  # cancelled, then retried
+        fake_kfp.runs.set_state(run.run_id, state)
+    fake_kfp.runs.set_step(run.run_id, "fingerprint", "Succeeded")
+    fake_kfp.runs.fail_step(run.run_id, "ingest", DATA_ERROR, LOG)
+    summary = follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED"))
     assert (summary.state, summary.run) == ("failed", run.display_name)
     failure = failure_of(summary)
     assert (failure.kind, failure.exit_code, failure.step) == ("DataError", 3, "ingest")
@@ -111,27 +111,27 @@ def failure_of(summary: RunSummary) -> Failure:
     return summary.failure
 
 
-def test_out_of_memory_and_error_of_the_workflow(site: Site, run: Any, follow: Follow) -> None:
-    site.runs.step(run.run_id, "train", "Failed", "epoch 1\n", "main: OOMKilled (exit code 137)")
-    failure = failure_of(follow(lambda: site.runs.become(run.run_id, "FAILED")))
+def test_out_of_memory_and_error_of_the_workflow(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None:
+    fake_kfp.runs.set_step(run.run_id, "train", "Failed", "epoch 1\n", "main: OOMKilled (exit code 137)")
+    failure = failure_of(follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED")))
     assert (failure.kind, failure.exit_code) == ("OutOfMemoryError", 14)
     assert "environment.steps.train.memory" in failure.message
     why = 'pods "x" is forbidden: serviceaccount "nobody" not found'
-    site.runs.workflow(run.run_id)["status"]["nodes"].clear()
-    site.runs.node(run.run_id, "root-driver", None, "Pod", "Error", why)
+    fake_kfp.runs.workflow(run.run_id)["status"]["nodes"].clear()
+    fake_kfp.runs.node(run.run_id, "root-driver", None, "Pod", "Error", why)
     failure = failure_of(follow())
     assert (failure.step, failure.log, failure.exit_code) == (None, None, 9)
     assert why in failure.message
 
 
 def test_states_of_the_steps_of_a_running_run(
-    site: Site, backend: Backend, run: Any, environment: Environment
+    fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment
 ) -> None:
-    site.runs.become(run.run_id, "RUNNING")
-    site.runs.step(run.run_id, "fingerprint", "Succeeded")
-    site.runs.step(run.run_id, "ingest", "Cached")
-    site.runs.step(run.run_id, "preprocess", "Running", "half of it")
-    site.runs.step(run.run_id, "train", "Driver")
+    fake_kfp.runs.set_state(run.run_id, "RUNNING")
+    fake_kfp.runs.set_step(run.run_id, "fingerprint", "Succeeded")
+    fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
+    fake_kfp.runs.set_step(run.run_id, "preprocess", "Running", "half of it")
+    fake_kfp.runs.set_step(run.run_id, "train", "Driver")
     seen = RunFollower(backend, run, environment)
     assert {step.state for step in seen.steps()} == {"waiting"}
     assert seen.refresh() == "running"
@@ -145,24 +145,24 @@ def test_states_of_the_steps_of_a_running_run(
     ]
 
 
-def test_a_log_is_not_fetched_at_every_poll(site: Site, run: Any, follow: Follow) -> None:
-    """It comes as a whole each time, and a long one is large."""
-    site.runs.become(run.run_id, "RUNNING")
-    site.runs.step(run.run_id, "train", "Running", "epoch 1\n")
+def test_a_log_is_not_fetched_at_every_poll(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None:
+    """The API returns the whole log each time."""
+    fake_kfp.runs.set_state(run.run_id, "RUNNING")
+    fake_kfp.runs.set_step(run.run_id, "train", "Running", "epoch 1\n")
 
     def end() -> None:
-        site.runs.fail(run.run_id, "train", DATA_ERROR, LOG)
-        site.runs.become(run.run_id, "FAILED")
+        fake_kfp.runs.fail_step(run.run_id, "train", DATA_ERROR, LOG)
+        fake_kfp.runs.set_state(run.run_id, "FAILED")
 
     follow(end)
-    looks = [one for one in site.server.asked if one == f"GET /apis/v2beta1/runs/{run.run_id}"]
-    logs = [one for one in site.server.asked if one.endswith("/log")]
+    looks = [one for one in fake_kfp.server.requests if one == f"GET /apis/v2beta1/runs/{run.run_id}"]
+    logs = [one for one in fake_kfp.server.requests if one.endswith("/log")]
     assert len(looks) > len(logs)
     assert len(logs) == 2, "at the first look, and when it had failed"
 
 
-def test_cancelled_and_deleted(site: Site, backend: Backend, run: Any, follow: Follow) -> None:
-    site.runs.step(run.run_id, "train", "Running")
+def test_cancelled_and_deleted(fake_kfp: FakeKfp, backend: Backend, run: Any, follow: Follow) -> None:
+    fake_kfp.runs.set_step(run.run_id, "train", "Running")
     summary = follow(lambda: backend.runs.run_service_terminate_run(run.run_id))
     assert (summary.state, failure_of(summary).exit_code) == ("cancelled", 12)
     backend.runs.run_service_delete_run(run.run_id)
@@ -172,77 +172,77 @@ def test_cancelled_and_deleted(site: Site, backend: Backend, run: Any, follow: F
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_stuck(site: Site, run: Any, follow: Follow, leave: bool) -> None:
-    site.runs.become(run.run_id, "RUNNING")
+def test_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow, leave: bool) -> None:
+    fake_kfp.runs.set_state(run.run_id, "RUNNING")
     why = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    site.runs.step(run.run_id, "train", "Pending", message=why)
+    fake_kfp.runs.set_step(run.run_id, "train", "Pending", message=why)
     failure = failure_of(follow(leave_stuck=leave, update={"start_timeout": 0}))
     assert (failure.kind, failure.exit_code, failure.step) == ("UnschedulableError", 11, "train")
     assert "Insufficient nvidia.com/gpu" in failure.message
     assert "environment.steps.train" in failure.message
-    assert site.runs.runs[run.run_id].state == ("RUNNING" if leave else "FAILED")
+    assert fake_kfp.runs.runs[run.run_id].state == ("RUNNING" if leave else "FAILED")
 
 
-def test_slow_but_not_stuck(site: Site, run: Any, follow: Follow) -> None:
-    """A pod that is being made ready is not stuck."""
-    site.runs.become(run.run_id, "RUNNING")
-    site.runs.step(run.run_id, "train", "Pending", message="PodInitializing")
-    summary = follow(lambda: site.runs.become(run.run_id, "FAILED"), update={"start_timeout": 0})
+def test_slow_but_not_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None:
+    """A pod that is initializing is not stuck."""
+    fake_kfp.runs.set_state(run.run_id, "RUNNING")
+    fake_kfp.runs.set_step(run.run_id, "train", "Pending", message="PodInitializing")
+    summary = follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED"), update={"start_timeout": 0})
     assert failure_of(summary).exit_code != 11
 
 
 def test_server_restart_while_a_run_is_followed(
-    site: Site, run: Any, follow: Follow, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    fake_kfp: FakeKfp, run: Any, follow: Follow, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackendError, match="does not answer"):
-        follow(site.server.stop)
-    site.server.start()
-    patient = client.RETRIES.new(total=200, backoff_max=0.2)  # however long a restart takes here
+        follow(fake_kfp.server.stop)
+    fake_kfp.server.start()
+    patient = client.RETRIES.new(total=200, backoff_max=0.2)  # more than a restart takes
     monkeypatch.setattr(client, "RETRIES", patient)
 
     def restart() -> None:
-        site.server.stop()
-        site.runs.fail(run.run_id, "ingest", DATA_ERROR)
-        site.runs.become(run.run_id, "FAILED")
-        site.server.faults.append(Fault(status=503, body="{}", times=3))
-        site.server.start()
+        fake_kfp.server.stop()
+        fake_kfp.runs.fail_step(run.run_id, "ingest", DATA_ERROR)
+        fake_kfp.runs.set_state(run.run_id, "FAILED")
+        fake_kfp.server.faults.append(Fault(status=503, body="{}", times=3))
+        fake_kfp.server.start()
 
     assert follow(restart, backend=connect(environment)).failure
 
 
 def test_logs_of_a_running_run(
-    site: Site, backend: Backend, run: Any, monkeypatch: pytest.MonkeyPatch
+    fake_kfp: FakeKfp, backend: Backend, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "LOG_PAUSE", 0.0)
-    site.runs.become(run.run_id, "RUNNING")
-    timer = threading.Timer(0.1, site.runs.step, (run.run_id, "ingest", "Running", "one\n"))
+    fake_kfp.runs.set_state(run.run_id, "RUNNING")
+    timer = threading.Timer(0.1, fake_kfp.runs.set_step, (run.run_id, "ingest", "Running", "one\n"))
     timer.start()
     found = []
     for step, lines in runs.RunArchive(backend, run.run_id).logs(("ingest",), follow=True):
         for line in lines:
             found.append((step, line))
-            site.runs.step(run.run_id, "ingest", "Succeeded", "one\ntwo\n")
+            fake_kfp.runs.set_step(run.run_id, "ingest", "Succeeded", "one\ntwo\n")
     timer.join()
     assert found == [("ingest", "one"), ("ingest", "two")]
 
 
 def test_epochs_are_parsed_from_json_lines_of_the_log(
-    site: Site, backend: Backend, run: Any, environment: Environment
+    fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment
 ) -> None:
-    """Each once, also those between the last look and the end of the step."""
+    """Each epoch once, including those between the last poll and the end of the step."""
     first, second = (
         Epoch(step="train", epoch=number, epochs=2, metrics={"loss": 0.5}, seconds=1.0) for number in (1, 2)
     )
-    site.runs.become(run.run_id, "RUNNING")
-    site.runs.step(run.run_id, "train", "Running", f"epoch 1 of 2\n{first.model_dump_json()}\n")
+    fake_kfp.runs.set_state(run.run_id, "RUNNING")
+    fake_kfp.runs.set_step(run.run_id, "train", "Running", f"epoch 1 of 2\n{first.model_dump_json()}\n")
     follower = RunFollower(backend, run, environment)
 
     def end() -> None:
         log = "\n".join(one.model_dump_json() for one in (first, second))
-        site.runs.step(run.run_id, "train", "Succeeded", log)
-        site.runs.become(run.run_id, "FAILED")
+        fake_kfp.runs.set_step(run.run_id, "train", "Succeeded", log)
+        fake_kfp.runs.set_state(run.run_id, "FAILED")
 
-    with meanwhile(site, run, end):
+    with meanwhile(fake_kfp, run, end):
         follower()
     assert [one for one in follower.events if isinstance(one, Epoch)] == [first, second]
     states = [one.state for one in follower.events if isinstance(one, StepChange) and one.step == "train"]

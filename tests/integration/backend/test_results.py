@@ -1,4 +1,4 @@
-"""What came of a run, from what its steps, or those of the run that filled the cache, have recorded."""
+"""The result of a run, from the records of its steps or of the run that filled the cache."""
 
 import threading
 import time
@@ -26,62 +26,64 @@ from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.follower import RunFollower
 from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from modelyard.pipelines.runners.run_folder import of_kfp_run
-from tests.integration.backend.conftest import Site
-from tests.integration.backend.plans import an_hour
+from tests.integration.backend.conftest import FakeKfp
+from tests.integration.backend.plans import plan_of_an_hour
 from tests.versions import accuracy_metrics, classifier_signature, publish
 
 FINGERPRINT = "dc4f44653796"
 
 
 @pytest.fixture
-def place(
+def bucket_environment(
     environment: Environment, emulator: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Environment:
     monkeypatch.setattr(runs, "PAUSE", 0.02)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     root = f"{bucket}/{uuid4().hex}"
-    places = {"store": f"{root}/models", "pipeline_root": f"{root}/runs", "storage_endpoint": emulator}
-    return environment.model_copy(update=places)
+    urls = {"store": f"{root}/models", "pipeline_root": f"{root}/runs", "storage_endpoint": emulator}
+    return environment.model_copy(update=urls)
 
 
 @pytest.fixture
-def run(site: Site, place: Environment) -> Any:
-    config = load(environ={}, store=place.model_store())
-    started = submission.submit(connect(place), submission.prepare(config, place))
-    site.runs.step(started.run_id, "fingerprint", "Succeeded")
+def run(fake_kfp: FakeKfp, bucket_environment: Environment) -> Any:
+    config = load(environ={}, store=bucket_environment.model_store())
+    started = submission.submit(connect(bucket_environment), submission.prepare(config, bucket_environment))
+    fake_kfp.runs.set_step(started.run_id, "fingerprint", "Succeeded")
     return started
 
 
-def record(run_id: str, place: Environment, tmp_path: Path, **given: Any) -> None:
-    """Record what the steps of a run did, and the decision of the run that filled the cache."""
-    objects = open_objects(place.model_store())
-    began = {"model": "digits", "fingerprint": FINGERPRINT, "champion": 3}
+def record(run_id: str, bucket_environment: Environment, tmp_path: Path, **records_of_steps: Any) -> None:
+    """Write the records of a run's steps, and the decision of the run that filled the cache."""
+    objects = open_objects(bucket_environment.model_store())
+    identity = {"model": "digits", "fingerprint": FINGERPRINT, "champion": 3}
     about = {"run_id": run_id, "data": "6ef3", "started": records.now()}
     records.write(
         objects,
         records.run_key("digits", run_id),
-        RunStart(**began, **about, unchanged=given.get("unchanged")),
+        RunStart(**identity, **about, unchanged=records_of_steps.get("unchanged")),
     )
-    if decided := given.get("decision"):
-        (tmp_path / "there").mkdir(exist_ok=True)
-        (tmp_path / "there" / "report").write_text("<main><p>fine</p>\n</main>")
-        root = f"{place.pipeline_root}/train-to-serve/an-earlier-run/evaluate/{uuid4()}"
-        staging.put(tmp_path / "there", root, place.storage_endpoint)
+    if gate_decision := records_of_steps.get("decision"):
+        (tmp_path / "evaluation").mkdir(exist_ok=True)
+        (tmp_path / "evaluation" / "report").write_text("<main><p>fine</p>\n</main>")
+        root = f"{bucket_environment.pipeline_root}/train-to-serve/an-earlier-run/evaluate/{uuid4()}"
+        staging.put(tmp_path / "evaluation", root, bucket_environment.storage_endpoint)
         metrics = accuracy_metrics(0.93, 0.9, 0.95, rows=369)
-        decision = Decision(decision=decided, reason="as it is")
-        made = DecisionRecord(**began, decision=decision, metrics=metrics, report=f"{root}/report")
-        records.write(objects, records.decision_key("digits", FINGERPRINT, 3), made)
-    if outcome := given.get("outcome"):
+        decision = Decision(decision=gate_decision, reason="as it is")
+        created = DecisionRecord(**identity, decision=decision, metrics=metrics, report=f"{root}/report")
+        records.write(objects, records.decision_key("digits", FINGERPRINT, 3), created)
+    if outcome := records_of_steps.get("outcome"):
         records.write(objects, records.outcome_key("digits", run_id), OutcomeRecord(outcome=outcome))
 
 
-def test_hold_with_cached_steps(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
-    record(run.run_id, place, tmp_path, decision="hold")
-    site.runs.step(run.run_id, "ingest", "Cached")
-    site.runs.step(run.run_id, "evaluate", "Cached")
-    site.runs.become(run.run_id, "SUCCEEDED")
-    summary = RunFollower(connect(place), run, place)()
+def test_hold_with_cached_steps(
+    fake_kfp: FakeKfp, bucket_environment: Environment, run: Any, tmp_path: Path
+) -> None:
+    record(run.run_id, bucket_environment, tmp_path, decision="hold")
+    fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
+    fake_kfp.runs.set_step(run.run_id, "evaluate", "Cached")
+    fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
+    summary = RunFollower(connect(bucket_environment), run, bucket_environment)()
     assert (summary.state, summary.decision, summary.reason) == ("succeeded", "hold", "as it is")
     assert (summary.version, summary.fingerprint) == (None, FINGERPRINT)
     assert summary.metrics
@@ -92,26 +94,26 @@ def test_hold_with_cached_steps(site: Site, place: Environment, run: Any, tmp_pa
     assert summary.failure is None
 
 
-def test_promotion(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
-    for decision, version in (("hold", 6), ("promote", 7)):  # it was started twice
+def test_promotion(fake_kfp: FakeKfp, bucket_environment: Environment, run: Any, tmp_path: Path) -> None:
+    for decision, version in (("hold", 6), ("promote", 7)):  # written twice
         outcome = Outcome(version=version, decision=decision, reason="watched")
-        record(run.run_id, place, tmp_path, decision="promote", outcome=outcome)
+        record(run.run_id, bucket_environment, tmp_path, decision="promote", outcome=outcome)
     other = Outcome(version=8, decision="hold", reason="of another run at the same time")
-    record(str(uuid4()), place, tmp_path, outcome=other)
-    site.runs.step(run.run_id, "ingest", "Cached")
-    site.runs.step(run.run_id, "evaluate", "Succeeded")
-    site.runs.step(run.run_id, "deploy", "Succeeded")
-    site.runs.become(run.run_id, "SUCCEEDED")
-    (listed,) = KfpRunner("there", place).list()
+    record(str(uuid4()), bucket_environment, tmp_path, outcome=other)
+    fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
+    fake_kfp.runs.set_step(run.run_id, "evaluate", "Succeeded")
+    fake_kfp.runs.set_step(run.run_id, "deploy", "Succeeded")
+    fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
+    (listed,) = KfpRunner("kind", bucket_environment).list()
     assert (listed.decision, listed.version, listed.metric, listed.value) == ("promote", 7, "accuracy", 0.93)
     assert (listed.model, listed.data) == ("digits", "digits")
-    elsewhere = place.model_copy(update={"pipeline_root": "gs://another/root"})
-    summary = RunFollower(connect(place), run, elsewhere)()
+    other_root = bucket_environment.model_copy(update={"pipeline_root": "gs://another/root"})
+    summary = RunFollower(connect(bucket_environment), run, other_root)()
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")
 
 
 def test_resumed_after_is_read_from_the_version(
-    site: Site, place: Environment, run: Any, tmp_path: Path
+    fake_kfp: FakeKfp, bucket_environment: Environment, run: Any, tmp_path: Path
 ) -> None:
     history = History(
         metrics={},
@@ -126,87 +128,104 @@ def test_resumed_after_is_read_from_the_version(
     artifacts.write(tmp_path / "history.json", history)
     files = {"history.json": tmp_path / "history.json"}
     version = publish(
-        open_store(place.model_store()), "digits", files, classifier_signature((1,), "float32", ("a", "b"))
+        open_store(bucket_environment.model_store()),
+        "digits",
+        files,
+        classifier_signature((1,), "float32", ("a", "b")),
     )
     outcome = Outcome(version=version, decision="hold", reason="overtaken")
-    record(run.run_id, place, tmp_path, decision="promote", outcome=outcome)
-    log = '{"event":"resumed","step":"train","epoch":4,"epochs":5}\n'  # which any program may print
-    site.runs.step(run.run_id, "train", "Succeeded", log)
-    site.runs.become(run.run_id, "SUCCEEDED")
-    assert RunFollower(connect(place), run, place)().resumed_after == 3
-    site.runs.step(run.run_id, "train", "Cached")
-    assert RunFollower(connect(place), run, place)().resumed_after is None
+    record(run.run_id, bucket_environment, tmp_path, decision="promote", outcome=outcome)
+    log = '{"event":"resumed","step":"train","epoch":4,"epochs":5}\n'  # any program may print this
+    fake_kfp.runs.set_step(run.run_id, "train", "Succeeded", log)
+    fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
+    assert RunFollower(connect(bucket_environment), run, bucket_environment)().resumed_after == 3
+    fake_kfp.runs.set_step(run.run_id, "train", "Cached")
+    assert RunFollower(connect(bucket_environment), run, bucket_environment)().resumed_after is None
 
 
-def test_unchanged(site: Site, place: Environment, run: Any, tmp_path: Path) -> None:
-    record(run.run_id, place, tmp_path, unchanged="version 3 was made of the same")
-    site.runs.step(run.run_id, "fingerprint", "Succeeded")
-    site.runs.become(run.run_id, "SUCCEEDED")
-    summary = RunFollower(connect(place), run, place)()
+def test_unchanged(fake_kfp: FakeKfp, bucket_environment: Environment, run: Any, tmp_path: Path) -> None:
+    record(run.run_id, bucket_environment, tmp_path, unchanged="version 3 was made of the same")
+    fake_kfp.runs.set_step(run.run_id, "fingerprint", "Succeeded")
+    fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
+    summary = RunFollower(connect(bucket_environment), run, bucket_environment)()
     assert (summary.decision, summary.metrics) == ("unchanged", None)
     assert summary.reason == "version 3 was made of the same"
     assert {step.state for step in summary.steps[1:]} == {"skipped"}
 
 
-def test_a_run_without_records_has_no_results(site: Site, place: Environment, run: Any) -> None:
-    site.runs.step(run.run_id, "ingest", "Cached")
-    site.runs.become(run.run_id, "SUCCEEDED")
+def test_a_run_without_records_has_no_results(
+    fake_kfp: FakeKfp, bucket_environment: Environment, run: Any
+) -> None:
+    fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
+    fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
     with pytest.raises(NotFoundError, match=f"runs/{run.run_id}.json"):
-        RunFollower(connect(place), run, place)()
+        RunFollower(connect(bucket_environment), run, bucket_environment)()
 
 
 def test_submit_wait_compares_the_run_with_its_plan(
-    site: Site, place: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_kfp: FakeKfp, bucket_environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    inside = {"storage_endpoint": "http://gcs:4443", "storage_endpoint_outside": place.storage_endpoint}
-    there = place.model_copy(update=inside).model_dump(mode="json", exclude_defaults=True)
-    (tmp_path / "there.yaml").write_text(yaml.safe_dump(there))
-    home, key = tmp_path / "home", plan_key(load(environ={}, store=place.model_store()), place)
-    save_plan(home, key, an_hour(usd=9.0))
+    inside = {
+        "storage_endpoint": "http://gcs:4443",
+        "storage_endpoint_outside": bucket_environment.storage_endpoint,
+    }
+    values = bucket_environment.model_copy(update=inside).model_dump(mode="json", exclude_defaults=True)
+    (tmp_path / "environment.yaml").write_text(yaml.safe_dump(values))
+    home, key = (
+        tmp_path / "home",
+        plan_key(load(environ={}, store=bucket_environment.model_store()), bucket_environment),
+    )
+    save_plan(home, key, plan_of_an_hour(usd=9.0))
 
     def go_on() -> None:
-        while not site.runs.runs:
+        while not fake_kfp.runs.runs:
             time.sleep(0.02)
-        (run_id,) = site.runs.runs
-        record(run_id, place, tmp_path, decision="hold")
+        (run_id,) = fake_kfp.runs.runs
+        record(run_id, bucket_environment, tmp_path, decision="hold")
         for step in ("ingest", "train", "evaluate"):
-            site.runs.step(run_id, step, "Succeeded")
-        site.runs.become(run_id, "SUCCEEDED")
+            fake_kfp.runs.set_step(run_id, step, "Succeeded")
+        fake_kfp.runs.set_state(run_id, "SUCCEEDED")
 
     threading.Thread(target=go_on, daemon=True).start()
     with pytest.raises(SystemExit) as end:
-        invoke(["submit", "--wait", "-e", "there.yaml"])
+        invoke(["submit", "--wait", "-e", "environment.yaml"])
     assert not end.value.code
     (folder,) = (home / "runs").iterdir()
-    assert Plan.model_validate_json((folder / "plan.json").read_bytes()) == an_hour(usd=9.0)
+    assert Plan.model_validate_json((folder / "plan.json").read_bytes()) == plan_of_an_hour(usd=9.0)
     report = (folder / "report.html").read_text()
     assert "Plan against actual" in report
     assert "<td>train</td>" in report
 
 
 def test_a_failed_smoke_test_fails_the_run_and_keeps_its_results(
-    site: Site, place: Environment, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_kfp: FakeKfp,
+    bucket_environment: Environment,
+    run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def predict(*_: Any) -> None:
         raise DeployError("The server did not answer.")
 
     monkeypatch.setattr("modelyard.pipelines.runners.kfp.follower.predict_on_cluster", predict)
-    record(run.run_id, place, tmp_path, decision="promote")
-    site.runs.become(run.run_id, "SUCCEEDED")
-    summary = RunFollower(connect(place), run, place)()
+    record(run.run_id, bucket_environment, tmp_path, decision="promote")
+    fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
+    summary = RunFollower(connect(bucket_environment), run, bucket_environment)()
     assert read_summary(of_kfp_run(run.display_name)) == summary
     assert summary.failure
     assert (summary.state, summary.failure.kind, summary.decision) == ("failed", "DeployError", "promote")
 
 
-def test_a_log_line_that_looks_like_a_server_error_is_kept(site: Site, place: Environment, run: Any) -> None:
-    archive = runs.RunArchive(connect(place), run.run_id)
+def test_a_log_line_that_looks_like_a_server_error_is_kept(
+    fake_kfp: FakeKfp, bucket_environment: Environment, run: Any
+) -> None:
+    archive = runs.RunArchive(connect(bucket_environment), run.run_id)
     (node,) = (one for one in archive.workflow().pods() if not one.driver)
     line = '{"error_message":"my own"}'
-    site.runs.logs[node.pod] = f"before\n{line}\nafter\n"
+    fake_kfp.runs.logs[node.pod] = f"before\n{line}\nafter\n"
     assert list(archive.log(node)) == ["before", line, "after"]
-    site.runs.logs[node.pod] = f"before\n{line}\n"
+    fake_kfp.runs.logs[node.pod] = f"before\n{line}\n"
     assert list(archive.log(node)) == ["before", line]
-    site.runs.logs[node.pod] = f'{line}\n{{"error_message":"Failed to read logs","error_details":"gone"}}'
+    fake_kfp.runs.logs[node.pod] = f'{line}\n{{"error_message":"Failed to read logs","error_details":"gone"}}'
     assert list(archive.log(node)) == [line]

@@ -1,4 +1,4 @@
-"""What is sent to Kubeflow Pipelines, and what of it only once."""
+"""The requests of a submission, and what is uploaded only once."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +11,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.submission import Submission
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.server import Fault
 
 
@@ -34,39 +34,39 @@ def test_compilation_is_deterministic(environment: Environment) -> None:
     assert other.arguments != first.arguments
 
 
-def test_submitted_run(site: Site, backend: Backend, environment: Environment) -> None:
+def test_submitted_run(fake_kfp: FakeKfp, backend: Backend, environment: Environment) -> None:
     prepared = prepare(environment)
     started = submission.submit(backend, prepared)
-    run = site.runs.runs[started.run_id]
+    run = fake_kfp.runs.runs[started.run_id]
     assert run.runtime_config.pipeline_root == "gs://bucket/runs"
     assert run.runtime_config.parameters == prepared.arguments
     assert run.service_account == "modelyard-run"
-    (pipeline,) = site.pipelines.pipelines.values()
-    (version,) = site.pipelines.versions.values()
-    (experiment,) = site.pipelines.experiments.values()
+    (pipeline,) = fake_kfp.pipelines.pipelines.values()
+    (version,) = fake_kfp.pipelines.versions.values()
+    (experiment,) = fake_kfp.pipelines.experiments.values()
     assert (pipeline.name, experiment.display_name) == ("digits", "digits")
-    assert site.pipelines.specs[version.pipeline_version_id] == list(parse_package(prepared.package))
+    assert fake_kfp.pipelines.specs[version.pipeline_version_id] == list(parse_package(prepared.package))
     assert run.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
     assert run.experiment_id == experiment.experiment_id
 
 
-def test_content_is_uploaded_once(site: Site, backend: Backend, environment: Environment) -> None:
+def test_content_is_uploaded_once(fake_kfp: FakeKfp, backend: Backend, environment: Environment) -> None:
     first = submission.upload(backend, prepare(environment))
     assert submission.upload(backend, prepare(environment, "training.epochs=1")) == first
     larger = environment.model_copy(update={"active_deadline": 7})
     second = submission.upload(backend, prepare(larger))
     assert (second.pipeline_id, second.version_id == first.version_id) == (first.pipeline_id, False)
-    assert len(site.pipelines.pipelines) == 1
-    assert len(site.pipelines.versions) == 2
+    assert len(fake_kfp.pipelines.pipelines) == 1
+    assert len(fake_kfp.pipelines.versions) == 2
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "experiment"])
 def test_a_name_used_by_another_tool_is_refused(
-    site: Site, backend: Backend, environment: Environment, kind: str
+    fake_kfp: FakeKfp, backend: Backend, environment: Environment, kind: str
 ) -> None:
     submission.upload(backend, prepare(environment))
-    (made,) = getattr(site.pipelines, f"{kind}s").values()
-    made.description = "One of my own"
+    (created,) = getattr(fake_kfp.pipelines, f"{kind}s").values()
+    created.description = "One of my own"
     with pytest.raises(BackendError, match=rf"The {kind} 'digits' exists at .* modelyard did not make it"):
         submission.upload(backend, prepare(environment, "training.epochs=1"))
 
@@ -74,19 +74,19 @@ def test_a_name_used_by_another_tool_is_refused(
 @pytest.mark.parametrize("path", ["/pipelines", "upload_version", "/runs"])
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_a_lost_response_creates_no_duplicate(
-    site: Site, backend: Backend, environment: Environment, path: str, cut: str
+    fake_kfp: FakeKfp, backend: Backend, environment: Environment, path: str, cut: str
 ) -> None:
-    site.server.faults.append(Fault(cut=cut, path=path, method="POST"))
+    fake_kfp.server.faults.append(Fault(cut=cut, path=path, method="POST"))
     submission.submit(backend, prepare(environment))
-    made = (site.pipelines.pipelines, site.pipelines.versions, site.runs.runs)
-    assert [len(one) for one in made] == [1, 1, 1]
+    created = (fake_kfp.pipelines.pipelines, fake_kfp.pipelines.versions, fake_kfp.runs.runs)
+    assert [len(one) for one in created] == [1, 1, 1]
 
 
-def test_two_simultaneous_submissions(site: Site, environment: Environment) -> None:
-    site.server.faults.append(Fault(delay=0.2, path="/pipelines/names/", times=2))
+def test_two_simultaneous_submissions(fake_kfp: FakeKfp, environment: Environment) -> None:
+    fake_kfp.server.faults.append(Fault(delay=0.2, path="/pipelines/names/", times=2))
     prepared = prepare(environment)
     with ThreadPoolExecutor(2) as both:
         started = list(both.map(lambda _: submission.submit(connect(environment), prepared), range(2)))
     assert len({one.run_id for one in started}) == 2
-    assert [len(one) for one in (site.pipelines.pipelines, site.pipelines.versions)] == [1, 1]
-    assert len(site.pipelines.experiments) == 1
+    assert [len(one) for one in (fake_kfp.pipelines.pipelines, fake_kfp.pipelines.versions)] == [1, 1]
+    assert len(fake_kfp.pipelines.experiments) == 1

@@ -1,4 +1,4 @@
-"""A workspace: a directory in which the real `modelyard` runs, with its own runs, cache and store."""
+"""A workspace: a folder in which the real `modelyard` runs, with runs, cache and store."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 @dataclass(frozen=True)
 class Workspace:
-    """The directory, and what a user does in it; `quick` are settings for a run of few seconds."""
+    """The folder, and commands in it; `quick` are settings for a run of a few seconds."""
 
     folder: Path
     quick: ClassVar[tuple[str, ...]] = ("training.epochs=2", "gate.minimum.accuracy=0.2")
@@ -44,7 +44,7 @@ class Workspace:
         )
 
     def json(self, *arguments: str | Path, settings: tuple[str, ...] = (), code: int = 0) -> Any:
-        """Run a command with `--output json` and return what it says."""
+        """Run a command with `--output json`; return its parsed output."""
         done = self.modelyard(*arguments, "--output", "json", settings=settings)
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
@@ -54,12 +54,12 @@ class Workspace:
         return open_store(Store(url=str(self.folder / ".modelyard" / "models")))
 
     def leftovers(self) -> list[str]:
-        """Return what no ended run may leave: halves, scratch."""
+        """Return temporary files that no ended run may leave."""
         paths = [one for one in self.folder.rglob("*") if one.name == "scratch" or one.suffix == ".partial"]
         return [str(path) for path in paths + list(self.folder.rglob(".partial/*"))]
 
     def processes(self) -> list[int]:
-        """Return the living processes that work for this workspace: children inherit where it is."""
+        """Return the running processes of this workspace, by their environment."""
         mark = f"{self.folder}/".encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -68,15 +68,15 @@ class Workspace:
                     found.append(int(process.name))
         return found
 
-    def settled(self) -> None:
-        """Wait until nothing works for this workspace any more."""
+    def wait_until_idle(self) -> None:
+        """Wait until this workspace has no processes."""
         deadline = time.monotonic() + 120
         while living := self.processes():
             assert time.monotonic() < deadline, f"orphans: {living}"
             time.sleep(0.05)
 
     def state(self, name: str = "digits") -> dict[str, Any]:
-        """Return what the store holds, once every byte of every version is verified."""
+        """Verify every version; return the state of the store."""
         models, state = self.models, {}
         for version in models.versions(name):
             manifest = models.fetch(name, version, self.folder / "fetched" / str(version))
@@ -87,7 +87,7 @@ class Workspace:
 
     @contextmanager
     def serving(self, name: str) -> Iterator[str]:
-        """Run `modelyard serve` on a free port and give its URL."""
+        """Run `modelyard serve` on a free port; yield its URL."""
         command = self.command("serve", name, "--port", "0")
         log = (self.folder / "serve.log").open("wb")
         with log, subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=log) as server:
@@ -111,11 +111,11 @@ def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
     return new_workspace()
 
 
-OWN_MODULES = (
+CLASHING_MODULES = (
     *("components/__init__", "pipelines/__init__", "kfp/__init__", "modelyard/__init__"),
     *("sitecustomize", "json", "queue", "random", "numpy", "keras"),
 )
-RECORDS_MODULES = """
+RECORD_MODULES = """
 import atexit, os, sys
 def record():
     if "--function_to_execute" in sys.argv:
@@ -128,20 +128,20 @@ atexit.register(record)
 
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which each step of `digits` writes the modules that it has loaded in the end."""
+    """A folder in which each step of `digits` writes its imported modules."""
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "sitecustomize.py").write_text(RECORDS_MODULES)
+    (folder / "sitecustomize.py").write_text(RECORD_MODULES)
     return folder
 
 
 @pytest.fixture(scope="session")
-def planned(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
-    """The workspace of `digits`, in which a probe came before the run, and its plan.
+def digits_plan(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
+    """The workspace of `digits`, with a plan before the run, and the plan.
 
-    Its path has what shells and patterns take for something else, and modules there have known names.
+    Its path has special characters, and its modules have the names of imported ones.
     """
     workspace = Workspace(new_workspace().folder / "pets [v1] *?\\ $x '#%:~ python3")
-    for name in OWN_MODULES:
+    for name in CLASHING_MODULES:
         module = workspace.folder / f"{name}.py"
         module.parent.mkdir(parents=True, exist_ok=True)
         module.write_text("raise ImportError('of the user')")
@@ -152,7 +152,7 @@ def planned(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Work
 
 
 OTHER_KERAS = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}
-VARIABLES = {
+UNRELATED_VARIABLES = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:1"),
     **dict.fromkeys(("ALL_PROXY", "HTTPS_PROXY"), "socks5://127.0.0.1:1"),
     **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "/nowhere"),
@@ -160,24 +160,24 @@ VARIABLES = {
     **{"MODELYARD_STORE_SERVICE_HOST": "10.0.0.7", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"},
     **{"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "No/Where", "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "[::1]"},
 }
-"""Of other projects: none of them changes a run."""
+"""Variables of other projects, which must not change a run."""
 
 
 @pytest.fixture(scope="session")
-def digits(planned: tuple[Workspace, Any], modules: Path) -> tuple[Workspace, Any]:
-    """A workspace in which `modelyard run`, as shipped, has run once, and its summary; tests only read it."""
-    workspace, _ = planned
+def digits(digits_plan: tuple[Workspace, Any], modules: Path) -> tuple[Workspace, Any]:
+    """A workspace after a `modelyard run` with the defaults, and its summary; read-only for tests."""
+    workspace, _ = digits_plan
     (modules / "keras.json").write_text(json.dumps(OTHER_KERAS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
-        for name, value in {**VARIABLES, "KERAS_HOME": str(modules)}.items():
+        for name, value in {**UNRELATED_VARIABLES, "KERAS_HOME": str(modules)}.items():
             patch.setenv(name, value)
         return workspace, workspace.json("run")
 
 
 @pytest.fixture
 def champion(digits: tuple[Workspace, Any], workspace: Workspace) -> Workspace:
-    """A workspace with the store and the cache of the digits, to run again in."""
+    """A writable workspace with the store and the cache of `digits`."""
     ignore = shutil.ignore_patterns("runs", "plans")
     shutil.copytree(digits[0].folder / ".modelyard", workspace.folder / ".modelyard", ignore=ignore)
     return workspace
@@ -185,7 +185,7 @@ def champion(digits: tuple[Workspace, Any], workspace: Workspace) -> Workspace:
 
 @pytest.fixture
 def error_text() -> Callable[[str], str]:
-    """Return what a failed command tells people; it must be one paragraph, without a traceback."""
+    """Return the error message of a failed command; it must be one paragraph without a traceback."""
 
     def of(stderr: str) -> str:
         found = re.search(r"^error: (.+)\Z", stderr.strip(), re.MULTILINE | re.DOTALL)

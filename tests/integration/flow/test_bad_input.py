@@ -1,6 +1,6 @@
-"""Bad input of a run: one paragraph with the place and the remedy, its exit code, and nothing is changed.
+"""Invalid input fails a run with one paragraph and its exit code, and changes nothing.
 
-test_failures.py has what fails in a step; what is bad in which way is tested where it is found.
+test_failures.py has failures of steps; unit tests have each kind of invalid input.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""examples/cifar10.yaml, the tutorial, from an official archive to answers over HTTP."""
+"""examples/cifar10.yaml from an archive in an official layout to predictions over HTTP."""
 
 import subprocess
 import sys
@@ -20,9 +20,9 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
     assert (summary["decision"], summary["version"]) == ("promote", 1)
     assert summary["metrics"]["rows"] == 200
     manifest = workspace.json("models", "show", "cifar10")
-    (given,), (output,) = manifest["signature"]["inputs"], manifest["signature"]["outputs"]
-    assert (given["shape"], given["dtype"], output["names"]) == ([32, 32, 3], "uint8", CLASSES)
-    assert given["image"] == {"height": 32, "width": 32, "channels": 3, "resize": "stretch"}
+    (input_tensor,), (output,) = manifest["signature"]["inputs"], manifest["signature"]["outputs"]
+    assert (input_tensor["shape"], input_tensor["dtype"], output["names"]) == ([32, 32, 3], "uint8", CLASSES)
+    assert input_tensor["image"] == {"height": 32, "width": 32, "channels": 3, "resize": "stretch"}
     assert set(manifest["files"]) >= {
         "model.keras",
         "model.onnx",
@@ -32,9 +32,9 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
     version = workspace.folder / "version"
     workspace.models.fetch("cifar10", 1, version)
 
-    pictures, labels = held_out(workspace)
-    np.save(workspace.folder / "batch.npy", pictures)
-    Image.fromarray(pictures[0]).resize((64, 48)).convert("RGBA").save(workspace.folder / "one.png")
+    images, labels = read_test_images(workspace)
+    np.save(workspace.folder / "batch.npy", images)
+    Image.fromarray(images[0]).resize((64, 48)).convert("RGBA").save(workspace.folder / "one.png")
     with workspace.serving("cifar10") as url:
         batch = workspace.json("predict", "cifar10", workspace.folder / "batch.npy", "--url", url)[
             "predictions"
@@ -45,26 +45,26 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
     assert one["answer"] in CLASSES
     assert sum(one["values"].values()) == pytest.approx(1, abs=1e-3)
     probabilities = [list(answer["values"].values()) for answer in batch]
-    answers = keras_predicts(version / "model.keras", pictures)
+    answers = predict_with_keras(version / "model.keras", images)
     np.testing.assert_allclose(probabilities, answers, atol=1e-4)
     assert np.mean(np.argmax(probabilities, axis=1) == labels) > 0.7
 
 
-def held_out(workspace) -> tuple[np.ndarray, np.ndarray]:
-    """Return test pictures (50, 32, 32, 3) and their labels, as ingest read them from the archive."""
+def read_test_images(workspace) -> tuple[np.ndarray, np.ndarray]:
+    """Return test images (50, 32, 32, 3) and their labels, as ingest read them from the archive."""
     raw = next((workspace.folder / ".modelyard" / "runs").glob("*/artifacts/*/ingest/raw"))
     shard = np.load(raw / "test-00000-of-00001.npy"), np.load(raw / "test-00000-of-00001.targets.npy")
     return shard[0][:50], shard[1][:50]
 
 
-def keras_predicts(path: Path, pictures: np.ndarray) -> np.ndarray:
-    """Return what the saved .keras file gives: loaded as the tutorial does, without modelyard."""
+def predict_with_keras(path: Path, images: np.ndarray) -> np.ndarray:
+    """Return the predictions of the saved .keras file, loaded without modelyard."""
     script = (
         "import keras, numpy, sys;"
         "model = keras.saving.load_model(sys.argv[1]);"
         "numpy.save(sys.argv[3], model.predict(numpy.load(sys.argv[2]), verbose=0))"
     )
-    given, answered = path.with_name("pictures.npy"), path.with_name("answers.npy")
-    np.save(given, pictures)
-    subprocess.run([sys.executable, "-c", script, path, given, answered], check=True, capture_output=True)
-    return np.load(answered)
+    inputs, outputs = path.with_name("images.npy"), path.with_name("answers.npy")
+    np.save(inputs, images)
+    subprocess.run([sys.executable, "-c", script, path, inputs, outputs], check=True, capture_output=True)
+    return np.load(outputs)

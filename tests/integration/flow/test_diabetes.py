@@ -1,4 +1,4 @@
-"""A regression from end to end, in a storage that another distribution brings: the shipped example."""
+"""The regression example from end to end, in a storage plugin."""
 
 from pathlib import Path
 

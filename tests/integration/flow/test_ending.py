@@ -1,4 +1,4 @@
-"""How a run ends: as unchanged when nothing is new, and with a paragraph in any case, also for a webhook."""
+"""The end of a run: unchanged, or with an explanation, which the webhook gets."""
 
 import http.server
 import json
@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-ADDRESS = "/hooks/T0P-5ECRET"
-WITHOUT_DATA = ("data.kind=npz", "data.source=none.npz")
+WEBHOOK_PATH = "/hooks/T0P-5ECRET"
+MISSING_DATA = ("data.kind=npz", "data.source=none.npz")
 
 
 @pytest.fixture
-def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """Listen at the address in MODELYARD_WEBHOOK; give what is posted there, with its path."""
+def webhook_requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Run a server for MODELYARD_WEBHOOK; yield the path and body of its requests."""
     found: list[tuple[str, dict[str, Any]]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -30,7 +30,7 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv("MODELYARD_WEBHOOK", f"http://127.0.0.1:{server.server_port}{ADDRESS}")
+    monkeypatch.setenv("MODELYARD_WEBHOOK", f"http://127.0.0.1:{server.server_port}{WEBHOOK_PATH}")
     yield found
     server.shutdown()
 
@@ -45,11 +45,13 @@ def explanation(workspace: Any, summary: dict[str, Any]) -> str:
     return found.read_text()
 
 
-def holding_the_address(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and ADDRESS.encode() in path.read_bytes()]
+def files_with_webhook_path(folder: Path) -> list[Path]:
+    return [
+        path for path in folder.rglob("*") if path.is_file() and WEBHOOK_PATH.encode() in path.read_bytes()
+    ]
 
 
-def test_skip_unchanged_ends_the_run_after_fingerprint(champion, posted):
+def test_skip_unchanged_ends_the_run_after_fingerprint(champion, webhook_requests):
     before = champion.state()
     summary = champion.json("run", "--skip-unchanged")
     assert (summary["state"], summary["decision"]) == ("succeeded", "unchanged")
@@ -59,9 +61,9 @@ def test_skip_unchanged_ends_the_run_after_fingerprint(champion, posted):
     assert ran == ["fingerprint", "explain"]
     assert set(states(summary).values()) == {"succeeded", "skipped"}
     assert champion.state() == before
-    ((_, told),) = posted
-    assert told["state"] == "succeeded"
-    assert f"unchanged: {summary['reason']}" in told["text"]
+    ((_, payload),) = webhook_requests
+    assert payload["state"] == "succeeded"
+    assert f"unchanged: {summary['reason']}" in payload["text"]
 
 
 @pytest.mark.soak  # a whole training; tests/unit/fingerprint has which run it is
@@ -76,15 +78,15 @@ def test_force_after_trains_again(champion):
     assert again["decision"] == "unchanged"
 
 
-def test_the_webhook_gets_the_failure_and_its_url_is_not_stored(champion, posted):
-    summary = champion.json("run", settings=WITHOUT_DATA, code=3)
+def test_the_webhook_gets_the_failure_and_its_url_is_not_stored(champion, webhook_requests):
+    summary = champion.json("run", settings=MISSING_DATA, code=3)
     assert (summary["state"], summary["failure"]["kind"]) == ("failed", "DataError")
     assert Path(summary["failure"]["log"]).is_file()
-    ((path, told),) = posted
-    assert path == ADDRESS
-    assert (told["run"], told["model"], told["state"]) == (summary["run"], "digits", "failed")
-    assert told["step"] == "fingerprint"
-    assert summary["failure"]["message"] in told["text"]
-    assert explanation(champion, summary).strip() == told["text"]
+    ((path, payload),) = webhook_requests
+    assert path == WEBHOOK_PATH
+    assert (payload["run"], payload["model"], payload["state"]) == (summary["run"], "digits", "failed")
+    assert payload["step"] == "fingerprint"
+    assert summary["failure"]["message"] in payload["text"]
+    assert explanation(champion, summary).strip() == payload["text"]
     assert states(summary)["explain"] == "succeeded"
-    assert holding_the_address(champion.folder / ".modelyard") == []
+    assert files_with_webhook_path(champion.folder / ".modelyard") == []

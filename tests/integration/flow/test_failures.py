@@ -1,4 +1,4 @@
-"""How each failure of a step is told by a run on this machine, by its exit task, and by `explain`."""
+"""Each failure of a step in a local run: summary, exit task and `explain`."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    # these start TensorFlow; test_own.py has an exception, tests/unit/pipelines/test_local.py a small step
+    # these start TensorFlow; test_readme.py has an exception, tests/unit/pipelines/test_local.py a small step
     [
         pytest.param(name, marks=[pytest.mark.soak] if case.step == "train" else [])
         for name, case in CASES.items()

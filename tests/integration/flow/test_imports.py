@@ -1,4 +1,4 @@
-"""What the leading process of a run on this machine loads: everything heavy stays in its steps."""
+"""The leading process of a local run imports no heavy modules."""
 
 import subprocess
 import sys
@@ -31,12 +31,12 @@ SLOW = ("numpy", "pandas", "docker", "requests", "httpx", "urllib3")
 def test_a_cached_run_imports_no_heavy_module_and_prints_its_result(
     champion: Any,
 ) -> None:
-    """It passes through every part of the leading process: the cache, deploy, explain, the smoke test."""
+    """The run uses every part of the leading process: cache, deploy, explain, smoke test."""
     command = [sys.executable, "-c", PROGRAM, "run"]
     done = subprocess.run(command, cwd=champion.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for words in ("promote", "over HTTP", "modelyard serve digits", ".modelyard/models"):
-        assert words in done.stdout
+    for phrase in ("promote", "over HTTP", "modelyard serve digits", ".modelyard/models"):
+        assert phrase in done.stdout
     loaded = set((champion.folder / "modules.txt").read_text().split())
     assert "kfp.local" in loaded
     assert loaded.isdisjoint(HEAVY)

@@ -1,7 +1,6 @@
-"""`kill -9` of a run at any moment: the next run ends as an undisturbed one does, and nobody is left behind.
+"""After `kill -9` of a run at any time, the next run has the result of an undisturbed one, without orphans.
 
-`make test` kills a training, `make soak` in every step and at many moments; MODELYARD_SEED repeats a sequence
-of moments.
+`make test` kills a training, `make soak` kills every step at random times; MODELYARD_SEED repeats a sequence.
 """
 
 import json
@@ -20,7 +19,7 @@ from modelyard.components.artifacts import History
 from modelyard.components.errors import NotFoundError
 
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
-LENGTHS = {  # seconds, about
+STEP_SECONDS = {  # seconds, about
     "fingerprint": 0.2,
     "ingest": 0.3,
     "preprocess": 0.3,
@@ -31,65 +30,65 @@ LENGTHS = {  # seconds, about
 
 
 @pytest.fixture(scope="module")
-def undisturbed(new_workspace: Callable[[], Any]) -> tuple[Any, Any]:
-    """What a run in peace ends with: its summary and the store's state."""
+def reference_run(new_workspace: Callable[[], Any]) -> tuple[Any, Any]:
+    """The summary and the store's state of an undisturbed run."""
     workspace = new_workspace()
     return workspace.json("run", settings=workspace.quick), workspace.state()
 
 
 @pytest.fixture(scope="module")
-def chance() -> random.Random:
+def rng() -> random.Random:
     seed = os.environ.get("MODELYARD_SEED") or str(time.time_ns())
     print(f"MODELYARD_SEED={seed}")  # noqa: T201 - shown when a test fails
     return random.Random(seed)  # noqa: S311 - moments, not secrets
 
 
 def kill_during(workspace: Any, step: str | None, delay: float) -> bool:
-    """Start a run, kill it `delay` seconds into `step` (or from its start); say whether that ended it."""
+    """Kill a run `delay` seconds after the start of `step`, or of the run; return whether that ended it."""
     before = set(workspace.folder.glob(".modelyard/runs/*"))
     command = workspace.command("run", settings=workspace.quick)
     with subprocess.Popen(
         command, cwd=workspace.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
-        while step and run.poll() is None and not _begun(workspace, step, before):
+        while step and run.poll() is None and not _has_started(workspace, step, before):
             time.sleep(0.01)
         time.sleep(delay)
         run.send_signal(signal.SIGKILL)
     return run.returncode == -signal.SIGKILL
 
 
-def _begun(workspace: Any, step: str, before: set[Path]) -> bool:
+def _has_started(workspace: Any, step: str, before: set[Path]) -> bool:
     runs = set(workspace.folder.glob(".modelyard/runs/*")) - before
     return any((run / "logs" / f"{step}.log").is_file() for run in runs)
 
 
-def killed(new_workspace: Callable[[], Any], chance: random.Random, step: str | None) -> Any:
-    """Return a workspace whose first run was killed; try again where the kill came too late."""
+def create_killed_run(new_workspace: Callable[[], Any], rng: random.Random, step: str | None) -> Any:
+    """Return a workspace whose first run was killed; retry if the kill was too late."""
     for _ in range(5):
         workspace = new_workspace()
-        if kill_during(workspace, step, moment(chance, step)):
-            workspace.settled()
+        if kill_during(workspace, step, random_delay(rng, step)):
+            workspace.wait_until_idle()
             return workspace
     pytest.fail(f"Five runs ended before they were killed in {step or 'any step'}.")
 
 
-def moment(chance: random.Random, step: str | None) -> float:
-    return chance.uniform(0, LENGTHS[step] if step else 4.0)
+def random_delay(rng: random.Random, step: str | None) -> float:
+    return rng.uniform(0, STEP_SECONDS[step] if step else 4.0)
 
 
-def check_store_is_whole(workspace: Any) -> None:
-    """Whatever is in the store now is whole: every version verifies, and the champion is one of them."""
+def check_store_is_complete(workspace: Any) -> None:
+    """Check that every version verifies, and that the champion is one of them."""
     state = workspace.state()
     assert state["champion"] is None or state["champion"] in state["versions"]
 
 
 def check_the_next_run(
     workspace: Any,
-    undisturbed: tuple[Any, Any],
+    reference_run: tuple[Any, Any],
     settings: tuple[str, ...],
     command: tuple[str, ...] = ("run",),
 ) -> Any:
-    summary, (versions, moves) = undisturbed[0], outcome(undisturbed[1])
+    summary, (versions, moves) = reference_run[0], outcome(reference_run[1])
     again = workspace.json(*command, settings=settings)
     for key in ("fingerprint", "version", "champion", "decision"):
         assert again[key] == summary[key], key
@@ -101,11 +100,11 @@ def check_the_next_run(
 
 
 def outcome(state: dict[str, Any]) -> tuple[dict[int, str], Any]:
-    """Return the runs of the versions, and how the champion moved."""
+    """Return the run of each version, and the moves of the champion pointer."""
     return {version: run for version, (run, *_) in state["versions"].items()}, state["moves"]
 
 
-HOLDS = """
+HOLD_SCRIPT = """
 import os, sys, time
 event, end, number = os.environ["HOLD"].split()
 seen = []
@@ -119,14 +118,14 @@ sys.addaudithook(hold)
 
 
 @pytest.fixture
-def held(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Start a run whose processes stop at the n-th audit event of a kind that is about something."""
+def start_blocked_run(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Start a run whose processes block at the n-th audit event with an argument."""
 
-    def start(hold: str, *words: str, settings: tuple[str, ...]) -> "subprocess.Popen[str]":
-        (tmp_path / "sitecustomize.py").write_text(HOLDS)
+    def start(hold: str, *options: str, settings: tuple[str, ...]) -> "subprocess.Popen[str]":
+        (tmp_path / "sitecustomize.py").write_text(HOLD_SCRIPT)
         variables = {**os.environ, "PYTHONPATH": str(tmp_path), "HOLD": hold}
         return subprocess.Popen(
-            workspace.command("run", *words, settings=settings),
+            workspace.command("run", *options, settings=settings),
             cwd=workspace.folder,
             env=variables,
             stdout=subprocess.PIPE,
@@ -137,17 +136,17 @@ def held(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
     return start
 
 
-def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, held):
+def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, start_blocked_run):
     settings = ("training.checkpoint_every=0.001",)
-    with held("os.rename state.npz 2", settings=settings) as run:
+    with start_blocked_run("os.rename state.npz 2", settings=settings) as run:
         while run.poll() is None and not list(
             workspace.folder.glob(".modelyard/models/checkpoints/*/state.npz")
         ):
             time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
-    workspace.settled()
-    check_store_is_whole(workspace)
+    workspace.wait_until_idle()
+    check_store_is_complete(workspace)
     (name,) = (path.name for path in workspace.folder.glob(".modelyard/runs/*"))
     again = check_the_next_run(workspace, (digits[1], digits[0].state()), (), ("runs", "retry", name))
     assert again["resumed_after"] > 0
@@ -161,15 +160,15 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, h
 
 @pytest.mark.soak
 @pytest.mark.parametrize("step", STEPS)
-def test_the_next_run_completes_a_run_killed_in_a_step(new_workspace, undisturbed, chance, step):
-    workspace = killed(new_workspace, chance, step)
-    check_store_is_whole(workspace)
-    check_the_next_run(workspace, undisturbed, workspace.quick)
+def test_the_next_run_completes_a_run_killed_in_a_step(new_workspace, reference_run, rng, step):
+    workspace = create_killed_run(new_workspace, rng, step)
+    check_store_is_complete(workspace)
+    check_the_next_run(workspace, reference_run, workspace.quick)
 
 
 @pytest.mark.soak  # tests/unit/pipelines/test_local.py kills a small step
-def test_a_killed_step_fails_the_run(workspace, in_train):
-    with in_train() as run:
+def test_a_killed_step_fails_the_run(workspace, start_run_in_train):
+    with start_run_in_train() as run:
         while not (steps := [pid for pid in _children(run.pid) if b"executor_main" in _command(pid)]):
             assert run.poll() is None
         os.kill(steps[0], signal.SIGKILL)
@@ -178,7 +177,7 @@ def test_a_killed_step_fails_the_run(workspace, in_train):
     assert "killed" in err
     with pytest.raises(NotFoundError):
         workspace.models.manifest("digits", 1)
-    workspace.settled()
+    workspace.wait_until_idle()
 
 
 def _children(pid: int) -> list[int]:
@@ -194,57 +193,57 @@ def _command(pid: int) -> bytes:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(25))
-def test_runs_killed_at_random_times(new_workspace, undisturbed, chance, number, capsys):
-    workspace, kills = killed(new_workspace, chance, chance.choice([None, *STEPS])), [True]
-    check_store_is_whole(workspace)
-    for _ in range(chance.randint(0, 2)):  # these may come too late, as what is done is not done again
-        step = chance.choice([None, *STEPS])
-        kills.append(kill_during(workspace, step, moment(chance, step)))
-        workspace.settled()
-        check_store_is_whole(workspace)
-    check_the_next_run(workspace, undisturbed, workspace.quick)
+def test_runs_killed_at_random_times(new_workspace, reference_run, rng, number, capsys):
+    workspace, kills = create_killed_run(new_workspace, rng, rng.choice([None, *STEPS])), [True]
+    check_store_is_complete(workspace)
+    for _ in range(rng.randint(0, 2)):  # may be too late, because steps are cached
+        step = rng.choice([None, *STEPS])
+        kills.append(kill_during(workspace, step, random_delay(rng, step)))
+        workspace.wait_until_idle()
+        check_store_is_complete(workspace)
+    check_the_next_run(workspace, reference_run, workspace.quick)
     with capsys.disabled():
         print(f" round {number}: {sum(kills)} of {len(kills)} kills hit", flush=True)  # noqa: T201
 
 
 @pytest.fixture
-def in_train(workspace: Any, held: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a run; return it when its train step is about to import TensorFlow, where it stays."""
+def start_run_in_train(workspace: Any, start_blocked_run: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a run; return it when its train step is blocked at the import of TensorFlow."""
 
-    def start(*words: str) -> "subprocess.Popen[str]":
-        run = held("import tensorflow 1", *words, settings=workspace.quick)
-        while run.poll() is None and not _begun(workspace, "train", set()):
+    def start(*options: str) -> "subprocess.Popen[str]":
+        run = start_blocked_run("import tensorflow 1", *options, settings=workspace.quick)
+        while run.poll() is None and not _has_started(workspace, "train", set()):
             time.sleep(0.01)
         return run
 
     return start
 
 
-def test_ctrl_c_ends_a_run_with_exit_code_130_and_json(workspace, in_train):
-    with in_train("--output", "json") as run:
+def test_ctrl_c_ends_a_run_with_exit_code_130_and_json(workspace, start_run_in_train):
+    with start_run_in_train("--output", "json") as run:
         run.send_signal(signal.SIGINT)
         out, err = run.communicate()
     assert run.returncode == 130
-    (told,) = workspace.json("runs", "list")
+    (run_info,) = workspace.json("runs", "list")
     error = json.loads(out)["error"]
     assert error["exit_code"] == 130
-    assert f"modelyard runs retry {told['name']}" in error["message"]
-    assert told["state"] == "cancelled"
+    assert f"modelyard runs retry {run_info['name']}" in error["message"]
+    assert run_info["state"] == "cancelled"
     started = [line.split()[0] for line in err.splitlines() if line.endswith("started")]
     assert started == ["fingerprint", "ingest", "preprocess", "train"]
-    workspace.settled()
+    workspace.wait_until_idle()
     assert workspace.leftovers() == []
 
 
-def test_a_run_is_cancelled_by_another_command(workspace, in_train):
-    with in_train() as run:
-        (told,) = workspace.json("runs", "list")
-        assert told["state"] == "running"
-        assert workspace.json("runs", "cancel", told["name"])["done"] == "cancelled"
+def test_a_run_is_cancelled_by_another_command(workspace, start_run_in_train):
+    with start_run_in_train() as run:
+        (run_info,) = workspace.json("runs", "list")
+        assert run_info["state"] == "running"
+        assert workspace.json("runs", "cancel", run_info["name"])["done"] == "cancelled"
         _, err = run.communicate()
     assert run.returncode == 12
-    assert f"modelyard runs retry {told['name']}" in err
+    assert f"modelyard runs retry {run_info['name']}" in err
     assert "`modelyard runs cancel` ended the run" in err
     assert workspace.json("explain")["state"] == "cancelled"
-    workspace.settled()
+    workspace.wait_until_idle()
     assert workspace.leftovers() == []

@@ -1,4 +1,4 @@
-"""`modelyard plan` as a user runs it, and the report of the run after it."""
+"""The command `modelyard plan`, and the report of the run after it."""
 
 import json
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from modelyard.components.artifacts import History
 
 
-def test_a_run_is_compared_with_its_plan(planned: Any, digits: Any) -> None:
-    (workspace, plan), (_, run) = planned, digits
+def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
+    (workspace, plan), (_, run) = digits_plan, digits
     assert plan["fit"] == "fits"
     assert plan["targets"].startswith("10 classes, with ")
     assert plan["flops_per_step"] > 0
@@ -15,13 +15,13 @@ def test_a_run_is_compared_with_its_plan(planned: Any, digits: Any) -> None:
     (exceeded,) = plan["exceeded"]
     assert "--budget 0 USD" in exceeded
     assert {one["name"]: one["cached"] for one in run["steps"]}.items() >= {
-        "ingest": True,  # the plan has left them there
+        "ingest": True,  # by the plan
         "preprocess": True,
         "train": False,
     }.items()
     folder = workspace.folder / ".modelyard" / "runs" / run["run"]
-    kept = json.loads((folder / "plan.json").read_text())
-    assert kept == {**plan, "exceeded": []}
+    saved_plan = json.loads((folder / "plan.json").read_text())
+    assert saved_plan == {**plan, "exceeded": []}
     (history,) = folder.glob("artifacts/*/train/history/history.json")
     assert History.model_validate_json(history.read_bytes()).parameters == plan["parameters"]
     page = (folder / "report.html").read_text()

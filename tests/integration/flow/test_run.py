@@ -1,4 +1,4 @@
-"""The main job: `modelyard run` on the digits, as a newcomer does it."""
+"""The command `modelyard run` on the digits with the defaults."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def test_the_first_run_promotes_a_champion_and_predicts_over_http(digits):
         assert fact in page
     assert workspace.state()["moves"] == [("promote", 1)]
     assert workspace.leftovers() == []
-    workspace.settled()
+    workspace.wait_until_idle()
 
 
 def test_the_second_run_is_cached_with_other_serving_settings(digits, champion):

@@ -1,4 +1,4 @@
-"""A running `modelyard serve` takes a new champion without dropping a request."""
+"""A running `modelyard serve` switches to a new champion without a failed request."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Client(threading.Thread):
-    """Asks for predictions one after the other, and keeps every answer's status and version."""
+    """Sends prediction requests one after the other, and records their statuses."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)

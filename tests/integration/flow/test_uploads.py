@@ -1,4 +1,4 @@
-"""A dataset and code of this machine, for pods: sent to a real bucket, fetched as the steps do."""
+"""Local data and code for pods: uploaded to a bucket, and fetched by the steps."""
 
 import dataclasses
 import io
@@ -37,7 +37,7 @@ QUIET = Console(quiet=True)
 
 
 def recipe(config: Config, environment: Environment) -> str:
-    """Return what identifies the configuration and the code."""
+    """Return the hash of configuration and code."""
     return str(deploy_spec(arguments(config, environment))["recipe_sha256"])
 
 
@@ -64,18 +64,18 @@ def environment(bucket: str) -> Environment:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def image_folder(tmp_path: Path) -> Path:
     """Pictures in class folders, with what is left out beside them."""
     for name, number in (("cat", 1), ("cat", 2), ("dog", 3)):
-        path = tmp_path / "pictures" / name / f"{number}.png"
+        path = tmp_path / "images" / name / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(path)
-    (tmp_path / "pictures" / ".DS_Store").write_text("")
-    return tmp_path / "pictures"
+    (tmp_path / "images" / ".DS_Store").write_text("")
+    return tmp_path / "images"
 
 
 @pytest.fixture
-def networks(tmp_path: Path) -> Path:
+def code_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "networks"
     (folder / "deep").mkdir(parents=True)
     (folder / "small.py").write_text("def build(input_shape, classes): ...\n")
@@ -95,30 +95,32 @@ def objects(environment: Environment) -> Objects:
     return open_objects(store)
 
 
-def own(networks: Path) -> str:
-    return f"model={{build: 'small:build', code: {networks}}}"
+def code_setting(code_folder: Path) -> str:
+    return f"model={{build: 'small:build', code: {code_folder}}}"
 
 
-def images(pictures: Path) -> str:
-    return f"data={{kind: images, source: {pictures}}}"
+def data_setting(image_folder: Path) -> str:
+    return f"data={{kind: images, source: {image_folder}}}"
 
 
-def sent(environment: Environment, *settings: str) -> Uploads:
+def upload(environment: Environment, *settings: str) -> Uploads:
     found = gather(config(environment, *settings), environment)
     found.send(QUIET)
     return found
 
 
-def test_a_local_run_uploads_nothing(pictures: Path, networks: Path) -> None:
-    here = load(overrides=[images(pictures), own(networks)], environ={})
-    found = gather(here, Environment(kind="local"))
-    assert (found.config, found.files) == (here, ())
+def test_a_local_run_uploads_nothing(image_folder: Path, code_folder: Path) -> None:
+    local_config = load(overrides=[data_setting(image_folder), code_setting(code_folder)], environ={})
+    found = gather(local_config, Environment(kind="local"))
+    assert (found.config, found.files) == (local_config, ())
 
 
 def test_local_data_and_code_are_uploaded_and_configured(
-    environment: Environment, pictures: Path, networks: Path
+    environment: Environment, image_folder: Path, code_folder: Path
 ) -> None:
-    found = sent(environment, images(pictures), own(networks), "store.user_project=payer")
+    found = upload(
+        environment, data_setting(image_folder), code_setting(code_folder), "store.user_project=payer"
+    )
     names = [one.name for one in found.files]
     code = found.config.code()
     assert code
@@ -126,34 +128,38 @@ def test_local_data_and_code_are_uploaded_and_configured(
     assert [one.key for one in found.files] == ["data.source", "model.code"]
     assert objects(environment).keys("") == sorted(names)
     assert [found.config.data.source, found.config.model.code] == [f"{environment.store}/{n}" for n in names]
-    assert names[1] == f"uploads/code/{tree_sha256(networks)}.zip"
-    given = arguments(found.config, environment)
-    assert str(pictures.parent) not in json.dumps(given)
-    assert deploy_spec(given)["code_sha256"] == tree_sha256(networks)
+    assert names[1] == f"uploads/code/{tree_sha256(code_folder)}.zip"
+    pipeline_arguments = arguments(found.config, environment)
+    assert str(image_folder.parent) not in json.dumps(pipeline_arguments)
+    assert deploy_spec(pipeline_arguments)["code_sha256"] == tree_sha256(code_folder)
 
 
 def test_ingest_reads_the_same_from_the_archive_and_the_folder(
-    environment: Environment, pictures: Path, tmp_path: Path
+    environment: Environment, image_folder: Path, tmp_path: Path
 ) -> None:
-    there = sent(environment, images(pictures)).config.source()
-    fetched = image_files.read(locate(there).fetch(tmp_path / "scratch"), there)
-    here = image_files.read(pictures, there)
-    assert (fetched.names, fetched.splits, fetched.shape) == (here.names, here.splits, here.shape)
-    for one, other in zip(fetched.batches, here.batches, strict=True):
+    remote = upload(environment, data_setting(image_folder)).config.source()
+    fetched = image_files.read(locate(remote).fetch(tmp_path / "scratch"), remote)
+    local_config = image_files.read(image_folder, remote)
+    assert (fetched.names, fetched.splits, fetched.shape) == (
+        local_config.names,
+        local_config.splits,
+        local_config.shape,
+    )
+    for one, other in zip(fetched.batches, local_config.batches, strict=True):
         assert one[0] == other[0]
         np.testing.assert_array_equal(one[1], other[1])
         np.testing.assert_array_equal(one[2], other[2])
 
 
 def test_the_same_content_is_uploaded_once_and_is_the_same_run_at_any_path(
-    environment: Environment, pictures: Path, networks: Path, tmp_path: Path
+    environment: Environment, image_folder: Path, code_folder: Path, tmp_path: Path
 ) -> None:
-    first = sent(environment, images(pictures), own(networks))
+    first = upload(environment, data_setting(image_folder), code_setting(code_folder))
     before = {entry.key: entry for entry in objects(environment).entries("")}
-    for path in pictures.rglob("*.png"):
+    for path in image_folder.rglob("*.png"):
         os.utime(path, (1, 1))
-    moved, copied = pictures.rename(tmp_path / "moved"), networks.rename(tmp_path / "copied")
-    second = sent(environment, images(moved), own(copied))
+    moved, copied = image_folder.rename(tmp_path / "moved"), code_folder.rename(tmp_path / "copied")
+    second = upload(environment, data_setting(moved), code_setting(copied))
     assert arguments(second.config, environment) == arguments(first.config, environment)
     after = {entry.key: entry for entry in objects(environment).entries("")}
     assert after.keys() == before.keys()
@@ -166,34 +172,34 @@ def test_an_uploaded_file_has_the_fingerprint_of_the_local_file(
     environment: Environment, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "set.npz", x=np.zeros((4, 2, 2), np.uint8), y=np.arange(4))
-    here = config(environment, f"data={{kind: npz, source: {tmp_path}/set.npz}}")
-    found = gather(here, environment)
+    local_config = config(environment, f"data={{kind: npz, source: {tmp_path}/set.npz}}")
+    found = gather(local_config, environment)
     found.send(QUIET)
-    assert fingerprint_data(found.config.source()) == fingerprint_data(here.source())
+    assert fingerprint_data(found.config.source()) == fingerprint_data(local_config.source())
     path = locate(found.config.source()).fetch(tmp_path / "scratch")
     assert path.read_bytes() == (tmp_path / "set.npz").read_bytes()
 
 
-def test_uploaded_code_has_the_recipe_of_its_folder(environment: Environment, networks: Path) -> None:
-    here = load(overrides=[own(networks)], environ={})
-    there = sent(environment, own(networks)).config
-    assert there.code_sha256() == here.code_sha256() == tree_sha256(networks)
+def test_uploaded_code_has_the_recipe_of_its_folder(environment: Environment, code_folder: Path) -> None:
+    local_config = load(overrides=[code_setting(code_folder)], environ={})
+    remote = upload(environment, code_setting(code_folder)).config
+    assert remote.code_sha256() == local_config.code_sha256() == tree_sha256(code_folder)
     local = Environment(kind="local")
-    by_hand = here.model_copy(update={"model": there.model, "store": there.store})
-    assert recipe(by_hand, local) == recipe(here, local)
+    mixed = local_config.model_copy(update={"model": remote.model, "store": remote.store})
+    assert recipe(mixed, local) == recipe(local_config, local)
 
 
-def test_train_unpacks_the_uploaded_folder(environment: Environment, networks: Path) -> None:
-    code = sent(environment, own(networks)).config.code()
+def test_train_unpacks_the_uploaded_folder(environment: Environment, code_folder: Path) -> None:
+    code = upload(environment, code_setting(code_folder)).config.code()
     assert code
     folder = fetch_code(CodeLocation.of(code.text()))
-    assert tree_sha256(folder) == tree_sha256(networks)
+    assert tree_sha256(folder) == tree_sha256(code_folder)
     assert (folder / "deep" / "blocks.py").read_text() == "WIDTH = 64\n"
     assert not list(folder.rglob("__pycache__"))
 
 
-def test_missing_code_is_an_error(environment: Environment, networks: Path) -> None:
-    code = gather(config(environment, own(networks)), environment).config.code()
+def test_missing_code_is_an_error(environment: Environment, code_folder: Path) -> None:
+    code = gather(config(environment, code_setting(code_folder)), environment).config.code()
     assert code
     with pytest.raises(TrainError, match="no longer exists"):
         fetch_code(code)
@@ -252,7 +258,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind", "said"),
+    ("settings", "kind", "message"),
     [
         ("data={kind: npz, source: /nowhere/x.npz}", DataError, "/nowhere/x.npz"),
         ("data={kind: npz, source: .}", DataError, "npz is a file"),
@@ -261,20 +267,20 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_data_is_refused_before_the_upload(
-    environment: Environment, settings: str, kind: Any, said: str, tmp_path: Path, monkeypatch: Any
+    environment: Environment, settings: str, kind: Any, message: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.npz").write_bytes(b"data")
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         gather(config(environment, settings), environment)
 
 
 def test_code_that_is_too_large_is_refused(
-    environment: Environment, networks: Path, monkeypatch: Any
+    environment: Environment, code_folder: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(uploads, "MAX_BYTES", 40)
     with pytest.raises(ConfigError, match=r"model.code .* Keep data"):
-        gather(config(environment, own(networks)), environment)
+        gather(config(environment, code_setting(code_folder)), environment)
 
 
 def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environment, tmp_path: Path) -> None:
@@ -299,9 +305,11 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
     assert objects(environment).keys("") == []
 
 
-def test_a_folder_that_changes_before_the_upload_is_refused(environment: Environment, pictures: Path) -> None:
-    found = gather(config(environment, images(pictures)), environment)
-    (pictures / "dog" / "4.png").write_bytes(b"new")
+def test_a_folder_that_changes_before_the_upload_is_refused(
+    environment: Environment, image_folder: Path
+) -> None:
+    found = gather(config(environment, data_setting(image_folder)), environment)
+    (image_folder / "dog" / "4.png").write_bytes(b"new")
     with pytest.raises(DataError, match="changed while it was packed"):
         found.send(QUIET)
     assert objects(environment).keys("") == []

@@ -1,4 +1,4 @@
-"""A bucket, a fake of the API servers of Kubernetes and Kubeflow Pipelines, and runs of this machine."""
+"""A bucket, fake API servers of Kubernetes and Kubeflow Pipelines, and local runs."""
 
 import io
 import json
@@ -33,8 +33,8 @@ DAY = 86400.0
 LATER = 40 * DAY
 
 
-class Servers:
-    """Answers as the API servers of Kubernetes and of Kubeflow Pipelines, with what a test puts here."""
+class FakeApiServers:
+    """Fake API servers of Kubernetes and Kubeflow Pipelines with the objects of a test."""
 
     def __init__(self) -> None:
         self.deployments: list[Any] = []
@@ -106,12 +106,12 @@ def _has(labels: dict[str, str], key: str, equals: str, value: str) -> bool:
 
 @dataclass
 class Workspace:
-    """A configuration, an environment, and this machine's runs; `gc` happens 40 days later."""
+    """A configuration, an environment and local runs; `gc` runs 40 days later."""
 
     config_file: Path
     environment_file: Path
     home: Path
-    servers: Servers
+    servers: FakeApiServers
 
     @property
     def environment(self) -> Environment:
@@ -140,17 +140,17 @@ class Workspace:
         collector = GarbageCollector(self.config(*overrides), environment, self.home, now)
         return {one.name: one for one in collector.find()}
 
-    def kept(self, *overrides: str, later: float = LATER) -> dict[str, str | None]:
+    def reasons(self, *overrides: str, later: float = LATER) -> dict[str, str | None]:
         return {name: one.kept for name, one in self.find(*overrides, later=later).items()}
 
     def gc(self, *overrides: str, later: float = LATER) -> tuple[set[str], set[str]]:
-        """Remove what can be removed; return the names of what is gone, and of what stays nevertheless."""
+        """Remove what is unused; return the removed names, and those whose removal was refused."""
         found = {name: one for name, one in self.find(*overrides, later=later).items() if one.kept is None}
         gone = {name for name, one in found.items() if one.remove()}
         return gone, found.keys() - gone
 
     def publish(self, run: str, name: str = "digits", **config: Any) -> int:
-        """Publish a version as a run, made of a configuration."""
+        """Publish a version of a run with a configuration."""
         model = self.config_file.with_name("model.onnx")
         model.write_bytes(b"onnx" * 1000)
         version = self.models.reserve(name, run)
@@ -168,7 +168,7 @@ class Workspace:
         return key
 
     def run(self, name: str, uses: tuple[str, ...] = (), pods: bool = False) -> Path:
-        """Let a run of this machine have ended, with an artifact that the cache knows."""
+        """Create an ended local run with a cached artifact."""
         run = self.home / "runs" / name
         (run / "artifacts").mkdir(parents=True)
         (run / "artifacts/model.onnx").write_bytes(b"onnx" * 100)
@@ -208,8 +208,8 @@ def bucket_server(emulator: str) -> str:
 
 
 @pytest.fixture
-def servers() -> Iterator[Servers]:
-    servers = Servers()
+def servers() -> Iterator[FakeApiServers]:
+    servers = FakeApiServers()
     yield servers
     servers.server.shutdown()
     servers.server.server_close()
@@ -217,7 +217,7 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture
 def workspace(
-    tmp_path: Path, bucket_server: str, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket_server: str, servers: FakeApiServers, monkeypatch: pytest.MonkeyPatch
 ) -> Workspace:
     kubeconfig = {
         "apiVersion": "v1", "kind": "Config", "current-context": "a",

@@ -1,4 +1,4 @@
-"""The command `modelyard gc`: what it shows, what it removes, killed midway, twice at once."""
+"""The command `modelyard gc`: output, removals, kills, two at the same time."""
 
 import json
 import signal
@@ -17,8 +17,8 @@ WORKER = Path(__file__).with_name("worker.py")
 
 
 @pytest.fixture
-def full(workspace: Workspace) -> Workspace:
-    """A workspace with three versions, two runs and two uploads that nothing needs."""
+def full_workspace(workspace: Workspace) -> Workspace:
+    """A workspace with three unused versions, two unused runs and two unused uploads."""
     for number in range(5):
         workspace.publish(f"run {number}")
     workspace.promote(2)
@@ -30,7 +30,7 @@ def full(workspace: Workspace) -> Workspace:
 
 
 def check_end(workspace: Workspace) -> None:
-    """Check that what is needed is there, and nothing else."""
+    """Check that only used files remain."""
     for version in workspace.models.versions("digits"):
         workspace.models.fetch("digits", version, workspace.home / "fetched")
     assert workspace.models.versions("digits") == [2, 5]
@@ -41,18 +41,18 @@ def check_end(workspace: Workspace) -> None:
 
 def worker(workspace: Workspace) -> "subprocess.Popen[str]":
     kubeconfig = workspace.config_file.with_name("kubeconfig")
-    places = [workspace.config_file, workspace.environment_file, workspace.home, kubeconfig]
+    paths = [workspace.config_file, workspace.environment_file, workspace.home, kubeconfig]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, WORKER, *places], **pipes, text=True)
+    return subprocess.Popen([sys.executable, WORKER, *paths], **pipes, text=True)
 
 
-def test_gc_removes_only_what_is_unused(full: Workspace) -> None:
-    full.gc()
-    check_end(full)
+def test_gc_removes_only_what_is_unused(full_workspace: Workspace) -> None:
+    full_workspace.gc()
+    check_end(full_workspace)
 
 
-def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full: Workspace) -> None:
-    killed, *pair = [worker(full) for _ in range(3)]
+def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full_workspace: Workspace) -> None:
+    killed, *pair = [worker(full_workspace) for _ in range(3)]
     assert killed.stdin
     assert killed.stdout
     killed.stdin.write("\n")
@@ -61,9 +61,9 @@ def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full: Work
     time.sleep(0.03)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    for version in full.models.versions("digits"):
-        full.models.fetch("digits", version, full.home / "fetched")
-    incomplete = {one.version for one in full.models.stored_files("digits") if not one.complete}
+    for version in full_workspace.models.versions("digits"):
+        full_workspace.models.fetch("digits", version, full_workspace.home / "fetched")
+    incomplete = {one.version for one in full_workspace.models.stored_files("digits") if not one.complete}
     for process in pair:
         assert process.stdin
         process.stdin.write("\n")
@@ -71,11 +71,11 @@ def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full: Work
     for process in pair:
         process.communicate(timeout=100)
         assert process.returncode == 0
-    _, left = full.gc()
-    assert left == {f"digits/{version}" for version in incomplete}  # a run could be publishing them
+    _, remaining = full_workspace.gc()
+    assert remaining == {f"digits/{version}" for version in incomplete}  # a run may be publishing them
     for version in incomplete:
-        assert full.models.remove("digits", version, grace=0)
-    check_end(full)
+        assert full_workspace.models.remove("digits", version, grace=0)
+    check_end(full_workspace)
 
 
 def command(
@@ -91,19 +91,19 @@ def command(
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--yes", "--dry-run")])
 def test_gc_removes_nothing_without_yes(
-    full: Workspace, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+    full_workspace: Workspace, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:
-    code, out, _ = command(full, capsys, *options)
+    code, out, _ = command(full_workspace, capsys, *options)
     assert code == 0
     assert OLD[0] in out
-    assert "2 of " in out  # the rest is too young
-    assert full.local_runs() == full.bucket.folders("") == OLD[:3]
+    assert "2 of " in out  # the others are too young
+    assert full_workspace.local_runs() == full_workspace.bucket.folders("") == OLD[:3]
 
 
 def test_json_output_lists_what_is_removed_and_why_the_rest_is_not(
-    full: Workspace, capsys: pytest.CaptureFixture[str]
+    full_workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = command(full, capsys, "--yes", "--output", "json")
+    code, out, _ = command(full_workspace, capsys, "--yes", "--output", "json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)}
     assert rows["digits/2"] == {
@@ -115,7 +115,7 @@ def test_json_output_lists_what_is_removed_and_why_the_rest_is_not(
         "removed": False,
     }
     assert {name for name, row in rows.items() if row["removed"]} == set(OLD[:2])
-    code, out, _ = command(full, capsys, "--yes")
+    code, out, _ = command(full_workspace, capsys, "--yes")
     assert (code, out.splitlines()[-1]) == (0, "Removed 0 of 0.")
 
 

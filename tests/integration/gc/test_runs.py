@@ -1,4 +1,4 @@
-"""Runs of this machine go with their artifacts and their cache entries; what another run uses stays."""
+"""Local runs are removed with their artifacts and cache entries, unless another run uses them."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_old_runs_are_removed_but_not_the_latest_and_those_it_uses(workspace: Wo
 def test_no_run_is_removed_while_one_is_running(workspace: Workspace) -> None:
     old, running = workspace.run(OLD[0]), workspace.run(OLD[1])
     with lifeline.hold(running / "lifeline"):
-        assert workspace.kept("retention.runs=0")[OLD[1]] == "it is running"
+        assert workspace.reasons("retention.runs=0")[OLD[1]] == "it is running"
         assert workspace.gc() == (set(), {OLD[0]})
         assert (old / "artifacts/model.onnx").is_file()
         assert workspace.cached() == OLD[:2]

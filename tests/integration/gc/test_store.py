@@ -1,4 +1,4 @@
-"""Versions, uploads and checkpoints: what is in use stays, whatever the policy says."""
+"""Versions, uploads and checkpoints in use are not removed, whatever the policy."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.integration.gc.conftest import DAY, Workspace
 
 DATA = [f"uploads/data/{number * 64}" for number in "0123456789"]
 CODE = f"uploads/code/{'a' * 64}.zip"
-COMPARED = "a champion with which a run in flight may compare"
+CHAMPION_OF_A_RUN = "a champion with which a run in flight may compare"
 CHECKPOINT = f"checkpoints/{'a' * 64}/state.npz"
 
 
@@ -18,7 +18,7 @@ def test_champions_served_and_latest_versions_are_not_removed(workspace: Workspa
     workspace.promote(2, 4)
     workspace.servers.serve("digits", 1)
     workspace.servers.serve("other", 3)
-    assert workspace.kept() == {
+    assert workspace.reasons() == {
         "digits/1": "served in modelyard-serving",
         "digits/2": "the previous champion",
         "digits/3": None,
@@ -50,7 +50,7 @@ def test_a_version_that_another_environment_serves_is_not_removed(workspace: Wor
         workspace.publish(f"run {number}")
     found = workspace.find()
     workspace.models.record_served("digits", "another-cluster", "serving", [1, 3])
-    assert [name for name, kept in workspace.kept().items() if "noted" in str(kept)] == [
+    assert [name for name, kept in workspace.reasons().items() if "noted" in str(kept)] == [
         "digits/1",
         "digits/3",
     ]
@@ -64,9 +64,9 @@ def test_versions_younger_than_the_policy_or_a_run_are_not_removed(workspace: Wo
         workspace.publish(f"run {number}")
     workspace.promote(1, 2, 3)
     younger = "retention.younger_than=1m"
-    assert workspace.kept(later=DAY / 2)["digits/1"] == COMPARED
-    assert workspace.kept(later=2 * DAY)["digits/1"] == "younger than 30d"
-    assert workspace.kept(younger, later=2 * DAY)["digits/1"] is None
+    assert workspace.reasons(later=DAY / 2)["digits/1"] == CHAMPION_OF_A_RUN
+    assert workspace.reasons(later=2 * DAY)["digits/1"] == "younger than 30d"
+    assert workspace.reasons(younger, later=2 * DAY)["digits/1"] is None
 
 
 @pytest.mark.parametrize("where", ["kfp", "pods"])
@@ -76,15 +76,15 @@ def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Wo
     workspace.promote(1)
     run = workspace.servers.submit("FAILED")
     workspace.promote(2, 3)
-    assert workspace.kept()["digits/1"] is None
+    assert workspace.reasons()["digits/1"] is None
     if where == "kfp":
         run["state"] = "RUNNING"  # retried, 40 days later
     else:
         workspace.servers.run_pod("20260101-120000-bbbb")  # of another machine
-    assert workspace.kept()["digits/1"] == COMPARED
+    assert workspace.reasons()["digits/1"] == CHAMPION_OF_A_RUN
     workspace.servers.run_pod("20260101-120000-cccc", "Succeeded")
     run["state"], workspace.servers.pods[:1] = "SUCCEEDED", []
-    assert workspace.kept()["digits/1"] is None
+    assert workspace.reasons()["digits/1"] is None
 
 
 def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace: Workspace) -> None:
@@ -92,7 +92,7 @@ def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace:
     workspace.models.reserve("digits", "killed")
     workspace.store.upload("digits/versions/000001/model.onnx", workspace.config_file.with_name("half"))
     younger = "retention.younger_than=1m"
-    assert workspace.kept(younger, later=600)["digits/1"] == "a run of the last 86400 s may use it"
+    assert workspace.reasons(younger, later=600)["digits/1"] == "a run of the last 86400 s may use it"
     (one,) = workspace.find().values()
     assert (one.name, one.kept) == ("digits/1", None)
     assert not one.remove()  # the real clock says that it is new
@@ -102,7 +102,7 @@ def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace:
 def test_versions_of_other_models_are_not_removed(workspace: Workspace) -> None:
     for number in range(3):
         workspace.publish(f"run {number}", name="other")
-    assert workspace.kept() == {}
+    assert workspace.reasons() == {}
 
 
 def test_nothing_is_removed_while_a_server_is_unreachable(
@@ -126,7 +126,7 @@ def test_a_cluster_without_kubeflow_pipelines(workspace: Workspace) -> None:
     workspace.servers.submit()
     for number in range(2):
         workspace.publish(f"run {number}")
-    assert workspace.kept() == {"digits/1": None, "digits/2": "one of the last 1"}
+    assert workspace.reasons() == {"digits/1": None, "digits/2": "one of the last 1"}
 
 
 def test_nothing_in_a_bucket_is_removed_without_its_environment(workspace: Workspace) -> None:
@@ -155,7 +155,7 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
     workspace.servers.schedule(source=f'{{"source": "gs://b/models/{DATA[4]}"}}')
     run = workspace.run("20260101-120000-aaaa")
     (run / "pipeline.yaml").write_text(f"source: gs://b/models/{DATA[5]}")
-    assert {name: why for name, why in workspace.kept().items() if name.startswith("uploads/")} == {
+    assert {name: why for name, why in workspace.reasons().items() if name.startswith("uploads/")} == {
         DATA[0]: "version 1 of other uses it",
         DATA[1]: None,
         DATA[2]: "the run run-0 uses it",
@@ -180,16 +180,16 @@ def test_an_upload_that_is_used_after_find_is_not_removed(workspace: Workspace) 
     assert workspace.store.touch(DATA[1])  # submitted again
     assert not found[DATA[0]].remove()
     assert workspace.store.find(DATA[0])
-    assert workspace.kept(later=2 * DAY)[DATA[1]] == "younger than 30d"
+    assert workspace.reasons(later=2 * DAY)[DATA[1]] == "younger than 30d"
 
 
 def test_a_checkpoint_is_removed_when_no_training_can_resume_from_it(workspace: Workspace) -> None:
     model = "checkpoints/versions/000001/model.onnx"  # of a model of that name
     workspace.upload(CHECKPOINT)
     workspace.upload(model)
-    assert workspace.kept(later=2 * DAY)[CHECKPOINT] == "younger than 30d"
-    soon = workspace.kept("retention.younger_than=1h", later=DAY / 2)
-    assert soon[CHECKPOINT] == "a run of the last 86400 s may use it"
+    assert workspace.reasons(later=2 * DAY)[CHECKPOINT] == "younger than 30d"
+    reasons = workspace.reasons("retention.younger_than=1h", later=DAY / 2)
+    assert reasons[CHECKPOINT] == "a run of the last 86400 s may use it"
     assert workspace.gc() == ({CHECKPOINT}, set())
     assert workspace.store.keys("checkpoints/") == [model]
 
@@ -199,7 +199,7 @@ def test_records_of_runs_are_removed_by_age_and_decisions_are_not(workspace: Wor
     record, decision = "digits/runs/r1.json", "digits/decisions/f1-0.json"
     for key in (record, decision, "other/runs/r1.json"):
         objects.create(key, b"{}")
-    assert workspace.kept(later=2 * DAY)[record] == "younger than 30d"
-    assert workspace.kept()[record] is None
+    assert workspace.reasons(later=2 * DAY)[record] == "younger than 30d"
+    assert workspace.reasons()[record] is None
     assert workspace.gc()[0] == {record}
     assert objects.keys("") == [decision, "other/runs/r1.json"]

@@ -1,4 +1,4 @@
-"""Removes what is not needed, 40 days from now, after a line on stdin.
+"""Runs gc with a time 40 days from now, after a line on stdin.
 
 worker.py CONFIG ENVIRONMENT HOME KUBECONFIG
 """

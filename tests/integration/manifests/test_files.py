@@ -1,4 +1,4 @@
-"""The files of the manifests: what they are called, and what they pin."""
+"""The names and pinned versions of the manifests' files."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What kustomize builds of the overlays; `make test-cluster` also asks a real API server."""
+"""The overlays built by kustomize; `make test-cluster` also applies them to a real API server."""
 
 import ipaddress
 import shutil
@@ -30,7 +30,7 @@ def built(overlay: str) -> list[dict]:
     command = ["kubectl", "kustomize", str(MANIFESTS / "overlays" / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # kustomize warns of what is deprecated
+    assert done.stderr == ""  # kustomize warns of deprecated fields
     return list(yaml.safe_load_all(done.stdout))
 
 
@@ -68,7 +68,7 @@ def test_no_role_has_a_wildcard_or_cluster_access_except_to_list_nodes(overlay):
 
 
 def reached(policy: dict, port: int) -> bool:
-    """Say whether a policy lets pods reach a cloud's metadata server on a port."""
+    """Return whether a policy lets pods reach the metadata server of a cloud on a port."""
     for rule in policy["spec"].get("egress", []):
         if port not in [each["port"] for each in rule.get("ports", [{"port": port}])]:
             continue

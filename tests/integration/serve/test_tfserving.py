@@ -93,7 +93,7 @@ def test_a_version_in_the_path(image_server):
         ([(WHITE / 2).tolist()], "is 127.5, but this model expects uint8"),
         ([], "no examples"),
         ("text", "a JSON string"),
-        (["text"], "neither a nested list of number_server"),
+        (["text"], "neither a nested list of numbers"),
         ([{"b64": "***"}], "not base64"),
         ([{"b64": base64.b64encode(b"no picture").decode()}], "Example 0"),
         ([{"b64": 7}], "is not a string"),

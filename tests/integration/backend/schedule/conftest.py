@@ -1,4 +1,4 @@
-"""What recurring runs are made with, on a server whose clock a test moves."""
+"""Schedules on a fake server with a controllable clock."""
 
 from io import StringIO
 
@@ -12,21 +12,21 @@ from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.schedule import recurring as schedule_recurring
 from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import FakeKfp
 
 DAILY, HOURLY = "schedule.cron=0 3 * * *", "schedule.cron=0 * * * *"
 
 
 @pytest.fixture(autouse=True)
-def controller(site: Site, monkeypatch: pytest.MonkeyPatch) -> recurring.RecurringRuns:
-    found = recurring.RecurringRuns(site.server, site.pipelines, site.runs)
-    site.server.mount(found)
+def controller(fake_kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> recurring.RecurringRuns:
+    found = recurring.RecurringRuns(fake_kfp.server, fake_kfp.pipelines, fake_kfp.runs)
+    fake_kfp.server.mount(found)
     monkeypatch.setattr(schedule_recurring, "time", Clock(found))
     return found
 
 
 class Clock:
-    """The controller's clock, for a command that waits: meanwhile runs start and are put on record."""
+    """The controller's clock, which advances while a command waits."""
 
     def __init__(self, controller: recurring.RecurringRuns) -> None:
         self.controller = controller
@@ -50,9 +50,9 @@ def new(environment: Environment) -> RecurringRuns:
 
 def config(*overrides: str, **store: str) -> Uploads:
     loaded = load(overrides=overrides, environ={})
-    there = loaded.store.model_copy(update=store or {"url": "gs://bucket/models"})
-    return Uploads(loaded.model_copy(update={"store": there}), ())
+    store_settings = loaded.store.model_copy(update=store or {"url": "gs://bucket/models"})
+    return Uploads(loaded.model_copy(update={"store": store_settings}), ())
 
 
-def changing(site: Site) -> list[str]:
-    return [one for one in site.server.asked if not one.startswith("GET")]
+def changing(fake_kfp: FakeKfp) -> list[str]:
+    return [one for one in fake_kfp.server.requests if not one.startswith("GET")]

@@ -1,4 +1,4 @@
-"""`modelyard schedule` as a person types it."""
+"""The command `modelyard schedule`."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,14 +8,14 @@ import pytest
 
 from modelyard.components.errors import ConfigError, PlanError
 from modelyard.pipelines.planning import guard
-from tests.integration.backend.conftest import Command, Site
+from tests.integration.backend.conftest import Command, FakeKfp
 from tests.integration.backend.schedule.conftest import changing
 
 
 @pytest.fixture(autouse=True)
-def digits(there: str) -> None:
+def digits(environment_file: str) -> None:
     """A configuration in the folder of the test."""
-    Path(there).with_name("digits.yaml").write_text(
+    Path(environment_file).with_name("digits.yaml").write_text(
         'name: digits\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n'
     )
 
@@ -62,7 +62,7 @@ def test_environment_local_has_no_schedules(modelyard: Command) -> None:
 
 
 def test_a_pod_that_fits_no_node_is_refused(
-    site: Site, modelyard: Command, monkeypatch: pytest.MonkeyPatch
+    fake_kfp: FakeKfp, modelyard: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {"cpu": "100m", "memory": "1Mi", "pods": "10"}
     node = {"metadata": {"name": "small"}, "spec": {}, "status": {"allocatable": small}}
@@ -71,5 +71,5 @@ def test_a_pod_that_fits_no_node_is_refused(
     code, text = modelyard(*words)
     assert code == PlanError.exit_code
     assert "At most 1 MiB of memory fit on an empty node" in text
-    assert changing(site) == []
+    assert changing(fake_kfp) == []
     assert modelyard(*words, "--anyway", "--output", "json")[1]["action"] == "create"

@@ -1,4 +1,4 @@
-"""Killed, overtaken, two at once, answers lost: in the end there is one recurring run."""
+"""After kills, concurrent applies and lost responses, one recurring run remains."""
 
 import itertools
 import threading
@@ -15,13 +15,13 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule import desired
 from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
 from tests.integration.backend import recurring
-from tests.integration.backend.conftest import Site, compiled
+from tests.integration.backend.conftest import FakeKfp, compile_cached
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, config, new
 from tests.integration.backend.server import Fault
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def _without_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at_request(number: int, schedules: RecurringRuns, do: Callable[[], object]) -> Callable[[], bool]:
-    """Let something be done before a request of a scheduler, and return what says whether it was."""
+    """Call `do` before a request of a scheduler; return a function that tells whether it was called."""
     transport = schedules.backend.recurring_runs.api_client.rest_client
     request, numbers = transport.request, itertools.count(1)
     done = threading.Event()
@@ -60,13 +60,13 @@ def test_one_recurring_run_remains_after_a_kill_before_any_request_and_a_retry(
 ) -> None:
     new(environment).apply(config(DAILY))
     for number in itertools.count(1):
-        wanted = config(HOURLY, f"training.epochs={number}")
+        expected = config(HOURLY, f"training.epochs={number}")
         dying = new(environment)
         killed = at_request(number, dying, die)
         with suppress(KilledError):
-            dying.apply(wanted)
+            dying.apply(expected)
         assert len(controller.firing) in (1, 2)
-        new(environment).apply(wanted)
+        new(environment).apply(expected)
         check_the_one_left(controller, number)
         if not killed():
             break
@@ -90,23 +90,23 @@ def test_one_recurring_run_remains_after_a_concurrent_apply_at_any_request(
         if not overtaken():
             break
     assert number > 8
-    assert bool(conflicts) == (other == DAILY), "the one that does not stay is told"
+    assert bool(conflicts) == (other == DAILY), "the one that does not stay gets the error"
 
 
 @pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
 def test_one_recurring_run_remains_after_two_simultaneous_applies(
     environment: Environment, controller: recurring.RecurringRuns, other: str
 ) -> None:
-    compiled(environment.text())  # by KFP's compiler, of which there can only be one at a time
+    compile_cached(environment.text())  # by KFP's compiler, of which there can only be one at a time
     for epochs in range(1, 4):
         ended: list[AppliedSchedule | ConflictError] = []
         together = threading.Barrier(2)
 
-        def apply(wanted: Uploads, ended: list[Any] = ended, together: Any = together) -> None:
+        def apply(expected: Uploads, ended: list[Any] = ended, together: Any = together) -> None:
             mine = new(environment)
             together.wait()
             try:
-                ended.append(mine.apply(wanted))
+                ended.append(mine.apply(expected))
             except ConflictError as error:
                 ended.append(error)
 
@@ -127,8 +127,8 @@ def test_one_recurring_run_remains_after_two_simultaneous_applies(
 
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_a_lost_response_creates_no_duplicate(
-    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns, cut: str
+    fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns, cut: str
 ) -> None:
-    site.server.faults.append(Fault(cut=cut, path="/recurringruns", method="POST"))
+    fake_kfp.server.faults.append(Fault(cut=cut, path="/recurringruns", method="POST"))
     schedules.apply(config(DAILY))
     assert len(controller.recurring) == 1

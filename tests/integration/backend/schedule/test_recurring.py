@@ -6,40 +6,42 @@ from modelyard.components.errors import ConfigError, ConflictError, NotFoundErro
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
-from tests.integration.backend.conftest import Site
+from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new
 
 
 def test_the_recurring_run_matches_the_configuration(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
-    wanted = config(
+    expected = config(
         "schedule.cron=0 3 * * mon",
         "schedule.concurrency=2",
         "schedule.force_after=30d",
     )
-    plan = schedules.apply(wanted)
-    (made,) = controller.firing
+    plan = schedules.apply(expected)
+    (created,) = controller.firing
     assert plan.action == "create"
     assert [due[11:] for due in plan.next] == 3 * ["03:00:00+00:00"]
-    assert made.trigger.cron_schedule.cron == "0 0 3 * * 1"
-    assert len(made.description) <= 191
-    assert (made.display_name, made.max_concurrency, made.no_catchup) == ("digits", "2", True)
-    assert made.service_account == "modelyard-run"
-    assert made.runtime_config.pipeline_root == "gs://bucket/runs"
-    assert made.runtime_config.parameters["skip_unchanged"] is True
-    assert made.runtime_config.parameters["force_after"] == 30 * 86400
+    assert created.trigger.cron_schedule.cron == "0 0 3 * * 1"
+    assert len(created.description) <= 191
+    assert (created.display_name, created.max_concurrency, created.no_catchup) == ("digits", "2", True)
+    assert created.service_account == "modelyard-run"
+    assert created.runtime_config.pipeline_root == "gs://bucket/runs"
+    assert created.runtime_config.parameters["skip_unchanged"] is True
+    assert created.runtime_config.parameters["force_after"] == 30 * 86400
     controller.pass_time(days=8)
-    runs = controller.runs_of(made.recurring_run_id)
+    runs = controller.runs_of(created.recurring_run_id)
     assert len(runs) in (1, 2)
-    assert runs[0].runtime_config == made.runtime_config
+    assert runs[0].runtime_config == created.runtime_config
 
 
-def test_nothing_is_sent_by_a_dry_run_or_when_nothing_differs(site: Site, schedules: RecurringRuns) -> None:
+def test_nothing_is_sent_by_a_dry_run_or_when_nothing_differs(
+    fake_kfp: FakeKfp, schedules: RecurringRuns
+) -> None:
     assert schedules.apply(config(DAILY), dry_run=True).action == "create"
-    assert changing(site) == []
+    assert changing(fake_kfp) == []
     schedules.apply(config(DAILY))
-    before = changing(site)
+    before = changing(fake_kfp)
     again = schedules.apply(config(DAILY))
     assert (again.action, again.changes) == ("nothing", ())
     plan = schedules.apply(config(HOURLY, "training.epochs=7", "schedule.paused=true"), dry_run=True)
@@ -50,7 +52,7 @@ def test_nothing_is_sent_by_a_dry_run_or_when_nothing_differs(site: Site, schedu
         ("training.epochs", 20, 7),
     }
     assert plan.next == ()
-    assert changing(site) == before
+    assert changing(fake_kfp) == before
 
 
 def test_a_replaced_schedule_leaves_its_run_alone(
@@ -85,16 +87,16 @@ def test_near_a_due_time_replace_waits_so_that_one_run_starts_and_survives(
 
 @pytest.mark.parametrize("cron", ["* * * * *", "*/2 * * * *", "0,58 * * * *"])
 def test_a_frequent_schedule_is_disabled_before_it_is_replaced(
-    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns, cron: str
+    fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns, cron: str
 ) -> None:
     schedules.apply(config(f'schedule.cron="{cron}"', "schedule.concurrency=10"))
     controller.prompt = False
     controller.pass_time(minutes=60)
-    before, asked = len(controller.workflows), len(changing(site))
+    before, asked = len(controller.workflows), len(changing(fake_kfp))
     assert before > 1
     applied = schedules.apply(config(HOURLY))
     assert any("run may be skipped" in note for note in applied.notes)
-    (disabled, created, *_) = [one for one in changing(site)[asked:] if "/recurringruns" in one]
+    (disabled, created, *_) = [one for one in changing(fake_kfp)[asked:] if "/recurringruns" in one]
     assert (disabled.endswith(":disable"), created) == (True, "POST /apis/v2beta1/recurringruns")
     assert len(controller.workflows) - before <= 1
     assert (len(controller.recurring), controller.killed) == (1, [])
@@ -124,7 +126,7 @@ def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: Recurr
     schedules.resume("digits")
     assert [not one.enabled for one in schedules.list_all()] == [False]
     controller.pass_time(minutes=1)
-    assert controller.workflows == []  # what was missed is not made up for
+    assert controller.workflows == []  # no catch-up
     controller.pass_time(hours=1)
     assert len(controller.workflows) == 1
     assert schedules.apply(config(HOURLY)).action == "nothing"
@@ -154,34 +156,34 @@ def test_apply_pauses_and_resumes_as_configured(
 
 
 def test_run_now_starts_the_same_run_as_the_schedule(
-    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
+    fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
-    (made,) = controller.firing
+    (created,) = controller.firing
     name = schedules.run_now("digits")
-    (run,) = (one for one in site.runs.runs.values() if one.display_name == name)
-    assert run.runtime_config == made.runtime_config
-    assert run.pipeline_version_reference == made.pipeline_version_reference
-    assert run.service_account == made.service_account
+    (run,) = (one for one in fake_kfp.runs.runs.values() if one.display_name == name)
+    assert run.runtime_config == created.runtime_config
+    assert run.pipeline_version_reference == created.pipeline_version_reference
+    assert run.service_account == created.service_account
 
 
 def test_a_deleted_pipeline_version_is_uploaded_again(
-    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
+    fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
-    site.pipelines.versions.clear()
+    fake_kfp.pipelines.versions.clear()
     plan = schedules.apply(config(DAILY))
     assert plan.action == "replace"
-    assert len(site.pipelines.versions) == len(controller.recurring) == 1
+    assert len(fake_kfp.pipelines.versions) == len(controller.recurring) == 1
 
 
 def test_recurring_runs_of_other_tools_are_not_changed(
-    site: Site, controller: recurring.RecurringRuns, schedules: RecurringRuns
+    fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
-    (made,) = controller.firing
-    made.description = "The nightly run of the data team"
-    before = changing(site)
+    (created,) = controller.firing
+    created.description = "The nightly run of the data team"
+    before = changing(fake_kfp)
     for command in (
         lambda: schedules.apply(config(HOURLY)),
         lambda: schedules.apply(config(DAILY), dry_run=True),
@@ -192,15 +194,15 @@ def test_recurring_runs_of_other_tools_are_not_changed(
         with pytest.raises(ConflictError, match="recurring run digits"):
             command()
     assert schedules.list_all() == []
-    assert changing(site) == before
+    assert changing(fake_kfp) == before
 
 
-def test_a_schedule_with_another_store_is_not_changed(site: Site, schedules: RecurringRuns) -> None:
+def test_a_schedule_with_another_store_is_not_changed(fake_kfp: FakeKfp, schedules: RecurringRuns) -> None:
     schedules.apply(config(DAILY))
-    before = changing(site)
+    before = changing(fake_kfp)
     with pytest.raises(ConflictError, match=r"gs://bucket/models.* gs://other/models"):
         schedules.apply(config(DAILY, url="gs://other/models"))
-    assert changing(site) == before
+    assert changing(fake_kfp) == before
 
 
 def test_a_time_zone_other_than_the_servers_is_refused(
@@ -209,20 +211,22 @@ def test_a_time_zone_other_than_the_servers_is_refused(
     berlin = config(DAILY, "schedule.time_zone=Europe/Berlin")
     with pytest.raises(ConfigError, match=r"Europe/Berlin.* UTC \(environment.kfp.time_zone\)"):
         schedules.apply(berlin)
-    there = environment.kfp.model_copy(update={"time_zone": "Europe/Berlin"})
-    new(environment.model_copy(update={"kfp": there})).apply(berlin)
-    (made,) = controller.firing
-    assert made.trigger.cron_schedule.cron == "0 0 3 * * *"
+    berlin_server = environment.kfp.model_copy(update={"time_zone": "Europe/Berlin"})
+    new(environment.model_copy(update={"kfp": berlin_server})).apply(berlin)
+    (created,) = controller.firing
+    assert created.trigger.cron_schedule.cron == "0 0 3 * * *"
 
 
-def test_multi_user_server(site: Site, controller: recurring.RecurringRuns, environment: Environment) -> None:
-    site.server.multi_user = True
+def test_multi_user_server(
+    fake_kfp: FakeKfp, controller: recurring.RecurringRuns, environment: Environment
+) -> None:
+    fake_kfp.server.multi_user = True
     schedules = new(environment)
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
     schedules.resume("digits")
-    (made,) = controller.firing
-    assert made.namespace == environment.runs.namespace
+    (created,) = controller.firing
+    assert created.namespace == environment.runs.namespace
     controller.pass_time(hours=1)
     schedules.delete("digits")
     assert (controller.recurring, controller.killed) == ({}, [])

@@ -1,4 +1,4 @@
-"""An engineer's own pictures and own Keras model: pets.yaml and small.py as README has them."""
+"""The example of the README: pets.yaml and small.py."""
 
 import io
 import re
@@ -26,17 +26,17 @@ def pets(new_workspace: Any) -> tuple[Any, Any]:
         for name in COLOURS:
             for number in range(60):
                 archive.writestr(
-                    f"pets/{name}/{number}.{KINDS[number % 5][0].lower()}", picture(name, number)
+                    f"pets/{name}/{number}.{KINDS[number % 5][0].lower()}", image_bytes(name, number)
                 )
-    config, code = readme()
+    config, code = read_example()
     (workspace.folder / "pets.yaml").write_text(config)
     (workspace.folder / "networks").mkdir()
     (workspace.folder / "networks" / "small.py").write_text(code)
     return workspace, workspace.json("run", "pets.yaml", settings=QUICK)
 
 
-def readme() -> tuple[str, str]:
-    """Return the configuration and the code, which README shows side by side."""
+def read_example() -> tuple[str, str]:
+    """Return the configuration and the code, which the README has side by side."""
     found = re.search(
         r"```yaml\n# pets\.yaml( +)# networks/small\.py\n(.+?)```", README.read_text(), re.DOTALL
     )
@@ -47,8 +47,8 @@ def readme() -> tuple[str, str]:
     return "\n".join(line[:column].rstrip() for line in lines), "".join(code)
 
 
-def picture(name: str, number: int) -> bytes:
-    """Return the bytes of a picture of this class, with noise, in one of the sizes, formats and modes."""
+def image_bytes(name: str, number: int) -> bytes:
+    """Return an image file of this class, with noise, in one of the sizes, formats and modes."""
     random = np.random.default_rng([number, *name.encode()])
     form, mode = KINDS[number % 5]
     size = (40 + number, 90 - number, 1)
@@ -64,7 +64,7 @@ def manifest(workspace: Any) -> Any:
     return workspace.json("models", "show", "pets")
 
 
-def cached(summary: Any) -> list[str]:
+def cached_steps(summary: Any) -> list[str]:
     return [step["name"] for step in summary["steps"] if step["cached"]]
 
 
@@ -72,16 +72,20 @@ def test_the_example_of_the_readme_promotes_a_champion(pets):
     workspace, summary = pets
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
     assert summary["prediction"]["answer"] in COLOURS
-    made = manifest(workspace)
-    (given,), (answer,) = made["signature"]["inputs"], made["signature"]["outputs"]
-    assert (given["shape"], given["dtype"], answer["names"]) == ([64, 64, 3], "uint8", list(COLOURS))
-    assert given["image"] == {"height": 64, "width": 64, "channels": 3, "resize": "stretch"}
-    assert made["code_sha256"] == tree_sha256(workspace.folder / "networks")
+    details = manifest(workspace)
+    (input_tensor,), (answer,) = details["signature"]["inputs"], details["signature"]["outputs"]
+    assert (input_tensor["shape"], input_tensor["dtype"], answer["names"]) == (
+        [64, 64, 3],
+        "uint8",
+        list(COLOURS),
+    )
+    assert input_tensor["image"] == {"height": 64, "width": 64, "channels": 3, "resize": "stretch"}
+    assert details["code_sha256"] == tree_sha256(workspace.folder / "networks")
 
 
 def test_the_champion_classifies_a_new_image(pets):
     workspace, _ = pets
-    (workspace.folder / "new.png").write_bytes(picture("frog", number=75))
+    (workspace.folder / "new.png").write_bytes(image_bytes("frog", number=75))
     (answer,) = workspace.json("predict", "pets", "new.png")["predictions"]
     assert answer["answer"] == "frog"
 
@@ -89,15 +93,19 @@ def test_the_champion_classifies_a_new_image(pets):
 def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_cached(pets):
     workspace, first = pets
     again = workspace.json("run", "pets.yaml", settings=QUICK)
-    assert cached(again) == ["ingest", "preprocess", "train", "evaluate"]
+    assert cached_steps(again) == ["ingest", "preprocess", "train", "evaluate"]
     assert (again["version"], again["fingerprint"]) == (first["version"], first["fingerprint"])
 
     small = workspace.folder / "networks" / "small.py"
     small.write_text(small.read_text().replace("relu", "rely"))
     edited = workspace.json("run", "pets.yaml", settings=QUICK, code=4)
-    assert cached(edited) == ["ingest", "preprocess"]
-    failure, told = edited["failure"], workspace.json("explain", edited["run"])
+    assert cached_steps(edited) == ["ingest", "preprocess"]
+    failure, explanation = edited["failure"], workspace.json("explain", edited["run"])
     assert (failure["kind"], failure["step"], failure["exit_code"]) == ("TrainError", "train", 4)
     assert "small.py" in failure["message"]
-    assert (told["kind"], told["step"], told["state"]) == ("TrainError", "train", "failed")
-    assert failure["message"] in told["text"]
+    assert (explanation["kind"], explanation["step"], explanation["state"]) == (
+        "TrainError",
+        "train",
+        "failed",
+    )
+    assert failure["message"] in explanation["text"]
