@@ -82,7 +82,7 @@ def test_invalid_options_are_refused_first(fake_kfp: FakeKfp, modelyard: Command
         ("nowhere.yaml", "-e", "local"): "environment local",
         ("nowhere.yaml", "--endpoint", "somewhere"): "--endpoint is 'somewhere'",
         ("--set", "environment.images.train=repo/train:latest"): "repo/train:latest",
-        ("--force-after", "2d"): "It needs --skip-unchanged.",
+        ("--force-after", "2d"): "--skip-unchanged",
     }
     for words, expected_message in refused.items():
         code, text = modelyard("submit", *words)
@@ -199,6 +199,4 @@ def test_the_printed_follow_command_has_the_same_server(
     options = ("--endpoint", fake_kfp.server.url, "--namespace", "elsewhere")
     _, text = modelyard("submit", *options)
     (run,) = fake_kfp.runs.runs.values()
-    assert (
-        f"modelyard runs show {run.display_name} -e {environment_file} --wait {' '.join(options)}\n" in text
-    )
+    assert f"modelyard runs show {run.display_name} -e {environment_file} --wait {' '.join(options)}" in text
