@@ -137,7 +137,7 @@ def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None
         problem: the problem in the status of the pod.
         node: its node in the Workflow, which has fewer details but outlives the pod.
     """
-    reason = problem.reason if problem else node.start_blocker if node else ""
+    reason = problem.reason if problem else node.start_problem if node else ""
     message = problem.message if problem else f"{node.message.rstrip('.')}." if node else ""
     kind, keys = START_ERRORS.get(reason, (None, ""))
     if kind is None:

@@ -13,7 +13,7 @@ from typing import Protocol
 from modelyard.components.errors import ClusterError, DeadlineError, KilledError, ModelyardError, StuckError
 from modelyard.components.explain.explanation import Explanation, create_explanation
 from modelyard.components.explain.failure import find_start_error, pod_failure
-from modelyard.components.explain.workflow import ENDED_BADLY, PodNode, Workflow, parse_pod
+from modelyard.components.explain.workflow import FAILED_PHASES, PodNode, Workflow, parse_pod
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.kubernetes.pod_problem import PodProblem, find_problem
@@ -134,7 +134,7 @@ def explain(
     if succeeded or workflow.phase == "Succeeded":
         return create_explanation(run, model, "succeeded", None, decision)
     failed_pod = workflow.failed_pod()
-    if failed_pod or succeeded is False or workflow.phase in ENDED_BADLY:
+    if failed_pod or succeeded is False or workflow.phase in FAILED_PHASES:
         failure = find_failure(workflow, records.evidence(failed_pod) if failed_pod else None)
         return create_explanation(run, model, "failed", failure.step, failure.message, failure.kind)
     if pending_pod := workflow.pending_pod():

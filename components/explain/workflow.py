@@ -13,7 +13,7 @@ from modelyard.components.explain.explanation import EXIT_TASK
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.pod_problem import CREATE_REASONS, PULL_REASONS
 
-ENDED_BADLY = ("Failed", "Error")
+FAILED_PHASES = ("Failed", "Error")
 DRIVER = "-driver"
 ATTEMPT = re.compile(r"\(\d+\)$")  # added if the controller has a retry strategy for all templates
 SHUTDOWN_STRATEGIES = ("Terminate", "Stop")
@@ -56,10 +56,10 @@ class PodNode:
     @property
     def is_failed(self) -> bool:
         """Whether it failed."""
-        return self.phase in ENDED_BADLY
+        return self.phase in FAILED_PHASES
 
     @property
-    def start_blocker(self) -> str:
+    def start_problem(self) -> str:
         """The Kubernetes reason why it may never start, which Argo puts before the message; empty if none."""
         started_running = self.phase != "Pending" and not self.message.startswith(NEVER_STARTED)
         reason = self.message.removeprefix(NEVER_STARTED).partition(":")[0]
@@ -86,7 +86,7 @@ class Workflow:
     @property
     def ended(self) -> bool:
         """Whether it ended."""
-        return self.phase in ("Succeeded", *ENDED_BADLY)
+        return self.phase in ("Succeeded", *FAILED_PHASES)
 
     @property
     def message(self) -> str:

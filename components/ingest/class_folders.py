@@ -54,7 +54,7 @@ class ClassFolders:
         """The number of folders above an image directly in a class folder."""
         return self.prefix_depth + len(next(iter(self.folders)))
 
-    def target(self, name: str) -> tuple[str, int] | None:
+    def split_target(self, name: str) -> tuple[str, int] | None:
         """Return the split and the label of a file; None if it is outside of the class folders."""
         parts = tuple(name.split("/"))
         return self.folders.get(parts[self.prefix_depth : self.depth]) if len(parts) > self.depth else None

@@ -214,7 +214,7 @@ def _iterate_encoded(
         yield from targets.images()
         return
     for member in members(path, max_bytes):
-        if not member.folder and (target := targets.target(member.name)):
+        if not member.folder and (target := targets.split_target(member.name)):
             yield member.name, target, member.content
 
 

@@ -46,7 +46,7 @@ class Index:
     missing: Mapping[str, str]
     notes: tuple[str, ...]
 
-    def target(self, name: str) -> tuple[str, float] | None:
+    def split_target(self, name: str) -> tuple[str, float] | None:
         """Return the split and the target of a file; None if it is not in the index."""
         return self.targets.get(name)
 

@@ -11,7 +11,7 @@ def test_class_folders_are_one_split_with_sorted_classes() -> None:
     result = find_class_folders(["dogs/b.png", "cats/a.png", "Zebras/c.png"], ["dogs", "cats", "Zebras"])
     assert result.classes == ("Zebras", "cats", "dogs")
     assert result.splits == ("all",)
-    assert result.target("dogs/b.png") == ("all", 2)
+    assert result.split_target("dogs/b.png") == ("all", 2)
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ def test_split_folders_become_splits(train, validation, test) -> None:
     result = find_class_folders(names, [])
     assert set(result.splits) == {"train", "test", "validation"}
     assert result.classes == ("cat", "dog")
-    assert result.target(f"{validation}/dog/1.png") == ("validation", 1)
+    assert result.split_target(f"{validation}/dog/1.png") == ("validation", 1)
 
 
 def test_a_folder_around_all_class_folders_is_skipped() -> None:
     result = find_class_folders(["flowers/rose/1.png", "flowers/tulip/1.png"], ["flowers", "flowers/rose"])
     assert result.classes == ("rose", "tulip")
-    assert result.target("flowers/tulip/1.png") == ("all", 1)
+    assert result.split_target("flowers/tulip/1.png") == ("all", 1)
     result = find_class_folders(["pets/train/cat/1.png", "pets/test/cat/1.png"], [])
-    assert result.target("pets/test/cat/1.png") == ("test", 0)
+    assert result.split_target("pets/test/cat/1.png") == ("test", 0)
 
 
 def test_a_single_split_folder_is_a_split() -> None:
@@ -49,7 +49,7 @@ def test_subfolders_belong_to_the_class_and_other_files_are_ignored() -> None:
     beside = ["README", "pets/labels.csv", "pets/annotations/cats/1.xml"]
     result = find_class_folders(names + beside, [])
     assert result.classes == ("cats", "dogs")
-    assert [result.target(name) for name in names + beside] == [("all", 0)] * 2 + [("all", 1)] * 2 + [
+    assert [result.split_target(name) for name in names + beside] == [("all", 0)] * 2 + [("all", 1)] * 2 + [
         None
     ] * 3
     assert "README, pets/annotations/cats/1.xml, pets/labels.csv are outside" in result.notes[0]
@@ -91,6 +91,6 @@ def test_random_classes_and_splits_are_recognized() -> None:
         result = find_class_folders(list(random.permutation(names)), [])
         assert result.classes == tuple(classes)
         for name in names:
-            split, label = result.target(name)
+            split, label = result.split_target(name)
             assert f"/{classes[label]}/" in f"/{name}"
             assert split == ("all" if not splits else {"val": "validation"}.get(name.split("/")[-3], split))

@@ -52,7 +52,7 @@ def test_paths_are_relative_to_the_index_or_else_to_the_source() -> None:
 def test_a_file_that_does_not_exist_is_missing() -> None:
     result = read_indexes({"i.csv": b"path;label\n1.png;a\n3.png;b\n"}, FILES, "classification")
     assert result is not None
-    assert (result.target("1.png"), result.target("2.png"), list(result.missing)) == (
+    assert (result.split_target("1.png"), result.split_target("2.png"), list(result.missing)) == (
         ("all", 0),
         None,
         ["3.png"],
