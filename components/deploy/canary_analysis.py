@@ -21,8 +21,8 @@ BURST_SECONDS = 1.0  # of golden requests between two reads of the metrics
 def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rollout) -> str | None:
     """Return why the candidate fails the analysis, or None.
 
-    It fails as soon as more requests failed than may in `rollout.min_requests`. Latency is compared after
-    that many requests, and only if stable answered requests in the same time.
+    It fails when the failures exceed the allowed share of its requests, or of `rollout.min_requests` if those
+    are more. Latency is compared after `rollout.min_requests`, if stable received requests meanwhile.
     """
     required = max(candidate.requests, rollout.min_requests)
     if candidate.failed > rollout.max_error_rate * required:

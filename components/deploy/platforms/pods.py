@@ -31,7 +31,7 @@ from modelyard.components.server import GOLDEN_HEADERS, PORT, HttpServer, Server
 
 POLL_SECONDS = 0.5
 TOKEN_CACHE_SECONDS = 10.0  # for which a token from the Secret is cached
-MAXIMUM_BACKOFF = 60.0  # seconds of the kubelet before it restarts a server
+MAXIMUM_BACKOFF = 60.0  # seconds until the kubelet restarts a server without its store
 CRASH_REASONS = ("Crashed", "CrashLoopBackOff")
 ENDED_PHASES = ("Failed", "Succeeded")  # also evicted pods, which remain beside their replacement
 EXECUTED_METRIC, SECONDS_METRIC = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
