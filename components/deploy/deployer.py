@@ -30,12 +30,7 @@ PIPELINE = "pipeline"
 
 
 def deploy(
-    model: str,
-    history: str,
-    evaluation: str,
-    spec: DeploySpec,
-    identity: Identity,
-    outcome: str,
+    model: str, history: str, evaluation: str, spec: DeploySpec, identity: Identity, outcome: str
 ) -> int:
     """Publish, verify and promote a version; the arguments are those of the component `deploy`.
 

@@ -42,10 +42,7 @@ class Rollout(Settings):
         "clients send fewer.",
     )
     max_error_rate: float = Field(
-        default=0.01,
-        ge=0,
-        le=1,
-        description="Maximum share of executed requests that fail.",
+        default=0.01, ge=0, le=1, description="Maximum share of executed requests that fail."
     )
     max_latency_ratio: float = Field(
         default=2.0, ge=1, description="Maximum mean latency, as a multiple of stable's in the same time."
@@ -88,9 +85,7 @@ class Target(Settings):
         default="modelyard-serve", description="Service account of the servers' pods."
     )
     replicas: int = Field(
-        default=1,
-        ge=1,
-        description="Initial replicas of stable; later scaling is not undone.",
+        default=1, ge=1, description="Initial replicas of stable; later scaling is not undone."
     )
     resources: Resources = Field(default=Resources(), description="Resource requests of each server.")
     start_timeout: float = Field(

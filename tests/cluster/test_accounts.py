@@ -25,12 +25,7 @@ MAY = {
         "list events",
         "get secrets/modelyard-token",
     ],
-    (RUN, RUNS): [
-        "get pods",
-        "get pods/log",
-        "list events",
-        "get configmaps/kfp-launcher",
-    ],
+    (RUN, RUNS): ["get pods", "get pods/log", "list events", "get configmaps/kfp-launcher"],
     (RUN, ""): ["list nodes"],
 }
 

@@ -26,11 +26,7 @@ def answered(requests, seconds, failed=0):
     ("candidate", "stable", "part"),
     [
         (answered(100, 0.01), answered(900, 0.01), None),
-        (
-            answered(3, 0.01, failed=2),
-            RequestCounts(),
-            None,
-        ),  # 2 of min_requests are allowed
+        (answered(3, 0.01, failed=2), RequestCounts(), None),  # 2 of min_requests are allowed
         (answered(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed; at most 2.00%"),
         (answered(1000, 0.01, failed=20), RequestCounts(), None),
         (answered(1000, 0.01, failed=21), RequestCounts(), "21 of 1000"),
