@@ -37,7 +37,7 @@ from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.problems.base import PlotArtifact
 from modelyard.components.records import DecisionRecord
-from modelyard.components.report.page import ReportedMistake, render
+from modelyard.components.report.page import ReportedMistake, render_report
 from modelyard.components.report.thumbnails import encode_data_uri, format_values
 from modelyard.components.shards import Hashes, Rows, Split, read_hashes
 from modelyard.components.step import log
@@ -150,7 +150,9 @@ def evaluate(
     decision = decide(metrics, spec.gate, champion, leakage.notes)
     scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
     mistakes = _worst_mistakes(test, scores, schema, statistics)
-    page = render(spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes)
+    page = render_report(
+        spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes
+    )
     with artifacts.writing(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
         artifacts.write(directory / "golden.json", _golden_requests(candidate, test, schema, scale))

@@ -45,15 +45,15 @@ class Gate(Settings):
     )
     comparison: Literal["non_inferiority", "superiority"] = Field(
         default="non_inferiority",
-        description="What the paired comparison with the best of the last five champions must show, with "
+        description="Required result of the paired comparison with the best of the last five champions, with "
         "95 % confidence: non_inferiority: not worse by more than the margin; superiority: better by more "
         "than the margin. Otherwise the candidate is held.",
     )
     margin: Limits = Field(
         default_factory=dict,
-        description="What is compared, and the margin in the unit of the metric, such as `{accuracy: 0.01}` "
-        "or `{balanced_accuracy: 0.02, recall: {defective: 0.1}}`. Default: balanced_accuracy, or rmse; with "
-        "non_inferiority 0.02, of rmse 2 % of a constant prediction's, with superiority 0.",
+        description="Compared metrics with margins in the unit of the metric, such as `{accuracy: 0.01}` or "
+        "`{balanced_accuracy: 0.02, recall: {defective: 0.1}}`. Default: balanced_accuracy with 0.02, or "
+        "rmse with 2 % of the rmse of a constant prediction; with superiority, the default margin is 0.",
     )
 
     def named_slices(self) -> tuple[str, ...]:

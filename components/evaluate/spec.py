@@ -13,7 +13,7 @@ class EvaluateSpec(Spec):
 
     name: str = Field(description="The model's name.")
     gate: Gate | None = Field(
-        default=None, description="What a candidate must reach; null promotes every candidate."
+        default=None, description="The rules for promotion; null promotes every candidate."
     )
     store: Store = Field(description="The store with the champion.")
     problem: str = Field(default="classification", description="The kind of target.")

@@ -1,6 +1,6 @@
 """Renders the report of an evaluation: decision, metrics, training and data.
 
-    html = render("digits", metrics, decision, history, schema, statistics)
+    html = render_report("digits", metrics, decision, history, schema, statistics)
 
 The page is self-contained and has no scripts. Its middle part is the template named after the problem. The
 template escapes all values, because names come from user data. The step evaluate renders the page and may be
@@ -42,7 +42,7 @@ class PlanComparison(NamedTuple):
     ratio: float | None
 
 
-def render(
+def render_report(
     name: str,
     metrics: Metrics,
     decision: Decision,
@@ -93,7 +93,7 @@ def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison]
     """Return a page with the plan at its end, compared with the actual values.
 
     Args:
-        page: the page from `render`.
+        page: the page from `render_report`.
         facts: the plan, by topic.
         rows: the comparisons of planned and actual values.
         about: a sentence about the origin of the plan.

@@ -14,7 +14,7 @@ from modelyard.components.artifacts import (
     Slice,
     Statistics,
 )
-from modelyard.components.report.page import ReportedMistake, render
+from modelyard.components.report.page import ReportedMistake, render_report
 from tests.versions import accuracy_metrics
 
 
@@ -79,6 +79,6 @@ def page() -> Callable[..., str]:
             notes=("fewer than 10 test examples, too few to judge: a (3)",),
         )
         statistics = Statistics(targets={}, **facts)
-        return render("digits", found, decision, history, schema, statistics, "sha256:1", mistakes)
+        return render_report("digits", found, decision, history, schema, statistics, "sha256:1", mistakes)
 
     return build
