@@ -174,14 +174,7 @@ def _statuses(pod: Json) -> Iterator[Json]:
 
 def _condition(pod: Json, kind: str, status: str) -> Json | None:
     conditions = pod["status"].get("conditions", [])
-    return next(
-        (
-            condition
-            for condition in conditions
-            if condition["type"] == kind and condition["status"] == status
-        ),
-        None,
-    )
+    return next((item for item in conditions if item["type"] == kind and item["status"] == status), None)
 
 
 def _name(pod: Json) -> str:
