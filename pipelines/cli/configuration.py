@@ -17,7 +17,10 @@ def show(
     overrides: Overrides = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Print the effective configuration with all defaults; with -e, also the environment."""
+    """Print the effective configuration.
+
+    Includes all defaults, and with -e the environment.
+    """
     from modelyard.pipelines.config import text as config_text
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.environments.load import load_environment
@@ -34,7 +37,7 @@ def show(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
+    """Print the JSON Schema for editors."""
     from modelyard.pipelines.cli.reference import schema
 
     typer.echo(schema())
@@ -46,7 +49,7 @@ def init(
         "modelyard.yaml"
     ),
 ) -> None:
-    """Create a configuration file with a comment for each key."""
+    """Create a file with a comment for each key."""
     from modelyard.components.errors import ConfigError
     from modelyard.pipelines.cli.reference import starter_config
 

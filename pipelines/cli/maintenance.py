@@ -71,9 +71,9 @@ def gc(
 def doctor(
     store: StoreUrl = None, environment: EnvironmentName = "local", output: OutputFormat = Output.TEXT
 ) -> None:
-    """Check Python, packages, CPU, disk, model store, port and network; with -e, also the cluster.
+    """Check this machine, and with -e a cluster.
 
-    The exit code is 1 if a check fails.
+    Checks Python, packages, CPU, disk, model store, port and network. The exit code is 1 if a check fails.
     """
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.config.config import load_section

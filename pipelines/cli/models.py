@@ -99,9 +99,10 @@ def promote(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make a version the champion, after a server on this machine has loaded and verified it.
+    """Make a version the champion.
 
-    Local servers switch to it without dropping requests. On a cluster, the next deploy rolls it out.
+    Loads and verifies the version in a server on this machine first. Local servers switch to it without dropping
+    requests. On a cluster, the next deploy rolls it out.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
@@ -133,9 +134,10 @@ def rollback(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make the previous champion the champion again, after a server has loaded and verified it.
+    """Make the previous champion the champion again.
 
-    Local servers switch to it without dropping requests. On a cluster, it is rolled out.
+    Loads and verifies the version in a server first. Local servers switch to it without dropping requests. On
+    a cluster, rolls it out.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment

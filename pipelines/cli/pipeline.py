@@ -25,9 +25,10 @@ def run(
     force_after: ForceAfter = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Run the pipeline, with its steps as processes on this machine or as pods on a cluster.
+    """Run the pipeline on this machine or on a cluster.
 
-    Prints progress to stderr and the summary to stdout. Steps with unchanged inputs come from the cache.
+    The steps are processes, or pods of the cluster of the environment. Prints progress to stderr and the
+    summary to stdout. Steps with unchanged inputs come from the cache.
     """
     from modelyard.pipelines.cli.progress import complete, start
 

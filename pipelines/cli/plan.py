@@ -75,7 +75,7 @@ def plan(
     everything: Annotated[bool, typer.Option("--all", help="List all accelerators.")] = False,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Estimate whether a run fits, how long it takes and what it costs.
+    """Estimate memory, time and cost of a run.
 
     Nothing is deployed. A later run uses the prepared data from the cache. The exit code is 13 if the run
     cannot succeed or exceeds --budget.

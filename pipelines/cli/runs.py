@@ -120,7 +120,10 @@ def logs(
         bool, typer.Option("--all", help="Include the lines of Kubeflow Pipelines and Argo.")
     ] = False,
 ) -> None:
-    """Print the logs of the steps of a run, even if their pods were deleted."""
+    """Print the logs of the steps of a run.
+
+    Works even if the pods of the run were deleted.
+    """
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.cli.streams import write_error
@@ -188,7 +191,10 @@ def explain(
         ),
     ] = None,
 ) -> None:
-    """Explain how a run ended and what to change, even if its pods were deleted."""
+    """Explain how a run ended and what to change.
+
+    Works even if the pods of the run were deleted.
+    """
     from modelyard.pipelines.runners.select import find_run
 
     explanation = find_run(scope, name).explain()

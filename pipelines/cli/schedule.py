@@ -38,9 +38,9 @@ def apply(
     ] = False,
     anyway: Anyway = False,
 ) -> None:
-    """Create or replace the recurring run that the section `schedule` describes.
+    """Create or replace a recurring run.
 
-    Shows how it differs from the existing recurring run. Running runs continue.
+    The section `schedule` defines it. Shows how it differs from the existing recurring run. Running runs continue.
     """
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load

@@ -93,7 +93,7 @@ def predict(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Predict with a version from the model store, or with a running server.
+    """Predict examples.
 
     Uses the server at --url, or that of the environment if it is a cluster; otherwise loads the model.
     """
