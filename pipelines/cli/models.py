@@ -101,8 +101,8 @@ def promote(
 ) -> None:
     """Make a version the champion.
 
-    Loads and verifies the version in a server on this machine first. Local servers switch to it without dropping
-    requests. On a cluster, the next deploy rolls it out.
+    Loads and verifies the version in a server on this machine first. Local servers switch to it without
+    dropping requests. On a cluster, the next deploy rolls it out.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment

@@ -189,7 +189,7 @@ def skip_options(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     from modelyard.pipelines.config.text import parse_duration
 
     if force_after and not skip:
-        raise typer.BadParameter("Add --skip-unchanged, which it depends on.", param_hint="--force-after")
+        raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")
     after = parse_duration(force_after, "--force-after") if force_after else 0
     return {"skip_unchanged": skip, "force_after": after}
 

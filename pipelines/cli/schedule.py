@@ -40,7 +40,8 @@ def apply(
 ) -> None:
     """Create or replace a recurring run.
 
-    The section `schedule` defines it. Shows how it differs from the existing recurring run. Running runs continue.
+    The section `schedule` defines it. Shows how it differs from the existing recurring run. Running runs
+    continue.
     """
     from modelyard.pipelines.compile.uploads import gather
     from modelyard.pipelines.config.config import load

@@ -85,7 +85,7 @@ def submit(
     run = prepared.send(console)
     if wait:
         complete(run, output, leave_stuck)
-    text = f"Submitted run {run.name}. Follow it with `{run.follow_command()}`."
+    text = f"Submitted run {run.name}. Follow it: {run.follow_command()}"
     show(output, {"run": run.name, "id": run.id, **facts}, text)
 
 
