@@ -1,8 +1,8 @@
 """Objects in a bucket of Google Cloud Storage, below a prefix.
 
-`create` and `replace` carry the generation that the object must have as a precondition. Requests are
-bounded in time, and tried again while the service is busy or out of reach. A request whose answer got lost
-meets its own write when it is tried again: an object that already holds the very bytes counts as written.
+`create` and `replace` carry the generation that the object must have as a precondition. Requests have a
+timeout and are retried while the service is busy or unreachable. A retried write whose first response was
+lost finds its own object: an object with the same bytes counts as written.
 """
 
 import os
@@ -41,7 +41,7 @@ REMEDIES = {
     "billing account": "Enable billing for the project of {bucket}.",
     "organization's policy": "Ask the administrators of the organization to allow it for {bucket}.",
 }
-"""What to do, by words of Cloud Storage's own message, in lower case."""
+"""Remedies by a part of the message of Cloud Storage, in lower case."""
 
 
 class GoogleCloudStorage(Storage):
@@ -60,7 +60,7 @@ class GoogleCloudStorage(Storage):
         """See Storage."""
         bucket, _, key = url.partition("://")[2].partition("/")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*[a-z0-9]", bucket):
-            raise ValueError(f"and {bucket!r} is not a bucket's name")
+            raise ValueError(f"and {bucket!r} is not a bucket name")
         return f"gs://{bucket}", key
 
 
@@ -69,15 +69,15 @@ class Bucket:
 
     Args:
         bucket: the bucket's name; it exists.
-        prefix: what all keys start with, without `/` at the ends; may be empty.
-        access: timeouts, and the emulator if it is one.
+        prefix: the prefix of all keys, without `/` at its ends; may be empty.
+        access: timeouts, and the URL of an emulator.
 
     Raises:
         StoreError: there are no credentials.
     """
 
     def __init__(self, bucket: str, prefix: str = "", access: Access = Access()) -> None:  # noqa: B008 - frozen
-        # Without it the library requests the bucket's metadata in a thread, for traces.
+        # Otherwise the library requests the bucket's metadata in a thread, for traces.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
@@ -136,7 +136,7 @@ class Bucket:
         from google.api_core.exceptions import PreconditionFailed
 
         blob = self._blob(key)
-        blob.chunk_size = PART_BYTES  # which is what is held in memory
+        blob.chunk_size = PART_BYTES  # held in memory
         with self._translate_errors("write", key):
             try:
                 blob.upload_from_file(file, size=size, if_generation_match=int(ABSENT), **self._bounds)
@@ -228,7 +228,7 @@ class Bucket:
                 found, current = self._read_current(key)
                 if found == data:
                     return current
-                raise ConflictError(f"{self.url}/{key} was written by somebody else meanwhile.") from error
+                raise ConflictError(f"{self.url}/{key} was changed by another process.") from error
         return str(blob.generation)
 
     def _read_current(self, key: str) -> tuple[bytes | None, str]:
@@ -239,7 +239,7 @@ class Bucket:
 
     @contextmanager
     def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
-        """Turn what the client library raises into errors of the store."""
+        """Raise errors of the client library as errors of the store."""
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
         from google.cloud.storage.exceptions import DataCorruption
@@ -269,18 +269,18 @@ class Bucket:
             if 400 <= code < 500 and code not in BUSY:
                 raise self._unusable(verb, key, self._refusal(code, _message(cause))) from error
             where = self._endpoint or STORAGE
-            message = f"{where} is busy ({code}: {_message(cause)}), also when tried again. Retry later."
+            message = f"{where} is busy ({code}: {_message(cause)}), also after retries. Retry later."
             if code not in BUSY and code < 500:
                 message = (
-                    f"{where} did not answer as it should ({_message(cause)}). Check the network and "
+                    f"{where} did not respond correctly ({_message(cause)}). Check the network and "
                     f"{self._access.endpoint_setting}, then retry."
                 )
             raise UnreachableError(str(self._unusable(verb, key, message))) from error
         except OSError as error:
-            raise self._unusable(verb, key, f"{error}. Make room for the file on this machine.") from error
+            raise self._unusable(verb, key, f"{error}. Free disk space on this machine.") from error
 
     def _refusal(self, code: int, message: str) -> str:
-        """Return why Cloud Storage refuses a request, in its own words, and what to do."""
+        """Return the message of Cloud Storage for a refused request, and what to do."""
         setting, bucket = self._access.setting, f"gs://{self._name}"
         default = f"Correct {setting}{f' or {self._access.endpoint_setting}' if self._endpoint else ''}."
         if code == 403:
@@ -288,10 +288,10 @@ class Bucket:
             default = f"Grant the account the role {role} on {bucket}, or correct {setting}."
         remedy = next((remedy for words, remedy in REMEDIES.items() if words in message.lower()), default)
         remedy = remedy.format(user_project=self._access.user_project_setting, bucket=bucket)
-        return f"{self._endpoint or 'Cloud Storage'} refuses it ({code}: {message}). {remedy}"
+        return f"{self._endpoint or 'Cloud Storage'} refuses the request ({code}: {message}). {remedy}"
 
     def _bucket_exists(self) -> bool:
-        """Say whether the bucket is there; listing needs no more permission than the objects do."""
+        """Return whether the bucket exists; listing needs no permission beyond those on objects."""
         from google.api_core.exceptions import NotFound
 
         if not self._bucket_seen:
@@ -308,11 +308,11 @@ class Bucket:
 
 
 def _is_folder(entry: Entry, keys: list[str]) -> bool:
-    """Say whether an object only stands for a folder, as consoles and Hadoop make them.
+    """Return whether an object is only a folder marker, as consoles and Hadoop create.
 
     Args:
         entry: the object.
-        keys: all keys that were listed, in order.
+        keys: all listed keys, sorted.
     """
     if entry.size or entry.key.endswith(("/", "_$folder$")):
         return entry.key.endswith(("/", "_$folder$"))
@@ -321,7 +321,7 @@ def _is_folder(entry: Entry, keys: list[str]) -> bool:
 
 
 def _message(error: Any) -> str:
-    """Return what Cloud Storage says about an error, in one bounded line without a full stop."""
+    """Return the message of Cloud Storage for an error, as one bounded line without a full stop."""
     response = getattr(error, "response", None)
     try:
         text = response.json()["error"]["message"]  # type: ignore[union-attr]

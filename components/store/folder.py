@@ -1,10 +1,9 @@
 """Objects in a folder, for a laptop or a shared disk.
 
-A write goes to a file in the hidden folder `.partial` and is moved to its place when it is on the disk: by a
-hard link for `create`, which fails when the name is taken, and by a rename otherwise. Where the file system
-has no hard links, `create` holds the lock of `replace` and renames. What a killed writer leaves is never
-listed, and the first write a day later removes it. The generation that `read` returns is the SHA-256 of the
-bytes.
+A write goes to a file in the hidden folder `.partial`, which is flushed and then moved: by a hard link for
+`create`, which fails when the name exists, and by a rename otherwise. On a file system without hard links,
+`create` holds the lock of `replace` and renames. Files of killed writers are never listed, and the first
+write after a day removes them. The generation that `read` returns is the SHA-256 of the bytes.
 """
 
 import errno
@@ -56,11 +55,11 @@ class LocalDisk(Storage):
             try:
                 folder = Path(url).expanduser().absolute()
             except RuntimeError as error:
-                raise ValueError("whose user has no home on this machine") from error
+                raise ValueError("whose user has no home directory on this machine") from error
         else:
             host, _, path = url.partition("://")[2].partition("/")
             if host not in ("", "localhost") or not path:
-                raise ValueError("which has no path of this machine")
+                raise ValueError("which is not a path of this machine")
             folder = Path("/", unquote(path, errors="surrogateescape"))
         if why := unusable_path(folder):
             raise ValueError(f"which {why}")
@@ -68,11 +67,11 @@ class LocalDisk(Storage):
 
     def unreachable_from_pods(self, url: str) -> str:  # noqa: ARG002 - none is
         """See Storage."""
-        return "a place of this machine"
+        return "a path of this machine"
 
 
 class Folder:
-    """Objects below one folder, which is made by the first write."""
+    """Objects below a folder, which the first write creates."""
 
     def __init__(self, root: Path, setting: Setting = "store.url") -> None:
         self.root, self._setting = root, setting
@@ -96,7 +95,7 @@ class Folder:
         path = self._path(key)
         with self._translate_errors("write", key), self._locked(key), self._partial() as (partial, file):
             if not path.is_file() or _generation(path.read_bytes()) != generation:
-                raise ConflictError(f"{path} was changed by somebody else meanwhile.")
+                raise ConflictError(f"{path} was changed by another process.")
             file.write(data)
             _flush(file)
             _move(os.replace, partial, path)
@@ -133,7 +132,7 @@ class Folder:
         with self._translate_errors("delete", seen.key):
             moved = self._new_partial()
             try:
-                path.rename(moved)  # out of the reach of other writers
+                path.rename(moved)  # other writers cannot change it now
             except FileNotFoundError:
                 return True
             changed = str(moved.stat().st_mtime_ns) != seen.revision
@@ -148,7 +147,7 @@ class Folder:
         """See Objects."""
         with self._translate_errors("read", key), self._path(key).open("rb") as source:
             if generation not in (None, str(os.fstat(source.fileno()).st_mtime_ns)):
-                raise NotFoundError(f"{self.url}/{key} was written again meanwhile.")
+                raise NotFoundError(f"{self.url}/{key} was overwritten meanwhile.")
             with path.open("wb") as target:
                 shutil.copyfileobj(source, target, PART_BYTES)
 
@@ -194,16 +193,16 @@ class Folder:
         return self._path(prefix.removesuffix("/")) if prefix else self.root
 
     def _prune(self, folder: Path) -> None:
-        """Remove the folders that are empty now, as a bucket has none; but not the root."""
+        """Remove empty folders, except the root: a bucket has no empty folders."""
         while folder != self.root:
             try:
                 folder.rmdir()
-            except OSError:  # something is in it
+            except OSError:  # not empty
                 return
             folder = folder.parent
 
     def _create(self, key: str, partial: Path) -> None:
-        """Give a partial file its name, unless that is taken."""
+        """Give a partial file its name, unless that exists."""
         path = self._path(key)
         try:
             _move(os.link, partial, path)
@@ -217,7 +216,7 @@ class Folder:
 
     @contextmanager
     def _partial(self) -> Iterator[tuple[Path, IO[bytes]]]:
-        """Give a new file, with the permissions that the umask says; it is gone when the block ends."""
+        """Yield a new file with the permissions of the umask; remove it when the block ends."""
         partial = self._new_partial()
         with partial.open("xb") as file:
             try:
@@ -226,12 +225,12 @@ class Folder:
                 partial.unlink(missing_ok=True)
 
     def _new_partial(self) -> Path:
-        """Return the name of a new partial file, once those of dead writers are removed."""
+        """Return the name of a new partial file, after removing those of dead writers."""
         folder = self.root / PARTIAL
         folder.mkdir(parents=True, exist_ok=True)
         oldest = time.time() - ABANDONED_SECONDS
         for entry in os.scandir(folder):
-            with suppress(FileNotFoundError, PermissionError):  # another process was faster, or has it
+            with suppress(FileNotFoundError, PermissionError):  # another process removed it, or owns it
                 if entry.stat().st_ctime < oldest:
                     Path(entry).unlink()
         return folder / uuid4().hex
@@ -242,16 +241,16 @@ class Folder:
         if option := machine_local_locks(name.parent.stat().st_dev, MOUNTS):
             raise StoreError(
                 f"{self.url} ({self._setting}) is mounted with {option}, so other machines do not see its "
-                f"locks, and the champion could move twice. Mount it without, or set {self._setting} to "
+                f"locks and the champion could change twice. Remove that option, or set {self._setting} to "
                 "another folder."
             )
         with ExitStack() as stack:
             while True:
                 lock = stack.enter_context(name.open("w"))
-                lifeline.lock(lock, fcntl.LOCK_EX)  # given up by the kernel, however this process ends
+                lifeline.lock(lock, fcntl.LOCK_EX)  # released by the kernel when this process ends
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
-                        break  # else the process that had it has removed the file
+                        break  # otherwise its owner has removed the file
             try:
                 yield
             finally:
@@ -259,7 +258,7 @@ class Folder:
 
     @contextmanager
     def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
-        """Turn what the system says into errors of the store."""
+        """Raise errors of the operating system as errors of the store."""
         try:
             yield
         except FileNotFoundError as error:
@@ -283,10 +282,10 @@ def _generation(data: bytes) -> str:
 
 
 def _move(by: Callable[[Path, Path], None], partial: Path, path: Path) -> None:
-    """Give a partial file that is on the disk its name.
+    """Give a flushed partial file its name.
 
     Raises:
-        ConflictError: a link is made, and the name is taken.
+        ConflictError: `by` creates a link, and the name exists.
     """
     while True:
         try:
@@ -297,7 +296,7 @@ def _move(by: Callable[[Path, Path], None], partial: Path, path: Path) -> None:
                 if not path.exists() or not path.samefile(partial):  # NFS may repeat a request that succeeded
                     raise ConflictError(f"{path} exists already.") from error
             break
-        except FileNotFoundError:  # another process removed the folder, as it was empty
+        except FileNotFoundError:  # another process removed the empty folder
             if not partial.exists():
                 raise
     _flush_folder(path.parent)
@@ -320,11 +319,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def machine_local_locks(device: int, mounts: Path) -> str | None:
-    """Return the option by which a network file system keeps its locks to this machine; None without one.
+    """Return the mount option that makes locks of a network file system local to this machine, if any.
 
     Args:
-        device: of the file system, as os.stat has it.
-        mounts: the kernel's list; there is none outside Linux.
+        device: the `st_dev` of the file system.
+        mounts: the kernel's list of mounts; absent outside Linux.
     """
     number = f"{os.major(device)}:{os.minor(device)}"
     with suppress(FileNotFoundError):

@@ -43,14 +43,14 @@ from modelyard.components.store.storage import open_objects
 from modelyard.components.store.versions import MANIFEST, RUN, Versions, model_folder, version_folder
 
 MAXIMUM_ATTEMPTS = 100
-GRACE_SECONDS = 3600.0  # seconds; no publication takes longer from one file to the next
+GRACE_SECONDS = 3600.0  # maximum time between two files of a publication
 
 
 @dataclass(frozen=True)
 class VersionFiles:
     """The files stored under a version number: their size in bytes, and their last change (epoch seconds).
 
-    `complete` says whether it is a published version; else a publication was killed, or is in progress.
+    `complete` is True for a published version; otherwise a publication was killed or is in progress.
     """
 
     version: int
@@ -60,10 +60,10 @@ class VersionFiles:
 
 
 def open_store(settings: Store) -> "ModelStore":
-    """Return the model store that the `store` section names; nothing is written.
+    """Return the model store of the section `store`; nothing is written.
 
     Raises:
-        ConfigError: the address is not one that modelyard knows.
+        ConfigError: `store.url` is not supported.
         StoreError: there are no credentials for it.
     """
     return ModelStore(open_objects(settings))
@@ -100,15 +100,15 @@ class ModelStore(Versions):
         action: Action = "promote",
         expected: int | None = None,
     ) -> Champion:
-        """Make `version` the champion; when it is already, return the pointer as it is.
+        """Make `version` the champion; return the unchanged pointer if it is the champion already.
 
         Args:
             name: the model's name.
-            version: a whole version.
-            reason: why, in a sentence, for the history.
-            by: who, for the history.
-            action: what the history calls it.
-            expected: the champion that the caller saw, 0 for none; any champion when None.
+            version: a complete version.
+            reason: the reason, as a sentence, for the history.
+            by: the user or step, for the history.
+            action: the action, for the history.
+            expected: the champion that the caller expects, 0 for none; any champion when None.
 
         Raises:
             NotFoundError: there is no such version.
@@ -123,7 +123,7 @@ class ModelStore(Versions):
             if expected is not None and (expected or None) != seen:
                 raise ConflictError(
                     f"The champion of {name} is {_words(seen)} and not {_words(expected or None)}, so "
-                    f"version {version} was not promoted. Compare it with the new champion, then try again."
+                    f"version {version} was not promoted. Compare it with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
             pointer = self._pointer_for(name, entry, current)
@@ -136,23 +136,23 @@ class ModelStore(Versions):
         )
 
     def rollback(self, name: str, to: int | None = None, *, reason: str, by: str) -> Champion:
-        """Make an earlier version the champion again: `to`, or the one before the champion.
+        """Make an earlier version the champion again: `to`, or the previous champion.
 
         Raises:
             NotFoundError: there is no champion, none before it, or no version `to`.
-            ConflictError: somebody else moved the pointer at the same moment.
+            ConflictError: the champion changed at the same time.
         """
         current = self.require_champion(name)
         target = current.previous if to is None else to
         if target is None:
             raise NotFoundError(
-                f"No champion of {name} came before version {current.version}, so there is nothing to roll "
-                f"back to. Name a version with --to; versions: {self._list_versions(name)}."
+                f"Version {current.version} of {name} has no previous champion to roll back to. "
+                f"Choose a version with --to; versions: {self._list_versions(name)}."
             )
         return self.promote(name, target, reason=reason, by=by, action="rollback", expected=current.version)
 
     def record_attempt(self, name: str, version: int, *, reason: str, by: str) -> None:
-        """Write into the history that `version` was not promoted, and why; the champion stays.
+        """Record in the history that `version` was not promoted, and why; the champion does not change.
 
         Raises:
             NotFoundError: there is no such version.
@@ -160,7 +160,7 @@ class ModelStore(Versions):
         self._append(name, self._new_entry(name, version, "promote", reason, by), self.champion(name))
 
     def history(self, name: str) -> list[HistoryEntry]:
-        """Return the promotions and rollbacks of a model, oldest first, attempts among them."""
+        """Return the promotions and rollbacks of a model, oldest first, including attempts."""
         return self._history(name, self.champion(name))
 
     def entry(self, name: str, number: int) -> HistoryEntry:
@@ -172,17 +172,17 @@ class ModelStore(Versions):
         return read_record(self._objects, _history_key(model_folder(name), number), HistoryEntry)
 
     def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
-        """Return the rollback that left `version`, unless it became champion again since."""
+        """Return the rollback from `version`, unless it became champion again later."""
         return find_rollback(_effective_entries(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
-        """Note which versions a serving platform has loaded, over what it noted before.
+        """Record the versions that a serving platform has loaded; overwrites its earlier record.
 
         Args:
             name: the model's name.
-            platform: the platform's id, in all the world.
+            platform: the globally unique ID of the platform.
             where: its location, for people.
-            versions: those that it has loaded.
+            versions: the loaded versions.
         """
         key = f"{model_folder(name)}/served/{platform}.json"
         record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
@@ -198,12 +198,12 @@ class ModelStore(Versions):
                 return
 
     def served(self, name: str) -> list[ServedVersions]:
-        """Return what serving platforms noted that they have loaded."""
+        """Return the versions that serving platforms recorded as loaded."""
         keys = self._objects.keys(f"{model_folder(name)}/served/")
         return [record for record in read_records(self._objects, keys, ServedVersions) if record]
 
     def stored_files(self, name: str) -> list[VersionFiles]:
-        """Return the files of each version number, oldest first; reserved numbers are left out."""
+        """Return the files of each version number, oldest first; numbers without files are omitted."""
         found: dict[int, list[tuple[str, Entry]]] = {}
         for entry in self._objects.entries(f"{model_folder(name)}/versions/"):
             match = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)
@@ -220,16 +220,17 @@ class ModelStore(Versions):
         ]
 
     def remove(self, name: str, version: int, grace: float = GRACE_SECONDS) -> bool:
-        """Remove the files of a version; say whether they are gone.
+        """Remove the files of a version; return whether they are gone.
 
         Args:
             name: the model's name.
             version: its number.
-            grace: seconds for which files without a manifest are taken for a publication in progress.
+            grace: seconds for which files without a manifest count as a publication in progress.
 
-        The manifest goes first: a kill after that leaves no version, only files that the next removal takes.
-        The number stays reserved, so that the same run gets it again and no other run does. The files stay
-        when the version became champion meanwhile, or its run publishes it again.
+        The manifest is deleted first: a kill after that leaves files that the next removal deletes. The
+            number stays
+        reserved: the same run gets it again, no other run does. The files are kept when the version became
+        champion meanwhile, or its run publishes it again.
         """
         folder = version_folder(name, version)
         entries = {entry.key: entry for entry in self._objects.entries(f"{folder}/")}
@@ -240,7 +241,7 @@ class ModelStore(Versions):
         if manifest:
             try:
                 data, _ = self._objects.read(manifest.key)
-            except NotFoundError:  # another process removes it, too, and brings it back if it has to stay
+            except NotFoundError:  # another process removes it, and restores it if needed
                 data = b""
             if not self._objects.delete(manifest):
                 return False
@@ -274,7 +275,7 @@ class ModelStore(Versions):
         )
 
     def _append(self, name: str, draft: HistoryEntry, current: Champion | None) -> HistoryEntry:
-        """Write the entry that follows `current`, under the first free number, and return it."""
+        """Write the entry after `current` under the first free number; return it."""
         number = after = current.history if current else 0
         while True:
             number += 1
@@ -298,7 +299,7 @@ class ModelStore(Versions):
         )
 
     def _write_pointer(self, name: str, pointer: Champion, generation: str) -> bool:
-        """Write the pointer over the one with `generation`; say whether nobody else did meanwhile."""
+        """Replace the pointer if it still has `generation`; return whether it had."""
         key = f"{name}/champion.json"
         try:
             if generation:
@@ -310,10 +311,10 @@ class ModelStore(Versions):
         return True
 
     def _check_not_removed(self, name: str, pointer: Champion, before: Champion | None) -> None:
-        """Move the pointer back when its version was removed while it became champion.
+        """Restore the previous pointer if the version was removed while it became champion.
 
-        Who removes a version looks at the pointer after the manifest is gone, and puts the manifest back:
-        one of the two sees the other.
+        `remove` reads the pointer after it deleted the manifest, and restores the manifest if needed: one
+        of the two processes always notices the other.
 
         Raises:
             NotFoundError: it was removed.

@@ -1,8 +1,8 @@
-"""Named bytes that processes share: what modelyard needs of a storage.
+"""The interface of a storage: objects with keys, shared by processes.
 
-A key is a relative path with `/` (`digits/versions/000007/manifest.json`). Two writes make everything else
-safe: `create` fails when the key exists, and `replace` fails when the object is no longer the one that was
-read. Both are atomic: a reader sees all of an object or nothing of it.
+A key is a relative path with `/` (`digits/versions/000007/manifest.json`). Two writes are conditional:
+`create` fails when the key exists, and `replace` fails when the object changed since it was read. Both are
+atomic: a reader sees a complete object or none.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """An object as it was listed: its size in bytes, and when it was written or touched last (epoch seconds).
+    """An object in a listing: its size in bytes, and its last write or touch (`changed`, epoch seconds).
 
-    `generation` is different once it was written again, `revision` also once it was touched.
+    A write changes `generation` and `revision`; a touch changes `revision` only.
     """
 
     key: str
@@ -31,10 +31,10 @@ class Entry:
 
 
 class Objects(Protocol):
-    """A place with named bytes. Every method raises StoreError when the place cannot be used.
+    """The objects below a URL. Every method raises StoreError when the storage cannot be used.
 
     Attributes:
-        url: the place, as a person would write it.
+        url: the URL or path.
     """
 
     url: str
@@ -54,42 +54,42 @@ class Objects(Protocol):
         """
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
-        """Write over the object that `read` saw as `generation`; return the new generation.
+        """Overwrite the object if it still has `generation`, which `read` returned; return the new one.
 
         Raises:
-            ConflictError: somebody else wrote or removed the object meanwhile.
+            ConflictError: the object was written or deleted since.
         """
 
     def upload(self, key: str, path: Path) -> None:
-        """Write the file at `path`, over an older object if there is one."""
+        """Write the file at `path`; overwrite an existing object."""
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:
-        """Write a new object of `size` bytes from an open file, a part at a time.
+        """Write a new object of `size` bytes from an open file, in parts.
 
         Raises:
             ConflictError: the object exists.
         """
 
     def touch(self, key: str) -> bool:
-        """Make an object count as written now, for `entries` and `delete`; say whether there is one."""
+        """Set the time of the last change to now; return whether the object exists."""
 
     def delete(self, seen: Entry) -> bool:
-        """Delete an object unless it was written or touched since it was listed; say whether it is gone."""
+        """Delete an object unless it changed since it was listed; return whether it is gone."""
 
     def download(self, key: str, path: Path, generation: str | None = None) -> None:
         """Write the object into a file at `path`, whose folder exists.
 
         Args:
-            key: of the object.
-            path: of the file.
-            generation: that of its Entry, when only these bytes will do.
+            key: the object.
+            path: the file.
+            generation: the required generation, from its Entry; any when None.
 
         Raises:
-            NotFoundError: there is no such object, or it was written again.
+            NotFoundError: there is no such object, or its generation is another.
         """
 
     def find(self, key: str) -> Entry | None:
-        """Return the object with exactly this key, if there is one."""
+        """Return the object with this key; None when there is none."""
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys below `prefix` (which ends with `/`, or is empty), in order."""
@@ -102,7 +102,7 @@ class Objects(Protocol):
 
 
 def check_key(key: str) -> str:
-    """Return `key` when it cannot lead out of its store and is not hidden.
+    """Return `key` after a check that it does not leave the store and is not hidden.
 
     Raises:
         StoreError: the key is absolute, or has an empty, hidden or `..` part.
@@ -110,13 +110,13 @@ def check_key(key: str) -> str:
     parts = key.split("/")
     if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
         raise StoreError(
-            f"{key!r} is not a name for an object in the model store: it must be a relative path, and no "
-            "part of it may be empty or start with a dot. Rename the file and publish again."
+            f"{key!r} is not a valid key of the store: it must be a relative path whose parts are not empty "
+            "and do not start with a dot. Rename the file and publish it again."
         )
     return key
 
 
 def delete_all(objects: Objects, entries: Iterable[Entry]) -> bool:
-    """Delete objects in parallel; say whether all are gone, which those changed meanwhile are not."""
+    """Delete objects in parallel; return whether all are gone. Objects that changed meanwhile are not."""
     with ThreadPoolExecutor(CONNECTIONS) as workers:
         return all(list(workers.map(objects.delete, entries)))

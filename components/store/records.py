@@ -1,8 +1,7 @@
 """The small JSON objects of the store: `run.json`, `champion.json`, `history/*.json`.
 
-First the records, then how they are read and written, then what the history says. Each entry names the one
-it came after, and the champion pointer names the last: that chain is the truth, and an entry outside it is an
-attempt that no pointer ever named.
+The champion pointer names the latest history entry, and each entry names its predecessor. Entries of this
+chain took effect; any other entry is an attempt.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,9 +20,9 @@ Action = Literal["promote", "rollback"]
 
 
 class Reservation(Record):
-    """Who reserved a version's number (`run.json`).
+    """The run that reserved a version number (`run.json`).
 
-    `run` is the fingerprint of data, config and code; `at` an ISO 8601 time in UTC.
+    `run` is the fingerprint of data, configuration and code; `at` is an ISO 8601 time in UTC.
     """
 
     run: str
@@ -33,9 +32,9 @@ class Reservation(Record):
 class Champion(Record):
     """The version that is served (`champion.json`).
 
-    `previous` is the version that a rollback goes back to, None when there is none. `digest` is the
-    SHA-256 of the version's manifest.json, `run` its run's fingerprint. `history` is the number of the
-    history entry that says how this pointer came about.
+    `previous` is the version that a rollback restores, None when there is none. `digest` is the SHA-256 of
+    the version's manifest.json, `run` the fingerprint of its run. `history` is the number of the history
+    entry for this pointer.
     """
 
     version: int
@@ -49,10 +48,10 @@ class Champion(Record):
 class HistoryEntry(Record):
     """One promotion or rollback (`history/000012.json`), written before the pointer that names it.
 
-    `version` is the new champion and `previous` the one that it took the place of, None for the first.
-    `after` is the entry that the pointer named until then, 0 for the first; `token` makes every entry
-    different from every other. `attempt` is not stored: it is True when no pointer ever named the entry,
-    because its writer was killed or somebody else was faster.
+    `version` is the new champion and `previous` the champion before it, None for the first. `after` is the
+    entry that the pointer named before, 0 for the first; `token` is random and unique. `attempt` is not
+    stored: it is True when no pointer ever named the entry, because its writer was killed or another writer
+    was faster.
     """
 
     number: int = 0
@@ -70,9 +69,9 @@ class HistoryEntry(Record):
 
 
 class ServedVersions(Record):
-    """What a serving platform has loaded (`served/<id>.json`), for the garbage collection of others.
+    """The versions that a serving platform has loaded (`served/<id>.json`); `modelyard gc` keeps them.
 
-    `platform` is the id of the platform, `where` its place for people, `at` an ISO 8601 time in UTC.
+    `platform` is the ID of the platform, `where` its location for people, `at` an ISO 8601 time in UTC.
     """
 
     platform: str
@@ -86,13 +85,13 @@ def read_record(objects: Objects, key: str, kind: type[R]) -> R:
 
     Raises:
         NotFoundError: there is none.
-        StoreError: what is there is not such a record.
+        StoreError: the object is not such a record.
     """
     return parse_record(objects, key, objects.read(key)[0], kind)
 
 
 def read_records(objects: Objects, keys: Iterable[str], kind: type[R]) -> list[R | None]:
-    """Return the records at `keys`, read at once; None for one that is not there."""
+    """Return the records at `keys`, read in parallel; None for each missing one."""
 
     def read_or_none(key: str) -> R | None:
         try:
@@ -105,17 +104,17 @@ def read_records(objects: Objects, keys: Iterable[str], kind: type[R]) -> list[R
 
 
 def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
-    """Return the record that `data`, read at `key`, holds.
+    """Return the record in `data`, which was read from `key`.
 
     Raises:
-        StoreError: it holds none.
+        StoreError: `data` is not such a record.
     """
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
         raise StoreError(
-            f"{objects.url}/{key} is not a {kind.__name__} ({error.errors()[0]['msg']}): it was damaged, or "
-            "written by another version of modelyard. Restore it from a backup, or use another store."
+            f"{objects.url}/{key} is not a {kind.__name__} ({error.errors()[0]['msg']}). It is damaged, "
+            "or another version of modelyard wrote it. Restore it from a backup, or use another store."
         ) from error
 
 
@@ -143,10 +142,10 @@ def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEnt
 
 
 def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
-    """Return what a rollback from `target` would go back to, once `target` was itself rolled back to.
+    """Return the version that a rollback from `target` restores, after a rollback to `target`.
 
-    Promotions are a stack, and a rollback takes off what came after its target: after promotions of 1, 2
-    and 3 and a rollback to 2, the next one goes to 1 and not to 3. `entries` are the effective ones.
+    Promotions are a stack, and a rollback removes what is above its target: after promotions of 1, 2 and 3
+    and a rollback to 2, the next rollback restores 1, not 3. `entries` are the effective ones.
     """
     stack: list[int] = []
     for entry in entries:
@@ -159,7 +158,7 @@ def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
 
 
 def _truncate(stack: list[int], version: int) -> list[int]:
-    """Return `stack` without what is above `version`, which takes the top's place if it is not there."""
+    """Return `stack` without what is above `version`; replace the top by `version` if `stack` lacks it."""
     if version not in stack:
         return [*stack[:-1], version]
     last = len(stack) - 1 - stack[::-1].index(version)
@@ -167,7 +166,7 @@ def _truncate(stack: list[int], version: int) -> list[int]:
 
 
 def find_rollback(entries: Sequence[HistoryEntry], version: int) -> HistoryEntry | None:
-    """Return the rollback that left `version`, unless `version` became champion again since.
+    """Return the rollback from `version`, unless `version` became champion again later.
 
     `entries` are the effective ones, oldest first.
     """

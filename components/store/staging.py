@@ -1,9 +1,9 @@
-"""Artifacts of a run, between a storage and the folder in which KFP's steps look for them: /gcs for gs://.
+"""Copies artifacts between a storage and the folder in which KFP mounts it for steps (/gcs for gs://).
 
     python -m modelyard.components.store.staging fetch gs://bucket/runs/7/train/model  # before a step
     python -m modelyard.components.store.staging put gs://bucket/runs/7/evaluate       # after it
 
-An artifact is a file, or a folder with all that is in it.
+An artifact is a file or a folder.
 """
 
 import argparse
@@ -17,10 +17,10 @@ SETTING: Setting = "environment.pipeline_root"
 
 
 def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
-    """Write the file or the folder at `uri` to `path`.
+    """Copy the file or folder at `uri` to `path`.
 
     Raises:
-        NotFoundError: there is nothing at `uri`.
+        NotFoundError: `uri` does not exist.
         StoreError: the storage cannot be read.
     """
     objects, key = open_uri(uri, endpoint, SETTING)
@@ -31,7 +31,7 @@ def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
 
 
 def put(path: Path, uri: str, endpoint: str | None = None) -> None:
-    """Write the files in the folder at `path` below `uri`.
+    """Copy the files of the folder at `path` to `uri`.
 
     Raises:
         StoreError: the storage cannot be written.
@@ -42,22 +42,24 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
 
 
 def mounted(uri: str) -> Path:
-    """Return where KFP's steps look for what is at `uri`.
+    """Return the path at which KFP mounts `uri` for steps.
 
     Raises:
-        ConfigError: they do not see what is there.
+        ConfigError: KFP does not mount this storage.
     """
     mount = find_storage(uri, SETTING).mount
     if mount is None:
-        raise ConfigError(f"{uri} is not seen by steps of Kubeflow Pipelines: set {SETTING}.")
+        raise ConfigError(
+            f"{SETTING} is {uri}, which Kubeflow Pipelines does not mount for steps. Use gs://."
+        )
     return Path(mount, uri.partition("://")[2])
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Copy the artifacts that the command line names."""
     with step("staging"):
-        parser = argparse.ArgumentParser(description="Move artifacts between a storage and steps.")
-        parser.add_argument("--endpoint", help="address of an emulator")
+        parser = argparse.ArgumentParser(description="Copy artifacts between a storage and steps.")
+        parser.add_argument("--endpoint", help="URL of an emulator")
         parser.add_argument("action", choices=("fetch", "put"))
         parser.add_argument("uri", nargs="*")
         options = parser.parse_args()

@@ -1,10 +1,10 @@
 """The storage of a URL. Its scheme is an entry point of the group `modelyard.storage`, looked up only here.
 
-    find_storage("https://host/set.zip", "data.source")     # what can be done with it; opens nothing
-    open_objects(Store(url="gs://bucket/models"))            # its objects, to read and to write
+    find_storage("https://host/set.zip", "data.source")     # the Storage; opens nothing
+    open_objects(Store(url="gs://bucket/models"))            # the Objects, to read and write
 
-A path is `file` without its scheme. Only installed distributions have entry points: nothing that a URL or a
-dataset holds is executed.
+A path is a URL of the scheme `file`. Only installed distributions have entry points: no content of a URL or a
+dataset is executed.
 """
 
 import re
@@ -34,7 +34,7 @@ ENDPOINT_SETTINGS: dict[Setting, str] = {
 
 
 def is_path(text: str) -> bool:
-    """Say whether a text that names data, code or a store is a path, and not a URL."""
+    """Return whether the location of data, code or a store is a path, not a URL."""
     return "://" not in text
 
 
@@ -63,12 +63,12 @@ class Access:
 
     @property
     def user_project_setting(self) -> str:
-        """The configuration key that gives the user project; none has it for the pipeline root."""
+        """The configuration key of the user project; the pipeline root has none."""
         return f"{self.endpoint_setting.partition('.')[0]}.user_project"
 
 
 class Limits(Protocol):
-    """What the `data` section says about reading its source."""
+    """Limits of the `data` section for reading its source."""
 
     @property
     def sha256(self) -> str | None:
@@ -76,7 +76,7 @@ class Limits(Protocol):
 
     @property
     def max_bytes(self) -> int:
-        """The most bytes that are read."""
+        """Maximum size in bytes."""
 
     @property
     def timeout(self) -> float:
@@ -84,34 +84,34 @@ class Limits(Protocol):
 
 
 class Location(Protocol):
-    """A file or a directory somewhere. Every method raises DataError when it cannot be read."""
+    """A file or directory of a data source. Every method raises DataError when it cannot be read."""
 
     def identity(self) -> str:
-        """Return what changes when the content may have changed, without fetching it.
+        """Return a string that changes when the content may have changed, without a download.
 
-        The SHA-256 that the configuration gives is believed: `fetch` checks it.
+        It may be the SHA-256 of the configuration, which `fetch` checks.
         """
 
     def fetch(self, scratch: Path) -> Path:
         """Return the local file or directory, its SHA-256 checked when the configuration gives one.
 
         Args:
-            scratch: directory for what has to be downloaded, made when it is needed. What is downloaded keeps
-                its name, and is there whole or not at all; what is on this machine stays where it is.
+            scratch: directory for downloads, created when needed. A download keeps its name and is complete
+                or absent; a local file is not copied.
         """
 
 
 class Storage:
-    """What URLs of one scheme name. A distribution registers a subclass, which is made without arguments.
+    """The storage of one URL scheme. A distribution registers a subclass, which is created without arguments.
 
-    Its objects are read as data sources, too, unless it overrides `location`.
+    Its objects can also be data sources, which `location` may read in another way.
 
     Attributes:
-        form: how its URLs look, for errors.
-        writable: whether it holds Objects, and not only data sources.
-        takes_endpoint: whether it may be an emulator, at another URL, and may have requester pays.
-        mount: the folder in which Kubeflow Pipelines shows its objects to steps; None when it does not:
-            artifacts of pods cannot be there.
+        form: the form of its URLs, for errors.
+        writable: whether it can be written; otherwise it holds data sources only.
+        takes_endpoint: whether it accepts the URL of an emulator and a user project for requester pays.
+        mount: the folder in which Kubeflow Pipelines mounts its objects for steps; None when it does not,
+            so that artifacts of pods cannot be stored there.
     """
 
     form: str
@@ -120,10 +120,10 @@ class Storage:
     mount: str | None = None
 
     def open(self, url: str, access: Access) -> Objects:  # noqa: ARG002 - for subclasses
-        """Return the objects below `url`; nothing is read or written. A storage without it is only for data.
+        """Return the objects below `url`; nothing is read or written. Read-only storages do not implement it.
 
         Raises:
-            ValueError: the URL is not one of this form; the message says what is wrong with it.
+            ValueError: the URL does not have this form; the message is the end of a sentence about it.
             StoreError: there are no credentials.
         """
         raise ValueError("which can only be read")
@@ -147,11 +147,11 @@ class Storage:
         return None
 
     def unreachable_from_pods(self, url: str) -> str | None:  # noqa: ARG002
-        """Return what `url` names when pods cannot reach it; None when they can."""
+        """Return what `url` is, as "a path of this machine", when pods cannot reach it; None otherwise."""
         return None
 
     def location(self, url: str, limits: Limits) -> Location | None:  # noqa: ARG002
-        """Return the data source at `url` when it is read otherwise than through `open`.
+        """Return the data source at `url` when it is not read through `open`.
 
         Raises:
             ValueError: see `open`.
@@ -163,9 +163,9 @@ def find_storage(url: str, setting: str, shown: str | None = None) -> Storage:
     """Return the storage of a URL or a path.
 
     Args:
-        url: what the configuration says.
-        setting: the configuration key that says it, for errors.
-        shown: the URL in errors, when it must not be shown whole.
+        url: the URL or path.
+        setting: its configuration key, for errors.
+        shown: a redacted form of the URL, for errors.
 
     Raises:
         ConfigError: no installed distribution has a storage of this scheme, or it can only be read.
@@ -180,17 +180,17 @@ def find_storage(url: str, setting: str, shown: str | None = None) -> Storage:
 
 
 def unusable_url(shown: str, setting: str, why: str) -> ConfigError:
-    """Return the error about a URL that cannot be used: why, and which forms can.
+    """Return the error for a URL that cannot be used, with the forms that can.
 
     Args:
         shown: the URL.
-        setting: the configuration key that says it.
-        why: what is wrong with it, as the rest of a sentence.
+        setting: its configuration key.
+        why: the reason, as the end of a sentence.
     """
     forms = dict.fromkeys(one.form for one in _load_all() if one.writable or setting == "data.source")
     if not forms:
-        return ConfigError("modelyard's own storages are not registered: install modelyard again.")
-    return ConfigError(f"{setting} is {shown}, {why}: use {', '.join(forms)}, or a path.")
+        return ConfigError("The storages of modelyard are not registered. Reinstall modelyard.")
+    return ConfigError(f"{setting} is {shown}, {why}. Use {', '.join(forms)}, or a path.")
 
 
 def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
@@ -210,9 +210,9 @@ def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
     key = access.endpoint_setting
     for value, name in ((endpoint, key), (settings.user_project, access.user_project_setting)):
         if value is not None and not storage.takes_endpoint:
-            raise ConfigError(f"{name} is for gs://, and {setting} is {url!r}: remove {name}.")
+            raise ConfigError(f"{name} is only for gs://, and {setting} is {url!r}. Remove {name}.")
     if endpoint is not None and not re.match("https?://", endpoint):
-        raise ConfigError(f"{key} is {endpoint!r}: give it with its scheme, http://host:port.")
+        raise ConfigError(f"{key} is {endpoint!r}, which has no scheme. Set it to http://host:port.")
     try:
         return storage.open(url, access)
     except ValueError as error:
@@ -222,17 +222,17 @@ def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
 def open_uri(
     uri: str, endpoint: str | None, setting: Setting, user_project: str | None = None
 ) -> tuple[Objects, str]:
-    """Return the objects with which the object, or the folder, at `uri` is reached, and its key.
+    """Return the Objects that contain `uri`, and its key.
 
     Args:
-        uri: of the object or the folder.
-        endpoint: of an emulator.
+        uri: the URI of an object or a folder.
+        endpoint: the URL of an emulator.
         setting: the configuration key that gives `uri`, for errors.
         user_project: see Access.
 
     Raises:
         ConfigError: see `open_objects`.
-        StoreError: the key could lead to another place.
+        StoreError: the key leads out of the storage.
     """
     root, key = find_storage(uri, setting).split(uri)
     store = Store(url=root, endpoint=endpoint, user_project=user_project)
@@ -240,7 +240,7 @@ def open_uri(
 
 
 def local_path(url: str, setting: str) -> Path | None:
-    """Return the absolute path when `url` is a file or folder of this machine; else None.
+    """Return the absolute path when `url` is a file or folder of this machine; otherwise None.
 
     Raises:
         ConfigError: there is no storage for the URL, or it is incomplete.
@@ -253,7 +253,7 @@ def local_path(url: str, setting: str) -> Path | None:
 
 @cache
 def load_storage(scheme: str) -> Storage | None:
-    """Return the storage of a scheme, modelyard's own before any other; None when there is none."""
+    """Return the storage of a scheme, preferring those of modelyard; None when none is installed."""
     entry = next((one for one in _entry_points() if one.name == scheme), None)
     return _load(entry) if entry else None
 
@@ -265,7 +265,7 @@ def _load_all() -> Iterator[Storage]:
 
 
 def _entry_points() -> "Iterator[EntryPoint]":
-    """Yield modelyard's own storage first: most URLs need no look at all installed distributions."""
+    """Yield the entry points of modelyard first: most URLs need no search of all distributions."""
     from importlib import metadata
 
     with suppress(metadata.PackageNotFoundError):
@@ -276,9 +276,9 @@ def _entry_points() -> "Iterator[EntryPoint]":
 def _load(entry: "EntryPoint") -> Storage:
     try:
         storage: Storage = entry.load()()
-    except Exception as error:  # whatever a distribution does when it is imported
+    except Exception as error:  # importing a distribution may raise anything
         raise ConfigError(
-            f"The storage of {entry.name}:// cannot be loaded from {entry.value} ({error!r}): install its "
-            "distribution again, or use another URL."
+            f"The storage of {entry.name}:// cannot be loaded from {entry.value} ({error!r}). Reinstall its "
+            "distribution, or use another URL."
         ) from error
     return storage

@@ -1,4 +1,4 @@
-"""The versions of the models in a store: numbers, files, manifests. Immutable once they have a manifest."""
+"""The versions of models in a store: numbers, files, manifests. With a manifest, a version is immutable."""
 
 import contextlib
 import hashlib
@@ -27,19 +27,19 @@ RUN = "run.json"
 
 
 class Versions:
-    """The versions in one place; the base of ModelStore."""
+    """The versions in a store; the base of ModelStore."""
 
     def __init__(self, objects: Objects) -> None:
         self.url = objects.url
         self._objects = objects
 
     def names(self) -> list[str]:
-        """Return the models that have a version, in order."""
+        """Return the names of the models that have a version, sorted."""
         names = [name for name in self._objects.folders("") if re.fullmatch(MODEL_NAME, name)]
         return [name for name in names if self.versions(name)]
 
     def versions(self, name: str) -> list[int]:
-        """Return the whole versions of a model, oldest first; one without a manifest does not exist."""
+        """Return the complete versions of a model, which have a manifest, oldest first."""
         keys = self._objects.keys(f"{model_folder(name)}/versions/")
         manifests = (re.fullmatch(rf"{name}/versions/(\d{{6,}})/{MANIFEST}", key) for key in keys)
         return sorted(int(found[1]) for found in manifests if found)
@@ -53,16 +53,16 @@ class Versions:
         if versions := self.versions(name):
             return versions[-1]
         raise NotFoundError(
-            f"There is no model {name} in {self.url}; models there: {', '.join(self.names()) or 'none'}. Is "
-            "it another store (--store, MODELYARD_STORE__URL)?"
+            f"There is no model {name} in {self.url}; its models: {', '.join(self.names()) or 'none'}. "
+            "Choose another store with --store or MODELYARD_STORE__URL."
         )
 
     def reserve(self, name: str, run: str) -> int:
-        """Return the version of `run`: the one that it reserved before, or the next number.
+        """Return the version of `run`: the number that it reserved earlier, or the next number.
 
         Args:
             name: the model's name.
-            run: fingerprint of data, config and code; the same run always gets the same number.
+            run: fingerprint of data, configuration and code; the same run always gets the same number.
         """
         reserved = self._reservations(name)
         if (mine := _find_number(run, reserved)) is not None:
@@ -80,19 +80,20 @@ class Versions:
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
         """Write a version's files, then its manifest; return the manifest's digest.
 
-        A version that has a manifest is left as it is. One without is written again, whatever a killed
-        predecessor left, or somebody who removed the version. Two processes that publish different bytes as
-        the same run at the same moment are not kept apart: `fetch` refuses such a mixture.
+        A version that has a manifest is not changed. One without is written again, over files of a killed
+        publication or of a removed version. Two processes that publish different bytes for the same run at
+        the same time
+        may mix them: `fetch` refuses such a mixture.
 
         Args:
             name: the model's name.
             version: reserved by the manifest's run.
             files: path inside the version to file.
-            manifest: what the version is; names exactly these files.
+            manifest: describes the version and lists exactly these files.
 
         Raises:
             ConflictError: another run reserved the version.
-            NotFoundError: nobody reserved it.
+            NotFoundError: the version is not reserved.
         """
         folder = version_folder(name, version)
         self._check_manifest(name, version, files, manifest)
@@ -107,7 +108,7 @@ class Versions:
         return self.digest(name, version)
 
     def manifest(self, name: str, version: int) -> Manifest:
-        """Return what a version is.
+        """Return the manifest of a version.
 
         Raises:
             NotFoundError: there is no such version, or it has no manifest yet.
@@ -115,7 +116,7 @@ class Versions:
         return self._manifest(name, version)[0]
 
     def digest(self, name: str, version: int) -> str:
-        """Return the SHA-256 of a version's manifest.json: it stands for all of the version.
+        """Return the SHA-256 of a version's manifest.json: it identifies the whole version.
 
         Raises:
             NotFoundError: there is no such version, or it has no manifest yet.
@@ -137,11 +138,11 @@ class Versions:
             version: the version.
             into: the folder; it appears, or is replaced, when everything in it is verified.
             only: paths inside the version; all files when None.
-            digest: what the manifest must have; not checked when None.
+            digest: the required SHA-256 of the manifest; not checked when None.
 
         Raises:
             NotFoundError: there is no such version, or no such file in it.
-            DamagedError: a file is not what the manifest says, or the manifest not what `digest` says.
+            DamagedError: a file does not match the manifest, or the manifest does not match `digest`.
         """
         manifest, data = self._verified(name, version, digest)
         with artifacts.writing(into) as partial:
@@ -168,7 +169,7 @@ class Versions:
 
         Raises:
             NotFoundError: there is no such version.
-            DamagedError: a file is missing, or is not what was published.
+            DamagedError: a file is missing or damaged.
         """
         manifest = self.manifest(name, version)
         with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
@@ -186,9 +187,9 @@ class Versions:
     def _reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.
 
-        A listing may miss what is written while it is made, so each number up to its last is read. On a disk
-        the last may be a folder whose run.json is not there yet: that number is still to be won. Numbers
-        are taken in order, so one that was not there before a higher one was seen is read again.
+        A listing may miss objects that are written during it, so each number up to the last is read. On a
+        disk, the last may be a folder without run.json: that number is still free. Numbers are reserved in
+        order, so a number that was missing when a higher one was read is read again.
         """
         folders = self._objects.folders(f"{model_folder(name)}/versions/")
         last = max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)
@@ -208,12 +209,12 @@ class Versions:
             raise ValueError(f"the manifest of {manifest.model} {manifest.version} is for other files")
         for path in files:
             if check_key(path) in (MANIFEST, RUN):
-                raise StoreError(f"{path} is a name that the model store uses itself: rename the file.")
+                raise StoreError(f"The model store reserves the file name {path}. Rename the file.")
         owner = read_record(self._objects, f"{version_folder(name, version)}/{RUN}", Reservation)
         if owner.run != manifest.run:
             raise ConflictError(
-                f"Version {version} of {name} in {self.url} was reserved by the run {owner.run} and not by "
-                f"{manifest.run}. Reserve a version for this run and publish that."
+                f"Version {version} of {name} in {self.url} is reserved by the run {owner.run}, not by "
+                f"{manifest.run}. Reserve a version for this run, then publish it."
             )
 
     def _manifest(self, name: str, version: int) -> tuple[Manifest, bytes]:
@@ -234,8 +235,8 @@ class Versions:
         manifest, data = self._manifest(name, version)
         if digest is not None and digest != (found := _sha256(data)):
             raise DamagedError(
-                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found} and not "
-                f"{digest}: somebody changed it. Do not serve it; promote or roll back to another version."
+                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found}, not "
+                f"{digest}: it was changed. Do not serve it; promote or roll back to another version."
             )
         return manifest, data
 
@@ -261,10 +262,10 @@ class Versions:
 
 
 def model_folder(name: str) -> str:
-    """Return a model's name when it is one: it becomes a folder, a host name and a label."""
+    """Return the name of a model after a check: it is used as a folder, a host name and a label."""
     if not re.fullmatch(MODEL_NAME, name):
         raise ConfigError(
-            f"{name!r} is not a model's name: use 1 to 63 lower-case letters, digits and dashes, with no "
+            f"{name!r} is not a valid model name. Use 1 to 63 lower-case letters, digits and dashes, with no "
             "dash at either end, such as `digits` or `cifar10-cnn`."
         )
     return name

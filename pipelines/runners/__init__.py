@@ -1,9 +1,9 @@
-"""What executes runs: processes of this machine (local), pods without KFP (pods), a KFP server (kfp).
+"""Execute runs: as local processes (local), as pods without KFP (pods), on a KFP server (kfp).
 
-base         the interface: runners, runs, and what they tell
-select       which runner is for what
+base         the interface: runners, runs, summaries
+select       the runner of an environment
 local, pods, kfp   the three
-runs         the folders of runs on this machine
-differences  two submissions, or two runs, side by side
+run_folder   the folders of runs on this machine
+differences  compares two submissions or two runs
 reports      the report of a run, or of a version
 """

@@ -1,11 +1,11 @@
-"""Where a run executes: the interface of the runners, and what each of them tells of a run.
+"""The interface of the runners: runners, runs and their summaries.
 
     runner = select.local_runner("local", environment)
     run = runner.start(config, options)
-    summary = run.result()                      # meanwhile run.steps() and run.events() show how it goes
+    summary = run.result()                      # meanwhile run.steps() and run.events() show the progress
     runner.open("20261124-091502-3f9a").logs()
 
-Three packages implement it: local, pods and kfp. `select` alone knows which is for what.
+Three packages implement it: local, pods and kfp. `select` chooses one.
 """
 
 from abc import ABC, abstractmethod
@@ -34,13 +34,13 @@ State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
 ENDED = ("succeeded", "failed", "cancelled", "skipped")
 RunnerName = Literal["local", "pods", "kfp"]
 Options = Mapping[str, bool | int]
-"""Arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`."""
+"""Arguments of the pipeline that are not in the configuration: `skip_unchanged`, `force_after`."""
 LogLines = Iterator[tuple[str, Iterator[str]]]
-"""The steps that have begun, each attempt by itself, with the lines that it wrote."""
+"""The attempts of the steps that have started, each with its log lines."""
 
 
 class Step(Record):
-    """How one step went; `seconds` is its wall time."""
+    """The state of a step; `seconds` is its wall time."""
 
     name: str
     state: State
@@ -49,13 +49,13 @@ class Step(Record):
 
 
 class EvaluationSummary(Metrics):
-    """What was measured, without the details; `compared_with` is the version that was champion."""
+    """The metrics without details; `compared_with` is the version of the champion."""
 
     compared_with: int | None = None
 
 
 class Failure(Record):
-    """Why a run failed: the error's class, its paragraph, the step and its log."""
+    """Why a run failed: the error's class and message, the step and its log file."""
 
     kind: str
     message: str
@@ -67,7 +67,7 @@ class Failure(Record):
     def of(
         cls, found: Exception | records.Failure, step: str | None = None, log: Path | None = None
     ) -> "Failure":
-        """Return how an error, or the record that a step left of one, is told."""
+        """Return the failure for an error, or for the record that a step wrote."""
         record = records.Failure.of(found) if isinstance(found, Exception) else found
         told = record.model_dump(include={"kind", "message", "exit_code"})
         return cls(**told, step=step, log=str(log) if log else None)
@@ -76,14 +76,14 @@ class Failure(Record):
 class RunSummary(Record):
     """The result of a run, as text or as JSON.
 
-    `run` names this run, `fingerprint` what it made: the same data, config and code give the same version.
-    `version` is None when nothing was published; `champion` is the version in force in the end. A run that
-    was asked to skip what is unchanged, and did, has the decision `unchanged` and neither metrics nor report.
-    `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of the checkpoint
-    from which training went on, on Kubeflow Pipelines of a version alone. `metrics` are the numbers that a
-    script asks for: each metric by its name, its 95 % interval as `<name>_interval`, the number of test
-    `rows`, and the `gain` over the champion if there is one; `evaluation` has them with everything else that
-    was measured.
+    `run` is the name of the run. `fingerprint` identifies data, configuration and code: equal fingerprints
+    give the same version. `version` is None when nothing was published; `champion` is the champion at the
+    end. A run that ends early because of `skip_unchanged` has the decision `unchanged` and neither metrics
+    nor report. `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of
+    the checkpoint from which training resumed; on Kubeflow Pipelines it is known only if a version was
+    published. `metrics` are for
+    scripts: each metric by its name, its 95 % interval as `<name>_interval`, the number of test examples as
+    `rows`, and the `gain` over the champion if there is one; `evaluation` has all that was measured.
     """
 
     run: str
@@ -109,11 +109,10 @@ class RunSummary(Record):
 
 
 class RunInfo(Record):
-    """A run in short, as `runs list` shows it.
+    """One run, as in `runs list`.
 
-    `id` is how its runner knows it: the name, or KFP's id. `data` is the source, or the kind of the data.
-    `started` is an ISO 8601 time in UTC; `seconds` count until now when the run has not ended. What is not
-    known, as the decision of a run that is running, is None.
+    `id` is the name, or the ID on KFP. `data` is the source or the kind of the data. `started` is an ISO
+    8601 time in UTC; `seconds` count until now when the run has not ended. Unknown values are None.
     """
 
     name: str
@@ -132,7 +131,7 @@ class RunInfo(Record):
     schedule: str | None = None
 
     def with_result(self, decision: str | None, version: int | None, metrics: Metrics | None) -> "RunInfo":
-        """Return it with a result, as far as it is known."""
+        """Return a copy with the result, as far as it is known."""
         known: dict[str, Any] = {"decision": decision, "version": version}
         if metrics:
             known |= {"metric": metrics.primary, "value": metrics.main.value}
@@ -140,12 +139,12 @@ class RunInfo(Record):
 
 
 class Run(ABC):
-    """One run, wherever it executes.
+    """One run on any runner.
 
     Attributes:
         name: its name.
-        folder: where this machine keeps what it knows of the run; it may not be there.
-        environment: where its steps run.
+        folder: its folder on this machine, which may not exist.
+        environment: the environment of its steps.
     """
 
     name: str
@@ -153,7 +152,7 @@ class Run(ABC):
     environment: "Environment"
 
     plan_key: str | None = None
-    """What connects it with its plan; None when that is not known."""
+    """The key of its plan; None when it is not known."""
 
     in_this_process: bool = False
     """Whether this process executes the run, when `result` is called."""
@@ -161,56 +160,57 @@ class Run(ABC):
     @property
     @abstractmethod
     def last_line(self) -> str:
-        """The last line that the running step wrote, for a person who waits; empty when that is not known."""
+        """The last log line of the running step; empty when it is not known."""
 
     @abstractmethod
     def info(self) -> RunInfo:
-        """Return the run in short."""
+        """Return the summary for `runs list`."""
 
     @abstractmethod
     def steps(self) -> tuple[Step, ...]:
-        """Return the state of every step, as it was last seen."""
+        """Return the last known state of every step."""
 
     @abstractmethod
     def events(self) -> Sequence[Event]:
-        """Return what has happened so far, in order; the list only grows."""
+        """Return all events so far, in order."""
 
     @abstractmethod
     def result(self, leave_stuck: bool = False) -> RunSummary:
-        """Return the result when the run has ended; a run that `start` began here, this call executes.
+        """Wait for the end of the run and return the result; execute it if this process started it.
 
         Args:
-            leave_stuck: do not cancel it when one of its pods cannot start, where a server leads it.
+            leave_stuck: do not cancel a run on a server when one of its pods cannot start.
 
         Raises:
-            ModelyardError: the run cannot be followed to its end. How it failed is in the result, not raised.
+            ModelyardError: the run cannot be followed to its end. Its own failure is in the result, not
+                raised.
         """
 
     def failure(self) -> Failure | None:
-        """Return why it failed, or was cancelled, if that is recorded on this machine."""
+        """Return why it failed or was cancelled, if this machine has a record."""
         summary = read_summary(self.folder)
         return summary.failure if summary else None
 
     @abstractmethod
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Return what the steps wrote.
+        """Return the logs of steps.
 
         Args:
-            steps: whose.
-            follow: go on with what comes, until the run or the steps have ended.
+            steps: names of the steps.
+            follow: wait for new lines until the run or the steps have ended.
         """
 
     @abstractmethod
     def cancel(self) -> None:
-        """End the run; what it has published stays.
+        """Cancel the run; published versions are kept.
 
         Raises:
-            ModelyardError: it has ended, or cannot be ended from here; the message says what to do.
+            ModelyardError: it has ended, or cannot be cancelled from this machine.
         """
 
     @abstractmethod
     def retry(self) -> "Run":
-        """Start again what has not succeeded, and return the run that does: what is done is cached.
+        """Retry the steps that did not succeed, and return the run; finished steps are cached.
 
         Raises:
             ModelyardError: it has not failed.
@@ -226,22 +226,22 @@ class Run(ABC):
 
     @abstractmethod
     def interrupt_message(self) -> str:
-        """Return what Ctrl-C does to the run, and the command that goes on with it."""
+        """Return the effect of Ctrl-C on the run, and the command that continues or follows it."""
 
 
 class Runner(ABC):
-    """Where runs execute."""
+    """Starts and lists runs."""
 
     @abstractmethod
     def start(self, config: "Config", options: Options) -> Run:
         """Start a run.
 
         Args:
-            config: the configuration; for a cluster it names no files of this machine.
+            config: the configuration; on a cluster, without files of this machine.
             options: arguments of the pipeline.
 
         Raises:
-            ModelyardError: it cannot run there.
+            ModelyardError: it cannot run in this environment.
         """
 
     @abstractmethod
@@ -266,31 +266,31 @@ def check_not_ended(name: str, state: str) -> None:
     """Raise ConfigError when a run has ended."""
     if state in ENDED:
         raise ConfigError(
-            f"The run {name} has ended already ({state}). `modelyard runs list` shows the runs that have not."
+            f"The run {name} has ended already ({state}). `modelyard runs list` shows active runs."
         )
 
 
-def check_has_failed(name: str, state: str, again: str) -> None:
-    """Raise ConfigError unless a run failed or was cancelled; `again` is the command that starts another."""
+def check_has_failed(name: str, state: str, command: str) -> None:
+    """Raise ConfigError unless a run failed or was cancelled; `command` starts a new run."""
     if state not in ("failed", "cancelled"):
         raise ConfigError(
-            f"The run {name} is {state}, and only a failed or cancelled run can be retried. `modelyard "
-            f"{again}` starts another: what is done is cached."
+            f"The run {name} is {state}, and only a failed or cancelled run can be retried. Start a "
+            f"new one with `modelyard {command}`: finished steps are cached."
         )
 
 
 def read_summary(folder: Path) -> RunSummary | None:
-    """Return the summary that is in a run's folder, if one is."""
+    """Return the summary in a run's folder, if there is one."""
     return read(folder / "run.json", RunSummary) if (folder / "run.json").exists() else None
 
 
 def steps_from_events(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[Step, ...]:
-    """Return the state of each step after some events.
+    """Return the state of each step after events.
 
     Args:
-        events: what has happened.
-        names: of the steps.
-        now: epoch seconds.
+        events: the events so far.
+        names: names of the steps.
+        now: the time, in epoch seconds.
     """
     steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in names}
     for event in events:

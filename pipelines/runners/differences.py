@@ -1,4 +1,4 @@
-"""Two configurations, or two runs, side by side: what differs."""
+"""Compare two configurations or two runs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary, read_summ
 
 
 class Change(Record):
-    """A key whose value is not the same on both sides; None where there is no value to show."""
+    """A key with its value before and after; None stands for no value."""
 
     key: str
     before: Any = None
@@ -24,7 +24,7 @@ class Change(Record):
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return the keys with different values, in the order of the alphabet."""
+    """Return the keys with different values, sorted."""
     return tuple(
         Change(key=key, before=before.get(key), after=after.get(key))
         for key in sorted(before.keys() | after.keys())
@@ -33,7 +33,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Ch
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the dotted keys of nested sections with their values."""
+    """Return nested sections as one dict with dotted keys."""
     return dict(_leaves(value, prefix))
 
 
@@ -46,7 +46,7 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 class Comparison(Record):
-    """Two runs side by side: how they ended, their metrics, and what differs in their configurations."""
+    """Two runs: their results, their metrics, and the differences of their configurations."""
 
     runs: tuple[RunInfo, RunInfo]
     results: tuple[Change, ...]
@@ -55,7 +55,7 @@ class Comparison(Record):
 
 
 def compare_runs(first: Run, second: Run) -> Comparison:
-    """Return two runs side by side; `results` and `metrics` also have what is the same.
+    """Return the comparison of two runs; `results` and `metrics` include equal values.
 
     Raises:
         ModelyardError: the results of one cannot be read.
@@ -70,15 +70,15 @@ def compare_runs(first: Run, second: Run) -> Comparison:
 
 
 def _side_by_side(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return all keys, in their order."""
+    """Return all keys with both values, in their order."""
     keys = [*before, *(key for key in after if key not in before)]
     return tuple(Change(key=key, before=before.get(key), after=after.get(key)) for key in keys)
 
 
 def load_summary(run: Run) -> RunSummary | None:
-    """Return the result of a run that succeeded or failed; None of another."""
+    """Return the result of a run that succeeded or failed; otherwise None."""
     state, known = run.info().state, read_summary(run.folder)
-    if known and known.state == state:  # else it was tried again since it was followed
+    if known and known.state == state:  # otherwise it was retried later
         return known
     return run.result() if state in ("succeeded", "failed") else None
 

@@ -1,4 +1,4 @@
-"""The report of a run, or of a version in the model store, as a file of this machine."""
+"""The report of a run or a version, as a file on this machine."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ REPORT = "report.html"
 
 
 def report_of_run(run: Run) -> Path:
-    """Return the report of a run; of one on Kubeflow Pipelines it is fetched.
+    """Return the report of a run; download it from Kubeflow Pipelines if needed.
 
     Raises:
         NotFoundError: there is none.
@@ -23,17 +23,17 @@ def report_of_run(run: Run) -> Path:
         return Path(summary.report)
     state = run.info().state
     if state in ("pending", "running"):
-        why = f"is {state}, and has no report before its step evaluate has ended"
+        why = f"is {state} and has no report until its step evaluate has ended"
     else:
-        why = f"({state}) has no report: it ended before there was one, or it was cleaned up"
+        why = f"({state}) has no report: it ended before evaluate, or its report was removed"
     raise NotFoundError(
-        f"The run {run.name} {why}. `modelyard runs list` shows other runs; of a version: `modelyard report "
-        "NAME VERSION`."
+        f"The run {run.name} {why}. `modelyard runs list` shows other runs; `modelyard report NAME "
+        "VERSION` shows the report of a version."
     )
 
 
 def report_of_version(models: ModelStore, name: str, version: int | None = None) -> tuple[Path, int]:
-    """Fetch the report of a version, of the champion without one; return its path and the version.
+    """Download the report of a version, by default the champion; return its path and the version.
 
     Raises:
         NotFoundError: there is no such version, or no champion.

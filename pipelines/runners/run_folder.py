@@ -1,15 +1,15 @@
-"""What this machine keeps of runs: a folder for each.
+"""The folder of a run on this machine.
 
 <home>/runs/20261124-091502-3f9a/
-    start.json    how it was started; only a run that this machine leads, or led, has one
-    events.jsonl  what happened while it worked
+    start.json    how it was started; only if this machine leads, or led, the run
+    events.jsonl  its events
     run.json      the summary, written when the run ends
-    report.html   what evaluate says, for people
-    lifeline      held for as long as the run lives
-    cancelled     there since `modelyard runs cancel`
-    logs/         one file a step
-    artifacts/    what the steps wrote; the cache points into it
-    scratch/      temporary files; gone when the run ends
+    report.html   the report of evaluate
+    lifeline      locked while the run is alive
+    cancelled     created by `modelyard runs cancel`
+    logs/         one file per step
+    artifacts/    outputs of the steps; the cache refers to them
+    scratch/      temporary files; removed when the run ends
 """
 
 import errno
@@ -44,9 +44,9 @@ from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 MINIMUM_FREE_BYTES = 16 * 10**6  # bytes
-RESERVED_BYTES = 2**18  # bytes kept for the summary of a run that fills its disk
+RESERVED_BYTES = 2**18  # bytes reserved for the summary of a run that fills its disk
 MINIMUM_OPEN_FILES = 128
-MAXIMUM_HOME_BYTES = 4096 - 400  # bytes of a path, less what is below it
+MAXIMUM_HOME_BYTES = 4096 - 400  # bytes of a path, minus the longest path below it
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
@@ -54,23 +54,23 @@ def home() -> Path:
     """Return the folder for runs and cache: MODELYARD_HOME, or .modelyard in the working directory.
 
     Raises:
-        ConfigError: its name has control characters or is not UTF-8, so that it fits in no record.
+        ConfigError: its path has control characters or is not UTF-8, so it cannot be recorded.
     """
     folder = Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
     if why := unusable_path(folder):
         raise ConfigError(
-            f"Runs are kept in {str(folder)!a}, which {why}. Set MODELYARD_HOME to another folder."
+            f"The folder for runs is {str(folder)!a}, which {why}. Set MODELYARD_HOME to another folder."
         )
     return folder
 
 
 @contextmanager
 def create(base: Path) -> Iterator[Path]:
-    """Make the folder of a new run and hold its lifeline; clear up after runs that were killed.
+    """Create the folder of a new run and hold its lifeline; remove temporary files of killed runs.
 
     Raises:
-        ConfigError: runs cannot be kept there.
-        MachineError: there is too little room.
+        ConfigError: the folder cannot be used.
+        MachineError: there is too little disk space.
     """
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = base / "runs" / name
@@ -94,21 +94,21 @@ def create(base: Path) -> Iterator[Path]:
             }
         ),
     ):
-        (run / "scratch").mkdir()  # under the lifeline: a run with scratch and without it is dead
+        (run / "scratch").mkdir()  # after the lifeline: a run with scratch and a free lifeline was killed
         (run / "scratch" / "room").write_bytes(bytes(RESERVED_BYTES))
         try:
             yield run
         finally:
             _remove_temporary_files(run)
-            tempfile.tempdir = None  # it remembers TMPDIR
+            tempfile.tempdir = None  # it caches TMPDIR
 
 
 def check_folder(folder: Path) -> None:
-    """Check that runs can be kept in a folder, which may not exist yet, and the limits of this process.
+    """Check that a folder, which may not exist yet, can hold runs, and the limits of this process.
 
     Raises:
-        ConfigError: this user may not write there, or the file system has no locks or no memory maps.
-        MachineError: there is too little room, or a limit is too low.
+        ConfigError: this user cannot write to it, or its file system has no locks or no memory maps.
+        MachineError: there is too little disk space, or a limit is too low.
     """
     try:
         if len(os.fsencode(folder)) > MAXIMUM_HOME_BYTES:
@@ -131,37 +131,37 @@ def check_folder(folder: Path) -> None:
         )
     for allowed, minimum, option, unit in (
         (raise_file_limit(), MINIMUM_OPEN_FILES, "-n", "open files"),
-        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_FREE_BYTES, "-f", "bytes a file"),
+        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_FREE_BYTES, "-f", "bytes per file"),
     ):
         if allowed != resource.RLIM_INFINITY and allowed < minimum:
             raise MachineError(
                 f"`ulimit {option}` limits this process to {allowed} {unit}, and a run needs at least "
-                f"{minimum}: raise it."
+                f"{minimum}. Raise the limit."
             )
 
 
 def _unusable(base: Path, error: OSError) -> ModelyardError:
-    """Return the error for a folder in which no run can be kept."""
+    """Return the error for a folder that cannot hold runs."""
     if error.errno in EXHAUSTED and (known := machine_error(error, base)):
         return known
     return ConfigError(
-        f"Runs are kept in {base}, which cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "
+        f"The folder for runs, {base}, cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "
         "a local disk that this user may write."
     )
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return a folder, or the nearest one around it that this user sees."""
+    """Return a folder, or its nearest parent that exists for this user."""
     return next(one for one in (folder, *folder.parents) if os.path.exists(one))  # noqa: PTH110 - raises nothing
 
 
 def of_kfp_run(name: str) -> Path:
-    """Return the folder for what is fetched of a run on Kubeflow Pipelines; it may not be there."""
+    """Return the folder for files of a run on Kubeflow Pipelines; it may not exist."""
     return home() / "runs" / re.sub(r"[^\w.-]+", "-", name).strip(".")
 
 
 def write_summary(run: Path, summary: RunSummary) -> None:
-    """Record how the run ended; on a full disk, in the room of its temporary files."""
+    """Write the summary; on a full disk, after removing temporary files."""
     try:
         write(run / "run.json", summary)
     except OSError:
@@ -172,14 +172,14 @@ def write_summary(run: Path, summary: RunSummary) -> None:
 def evaluation_fields(
     decision: Decision, metrics: Metrics, report: Path, outcome: Outcome | None, folder: Path
 ) -> dict[str, Any]:
-    """Return the part of a run's summary with the decision and the metrics; put the report into its folder.
+    """Return the fields of a run's summary from evaluate and deploy; copy the report into the run's folder.
 
     Args:
-        decision: the gate's.
-        metrics: evaluate's.
-        report: the file.
-        outcome: deploy's, if it ran.
-        folder: the run's.
+        decision: the decision of the gate.
+        metrics: the metrics of evaluate.
+        report: the file of the report.
+        outcome: the outcome of deploy, if it ran.
+        folder: the folder of the run.
     """
     return {
         "version": outcome.version if outcome else None,
@@ -199,7 +199,7 @@ def evaluation_fields(
 
 
 def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | None]) -> dict[str, Any]:
-    """Return a run's result with a prediction of its server; without an answer, the run has failed."""
+    """Return a run's result with a prediction of the server; the run failed if there is none."""
     try:
         return {**result, "prediction": predict()}
     except DeployError as error:
@@ -207,7 +207,7 @@ def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | No
 
 
 def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
-    """Put a run's name, date and source into its report: evaluate does not know them; return the summary."""
+    """Write a run's name, date and source into its report, as evaluate does not know them."""
     if summary.report:
         held = summary.version and summary.decision != "promote"
         facts = {
@@ -225,12 +225,12 @@ def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
 
 
 def format_minute(time: str) -> str:
-    """Return an ISO 8601 time in UTC for people."""
+    """Format an ISO 8601 time in UTC to the minute."""
     return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def _killed_runs(base: Path) -> list[Path]:
-    """Return the runs that ended without clearing up: their scratch is there, their lifeline is free."""
+    """Return the killed runs: their scratch folder exists and their lifeline is free."""
     scratches = (base / "runs").glob("*/scratch")
     return [path.parent for path in scratches if not lifeline.is_held(path.parent / "lifeline")]
 
@@ -243,7 +243,7 @@ def _remove_temporary_files(run: Path) -> None:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, which the steps inherit, for as long as the block lasts."""
+    """Set environment variables during a block; steps inherit them."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,5 +1,5 @@
-"""Runs on this machine: kfp.local keeps the order, the conditions and the cache; each step is a process.
+"""Runs on this machine: kfp.local handles order, conditions and cache; each step is a process.
 
-runner      the runs that this machine leads, and has led
-execution   a run that this process leads
+runner      starts, lists and opens runs that this machine leads
+execution   executes a run in this process
 """

@@ -1,4 +1,4 @@
-"""Run the pipeline on this machine: the same KFP pipeline, with its steps as processes, without Docker."""
+"""Execute the KFP pipeline on this machine with its steps as processes, without Docker."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from modelyard.pipelines.steps import STEPS
 
 
 class LocalExecution:
-    """One run of the pipeline; `tasks` tells how it is going while `__call__` works."""
+    """One run of the pipeline; `tasks` has the progress during `__call__`."""
 
     def __init__(
         self,
@@ -39,8 +39,9 @@ class LocalExecution:
         Args:
             config: the configuration.
             folder: the run's folder; see pipelines/runners/run_folder.py.
-            environment: where it runs.
-            options: arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`.
+            environment: the environment of the run.
+            options: arguments of the pipeline that are not in the configuration: `skip_unchanged`,
+                `force_after`.
         """
         self.config = config
         self.folder = folder
@@ -52,7 +53,7 @@ class LocalExecution:
         self.cache = folder.parent.parent / "cache"
 
     def __call__(self) -> RunSummary:
-        """Run to the end and record the summary; a failure is in the summary, not raised."""
+        """Execute the run and write the summary; a failure is in the summary, not raised."""
         started = time.monotonic()
         try:
             with self._threads:
@@ -78,16 +79,16 @@ class LocalExecution:
         return self._record(started, result)
 
     def resume_message(self) -> str:
-        """Say what is left of an interrupted run, and how to go on with it."""
+        """Return the state of an interrupted run, and the command that resumes it."""
         saved = [one.epoch for one in self._events() if isinstance(one, Resumed | CheckpointSaved)]
-        training = f"; training goes on after epoch {saved[-1]}" if saved and not self._done("train") else ""
+        training = f"; training resumes after epoch {saved[-1]}" if saved and not self._done("train") else ""
         return (
-            f"None of its steps is running, and what is done is cached{training}. `modelyard runs retry "
-            f"{self.folder.name}` does the rest."
+            f"No step is running, and finished steps are cached{training}. `modelyard runs retry "
+            f"{self.folder.name}` resumes it."
         )
 
     def clean_up(self) -> None:
-        """Remove what an interrupted run has left elsewhere, once its processes have ended."""
+        """Remove remote objects of an interrupted run after its processes have ended."""
 
     def _record(self, started: float, result: dict[str, Any]) -> RunSummary:
         resumed = [one.epoch for one in self._events() if isinstance(one, Resumed)]
@@ -108,7 +109,7 @@ class LocalExecution:
         return EventFile(self.folder / EVENTS).read()
 
     def _step_changed(self, step: Step) -> None:
-        """Write the change down; request the prediction while explain runs, which changes no model."""
+        """Write the event; request the prediction while explain runs, which changes no model."""
         change = StepChange(
             step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()
         )
@@ -133,21 +134,21 @@ class LocalExecution:
                 train_to_serve(**arguments(self.config, self.environment), **self.options)
         except RuntimeError as error:
             raise ModelyardError(
-                f"KFP's local runner failed: {error}. `modelyard --debug run` shows more."
+                f"The local runner of KFP failed: {error}. `modelyard --debug run` shows the traceback."
             ) from error
         finally:
             self.tasks.mark_unfinished()
 
     def _pipeline(self) -> Callable[..., Any]:
-        """Return what kfp.local runs."""
+        """Return the pipeline for kfp.local."""
         return pipeline(self.environment, specs(self.config, self.environment))
 
     def _evaluation(self) -> Path:
-        """Return the folder that holds the evaluation; the report is beside it."""
+        """Return the folder of the evaluation, beside the report."""
         return Path(self._artifact_uri("evaluate", "evaluation"))
 
     def _artifact_uri(self, step: str, output: str) -> str:
-        """Return the URI of an artifact of a step, of this run or of the one that filled the cache."""
+        """Return the URI of an artifact of a step, from this run or from the cache."""
         return str(self.tasks.outputs[step][output].uri)
 
     def _uses(self) -> tuple[str, ...]:
@@ -157,14 +158,14 @@ class LocalExecution:
         return tuple(sorted({name for uri in uris for name in run_folder.NAME.findall(uri)}))
 
     def _predict(self) -> Prediction | None:
-        """Return one prediction of the champion's server."""
+        """Request one prediction from the server of the champion."""
         return predict_locally(self.config)
 
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.tasks.steps() if step.state == "failed"), None)
 
     def _result(self) -> dict[str, Any]:
-        """Return what the steps decided, the champion, and one prediction of its server."""
+        """Return the decision, the champion, and one prediction of its server."""
         champion = open_store(self.config.store).champion(self.config.name)
         result = {
             "fingerprint": Identity.model_validate_json(self.tasks.outputs["fingerprint"]["identity"]).run,

@@ -1,7 +1,7 @@
-"""The runs that this machine leads: started, found in their folders, followed, ended.
+"""Start, list, follow and cancel the runs that this machine leads.
 
-Such a run lives with the process that leads it. Others, on the same machine, see its folder: `start.json`
-names the leader, the lifeline tells whether it lives, `events.jsonl` how far it is, `run.json` how it ended.
+A run ends with the process that leads it. Other processes read its folder: `start.json` names the leader, the
+lifeline is locked while it is alive, `events.jsonl` has its progress, `run.json` its result.
 """
 
 import os
@@ -54,14 +54,14 @@ if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.runners.local.execution import LocalExecution
 
-PAUSE = 0.2  # seconds between two looks at a run that another process leads
-PATIENCE = 60.0  # seconds that the leader of a cancelled run may take to end
+PAUSE = 0.2  # seconds between two polls of a run that another process leads
+PATIENCE = 60.0  # seconds to wait for the leader of a cancelled run
 
 
 class Start(Record):
     """How a run was started (`start.json`), and the process that leads it.
 
-    `environment` is its name, and `settings` what it held then; `at` an ISO 8601 time in UTC.
+    `environment` is the name of the environment, `settings` its content; `at` is an ISO 8601 time in UTC.
     """
 
     runner: RunnerName
@@ -76,7 +76,7 @@ class Start(Record):
 
 
 class LocalRun(Run):
-    """A run of this machine; with an `execution` it is led by this process, for as long as `life` is open."""
+    """A run of this machine; with an `execution` this process leads it while `life` is open."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class LocalRun(Run):
         start, data = self._start, self._start.config.get("data", {})
         try:
             summary, state = self._summary(), "running"
-        except DataError:  # another version of modelyard wrote it; whoever needs it is told
+        except DataError:  # written by another version of modelyard; commands that need it raise this error
             summary, state = None, "unreadable"
         info = RunInfo(
             name=self.name,
@@ -124,7 +124,7 @@ class LocalRun(Run):
         return summary.steps if summary else steps_from_events(self.events(), STEPS, time.time())
 
     def events(self) -> Sequence[Event]:
-        """Return what has happened so far."""
+        """Return all events so far."""
         return self._events.read()
 
     def result(self, leave_stuck: bool = False) -> RunSummary:  # noqa: ARG002 - the leader decides that
@@ -136,10 +136,10 @@ class LocalRun(Run):
         return summary
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Yield the steps that have a log, with its lines."""
+        """Yield the steps that have a log, with their lines."""
         seen: set[str] = set()
         while True:
-            lives = follow and self.is_alive()  # asked before the logs are read
+            lives = follow and self.is_alive()  # checked before the logs are read
             for step in steps:
                 path = self.folder / "logs" / f"{step}.log"
                 if step not in seen and path.exists():
@@ -150,25 +150,25 @@ class LocalRun(Run):
             time.sleep(PAUSE)
 
     def cancel(self) -> None:
-        """End the run: tell the process that leads it, and wait until it has ended.
+        """Cancel the run: send SIGTERM to the process that leads it, and wait for its end.
 
         Raises:
             ConfigError: it has ended, or another machine leads it.
-            ModelyardError: the leader does not end.
+            ModelyardError: the leader does not exit.
         """
         if not self.on_this_host:
             raise ConfigError(
-                f"The run {self.name} is led by a process of {self._start.host}, and this is "
-                f"{socket.gethostname()}. Cancel it there: `modelyard runs cancel {self.name}`."
+                f"The run {self.name} is led by the machine {self._start.host}, not by "
+                f"{socket.gethostname()}. Run `modelyard runs cancel {self.name}` on {self._start.host}."
             )
         check_not_ended(self.name, self.info().state)
         self._stop_leader()
 
     def retry(self) -> Run:
-        """Start a run of the same configuration: what is done is cached.
+        """Start a run with the same configuration; finished steps are cached.
 
         Raises:
-            ConfigError: it has not failed, or its configuration is not valid any more.
+            ConfigError: it has not failed, or its configuration is no longer valid.
         """
         from modelyard.pipelines.config.config import Config
 
@@ -192,39 +192,39 @@ class LocalRun(Run):
         )
 
     def config(self) -> dict[str, Any]:
-        """Return its configuration, as it was when it started."""
+        """Return the configuration with which it started."""
         return self._start.config
 
     def interrupt_message(self) -> str:
         """Return what Ctrl-C does to the run."""
         if self._execution:
-            return f"Ctrl-C ended the run {self.name}. {self._execution.resume_message()}"
+            return f"Ctrl-C cancelled the run {self.name}. {self._execution.resume_message()}"
         return (
-            f"Ctrl-C does not end the run {self.name}, which another process leads. Follow it: modelyard "
-            f"runs show {self.name} --wait. End it: modelyard runs cancel {self.name}."
+            f"The run {self.name} continues in another process. Follow it with `modelyard runs show {self.name} "
+            f"--wait`, or cancel it with `modelyard runs cancel {self.name}`."
         )
 
     @property
     def on_this_host(self) -> bool:
-        """Whether this machine leads it, or led it: its folder may be on a disk that several share."""
+        """Whether this machine leads, or led, the run: its folder may be on a shared disk."""
         return self._start.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Say whether the process that leads the run lives."""
+        """Return whether the process that leads the run is alive."""
         return lifeline.is_held(self.folder / "lifeline")
 
     def failure(self) -> Failure | None:
-        """Return why it failed, or was cancelled, also when it could not record that."""
+        """Return why it failed or was cancelled, even if it left no record."""
         summary = self._summary()
         return summary.failure if summary else None
 
     def _summary(self) -> RunSummary | None:
-        """Return how the run ended, also one whose leader was killed; None while it lives."""
-        lives = self.is_alive()  # asked before the summary is read
+        """Return the summary, also of a killed run; None while the run is alive."""
+        lives = self.is_alive()  # checked before the summary is read
         return read_summary(self.folder) or (None if lives else self._summarize_killed_run())
 
     def _summarize_killed_run(self) -> RunSummary:
-        """Return how a run ended that has left no summary."""
+        """Return a summary for a run that wrote none."""
         ended = {"waiting": "skipped", "running": "failed"}
         last_sign = max(path.stat().st_mtime for path in self.folder.iterdir())
         steps = [
@@ -234,10 +234,10 @@ class LocalRun(Run):
         step = next((one.name for one in steps if one.state == "failed"), None)
         log = self.folder / "logs" / f"{step}.log"
         cancelled = (self.folder / run_folder.CANCELLED).exists()
-        how = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine went down"
+        how = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine stopped,"
         error = (CancelledError if cancelled else KilledError)(
-            f"{how} before it recorded its end. `modelyard runs retry {self.name}` goes on: what is done is "
-            "cached."
+            f"{how} before it wrote its summary. Resume it with `modelyard runs retry {self.name}`: finished "
+            "steps are cached."
         )
         return RunSummary(
             run=self.name,
@@ -266,8 +266,8 @@ class LocalRun(Run):
                 with life:
                     return run_folder.add_facts(execution(), self.info())
             except KeyboardInterrupt:
-                with suppress(ModelyardError):  # the next run does it
-                    execution.clean_up()  # the lifeline is free: nothing of the run works any more
+                with suppress(ModelyardError):  # the next run retries it
+                    execution.clean_up()  # the lifeline is free: all processes of the run are ending
                 if terminated.is_set() and (summary := self._summary()):
                     return summary
                 raise
@@ -275,8 +275,8 @@ class LocalRun(Run):
     def _stop_leader(self) -> None:
         """Send SIGTERM to the leader of the run, and wait until it has ended.
 
-        The lifeline is held by the leader alone. When it is still held after the process was opened by its
-        number, the number was the leader's.
+        Only the leader holds the lifeline. If it is still held after the process was opened by its ID, the
+        ID is the leader's.
         """
         pid, started = self._start.pid, self._start.pid_started
         opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
@@ -285,8 +285,8 @@ class LocalRun(Run):
                 return
             if process_start_time(pid) != started:
                 raise ConfigError(
-                    f"The run goes on, and the process {pid} does not lead it: its leader is perhaps in a "
-                    "container. Cancel it there."
+                    f"The run is alive, but its leader is not the process {pid} of this machine. If the leader is in "
+                    "a container, cancel the run there."
                 )
             (self.folder / run_folder.CANCELLED).touch()
             if opened is None:
@@ -297,8 +297,8 @@ class LocalRun(Run):
             while self.is_alive() or process_start_time(pid) == started != "":
                 if time.monotonic() > deadline:
                     raise ModelyardError(
-                        f"The process {pid}, which leads the run, has not ended {PATIENCE:g} s after "
-                        f"SIGTERM. `kill -9 {pid}` ends it and its steps; what is done is cached."
+                        f"The process {pid}, which leads the run, did not exit within {PATIENCE:g} s of "
+                        f"SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
                     )
                 time.sleep(PAUSE / 4)
         finally:
@@ -334,16 +334,16 @@ class LocalRunner(Runner):
         self.name, self.environment, self.home = name, environment, home
 
     def check(self) -> None:
-        """Check that a run can begin, before anything is prepared for it.
+        """Check that a run can start.
 
         Raises:
-            ConfigError: KERAS_BACKEND or keras.json of another project would stop it.
-            ClusterError: the cluster does not answer, or does not allow it.
+            ConfigError: KERAS_BACKEND or keras.json is not usable.
+            ClusterError: the cluster does not answer, or denies permission.
         """
         check_keras()
 
     def start(self, config: "Config", options: Options) -> LocalRun:
-        """Make the folder of a run; its `result` executes it."""
+        """Create the folder of a run; its `result` executes it."""
         life = ExitStack()
         folder = life.enter_context(run_folder.create(self.home))
         start = Start(
@@ -396,9 +396,9 @@ class LocalRunner(Runner):
 
 
 def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tuple[Path, Start]]:
-    """Return the folders of the runs that this machine leads, or led, the latest start first.
+    """Return the folders of the runs that this machine leads or led, newest first.
 
-    `warn` is told of each run that is left out, as its `start.json` cannot be read.
+    `warn` receives a message for each run whose `start.json` cannot be read.
     """
     known = []
     for folder in (home / "runs").glob("*"):
@@ -406,17 +406,17 @@ def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Seq
             if run_folder.NAME.fullmatch(folder.name) and (start := read_start(folder)):
                 known.append((folder, start))
         except (DataError, OSError) as error:
-            warn(f"the run {folder.name} is not shown: {error}")
+            warn(f"The run {folder.name} is not shown: {error}")
     return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
 
 
 def read_start(folder: Path) -> Start | None:
-    """Return how the run of a folder was started; None when this machine does not lead it."""
+    """Return the `start.json` of a folder; None when this machine did not start the run."""
     return read(folder / run_folder.START, Start) if (folder / run_folder.START).is_file() else None
 
 
 def process_start_time(pid: int) -> str:
-    """Return what tells a process from a later one with its number: when it started, in ticks since boot.
+    """Return the start of a process in ticks since boot, which distinguishes it from a later one with its ID.
 
     Empty when it has ended, or where there is no /proc.
     """
