@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines: its API server, what is sent to it, and the runs on it.
+"""Submit, list and follow runs on Kubeflow Pipelines.
 
 client       the server: its URL, credentials and services, and each failure as an error
 submission   a configuration as a package, a version and a run; what it changes

@@ -1,12 +1,12 @@
-"""The API server of Kubeflow Pipelines: where it is, with which credentials, and each failure as an error.
+"""Connect to the API server of Kubeflow Pipelines: URL, credentials, errors.
 
     backend = connect(environment)
     backend.runs.run_service_get_run(run_id)
 
-kfp.Client finds the server and sends the credentials; its generated clients do the rest. The URL is
+kfp.Client finds the server and sends the credentials; its generated clients send the requests. The URL is
 `--endpoint`, else KF_PIPELINES_ENDPOINT, else `kfp.endpoint` of the environment; without one it is the
 Service `ml-pipeline`, from outside the cluster through the Kubernetes API server that KUBECONFIG names.
-Credentials come from environment variables only, so that they are in no file and on no command line.
+Credentials come from environment variables only, never from files or the command line.
 """
 
 import json
@@ -33,11 +33,10 @@ TOKEN, COOKIE, TOKEN_PATH = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIP
 HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
 PAGE_SIZE = 100
 UNAVAILABLE = (429, 502, 503, 504)
-# About a minute, in which a server that has answered once may restart. Only what never reached it, or may be
-# asked twice, is asked again.
+# About a minute, in which a server may restart. Only GET requests and unsent requests are retried.
 RETRIES = urllib3.Retry(
     14,
-    read=2,  # each may take as long as TIMEOUT
+    read=2,  # each waits up to TIMEOUT
     redirect=False,
     status_forcelist=UNAVAILABLE,
     allowed_methods=("GET",),
@@ -49,22 +48,22 @@ RETRIES = urllib3.Retry(
 NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 MAXIMUM_MESSAGE = 600
 ERRORS_BY_STATUS = {404: NotFoundError, 409: ConflictError}
-NOT_ALLOWED = " Ask its administrator for the permission, or check that environment.runs.namespace is yours."
+NOT_ALLOWED = " Ask its administrator for the permission, or check environment.runs.namespace."
 
 
 class LostResponseError(BackendError):
-    """The answer was lost: the server may have done what it was asked to do, or not."""
+    """The response was lost: the server may or may not have executed the request."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the server is.
+    """The URL of the server, and its origin.
 
     Attributes:
         url: empty until kfp.Client has found the cluster.
-        origin: the option, variable or key that has the URL.
-        namespace: of the Service, where it is reached through the Kubernetes API server.
-        credentials: the variable that has them, if one does.
+        origin: the option, variable or key of the URL.
+        namespace: the namespace of the Service, if it is reached through the Kubernetes API server.
+        credentials: the variable with the credentials, if there is one.
     """
 
     url: str
@@ -79,30 +78,30 @@ class Endpoint:
 
     @property
     def login(self) -> str:
-        """What to do when the credentials are refused."""
+        """The remedy when the credentials are refused."""
         if self.namespace:
-            return "Renew the credentials that KUBECONFIG has for the cluster."
+            return "Renew the credentials for the cluster in KUBECONFIG."
         return f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid one."
 
     @property
     def advice(self) -> str:
-        """What to do when the server is not there, or is another one."""
+        """The remedy when the server is missing or is not Kubeflow Pipelines."""
         if self.namespace:
             return (
-                f"Does it run (`kubectl get pods -n {self.namespace}`), and is environment.kfp.namespace "
-                f"right? Or give a URL: --endpoint or {ENDPOINT}."
+                f"Check `kubectl get pods -n {self.namespace}` and environment.kfp.namespace, or set a URL: "
+                f"--endpoint or {ENDPOINT}."
             )
         return (
-            f"Is the URL right ({self.origin}), also its last part, such as /pipeline? Is the server "
-            f"reachable from here, and Kubeflow Pipelines 2.0 or later? If it wants a login: {self.login}"
+            f"Check the URL ({self.origin}) with its path, such as /pipeline, the network, and that it "
+            f"is Kubeflow Pipelines 2.0 or later. If it requires a login: {self.login}"
         )
 
 
 def find_endpoint(environment: Environment, given: str | None = None) -> Endpoint:
-    """Return where the server is.
+    """Return the endpoint of the server.
 
     Args:
-        environment: names it, or the namespace in which it is installed.
+        environment: has its URL, or the namespace in which it is installed.
         given: the URL on the command line.
 
     Raises:
@@ -110,8 +109,8 @@ def find_endpoint(environment: Environment, given: str | None = None) -> Endpoin
     """
     if not environment.on_cluster:
         raise ConfigError(
-            "The environment local is this machine, which has no Kubeflow Pipelines. Name a cluster with -e, "
-            "such as kind; `modelyard run` runs here, and docs/schedule.md shows how cron starts it."
+            "The environment local has no Kubeflow Pipelines. Choose a cluster with -e, such as kind, or use "
+            "`modelyard run`; docs/schedule.md shows how to start it with cron."
         )
     named = {
         "--endpoint": given,
@@ -120,11 +119,11 @@ def find_endpoint(environment: Environment, given: str | None = None) -> Endpoin
     }
     for origin, url in named.items():
         if url and not re.match(URL, url):
-            # a URL that may hold a password is not repeated
+            # a URL with a password must not be printed
             shown = "a URL with a user or a query" if "@" in url or "?" in url else repr(url)
             raise ConfigError(
-                f"{origin} is {shown}, which is not the URL of an API. Write it like http://127.0.0.1:8888 "
-                f"or https://kubeflow.example.com/pipeline; a token belongs in {TOKEN}."
+                f"{origin} is {shown}, which is not the URL of an API. Use a URL such as "
+                f"http://127.0.0.1:8888 or https://kubeflow.example.com/pipeline; set a token in {TOKEN}."
             )
         if url:
             return Endpoint(url.rstrip("/"), origin)
@@ -136,7 +135,7 @@ def find_endpoint(environment: Environment, given: str | None = None) -> Endpoin
 
 
 class Transport(RESTClientObject):  # type: ignore[misc]
-    """Sends requests with time limits; whatever fails leaves it as an error of ours."""
+    """Sends requests with timeouts and raises failures as errors of modelyard."""
 
     def __init__(self, settings: Any, endpoint: Endpoint, timeout: tuple[float, float]) -> None:
         super().__init__(settings)
@@ -147,10 +146,10 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         """Send a request.
 
         Raises:
-            BackendError: the server does not answer, or refuses; or a proxy answers in its place.
+            BackendError: the server does not answer or refuses the request, or a proxy answers instead.
             NotFoundError: there is no such object.
-            ConflictError: there is an object of this name already.
-            LostResponseError: the server may have done it.
+            ConflictError: an object of this name exists.
+            LostResponseError: the server may have executed the request.
         """
         options["_request_timeout"] = options.get("_request_timeout") or self._timeout
         try:
@@ -169,7 +168,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         return answer
 
     def _refusal(self, error: kfp_server_api.ApiException) -> tuple[type[Exception], str]:
-        """Return the error for an answer that is no success."""
+        """Return the error for an unsuccessful response."""
         status, message = error.status, _message(error.body)
         server = f"Kubeflow Pipelines at {self._endpoint}"
         if not status:  # TLS
@@ -182,7 +181,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         advice = NOT_ALLOWED if status == 403 else ""
         return ERRORS_BY_STATUS.get(
             status, BackendError
-        ), f"{server} refuses it ({status}): {message}.{advice}"
+        ), f"{server} refuses the request ({status}): {message}.{advice}"
 
     def _unreachable(self, why: object) -> str:
         server = f"Kubeflow Pipelines at {self._endpoint}"
@@ -190,7 +189,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
 
 
 def _message(body: Any) -> str | None:
-    """Return the message in the body of an error; None when it is not JSON of Kubeflow Pipelines."""
+    """Return the message in the body of an error; None when the body is not from Kubeflow Pipelines."""
     try:
         found = json.loads(body)
         message = str(found.get("message") or found["error_message"]).strip()
@@ -202,7 +201,7 @@ def _message(body: Any) -> str | None:
 def wrong_server_error(how: str, endpoint: Endpoint) -> BackendError:
     """Return the error for another server at the URL, such as a login page."""
     return BackendError(
-        f"{endpoint} answers {how}, not as the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
+        f"{endpoint} answers {how}, so it is not the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
     )
 
 
@@ -210,10 +209,10 @@ class Backend:
     """The API server of an environment, with the generated clients of its services.
 
     Attributes:
-        endpoint: where it is.
-        namespace: of the runs' pods.
-        scope: the user's namespace, which requests name where several users share the server, else None.
-        pipelines, uploads, experiments, runs, recurring_runs: the services.
+        endpoint: the endpoint of the server.
+        namespace: the namespace of the pods of runs.
+        scope: the user's namespace in multi-user mode, otherwise None.
+        pipelines, uploads, experiments, runs, recurring_runs: the clients.
     """
 
     def __init__(self, environment: Environment, endpoint: Endpoint, client: Any) -> None:
@@ -237,11 +236,11 @@ class Backend:
         self.runs, self.recurring_runs = client._run_api, client._recurring_run_api
 
     def scoped(self) -> dict[str, str]:
-        """Return the arguments that a list needs where several users share the server."""
+        """Return the extra arguments of list requests in multi-user mode."""
         return {"namespace": self.scope} if self.scope else {}
 
     def get_text(self, path: str) -> str:
-        """Return the text at a path that has no generated client, such as a log."""
+        """Return the text at a path without a generated client, such as a log."""
         self._client.call_api(path, "GET", auth_settings=["Bearer"])
         return str(self._client.last_response.data)
 
@@ -251,32 +250,32 @@ class Backend:
         except NotFoundError as error:
             raise wrong_server_error("/apis/v2beta1/healthz with status 404", self.endpoint) from error
         if found.multi_user is None:
-            raise wrong_server_error("/apis/v2beta1/healthz with something else", self.endpoint)
+            raise wrong_server_error("/apis/v2beta1/healthz with an unknown document", self.endpoint)
         return bool(found.multi_user)
 
 
 def connect(environment: Environment, endpoint: str | None = None) -> Backend:
-    """Return the API server of an environment, after it has answered one request.
+    """Return the API server of an environment after a successful health check.
 
     Args:
         environment: the environment.
         endpoint: the URL on the command line.
 
     Raises:
-        ConfigError: the environment is this machine, a URL is malformed, or a token needs one or cannot be
-            read.
-        BackendError: the server does not answer, or not as it should; the message says what to check.
+        ConfigError: the environment is this machine, a URL is malformed, or a token needs a URL or
+            cannot be read.
+        BackendError: the server does not answer, or is not Kubeflow Pipelines.
     """
     found = find_endpoint(environment, endpoint)
     origin, credentials = _credentials(found)
     namespace = environment.kfp.namespace
     if found.namespace:
         try:
-            connect_cluster(namespace)  # says why there is none, where kfp.Client prints a line and goes on
+            connect_cluster(namespace)  # raises the reason, where kfp.Client only prints a line
         except ClusterError as error:
             raise BackendError(
-                f"Kubeflow Pipelines has no URL here. {error} Or give a URL: --endpoint, {ENDPOINT} or "
-                "environment.kfp.endpoint."
+                f"Kubeflow Pipelines has no URL and is not reachable through the cluster. {error} Or set "
+                f"--endpoint, {ENDPOINT} or environment.kfp.endpoint."
             ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -301,12 +300,12 @@ def pages(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[A
 
 
 def equals_filter(key: str, value: str) -> str:
-    """Return the filter of a list by one value."""
+    """Return a list filter: `key` equals `value`."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
 
 
 def find_experiment(backend: Backend, name: str) -> Any | None:
-    """Return the experiment of a name, or None."""
+    """Return the experiment with a name, or None."""
     page = backend.experiments.experiment_service_list_experiments(
         page_size=1, filter=equals_filter("display_name", name), **backend.scoped()
     )
@@ -314,15 +313,15 @@ def find_experiment(backend: Backend, name: str) -> Any | None:
 
 
 class _Client(kfp_client.Client):  # type: ignore[misc]
-    """kfp.Client without ~/.config/kfp/context.json, which other programs write."""
+    """kfp.Client that ignores ~/.config/kfp/context.json, which other programs write."""
 
     def _load_context_setting_or_default(self) -> None:
-        # without a namespace the constructor asks for the health up to five times, and writes the file
+        # without a namespace, the constructor requests the health up to five times and writes the file
         self._context_setting = {"namespace": "unused"}
 
 
 def _keep_host(settings: Any) -> None:
-    """Keep the URL when a token of KUBECONFIG is renewed, which sets it to that of the cluster."""
+    """Keep the URL when the hook renews a token of KUBECONFIG: it resets the URL to that of the cluster."""
     url, renew = settings.host, settings.refresh_api_key_hook
 
     def hook(configuration: Any) -> None:
@@ -333,7 +332,7 @@ def _keep_host(settings: Any) -> None:
 
 
 def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
-    """Return the variable that the credentials came from, and how kfp.Client takes them."""
+    """Return the variable of the credentials, and the arguments of kfp.Client."""
     cookie, path = os.environ.get(COOKIE), os.environ.get(TOKEN_PATH, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
     found: dict[str, Any] = {"cookies": cookie} if cookie else {}
     if os.environ.get(TOKEN):
@@ -344,9 +343,8 @@ def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
         return (COOKIE if cookie else None), found
     if endpoint.namespace:
         raise ConfigError(
-            f"{origin} is set, and Kubeflow Pipelines has no URL here. The Kubernetes API server, through "
-            "which it would be reached, takes its own credentials only. Give a URL: --endpoint or "
-            f"{ENDPOINT}."
+            f"{origin} is set, but Kubeflow Pipelines has no URL: the Kubernetes API server does not "
+            f"forward this credential. Set the URL with --endpoint or {ENDPOINT}."
         )
     if origin is TOKEN_PATH and not os.access(path, os.R_OK):
         raise ConfigError(

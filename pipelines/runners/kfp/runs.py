@@ -1,7 +1,7 @@
-"""Runs as the server records them: found, listed, cancelled, retried; their Workflow and their logs.
+"""Find, list and cancel runs on the server; read their Workflows and logs.
 
-The Workflow and the logs outlive the pods. v2beta1 has neither: the Workflow is in v1beta1's run, a log at a
-path without a generated client. As long as there are pods, they say more.
+The Workflow and the logs outlive the pods. v2beta1 has neither: the Workflow is in the run of v1beta1, a
+log at a path without a generated client. Existing pods have more details.
 """
 
 import json
@@ -27,11 +27,14 @@ from modelyard.pipelines.steps import deploy_spec
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
-PAUSE, LOG_PAUSE = 2.0, 5.0  # seconds between two looks at a run, and at a log, which comes as a whole
+PAUSE, LOG_PAUSE = (
+    2.0,
+    5.0,
+)  # seconds between two polls of a run, and of a log, which is always sent completely
 
 
 def find_run(backend: Backend, name_or_id: str) -> Any:
-    """Return a run by its id, or the latest of its name.
+    """Return a run by its ID, or the latest run with its name.
 
     Raises:
         NotFoundError: there is none.
@@ -53,12 +56,12 @@ def find_run(backend: Backend, name_or_id: str) -> Any:
         pass
     raise NotFoundError(
         f"There is no run {name_or_id!r} at {backend.endpoint}; it may have been deleted. `modelyard runs "
-        "list` shows which there are."
+        "list` shows the existing runs."
     )
 
 
 def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
-    """Return the latest runs, newest first, as the server gives them.
+    """Return the latest runs of the server, newest first.
 
     Args:
         backend: the server.
@@ -66,7 +69,7 @@ def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
         limit: maximum number of runs.
 
     Raises:
-        NotFoundError: the model has had no run there.
+        NotFoundError: the model has no experiment on the server.
     """
     options = backend.scoped()
     if model:
@@ -81,18 +84,18 @@ def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
 
 
 def duration(run: Any) -> float:
-    """Return how long a run took, or has taken until now."""
+    """Return the seconds of a run, until its end or until now."""
     ended = run.finished_at if run.finished_at and run.finished_at.year > 1970 else None
     seconds: float = ((ended or datetime.now(UTC)) - run.created_at).total_seconds()
     return round(seconds, 1)
 
 
 def state(run: Any) -> str:
-    """Return the state of a run in one word. One that was terminated is cancelled; the server says failed."""
+    """Return the state of a run as one word. A terminated run is cancelled; the server says failed."""
     now = _normalize_state(run.state)
     past = [_normalize_state(one.state) for one in run.state_history or ()]
     for before in reversed(past) if now == "failed" else ():
-        if before == "running":  # it was tried again after that
+        if before == "running":  # it was retried after that
             break
         if before in ("cancelling", "cancelled"):
             return "cancelled"
@@ -104,9 +107,9 @@ def _normalize_state(state: str | None) -> str:
 
 
 def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
-    """Return a run's model and its store as it is reached from here, and read no more than these arguments.
+    """Return a run's model and its store as this machine reaches it.
 
-    Another version of modelyard may have started the run.
+    Only these arguments are read, as another version of modelyard may have started the run.
     """
     parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
     deploy = deploy_spec(parameters)
@@ -114,20 +117,20 @@ def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
         return deploy["name"], environment.for_this_machine(Store.model_validate(deploy["store"]))
     except (KeyError, ValidationError) as error:
         raise BackendError(
-            f"The run {run.display_name} does not say which model it makes and in which store, as one of "
-            "`modelyard submit` does, so it cannot be followed. `modelyard explain` says its state."
+            f"The run {run.display_name} has no model and store in its arguments: `modelyard submit` did "
+            "not start it, and it cannot be followed. `modelyard explain` shows its state."
         ) from error
 
 
 def last_start_time(run: Any) -> str:
-    """Return when a run began, or was retried last, as ISO 8601 in UTC."""
+    """Return when a run started or was last retried, as ISO 8601 in UTC."""
     running = [one.update_time for one in run.state_history or () if _normalize_state(one.state) == "running"]
     began: datetime = max([run.created_at, *filter(None, running)])
     return began.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def cancel(backend: Backend, run: Any) -> None:
-    """End a run that has not ended; its exit task does not run then.
+    """Cancel a run; its exit task does not run.
 
     Raises:
         ConfigError: it has ended already.
@@ -137,10 +140,10 @@ def cancel(backend: Backend, run: Any) -> None:
 
 
 class RunArchive:
-    """What is known of a run's pods, as `modelyard.components.explain` reads it.
+    """The Workflow, pods and logs of a run, for `modelyard.components.explain`.
 
     Attributes:
-        cluster: with the namespace of the run's pods; None when it cannot be asked, which may turn out later.
+        cluster: the cluster with the namespace of the pods; None once a request to it has failed.
     """
 
     def __init__(self, backend: Backend, run_id: str) -> None:
@@ -150,7 +153,7 @@ class RunArchive:
             self.cluster = connect(backend.namespace)
 
     def workflow(self) -> Workflow:
-        """Return the Workflow as it was last reported; one without nodes when it was not yet.
+        """Return the last reported Workflow; it has no nodes before the first report.
 
         Raises:
             NotFoundError: the run was deleted.
@@ -161,7 +164,7 @@ class RunArchive:
         return Workflow(json.loads(manifest) if manifest else {"metadata": {"name": ""}})
 
     def log(self, node: PodNode) -> Sequence[str]:
-        """Return what a pod wrote; nothing when there is no log any more."""
+        """Return the log of a pod; empty when the log no longer exists."""
         try:
             text = self._backend.get_text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
         except NotFoundError:
@@ -169,7 +172,7 @@ class RunArchive:
         return _without_error(text).splitlines()
 
     def evidence(self, node: PodNode) -> Evidence:
-        """Return what is known of a pod."""
+        """Return the pod, its log and events, as far as they exist."""
         waits, pod = node.phase == "Pending", None
         try:
             pod = self.cluster.get("Pod", node.pod) if self.cluster else None
@@ -181,11 +184,11 @@ class RunArchive:
         return Evidence(node, log, pod, self.cluster.list_events(pod), self.cluster.nodes if waits else [])
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> Iterator[tuple[str, Iterator[str]]]:
-        """Yield every attempt of the steps that has begun, with its lines.
+        """Yield the started attempts of steps with their log lines.
 
         Args:
-            steps: whose.
-            follow: go on with what comes, until the run or the steps have ended.
+            steps: names of the steps.
+            follow: wait for new lines until the run or the steps have ended.
         """
         seen: set[str] = set()
         while True:
@@ -203,7 +206,7 @@ class RunArchive:
     def _follow_log(self, node: PodNode) -> Iterator[str]:
         lines = 0
         while True:
-            pods = {one.pod: one.phase for one in self.workflow().pods()}  # before the log is read to its end
+            pods = {one.pod: one.phase for one in self.workflow().pods()}  # read before the log
             found = self.log(node)
             yield from found[lines:]
             lines = max(lines, len(found))
@@ -213,7 +216,7 @@ class RunArchive:
 
 
 def _without_error(log: str) -> str:
-    """Return a log without the error that the server writes at its end; what a step prints ends its line."""
+    """Return a log without the error that the server appends; unlike output of a step, it has no line end."""
     written, begin, rest = log.rpartition(LOG_ERROR)
     with suppress(ValueError):
         if begin and not rest.endswith("\n") and json.loads(begin + rest):

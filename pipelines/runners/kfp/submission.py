@@ -1,13 +1,13 @@
-"""From a configuration to a run on Kubeflow Pipelines: package, version, arguments, and what they change.
+"""Submit a configuration to Kubeflow Pipelines: package, version, arguments, and the changes to the last run.
 
     submission = prepare(config, environment)
     found = find_existing(backend, submission)
     compare_with_last_run(backend, submission, found)  # what differs from the model's last run
     run = submit(backend, submission, found)
 
-A model's pipeline is called after it, and so is the experiment that holds its runs. A version is called after
-the sha256 of its package, which holds the steps with their images, sizes and nodes, and no arguments: it is
-uploaded once, and a run with another configuration is another run of the same version.
+The pipeline and the experiment have the name of the model. A version is named after the SHA-256 of its
+package, which has the steps with their images, resources and nodes, but no arguments: it is uploaded once,
+and runs with other configurations use the same version.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ from modelyard.pipelines.runners.kfp.client import Backend, LostResponseError, e
 from modelyard.pipelines.steps import deploy_spec
 
 MADE_BY = "Made by modelyard."
-# What a package says of where and how its steps run: of a step, of the whole run, of a step's attempts; not
-# its programs, nor the sizes that it also has as text.
+# Keys of a package for the resources, nodes and retries of steps and of the run; without programs, and
+# without the sizes that the package also has as text.
 SETTING = re.compile(r".*\.(?:executors\.exec-|pipelineConfig\.|tasks\.(?=[^.]+\.retryPolicy))(?P<key>.+)")
 NOT_SHOWN = (".command", ".args", ".cpuRequest", ".cpuLimit", ".memoryRequest", ".memoryLimit")
 T = TypeVar("T")
@@ -42,16 +42,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Submission:
-    """What is sent.
+    """What `submit` sends.
 
     Attributes:
-        package: the compiled pipeline, as YAML; it holds no arguments.
-        sha256: of the package.
-        pipeline: its name, which is the model's, and that of the experiment.
-        version: its name, made of the sha256.
+        package: the compiled pipeline as YAML, without arguments.
+        sha256: the SHA-256 of the package.
+        pipeline: the name of the pipeline and the experiment: the model's.
+        version: the name of the version, derived from the SHA-256.
         arguments: the configuration, section by section, as the pipeline's parameters.
-        pipeline_root: where the run's artifacts go.
-        service_account: the account of its pods.
+        pipeline_root: the URL of the run's artifacts.
+        service_account: the service account of its pods.
     """
 
     package: bytes
@@ -63,20 +63,20 @@ class Submission:
     service_account: str
 
     def runtime_config(self) -> kfp.V2beta1RuntimeConfig:
-        """Return the arguments and the pipeline root as a run takes them."""
-        # the root goes with each run: Kubeflow Pipelines ignores the one that a package names
+        """Return the arguments and the pipeline root in the form of a run."""
+        # in each run, as Kubeflow Pipelines ignores the root in a package
         return kfp.V2beta1RuntimeConfig(parameters=self.arguments, pipeline_root=self.pipeline_root)
 
 
 class ExistingObjects(NamedTuple):
-    """The ids of what a submission needs on the server; None for what the server does not have."""
+    """The IDs of the objects of a submission on the server; None for each missing object."""
 
     pipeline_id: str | None
     version_id: str | None
     experiment_id: str | None
 
     def reference(self) -> kfp.V2beta1PipelineVersionReference:
-        """Return the version as a run or a recurring run names it."""
+        """Return the version in the form of a run or recurring run."""
         return kfp.V2beta1PipelineVersionReference(
             pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
         )
@@ -85,15 +85,15 @@ class ExistingObjects(NamedTuple):
 def prepare(
     config: Config, environment: Environment, options: Mapping[str, bool | int] = NO_OPTIONS
 ) -> Submission:
-    """Return what would be sent; the same configuration and environment give the same bytes.
+    """Return what would be submitted; the same configuration and environment give the same bytes.
 
     Args:
-        config: the configuration, which names no files of this machine.
-        environment: where it runs.
-        options: arguments of the pipeline that no configuration has: `skip_unchanged`, `force_after`.
+        config: the configuration, without files of this machine.
+        environment: the environment of the run.
+        options: arguments of the pipeline that are not in the configuration: `skip_unchanged`, `force_after`.
 
     Raises:
-        ConfigError: it cannot run there.
+        ConfigError: it cannot run in this environment.
     """
     package = compile_package(environment)
     sha256 = hashlib.sha256(package).hexdigest()
@@ -109,10 +109,10 @@ def prepare(
 
 
 def find_existing(backend: Backend, submission: Submission) -> ExistingObjects:
-    """Return what the server has of a submission.
+    """Return the objects of a submission that the server has.
 
     Raises:
-        BackendError: a pipeline or an experiment of this name was not made by modelyard.
+        BackendError: a pipeline or an experiment of this name was not created by modelyard.
     """
     name, api = submission.pipeline, backend.pipelines
     experiment_id = _experiment_id(backend, name)
@@ -137,21 +137,21 @@ def _experiment_id(backend: Backend, name: str) -> str | None:
 
 
 def _check_managed(what: str, name: str, description: str | None, backend: Backend) -> None:
-    """Raise unless modelyard made a pipeline or an experiment, which its description says."""
+    """Raise unless modelyard created a pipeline or an experiment, according to its description."""
     if not (description or "").startswith(MADE_BY):
         raise BackendError(
-            f"The {what} {name!r} exists at {backend.endpoint} already, and modelyard did not make it. Give "
-            f"the model another `name` in the configuration, or delete that {what}."
+            f"The {what} {name!r} at {backend.endpoint} was not created by modelyard. Change `name` in the "
+            f"configuration, or delete that {what}."
         )
 
 
 def submit(backend: Backend, submission: Submission, found: ExistingObjects | None = None) -> kfp.V2beta1Run:
-    """Upload what the server does not have, start a run and return it.
+    """Create the missing objects, start a run and return it.
 
     Args:
         backend: the server.
-        submission: what is sent.
-        found: what the server had a moment ago, to spare the same requests.
+        submission: the submission.
+        found: the result of `find_existing`; None to request it.
 
     Raises:
         BackendError: Kubeflow Pipelines refuses it, or does not answer.
@@ -168,10 +168,10 @@ def submit(backend: Backend, submission: Submission, found: ExistingObjects | No
 
 
 def upload(backend: Backend, submission: Submission, found: ExistingObjects | None = None) -> ExistingObjects:
-    """Create what the server does not have of a submission; the arguments are `submit`'s.
+    """Create the missing objects of a submission; the arguments are those of `submit`.
 
     Raises:
-        BackendError: the server refuses it, or the pipeline's name is taken by another.
+        BackendError: the server refuses it, or another program created a pipeline of this name.
     """
     found = found or find_existing(backend, submission)
     pipeline_id = found.pipeline_id or _create_pipeline(backend, submission)
@@ -183,7 +183,7 @@ def upload(backend: Backend, submission: Submission, found: ExistingObjects | No
 
 
 def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
-    """Start a run, whose name is its own, once, and return it."""
+    """Start a run once, identified by its unique name, and return it."""
 
     def started() -> Any:
         page = backend.runs.run_service_list_runs(
@@ -197,12 +197,12 @@ def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
 
 
 def run_name(name: str) -> str:
-    """Return a new name for a run of a model; it begins like the runs of this machine, and sorts."""
+    """Return a new name for a run of a model; names sort by time."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create an object with a unique name, also when the answer is lost or another command is quicker.
+    """Create an object with a unique name once, even if the response is lost or another command is faster.
 
     Args:
         create: sends the request.
@@ -221,7 +221,7 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
 def compare_with_last_run(
     backend: Backend, submission: Submission, found: ExistingObjects
 ) -> tuple[str | None, tuple[Change, ...]]:
-    """Return the name of the model's last run, and how a submission differs from it; None if there was none.
+    """Return the name of the model's last run, or None, and the differences of a submission to it.
 
     Raises:
         BackendError: the server does not answer.
@@ -240,13 +240,13 @@ def compare_with_last_run(
 def compare_with(
     backend: Backend, made: Any, submission: Submission, version_id: str | None
 ) -> tuple[Change, ...]:
-    """Return how a submission differs from an earlier one.
+    """Return the differences of a submission to an earlier one.
 
     Args:
         backend: the server.
-        made: a run, or a recurring run.
-        submission: what would be sent.
-        version_id: that of its package, if the server has it.
+        made: a run or a recurring run.
+        submission: the submission.
+        version_id: the ID of its version, if the server has it.
     """
     runtime, reference = made.runtime_config, made.pipeline_version_reference
     before = _configuration((runtime.parameters if runtime else None) or {})
@@ -311,7 +311,7 @@ def _create_experiment(backend: Backend, name: str) -> str:
 
 
 def _configuration(arguments: Json) -> Json:
-    """Return each value of the configuration by its key, from the argument that holds them all."""
+    """Return the values of the configuration by dotted key, from the argument of deploy."""
     deploy = deploy_spec(arguments)
     config, target = deploy.get("config", {}), deploy.get("target", {})
     code = {"content of model.code": sha256} if (sha256 := deploy.get("code_sha256")) else {}
@@ -319,7 +319,7 @@ def _configuration(arguments: Json) -> Json:
 
 
 def _settings(package: Iterable[Json]) -> Json:
-    """Return where and how the steps of a package run, by keys like train.image."""
+    """Return the images, resources, nodes and retries in a package, by keys such as train.image."""
     found: Json = {}
     for document in package:
         for path, value in flatten(document).items():

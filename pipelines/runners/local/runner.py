@@ -200,8 +200,8 @@ class LocalRun(Run):
         if self._execution:
             return f"Ctrl-C cancelled the run {self.name}. {self._execution.resume_message()}"
         return (
-            f"The run {self.name} continues in another process. Follow it with `modelyard runs show {self.name} "
-            f"--wait`, or cancel it with `modelyard runs cancel {self.name}`."
+            f"The run {self.name} continues in another process. Follow it with `modelyard runs show "
+            f"{self.name} --wait`, or cancel it with `modelyard runs cancel {self.name}`."
         )
 
     @property
@@ -285,8 +285,8 @@ class LocalRun(Run):
                 return
             if process_start_time(pid) != started:
                 raise ConfigError(
-                    f"The run is alive, but its leader is not the process {pid} of this machine. If the leader is in "
-                    "a container, cancel the run there."
+                    f"The run is alive, but its leader is not the process {pid} of this machine. If the "
+                    "leader is in a container, cancel the run there."
                 )
             (self.folder / run_folder.CANCELLED).touch()
             if opened is None:
@@ -406,7 +406,7 @@ def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Seq
             if run_folder.NAME.fullmatch(folder.name) and (start := read_start(folder)):
                 known.append((folder, start))
         except (DataError, OSError) as error:
-            warn(f"The run {folder.name} is not shown: {error}")
+            warn(f"the run {folder.name} is not shown: {error}")
     return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
 
 

@@ -67,7 +67,7 @@ def test_a_name_used_by_another_tool_is_refused(
     submission.upload(backend, prepare(environment))
     (created,) = getattr(fake_kfp.pipelines, f"{kind}s").values()
     created.description = "One of my own"
-    with pytest.raises(BackendError, match=rf"The {kind} 'digits' exists at .* modelyard did not make it"):
+    with pytest.raises(BackendError, match=rf"The {kind} 'digits' at .* was not created by modelyard"):
         submission.upload(backend, prepare(environment, "training.epochs=1"))
 
 

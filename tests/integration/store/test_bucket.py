@@ -98,7 +98,7 @@ def test_an_unreachable_server(tmp_path: Path) -> None:
     with start_server(200) as (url, _):
         pass  # and gone
     bucket = Bucket("models", "", Access(url, patience=0.3))
-    check_errors(bucket, tmp_path / "f", f"{url} did not answer", "store.endpoint")
+    check_errors(bucket, tmp_path / "f", url, "store.endpoint")
 
 
 def test_an_emulator_ignores_proxies_certificates_and_passwords(

@@ -75,7 +75,7 @@ def test_repeated_rollbacks_go_further_back(store: ModelStore, publish: Publish)
     pointer = store.rollback("digits", reason="wrong classes", by="me")
     assert (pointer.version, pointer.previous) == (2, 1)
     assert store.rollback("digits", reason="also wrong", by="me").version == 1
-    with pytest.raises(NotFoundError, match=r"before version 1.*--to; versions: 1, 2, 3\."):
+    with pytest.raises(NotFoundError, match=r"--to; versions: 1, 2, 3\."):
         store.rollback("digits", reason="", by="")
     assert store.rollback("digits", 3, reason="it was fine", by="me").version == 3
     assert [entry.action for entry in store.history("digits")] == ["promote"] * 3 + ["rollback"] * 3

@@ -99,7 +99,7 @@ def test_only_the_run_that_reserved_a_version_publishes_it(
     with pytest.raises(NotFoundError):
         store.publish("digits", 1, files, manifest("digits", 1, "mine"))
     store.reserve("digits", "theirs")
-    with pytest.raises(ConflictError, match=r"reserved by the run theirs and not by mine"):
+    with pytest.raises(ConflictError, match=r"by the run theirs, not by mine"):
         store.publish("digits", 1, files, manifest("digits", 1, "mine"))
     assert store.versions("digits") == []
 
@@ -167,9 +167,9 @@ def test_a_changed_manifest_does_not_match_its_digest(
     key = "digits/versions/000001/manifest.json"
     data, generation = objects.read(key)
     objects.replace(key, data.replace(b'"good"', b'"evil"'), generation)
-    with pytest.raises(StoreError, match=rf"not {digest}: somebody changed it"):
+    with pytest.raises(StoreError, match=rf"not {digest}"):
         store.fetch("digits", version, tmp_path / "served", digest=digest)
-    with pytest.raises(StoreError, match=rf"not {digest}: somebody changed it"):
+    with pytest.raises(StoreError, match=rf"not {digest}"):
         store.record("digits", version, "model.onnx", Manifest, digest)
     assert not list(tmp_path.glob("served*"))
 

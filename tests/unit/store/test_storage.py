@@ -43,7 +43,7 @@ def test_another_address_is_refused_with_the_ones_that_work(url: str) -> None:
 
 
 def test_an_endpoint_is_for_buckets_and_has_a_scheme() -> None:
-    with pytest.raises(ConfigError, match=r"remove store\.endpoint"):
+    with pytest.raises(ConfigError, match=r"Remove store\.endpoint"):
         open_objects(Store(url="models", endpoint="http://localhost:1"))
     with pytest.raises(ConfigError, match=r"'localhost:1'.*http://host:port"):
         open_objects(Store(url="gs://bucket", endpoint="localhost:1"))
