@@ -174,8 +174,8 @@ def test_renewed_token(
     [
         (Fault(status=200, body=PAGE, content_type="text/html; charset=utf-8"), "a web page"),
         (Fault(status=302, location=f"https://login.example.com/auth?state={SECRET}"), "status 302"),
-        (Fault(status=200, body='["hello"]'), "not as the API v2beta1"),
-        (Fault(status=200, body="hello", content_type="text/plain"), "not as the API v2beta1"),
+        (Fault(status=200, body='["hello"]'), "not the API v2beta1"),
+        (Fault(status=200, body="hello", content_type="text/plain"), "not the API v2beta1"),
         (Fault(status=404, body='{"message": "Not Found"}'), "status 404"),
         (Fault(status=403, body=PAGE, content_type="text/html"), "status 403"),
         (Fault(status=502, body=PAGE, content_type="text/html"), "status 502"),

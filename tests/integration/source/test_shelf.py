@@ -41,7 +41,7 @@ def test_an_invalid_url_or_storage_names_the_key_and_the_valid_forms() -> None:
         find_storage("broken://x", "store.url")
     with pytest.raises(ConfigError, match=r"Remove store\.endpoint"):
         open_objects(Store(url="shelf://models", endpoint="http://localhost:1"))
-    with pytest.raises(ConfigError, match=r"remove store\.user_project"):
+    with pytest.raises(ConfigError, match=r"Remove store\.user_project"):
         open_objects(Store(url="shelf://models", user_project="payer"))
     with pytest.raises(ValueError, match=r"data\.user_project is for gs://: remove it"):
         source("shelf://models", user_project="payer")
