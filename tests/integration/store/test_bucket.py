@@ -130,7 +130,10 @@ def test_an_emulator_ignores_proxies_certificates_and_passwords(
 def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
     with start_server(400) as (url, _):
         check_errors(
-            Bucket("models", "", Access(url)), tmp_path / "f", f"{url} refuses it (400: no)", "endpoint"
+            Bucket("models", "", Access(url)),
+            tmp_path / "f",
+            f"{url} refuses the request (400: no)",
+            "endpoint",
         )
 
 
