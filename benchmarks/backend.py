@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import yaml
 
-from measure import Result, finished, paired, result, show, turns
+from measure import Result, make_paired_result, make_result, print_results, run_command, run_interleaved
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.kfp import runs
@@ -31,7 +31,7 @@ QUICK = [part for key in ("bake_seconds=1", "min_requests=20") for part in ("--s
 
 def submit_and_get_id(command: list[str | Path]) -> str:
     """Run a command that submits a run; return the last run id in its output."""
-    return [match.group() for match in runs.ID.finditer(finished(command))][-1]
+    return [match.group() for match in runs.ID.finditer(run_command(command))][-1]
 
 
 class Bench:
@@ -42,7 +42,7 @@ class Bench:
         self.environment, self.url, self.folder = load_environment(environment), url, folder
         self.backend: Backend = connect(self.environment)
         self.cluster = connect_cluster(self.backend.namespace)
-        self.pods: dict[str, list[float]] = {"ours": [], "bare": []}
+        self.pods: dict[str, list[float]] = {"modelyard": [], "bare": []}
 
     def write_environment(self) -> Path:
         """Write an environment file with an empty pipeline root and store; return its path."""
@@ -74,7 +74,7 @@ class Bench:
         """Run a pipeline; return the seconds from its creation to its end."""
         self.delete_servers()
         run_id = submit_and_get_id(
-            self.submit_command() if kind == "ours" else self.bare_command("bare_pipeline.py")
+            self.submit_command() if kind == "modelyard" else self.bare_command("bare_pipeline.py")
         )
         run = self.wait_for_success(run_id)
         self.pods[kind].append(len(self.cluster.list("Pod", f"pipeline/runid={run_id}")))
@@ -83,7 +83,7 @@ class Bench:
     def delete_servers(self) -> None:
         """Delete the Deployments and Services."""
         selector = ("-l", f"app.kubernetes.io/name={NAME}", "-n", self.environment.serving.namespace)
-        finished(["kubectl", "delete", "deployment,service", *selector])
+        run_command(["kubectl", "delete", "deployment,service", *selector])
 
     def delete_pipeline(self) -> None:
         """Delete the pipeline with its versions."""
@@ -101,20 +101,24 @@ class Bench:
 def measure(bench: Bench, rounds: int) -> list[Result]:
     """Measure both pipelines in alternating rounds."""
     bench.time_submission(bench.submit_command())  # creates the pipeline
-    submissions = turns(
+    submissions = run_interleaved(
         SUBMISSIONS,
         {
-            "ours": lambda: bench.time_submission(bench.submit_command()),
+            "modelyard": lambda: bench.time_submission(bench.submit_command()),
             "bare": lambda: bench.time_submission(bench.bare_command("bare_submit.py")),
         },
     )
-    seconds = turns(rounds, {kind: lambda kind=kind: bench.time_run(kind) for kind in ("ours", "bare")})
-    additional = bench.pods["ours"][0] - bench.pods["bare"][0]
+    seconds = run_interleaved(
+        rounds, {kind: lambda kind=kind: bench.time_run(kind) for kind in ("modelyard", "bare")}
+    )
+    additional = bench.pods["modelyard"][0] - bench.pods["bare"][0]
     return [
-        paired("submit, until accepted", submissions["ours"], submissions["bare"], "s", "<= 1.3x"),
-        result("additional pods of a run", additional, ADDITIONAL_PODS, "pods", "<= 1x"),
-        paired("pods of a run", bench.pods["ours"], bench.pods["bare"], "pods", ""),
-        paired("whole run, nothing cached", seconds["ours"], seconds["bare"], "s", ""),
+        make_paired_result(
+            "submit, until accepted", submissions["modelyard"], submissions["bare"], "s", "<= 1.3x"
+        ),
+        make_result("additional pods of a run", additional, ADDITIONAL_PODS, "pods", "<= 1x"),
+        make_paired_result("pods of a run", bench.pods["modelyard"], bench.pods["bare"], "pods", ""),
+        make_paired_result("whole run, nothing cached", seconds["modelyard"], seconds["bare"], "s", ""),
     ]
 
 
@@ -136,7 +140,7 @@ def main() -> None:
         results = measure(bench, options.rounds)
         bench.delete_servers()
         bench.delete_pipeline()
-    show("A run on Kubeflow Pipelines", results)
+    print_results("A run on Kubeflow Pipelines", results)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from measure import Result, finished, paired, result, show, turns
+from measure import Result, make_paired_result, make_result, print_results, run_command, run_interleaved
 from modelyard.components import artifacts
 from modelyard.components.ingest.spec import IngestSpec
 from modelyard.components.preprocess.settings import Preparation
@@ -78,7 +78,7 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
 
     def run_step(step: str, number: int, program: str, source: Path, *arguments: object) -> float:
         command = [sys.executable, "-c", program, *map(str, arguments)]
-        seconds, peak = map(float, finished(command).split()[-2:])  # after the log
+        seconds, peak = map(float, run_command(command).split()[-2:])  # after the log
         peaks[step, number] = max(peak, peaks.get((step, number), 0))
         return megabytes(source) / seconds
 
@@ -86,7 +86,7 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
         write_dataset(scratch / f"{number}.npz", number)
     ingest(images // 2)
     preprocess(images // 2)
-    speeds = turns(
+    speeds = run_interleaved(
         ROUNDS,
         {
             "sha256 of the source": lambda: hash_speed(scratch / f"{images}.npz"),
@@ -96,14 +96,14 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
         },
     )
     return [
-        paired(
+        make_paired_result(
             "ingest, compared with SHA-256",
             speeds["ingest"],
             speeds["sha256 of the source"],
             "MB/s",
             ">= 0.6x",
         ),
-        paired(
+        make_paired_result(
             "preprocess, compared with SHA-256",
             speeds["preprocess"],
             speeds["sha256 of raw"],
@@ -111,7 +111,7 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
             ">= 0.6x",
         ),
         *(
-            result(
+            make_result(
                 f"peak memory of {step}, compared with half",
                 peaks[step, images],
                 peaks[step, images // 2],
@@ -152,15 +152,19 @@ def measure_photos(scratch: Path) -> Result:
         coarse.resize(PHOTO_SIZE, Image.Resampling.BICUBIC).save(path, quality=85)
     resize = Resize(height=SIDE, width=SIDE)
     source = Source(kind="images", source=str(folder), resize=resize).text()
-    speeds = turns(
+    speeds = run_interleaved(
         ROUNDS,
         {
-            "ours": lambda: float(finished([sys.executable, "-c", READER, source])),
-            "loop": lambda: float(finished([sys.executable, "-c", LOOP, str(folder), str(SIDE)])),
+            "modelyard": lambda: float(run_command([sys.executable, "-c", READER, source])),
+            "loop": lambda: float(run_command([sys.executable, "-c", LOOP, str(folder), str(SIDE)])),
         },
     )
-    return paired(
-        "JPEG files, compared with a loop with Pillow", speeds["ours"], speeds["loop"], "images/s", ">= 1.5x"
+    return make_paired_result(
+        "JPEG files, compared with a loop with Pillow",
+        speeds["modelyard"],
+        speeds["loop"],
+        "images/s",
+        ">= 1.5x",
     )
 
 
@@ -168,7 +172,9 @@ def main() -> None:
     """Measure everything and print it."""
     images = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     with tempfile.TemporaryDirectory() as folder:
-        show(f"data, {images:,} images", [*measure_steps(Path(folder), images), measure_photos(Path(folder))])
+        print_results(
+            f"data, {images:,} images", [*measure_steps(Path(folder), images), measure_photos(Path(folder))]
+        )
 
 
 if __name__ == "__main__":

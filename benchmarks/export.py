@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import finished, paired, show
+from measure import make_paired_result, print_results, run_command
 
 ROUNDS = 5
 SHAPE, CLASSES = (96, 96, 3), 10
@@ -26,7 +26,7 @@ def export(contender: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         start = time.perf_counter()
-        if contender == "ours":
+        if contender == "modelyard":
             from modelyard.components.train import onnx_export
 
             onnx_export.convert(model, "input", "output", path)
@@ -41,16 +41,16 @@ def export(contender: str) -> tuple[float, float]:
 
 def main() -> None:
     """Run both alternately and print the table."""
-    measured: dict[str, list[Any]] = {"ours": [], "tf2onnx": []}
+    measured: dict[str, list[Any]] = {"modelyard": [], "tf2onnx": []}
     for _ in range(ROUNDS):
         for contender, results in measured.items():
-            results.append(json.loads(finished([sys.executable, __file__, contender]).splitlines()[-1]))
-    ours, plain = (list(zip(*results, strict=True)) for results in measured.values())
-    show(
+            results.append(json.loads(run_command([sys.executable, __file__, contender]).splitlines()[-1]))
+    exported, plain = (list(zip(*results, strict=True)) for results in measured.values())
+    print_results(
         "export of MobileNetV2 to ONNX, compared with tf2onnx.convert.from_keras",
         [
-            paired("time", ours[0], plain[0], "s", "<= 2 s"),
-            paired("peak memory", ours[1], plain[1], "MB", "<= 700 MB"),
+            make_paired_result("time", exported[0], plain[0], "s", "<= 2 s"),
+            make_paired_result("peak memory", exported[1], plain[1], "MB", "<= 700 MB"),
         ],
     )
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import training
-from measure import Result, interleaved, result, show, wall
+from measure import Result, make_result, measure_medians, print_results, time_command
 from modelyard.pipelines.compile.compiler import arguments
 from modelyard.pipelines.config.config import load
 
@@ -46,15 +46,15 @@ def run_digits(home: Path) -> dict[str, object]:
 def measure_first_run(scratch: Path) -> Result:
     """Compare a first run with the bare script."""
 
-    def ours() -> float:
+    def run_modelyard() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as home:
             started = time.perf_counter()
             run_digits(Path(home))
             return time.perf_counter() - started
 
     bare = [sys.executable, HERE / "bare_digits.py", scratch / "bare.keras"]
-    seconds = interleaved(ROUNDS, {"ours": ours, "bare": lambda: wall(bare)})
-    return result("whole digits run", seconds["ours"], seconds["bare"], "s", "<= 1.3x")
+    seconds = measure_medians(ROUNDS, {"modelyard": run_modelyard, "bare": lambda: time_command(bare)})
+    return make_result("whole digits run", seconds["modelyard"], seconds["bare"], "s", "<= 1.3x")
 
 
 def measure_rerun(scratch: Path) -> Result:
@@ -62,18 +62,23 @@ def measure_rerun(scratch: Path) -> Result:
     home = scratch / "rerun"
     run_digits(home)
     bare = [sys.executable, HERE / "bare_kfp.py", scratch / "bare"]
-    wall(bare)
+    time_command(bare)
 
-    def ours() -> float:
+    def run_modelyard() -> float:
         started = time.perf_counter()
         run_digits(home)
         return time.perf_counter() - started
 
-    seconds = interleaved(
-        ROUNDS, {"ours": ours, "kfp": lambda: wall(bare), "server": lambda: time_server_start(home)}
+    seconds = measure_medians(
+        ROUNDS,
+        {
+            "modelyard": run_modelyard,
+            "kfp": lambda: time_command(bare),
+            "server": lambda: time_server_start(home),
+        },
     )
     baseline = seconds["kfp"] + seconds["server"]
-    return result("rerun, nothing changed", seconds["ours"], baseline, "s", "<= 1.3x")
+    return make_result("rerun, nothing changed", seconds["modelyard"], baseline, "s", "<= 1.3x")
 
 
 def time_server_start(home: Path) -> float:
@@ -101,17 +106,17 @@ def measure_step_overhead(scratch: Path) -> Result:
             raw, features = f"{folder}/raw", f"{folder}/features"
             paths = {"ingest": {"out": raw}, "preprocess": {"raw": raw, "out": features}}
             calls = [call.format(**{**values, **paths[name]}) for name, call in CALLS.items()]
-            return statistics.mean(wall([sys.executable, "-c", call]) for call in calls)
+            return statistics.mean(time_command([sys.executable, "-c", call]) for call in calls)
 
-    seconds = interleaved(ROUNDS, {"run": in_run, "bare": bare})
+    seconds = measure_medians(ROUNDS, {"run": in_run, "bare": bare})
     overhead = (seconds["run"] - seconds["bare"]) * 1000
-    return result("overhead per step", overhead, 15, "ms", "<= 15 ms")
+    return make_result("overhead per step", overhead, 15, "ms", "<= 15 ms")
 
 
 def measure_help() -> Result:
     """Measure the time of `modelyard --help`."""
-    seconds = interleaved(5, {"help": lambda: wall([MODELYARD, "--help"])})
-    return result("modelyard --help", seconds["help"], 0.08, "s", "<= 0.08 s")
+    seconds = measure_medians(5, {"help": lambda: time_command([MODELYARD, "--help"])})
+    return make_result("modelyard --help", seconds["help"], 0.08, "s", "<= 0.08 s")
 
 
 def main() -> None:
@@ -126,7 +131,7 @@ def main() -> None:
             measure_first_run(scratch),
             training.samples_per_second()[0],
         ]
-    show("the whole flow", results)
+    print_results("the whole flow", results)
 
 
 if __name__ == "__main__":

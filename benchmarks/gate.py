@@ -21,10 +21,10 @@ ERRORS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.fl
     "Student's t, 5 degrees": lambda random, size: random.standard_t(5, size) / np.sqrt(5 / 3),
     "exponential": lambda random, size: random.exponential(size=size) - 1,
 }
-ALIKE = 0.95  # correlation of the errors of the two models
+CORRELATION = 0.95  # correlation of the errors of the two models
 
 
-def of_proportions(
+def share_passed_accuracy(
     sizes: tuple[int, ...], differing: float, difference: float, limit: float, draws: int
 ) -> float:
     """Return the share of comparisons of balanced accuracy whose one-sided limit is above `limit`.
@@ -40,28 +40,36 @@ def of_proportions(
     """
     random, weights = np.random.default_rng(0), 1 / (len(sizes) * np.array(sizes, float))
     won, lost = (differing + difference) / 2, (differing - difference) / 2
-    found = np.stack([random.multinomial(size, (won, lost, 1 - won - lost), draws) for size in sizes], 1)
-    least = [
-        intervals.paired_gain_interval(one[:, 0], one[:, 1], weights, intervals.ONE_SIDED)[0] for one in found
+    comparisons = np.stack(
+        [random.multinomial(size, (won, lost, 1 - won - lost), draws) for size in sizes], 1
+    )
+    limits = [
+        intervals.paired_gain_interval(one[:, 0], one[:, 1], weights, intervals.ONE_SIDED)[0]
+        for one in comparisons
     ]
-    return float((np.array(least) > limit).mean())
+    return float((np.array(limits) > limit).mean())
 
 
-def of_errors(rows: int, kind: str, difference: float, limit: float, draws: int) -> dict[str, float]:
+def share_passed_errors(
+    rows: int, kind: str, difference: float, limit: float, draws: int
+) -> dict[str, float]:
     """Return the share of comparisons of RMSE and of MAE whose one-sided limit is at least `limit`.
 
     The champion's RMSE, or MAE, is 1, and the true one of the candidate is 1 - `difference`.
     """
     random, draw, passed = np.random.default_rng(0), ERRORS[kind], {}
-    theirs, noise = draw(random, (draws, rows)), draw(random, (draws, rows))
-    ours = ALIKE * theirs + np.sqrt(1 - ALIKE**2) * noise
+    champion_errors, noise = draw(random, (draws, rows)), draw(random, (draws, rows))
+    candidate_errors = CORRELATION * champion_errors + np.sqrt(1 - CORRELATION**2) * noise
     many, other = draw(random, (2, 10**6))
-    sizes = np.abs(many).mean(), np.abs(ALIKE * many + np.sqrt(1 - ALIKE**2) * other).mean()
-    for place, (metric, one, two) in enumerate((("rmse", 1.0, 1.0), ("mae", *sizes))):
-        candidate, champion = ours / two * (1 - difference), theirs / one
+    sizes = np.abs(many).mean(), np.abs(CORRELATION * many + np.sqrt(1 - CORRELATION**2) * other).mean()
+    for index, (metric, one, two) in enumerate((("rmse", 1.0, 1.0), ("mae", *sizes))):
+        candidate, champion = candidate_errors / two * (1 - difference), champion_errors / one
         pairs = zip(candidate, champion, strict=True)
-        found = [compare(np.zeros(rows), mine, {1: its})[place].at_least for mine, its in pairs]
-        passed[metric] = float((np.array(found) >= limit).mean())
+        comparisons = [
+            compare(np.zeros(rows), candidate_error, {1: champion_error})[index].at_least
+            for candidate_error, champion_error in pairs
+        ]
+        passed[metric] = float((np.array(comparisons) >= limit).mean())
     return passed
 
 
@@ -77,9 +85,9 @@ def main() -> None:
     ):
         if differing > margin:
             sizes = tuple(round(share * rows) for share in shares)
-            worse = of_proportions(sizes, differing, -margin, -margin, draws)
-            equal = of_proportions(sizes, differing, 0, -margin, draws)
-            better = of_proportions(sizes, differing, 0, 0, draws)
+            worse = share_passed_accuracy(sizes, differing, -margin, -margin, draws)
+            equal = share_passed_accuracy(sizes, differing, 0, -margin, draws)
+            better = share_passed_accuracy(sizes, differing, 0, 0, draws)
             highest, highest_equal = max(highest, worse), max(highest_equal, better)
             print(
                 f"| {rows:,} | {name} | {differing:.0%} | {margin} | {worse:.1%} | {equal:.0%} |", flush=True
@@ -90,8 +98,8 @@ def main() -> None:
     print("| test examples | errors | RMSE, worse by the margin | equal | MAE, worse | equal |")
     print("|---|---|---|---|---|---|")
     for rows, kind in product((30, 88, 300), ERRORS):
-        worse_of = of_errors(rows, kind, -0.03, -0.03, draws)
-        equal_of = of_errors(rows, kind, 0, -0.03, draws)
+        worse_of = share_passed_errors(rows, kind, -0.03, -0.03, draws)
+        equal_of = share_passed_errors(rows, kind, 0, -0.03, draws)
         cells = (f"{worse_of[one]:.1%} | {equal_of[one]:.0%}" for one in ("rmse", "mae"))
         print(f"| {rows:,} | {kind} | {' | '.join(cells)} |", flush=True)
 

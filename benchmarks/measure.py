@@ -1,7 +1,4 @@
-"""What the benchmarks share: interleaved rounds, medians, and how results are printed.
-
-A result is one line of a table for people, and one JSON object a line for scripts.
-"""
+"""Shared by the benchmarks: alternating rounds, medians, and output of results as a table and JSON lines."""
 
 import json
 import os
@@ -18,30 +15,32 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Result:
-    """One measure beside its baseline; `ratio` is ours / baseline, `goal` what it should be."""
+    """A measurement and its baseline; `ratio` is value / baseline, `goal` its target."""
 
     measure: str
-    ours: float
+    value: float
     baseline: float
     unit: str
     ratio: float
     goal: str
 
 
-def result(measure: str, ours: float, baseline: float, unit: str, goal: str) -> Result:
-    """Return a result, rounded to what can be told apart."""
-    ratio = ours / baseline if baseline else float("nan")
-    return Result(measure, round(ours, 4), round(baseline, 4), unit, round(ratio, 3), goal)
+def make_result(measure: str, value: float, baseline: float, unit: str, goal: str) -> Result:
+    """Return a rounded result."""
+    ratio = value / baseline if baseline else float("nan")
+    return Result(measure, round(value, 4), round(baseline, 4), unit, round(ratio, 3), goal)
 
 
-def paired(measure: str, ours: Sequence[float], baseline: Sequence[float], unit: str, goal: str) -> Result:
-    """Return the medians of rounds, and the median of the rounds' own ratios: a round has one speed."""
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(ours, baseline, strict=True))
-    medians = result(measure, statistics.median(ours), statistics.median(baseline), unit, goal)
+def make_paired_result(
+    measure: str, value: Sequence[float], baseline: Sequence[float], unit: str, goal: str
+) -> Result:
+    """Return the medians of the rounds, and the median of their ratios."""
+    ratio = statistics.median(one / base for one, base in zip(value, baseline, strict=True))
+    medians = make_result(measure, statistics.median(value), statistics.median(baseline), unit, goal)
     return replace(medians, ratio=round(ratio, 3))
 
 
-def wall(command: Sequence[str | Path], **environment: str) -> float:
+def time_command(command: Sequence[str | Path], **environment: str) -> float:
     """Return the seconds that a command takes; it must succeed."""
     started = time.perf_counter()
     subprocess.run(
@@ -53,35 +52,35 @@ def wall(command: Sequence[str | Path], **environment: str) -> float:
     return time.perf_counter() - started
 
 
-def finished(command: list[str | Path]) -> str:
+def run_command(command: list[str | Path]) -> str:
     """Run a command and return its output."""
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """Return each contender's median over rounds in which they take turns, as the machine's speed drifts."""
-    return {name: statistics.median(values) for name, values in turns(rounds, contenders).items()}
+def measure_medians(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """Return the median of each contender over alternating rounds, because the machine's speed drifts."""
+    return {name: statistics.median(values) for name, values in run_interleaved(rounds, contenders).items()}
 
 
-def turns(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Return what each contender gave in each round; see `interleaved`."""
-    seen: dict[str, list[float]] = {name: [] for name in contenders}
+def run_interleaved(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Return the value of each contender in each round; see `measure_medians`."""
+    measurements: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            seen[name].append(contender())
-    return seen
+            measurements[name].append(contender())
+    return measurements
 
 
-def show(title: str, results: Sequence[Result]) -> None:
-    """Print the table, then the lines for scripts."""
+def print_results(title: str, results: Sequence[Result]) -> None:
+    """Print a table, then JSON lines."""
     table = Table(title=title)
-    for column in ("measure", "ours", "baseline", "unit", "ratio", "goal"):
+    for column in ("measure", "modelyard", "baseline", "unit", "ratio", "goal"):
         table.add_column(column, justify="left" if column in ("measure", "unit", "goal") else "right")
     for row in results:
         table.add_row(
-            row.measure, f"{row.ours:g}", f"{row.baseline:g}", row.unit, f"{row.ratio:.2f}", row.goal
+            row.measure, f"{row.value:g}", f"{row.baseline:g}", row.unit, f"{row.ratio:.2f}", row.goal
         )
     Console(width=120).print(table)
     for row in results:

@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime
 import yaml
 
-from measure import Result, result, show
+from measure import Result, make_result, print_results
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden, ImageFormat
 from modelyard.components.deploy.rollout import RolloutController
@@ -133,8 +133,8 @@ def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
         turns += 1
         print(f"{turns} promotions and rollbacks, {sent} requests, {failed} failed")
     return [
-        result("failed requests in promotions and rollbacks, of sent", failed, sent, "requests", "0"),
-        result(
+        make_result("failed requests in promotions and rollbacks, of sent", failed, sent, "requests", "0"),
+        make_result(
             "rollback, compared with promotion without bake time",
             statistics.median(rollbacks),
             statistics.median(promotions),
@@ -181,7 +181,7 @@ def measure_canary_overhead(bench: Bench) -> list[Result]:
                 time.sleep(SECONDS)
             measurements[kind] += clients
     return [
-        result(
+        make_result(
             f"clients' {key} with a canary, compared with none",
             *(statistics.median(one[key] for one in clients) for clients in measurements.values()),
             "ms",
@@ -201,7 +201,7 @@ def measure_image_sizes() -> list[Result]:
         if done.returncode == 0:
             size = int(done.stdout) / MEGABYTE
             results.append(
-                result(f"image {target}, compared with its budget", size, budgets[target], "MB", "<= 1x")
+                make_result(f"image {target}, compared with its budget", size, budgets[target], "MB", "<= 1x")
             )
     return results
 
@@ -223,11 +223,11 @@ def main() -> None:
         results, promotions = measure_under_load(bench)
         bare = statistics.median(time_bare_update(bench) for _ in range(ROUNDS))
         title = "deploy without bake time, compared with a bare rolling update"
-        results.append(result(title, statistics.median(promotions), bare, "s", ""))
+        results.append(make_result(title, statistics.median(promotions), bare, "s", ""))
         results += measure_canary_overhead(bench)
     objects = ["deployment,service", "-l", f"app.kubernetes.io/name={NAME}", "-n", bench.namespace]
     subprocess.run(["kubectl", "delete", *objects], check=True, stdout=subprocess.DEVNULL)
-    show("Rollouts on Kubernetes", [*results, *measure_image_sizes()])
+    print_results("Rollouts on Kubernetes", [*results, *measure_image_sizes()])
 
 
 if __name__ == "__main__":

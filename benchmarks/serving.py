@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from measure import Result, result, show
+from measure import Result, make_result, print_results
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -96,9 +96,9 @@ def publish_champion(model: Path, store: Store) -> None:
 
 def server_commands(model: Path, store: Store) -> dict[str, list[str]]:
     """Return the command line of each server; `{port}` stands for its port."""
-    ours = ["-m", "modelyard.components.serve", "--name", NAME, "--store", store.text()]
+    command = ["-m", "modelyard.components.serve", "--name", NAME, "--store", store.text()]
     return {
-        "ours": [*ours, "--serving", '{"port": {port}}'],
+        "modelyard": [*command, "--serving", '{"port": {port}}'],
         "bare": [str(HERE / "bare_server.py"), str(model), "{port}"],
         "fastapi": [str(HERE / "fastapi_server.py"), str(model), "{port}"],
     }
@@ -193,9 +193,9 @@ def compare(measurements: dict[str, dict[str, float]]) -> list[Result]:
     ]
     titles = {"requests_per_second": "served", "memory": "memory (PSS)", "ready": "start to first response"}
     return [
-        result(
+        make_result(
             f"{titles.get(key, key)}, compared with {other}",
-            measurements["ours"][key],
+            measurements["modelyard"][key],
             measurements[other][key],
             unit,
             goals.get(other, ""),
@@ -213,7 +213,7 @@ def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("This needs two cores: one for the server and one for the load.")
     with tempfile.TemporaryDirectory() as scratch:
-        show("Serving one 32x32x3 image as JSON, 8 clients", compare(measure(Path(scratch))))
+        print_results("Serving one 32x32x3 image as JSON, 8 clients", compare(measure(Path(scratch))))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Sending a pipeline beside KFP's own tools: `make bench-submit`.
+"""Compares submission and compilation with KFP's tools: `make bench-submit`.
 
-- submit: `modelyard submit`, checks and all, until the run is accepted, beside a script that calls kfp.Client
-- compile: `modelyard compile` beside a script that calls KFP's compiler
+- submit: `modelyard submit` with its checks until the run is accepted, and a script that calls kfp.Client
+- compile: `modelyard compile`, and a script that calls KFP's compiler
 
-The server is that of the tests: it answers at once, so that what is measured is what runs here.
+The server is the fake one of the tests, which answers at once, so that only the client is measured.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from measure import paired, show, turns, wall
+from measure import make_paired_result, print_results, run_interleaved, time_command
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
 
 ROOT = Path(__file__).parent.parent
@@ -29,8 +29,8 @@ ROUNDS = 7
 DIGEST = "sha256:" + 64 * "0"
 
 
-def serve() -> BackendServer:
-    """Start the server."""
+def start_backend() -> BackendServer:
+    """Start the fake server."""
     server = BackendServer()
     pipelines = Pipelines(server)
     server.mount(pipelines)
@@ -40,10 +40,14 @@ def serve() -> BackendServer:
 
 
 def main() -> None:
-    """Measure both and print it."""
+    """Measure and print the results."""
     os.environ["PYTHONWARNINGS"] = "ignore"
     with tempfile.TemporaryDirectory() as folder:
-        server, place, out = serve(), Path(folder) / "place.yaml", Path(folder) / "out.yaml"
+        server, environment, out = (
+            start_backend(),
+            Path(folder) / "environment.yaml",
+            Path(folder) / "out.yaml",
+        )
         settings = {
             "kind": "kubernetes",
             "images": {name: f"registry.example/{name}@{DIGEST}" for name in (*IMAGES, *ACCELERATED_IMAGES)},
@@ -51,21 +55,35 @@ def main() -> None:
             "pipeline_root": "gs://bucket/runs",
             "kfp": {"endpoint": server.url},
         }
-        place.write_text(yaml.safe_dump(settings))
-        home = {"MODELYARD_HOME": folder, "KUBECONFIG": folder}
-        ours = [MODELYARD, "submit", "-e", place]
-        bare = [sys.executable, HERE / "bare_submit.py", place, server.url]
-        wall(ours, **home)  # the bare script needs a pipeline to add a version to
-        sent = turns(ROUNDS, {"ours": lambda: wall(ours, **home), "bare": lambda: wall(bare, **home)})
-        ours_too = [MODELYARD, "compile", "-e", place, "-o", out]
-        bare_too = [sys.executable, HERE / "bare_compile.py", place, out]
-        compiled = turns(ROUNDS, {"ours": lambda: wall(ours_too), "bare": lambda: wall(bare_too)})
+        environment.write_text(yaml.safe_dump(settings))
+        variables = {"MODELYARD_HOME": folder, "KUBECONFIG": folder}
+        command = [MODELYARD, "submit", "-e", environment]
+        bare_command = [sys.executable, HERE / "bare_submit.py", environment, server.url]
+        time_command(command, **variables)  # creates the pipeline, to which the bare script adds a version
+        submissions = run_interleaved(
+            ROUNDS,
+            {
+                "modelyard": lambda: time_command(command, **variables),
+                "bare": lambda: time_command(bare_command, **variables),
+            },
+        )
+        compile_command = [MODELYARD, "compile", "-e", environment, "-o", out]
+        bare_compile_command = [sys.executable, HERE / "bare_compile.py", environment, out]
+        compiled = run_interleaved(
+            ROUNDS,
+            {
+                "modelyard": lambda: time_command(compile_command),
+                "bare": lambda: time_command(bare_compile_command),
+            },
+        )
         server.stop()
-    rows = [
-        paired("submit, until accepted", sent["ours"], sent["bare"], "s", "<= 1.3x"),
-        paired("compile", compiled["ours"], compiled["bare"], "s", "<= 1.3x"),
+    results = [
+        make_paired_result(
+            "submit, until accepted", submissions["modelyard"], submissions["bare"], "s", "<= 1.3x"
+        ),
+        make_paired_result("compile", compiled["modelyard"], compiled["bare"], "s", "<= 1.3x"),
     ]
-    show("sending a pipeline", rows)
+    print_results("sending a pipeline", results)
 
 
 if __name__ == "__main__":

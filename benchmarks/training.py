@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from measure import Result, finished, paired, result, show, turns
+from measure import Result, make_paired_result, make_result, print_results, run_command, run_interleaved
 from modelyard.components import artifacts
 from modelyard.components.artifacts import History, Normalization, Schema
 from modelyard.components.problems import intervals
@@ -54,16 +54,20 @@ def samples_per_second(
         scratch = Path(folder)
         generate(scratch)
         contenders = {
-            "ours": record_accuracy("ours", lambda: ours(scratch, training)),
+            "modelyard": record_accuracy("modelyard", lambda: run_modelyard(scratch, training)),
             "tutorial": record_accuracy("tutorial", lambda: tutorial(scratch)),
         }
-        speeds = turns(ROUNDS, contenders)
+        speeds = run_interleaved(ROUNDS, contenders)
     count = EXAMPLES["validation"]
     low, high = map(float, intervals.wilson_interval(round(accuracies["tutorial"] * count), count))
     return [
-        paired(measure, speeds["ours"], speeds["tutorial"], "samples/s", goal),
-        result(
-            f"{measure}: accuracy", accuracies["ours"], accuracies["tutorial"], "", f"{low:.3f} to {high:.3f}"
+        make_paired_result(measure, speeds["modelyard"], speeds["tutorial"], "samples/s", goal),
+        make_result(
+            f"{measure}: accuracy",
+            accuracies["modelyard"],
+            accuracies["tutorial"],
+            "",
+            f"{low:.3f} to {high:.3f}",
         ),
     ]
 
@@ -89,18 +93,18 @@ def generate(scratch: Path) -> None:
     artifacts.write(features / "normalization.json", Normalization(deviation=(255.0,)))
 
 
-def ours(scratch: Path, training: Training) -> tuple[float, float]:
+def run_modelyard(scratch: Path, training: Training) -> tuple[float, float]:
     """Run the step in a process and return speed and accuracy from its history."""
     outputs = [str(scratch / name) for name in ("model", "history")]
     spec = TrainSpec(training=training).text()
-    finished([sys.executable, "-c", TRAIN, str(scratch / "features"), spec, *outputs])
+    run_command([sys.executable, "-c", TRAIN, str(scratch / "features"), spec, *outputs])
     history = artifacts.read(scratch / "history" / "history.json", History)
     return history.samples_per_second, history.metrics["val_accuracy"][-1]
 
 
 def tutorial(scratch: Path) -> tuple[float, float]:
     """Run the tutorial's script in a process and return the speed and accuracy that it prints."""
-    output = finished([sys.executable, BENCHMARKS / "tutorial.py", scratch / "arrays.npz", str(EPOCHS)])
+    output = run_command([sys.executable, BENCHMARKS / "tutorial.py", scratch / "arrays.npz", str(EPOCHS)])
     speed, accuracy = map(float, output.split())
     return speed, accuracy
 
@@ -112,7 +116,7 @@ def main() -> None:
         results += samples_per_second(MIXED, "mixed_bfloat16, batches of 128", ">= 2.5x")
     else:
         print(f"mixed_bfloat16 is not measured: this CPU has neither {' nor '.join(BFLOAT16)}.")
-    show("training", results)
+    print_results("training", results)
 
 
 if __name__ == "__main__":
