@@ -6,7 +6,7 @@ CONFIG ?= examples/digits.yaml
 CLUSTER ?= kind
 BUILD_IMAGES = $(BIN)/python -m modelyard.pipelines.compile.images
 
-unexport PYTHONDONTWRITEBYTECODE # compiling our modules again in each child process costs a tenth of a second
+unexport PYTHONDONTWRITEBYTECODE # recompiling the modules in each child process costs 0.1 s
 
 TWO_CORES := -n 2 --no-loadscope-reorder
 
@@ -18,7 +18,7 @@ TWO_CORES := -n 2 --no-loadscope-reorder
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: setup ## Run the pipeline on CONFIG (default: the digits) and ask the served model for a prediction
+run: setup ## Run the pipeline on CONFIG (default: the digits) and request a prediction
 	$(BIN)/modelyard run $(CONFIG)
 
 test: setup ## Run the tests, on two cores
@@ -28,28 +28,28 @@ test: setup ## Run the tests, on two cores
 
 BUILD = $(BASE:%=--base %) $(REGISTRY:%=--registry %) $(SOURCE:%=--source %) $(REVISION:%=--revision %)
 
-images: setup ## Build the images: BASE=image to stand on, REGISTRY=host to push to, SOURCE=, REVISION= for a release
+images: setup ## Build the images: BASE=base image, REGISTRY=host to push to, SOURCE= and REVISION= for a release
 	$(BUILD_IMAGES) $(BUILD)
 
-images-accelerators: setup ## Build the images of train for NVIDIA and for TPU, which are large
+images-accelerators: setup ## Build the large images of train for NVIDIA GPUs and TPUs
 	$(BUILD_IMAGES) --accelerators $(BUILD)
 
-kind-up: setup ## Make a kind cluster with modelyard on it; CLUSTER=current takes what KUBECONFIG names, REGISTRY its registry
+kind-up: setup ## Create a kind cluster for modelyard; CLUSTER=current uses that of KUBECONFIG, REGISTRY its registry
 	CLUSTER=$(CLUSTER) manifests/kind/cluster up
 
-kind-run: setup ## Run CONFIG with its steps as pods, roll the model out, ask its server for a prediction
+kind-run: setup ## Run CONFIG with its steps as pods, roll out the model, request a prediction
 	$(BIN)/modelyard run $(CONFIG) -e kind
 
-kind-down: setup ## Remove what kind-up made
+kind-down: setup ## Remove what kind-up created
 	CLUSTER=$(CLUSTER) manifests/kind/cluster down
 
-test-cluster: setup ## Run the cluster tests on what KUBECONFIG names, whose nodes pull from REGISTRY
+test-cluster: setup ## Run the cluster tests on the cluster of KUBECONFIG, whose nodes pull from REGISTRY
 	CLUSTER=current manifests/kind/cluster up
 	$(BIN)/pytest -q $(TWO_CORES) -m "cluster and not soak" tests/cluster
 
 ##@ Development
 
-setup: .venv/installed ## Make .venv with the pinned packages
+setup: .venv/installed ## Create .venv with the pinned packages
 
 .venv/installed: requirements/dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -66,7 +66,7 @@ lint: setup ## Check style, types, YAML, workflows, spelling, phrases and the im
 	$(BIN)/lint-imports
 	$(BIN)/yamllint --strict .
 	$(BIN)/codespell
-	@! git grep -nIiE -f .ci/phrases -- $(PROSE) || { echo "These phrases are in .ci/phrases: say it in the words of Kubernetes, Keras and pytest."; exit 1; }
+	@! git grep -nIiE -f .ci/phrases -- $(PROSE) || { echo "These phrases are in .ci/phrases: use the words of Kubernetes, Keras and pytest."; exit 1; }
 	@if command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.9; \
 	else echo "NOT RUN: actionlint, which checks .github/workflows, needs go."; fi
 
@@ -102,7 +102,7 @@ lock-images: setup ## Resolve the images' requirements from pyproject.toml, at t
 	done
 	$(COMPILE) --python-version 3.11 --group pyproject.toml:clients --output-file requirements/clients.txt
 
-clean: ## Remove what runs left behind and caches, but no models
+clean: ## Remove runs, plans and caches, but no models
 	rm -rf .modelyard/runs .modelyard/cache .modelyard/plans .modelyard/errors .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 ##@ Measure
@@ -113,34 +113,34 @@ coverage: setup ## Run the tests and print the branch coverage of each file
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench-data: setup ## Ingest and preprocess beside SHA-256, decoding beside a loop with Pillow; 4 GB of disk
+bench-data: setup ## Compare ingest and preprocess with SHA-256, decoding with a Pillow loop; 4 GB of disk
 	$(BIN)/python benchmarks/data.py
 
-bench-flow: setup ## The whole flow beside bare scripts: run, training, rerun, overhead
+bench-flow: setup ## Compare the flow with bare scripts: run, training, rerun, overhead
 	$(BIN)/python benchmarks/flow.py
 
-bench-training: setup ## Training beside the tutorial's own script
+bench-training: setup ## Compare training with the script of the tutorial
 	$(BIN)/python benchmarks/training.py
 
-bench-export: setup ## The export of MobileNetV2 to ONNX beside plain tf2onnx: seconds, peak memory
+bench-export: setup ## Compare the ONNX export of MobileNetV2 with plain tf2onnx: seconds, peak memory
 	$(BIN)/python benchmarks/export.py
 
-bench-serving: setup ## The server beside a bare handler and FastAPI
+bench-serving: setup ## Compare the server with a bare handler and FastAPI
 	$(BIN)/python benchmarks/serving.py
 
-bench-plan: setup ## What a probe predicts beside what training takes: six networks, three sizes, five rounds
+bench-plan: setup ## Compare predicted and actual training time: six networks, three sizes, five rounds
 	$(BIN)/python benchmarks/plan.py
 
-bench-gate: setup ## How often the gate's comparison passes, simulated: the tables of docs/gate.md
+bench-gate: setup ## Simulate how often the gate's comparison passes: the tables of docs/gate.md
 	$(BIN)/python benchmarks/gate.py
 
-bench-submit: setup ## Submit and compile beside kfp.Client and KFP's compiler
+bench-submit: setup ## Compare submit and compile with kfp.Client and KFP's compiler
 	$(BIN)/python benchmarks/submit.py
 
-bench-backend: setup ## A run on the Kubeflow Pipelines at MODELYARD_TEST_KFP beside a bare pipeline of its five steps
+bench-backend: setup ## Compare a run on the server at MODELYARD_TEST_KFP with a bare pipeline of five steps
 	$(BIN)/python benchmarks/backend.py
 
-bench-rollout: setup ## Promotions and rollbacks under load, on the cluster of `make kind-up`
+bench-rollout: setup ## Promote and roll back under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py
 
 soak: setup ## Kill the run at many moments, attack the server, build and run the images for accelerators; long
