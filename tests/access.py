@@ -1,4 +1,4 @@
-"""Tokens and certificates as a server's files have them."""
+"""Token files and certificates for servers."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> str:
-    """Write a file in one moment, as its owner alone may read it."""
+    """Write a file atomically, readable only by its owner by default."""
     new = path.with_suffix(".new")
     new.write_bytes(text.encode() if isinstance(text, str) else text)
     new.chmod(mode)
@@ -19,7 +19,7 @@ def write_private(path: Path, text: str | bytes, mode: int = 0o600) -> str:
 
 
 def make_certificate() -> tuple[bytes, bytes]:
-    """Return a certificate of this machine and its key, in PEM."""
+    """Return a certificate for localhost and its key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(serial))])

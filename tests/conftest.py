@@ -1,4 +1,4 @@
-"""How the tests share the processors, and CIFAR-10 archives in both official layouts."""
+"""Distribution of the tests to CPUs, and CIFAR-10 archives in both official layouts."""
 
 import colorsys
 import io
@@ -25,18 +25,18 @@ THREAD_VARIABLES = (
     "TF_NUM_INTEROP_THREADS",
 )
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker per core
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
 
 
 def pytest_configure() -> None:
-    """Let the commands that tests start hear Ctrl-C, which a job in the background ignores."""
+    """Enable SIGINT for the commands of the tests, which background jobs ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast_compilation() -> Iterator[None]:
-    """Skip a check of KFP's in each setter of a task, which reads the source of the whole call stack."""
+    """Skip a slow check of KFP in each setter of a task."""
     from kfp.dsl.pipeline_task import PipelineTask
 
     with pytest.MonkeyPatch.context() as patch:
@@ -46,12 +46,12 @@ def _fast_compilation() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Give a worker the tests of a file at once, and those of a folder that share runs or servers."""
+    """Schedule the tests of a file, or of a folder with shared fixtures, on one worker."""
     return FileScheduling(config, log)
 
 
 class FileScheduling(LoadScopeScheduling):
-    """Like `--dist loadgroup`, whose marks pytest 9.2 does not let through."""
+    """Like `--dist loadgroup`, whose marks do not work with pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = Path(nodeid.split("::")[0])
@@ -66,7 +66,7 @@ def cifar10_archive() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def python2_pickle() -> Callable[[Any], bytes]:
-    """Pickle a value as Python 2 did: protocol 2, `str` for texts and bytes."""
+    """Pickle a value as Python 2: protocol 2, `str` for text and bytes."""
     return to_python2_pickle
 
 
@@ -102,7 +102,7 @@ def write_python(path: Path, images_per_batch: int, seed: int) -> None:
 
 
 def generate_images(count: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (count, 32, 32, 3) with a colour and a bar per class, plus noise, and labels (count,)."""
+    """Return images (count, 32, 32, 3) with a colour and a bar for each class and noise, and their labels."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(count) % 10).astype(np.uint8)
     colours = np.array([colorsys.hsv_to_rgb(label / 10, 0.6, 0.7) for label in range(10)]) * 255
@@ -126,7 +126,7 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes texts and bytes as Python 2 wrote its `str`, which the official files are full of."""
+    """Writes text and bytes as Python 2's `str`, as in the official files."""
 
     def save_string(self, value: str | bytes) -> None:
         data = value.encode("latin-1") if isinstance(value, str) else value

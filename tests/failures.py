@@ -1,4 +1,4 @@
-"""What goes wrong in a step: what provokes it, and the class, step and remedy that every runner tells."""
+"""Failures of steps: settings that cause them, and the expected error of every runner."""
 
 import threading
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ def crashes(input_shape, classes):
 
 
 class Case(NamedTuple):
-    """What provokes a failure, and what is told of it: exit code, class, step, and a part of the text.
+    """Settings that cause a failure, and its exit code, class, step, and a part of its message.
 
-    A setting may name `{url}`, the address of a web site that does not have the file.
+    A setting may have `{url}`, the URL of a missing file.
     """
 
     settings: tuple[str, ...]
@@ -87,14 +87,14 @@ POD_FAILURES = {
 
 
 def write_code(folder: Path) -> None:
-    """Write the user's code that the cases name into a folder."""
+    """Write the user code of the cases into a folder."""
     (folder / "code").mkdir()
     (folder / "code/net.py").write_text(CODE)
 
 
 @contextmanager
 def serve_folder(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve a folder; yield the address of the data, which are there when a file is."""
+    """Serve a folder over HTTP; yield the URL of the data file in it."""
     handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
     with ThreadingHTTPServer((host, 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Folders of runs that this machine led, without the runs."""
+"""Folders of local runs, without running them."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from modelyard.pipelines.runners.local.runner import Start, process_start_time
 
 
 def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
-    """Make the folder of a run that this process leads; return it."""
+    """Create the folder of a run that this process leads; return it."""
     folder = home / "runs" / name
     (folder / "logs").mkdir(parents=True)
     start = Start(
@@ -33,7 +33,7 @@ def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
 
 
 def create_ended_run(home: Path, name: str, *overrides: str, **result: Any) -> Path:
-    """Make the folder of a run that has ended; return it."""
+    """Create the folder of an ended run; return it."""
     folder = create_run(home, name, *overrides)
     known = {"run": name, "model": "digits", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "x"}
     run_folder.write_summary(folder, RunSummary(**(known | result)))

@@ -1,4 +1,4 @@
-"""Versions in a store as deploy publishes them, for tests and benchmarks that need one without a run."""
+"""Signatures, metrics and published versions, for tests and benchmarks without a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def classifier_signature(
 
 
 def regressor_signature(shape: tuple[int, ...], names: tuple[str, ...]) -> Signature:
-    """Return the signature of a model of regression on such examples."""
+    """Return the signature of a regression model."""
     schema = Schema(shape=shape, dtype="float32", problem="regression", names=names, splits={})
     return build_signature(schema, get_description("regression"))
 
@@ -52,9 +52,9 @@ def publish(
     Args:
         models: the store.
         name: the model's name.
-        files: those of the version, by their path inside it.
-        signature: what the model takes and gives.
-        fields: other fields of the manifest; `run` is one of its own if it is left out.
+        files: files of the version by their path in it.
+        signature: inputs and outputs of the model.
+        fields: other fields of the manifest; the default of `run` is a new id.
     """
     values = {
         "run": uuid4().hex,
