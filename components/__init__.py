@@ -1,6 +1,6 @@
 """The work, one directory per step, in the order of the flow.
 
-fingerprint  looks at the source without fetching it           -> what identifies this run
+fingerprint  identifies data and run without a download        -> identity
 ingest       fetches, verifies and decodes it                  -> raw
 preprocess   validates, splits, measures                       -> features
 train        fits the model, exports it with its preprocessing -> model, history

@@ -1,4 +1,4 @@
-"""What happens in a run while it works, as data: one JSON object a line.
+"""Events of a run, as one JSON object per line.
 
     emit(Epoch(step="train", epoch=3, epochs=20, metrics={"loss": 0.21}, seconds=1.4))
 

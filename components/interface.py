@@ -1,4 +1,4 @@
-"""What a step's image and the pipeline that calls it have to agree on.
+"""The interface between the image of a step and the pipeline that calls it.
 
 The program of a step is written when the pipeline is compiled, and calls the work that the step's image
 holds. An image of another version may take other arguments or other settings. So the compiler writes

@@ -39,9 +39,9 @@ def lock(file: IO[Any], how: int) -> None:
 
 @contextmanager
 def hold(path: Path) -> Iterator[dict[str, str]]:
-    """Hold the lifeline at `path` and give the environment variables that children need.
+    """Hold the lifeline at `path`; yield the environment variables for child processes.
 
-    They write UTF-8 whatever the locale is: their output is read as that.
+    Child processes write UTF-8 in any locale.
     """
     with path.open("w") as file:
         lock(file, fcntl.LOCK_EX)
@@ -49,7 +49,7 @@ def hold(path: Path) -> Iterator[dict[str, str]]:
 
 
 def is_held(path: Path) -> bool:
-    """Say whether a living process holds the lifeline at `path`."""
+    """Return whether a process holds the lifeline at `path`."""
     try:
         with path.open() as file:
             lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -61,7 +61,7 @@ def is_held(path: Path) -> bool:
 
 
 def follow() -> None:
-    """Leave with the process that holds the lifeline named in the environment, if one is named."""
+    """Exit when the process exits that holds the lifeline in the environment, if there is one."""
     if path := os.environ.get(VARIABLE):
         threading.Thread(target=_exit_with, args=(path,), name="lifeline", daemon=True).start()
 

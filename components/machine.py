@@ -1,10 +1,10 @@
-"""What the environment variables of this machine say: proxies, certificates, Keras.
+"""Settings from environment variables: proxies, certificates, Keras.
 
     proxy_for("https://example.com/set.npz", socks="socksio")   # "http://proxy:3128", or None
     certificates()                                              # the file of SSL_CERT_FILE, or None
 
 Each HTTP library reads these variables in its own way, and all of them send requests for 127.0.0.1 to the
-proxy. So our clients ignore the variables and get what these functions return.
+proxy. So modelyard's clients ignore the variables and use these functions.
 """
 
 import json
@@ -37,7 +37,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback(url: str) -> bool:
-    """Say whether a URL names the machine itself."""
+    """Return whether a URL refers to this machine."""
     from ipaddress import ip_address
 
     try:

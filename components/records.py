@@ -1,4 +1,4 @@
-"""What steps write about a run, for whoever asks later; nothing is read from logs.
+"""Records that steps write about a run; no result is read from logs.
 
     <store>/<model>/runs/<run id>.json                         RunStart, by fingerprint
     <store>/<model>/decisions/<run's fingerprint>-<champion>.json  DecisionRecord, by evaluate

@@ -1,4 +1,4 @@
-"""What this process may use: the memory and processors of its container, or of the machine."""
+"""Memory and CPU limits of this process, from its container or the machine."""
 
 import math
 import os
@@ -30,7 +30,7 @@ def memory_used() -> int:
 
 
 def cpu_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
-    """Return how many processors this process may use at once, rounded up; see `memory_limit`."""
+    """Return the number of CPUs that this process may use, rounded up; see `memory_limit`."""
     found = [float(len(os.sched_getaffinity(0)))]
     for text in _values(groups, mount, "cpu.max"):
         quota, _, period = text.partition(" ")

@@ -1,4 +1,4 @@
-"""The base of every section of the configuration, and of what a step is told.
+"""The base classes of the sections of the configuration and of the specs of steps.
 
 A section is a small frozen model, checked where it enters. Each key is documented once, in its `Field`;
 the reference (docs/config.md) and the JSON Schema are made from there. A step's spec is composed of sections.
@@ -26,7 +26,7 @@ class Settings(BaseModel):
 
 
 class Spec(Settings):
-    """What a step is told: the settings that decide its result, as one JSON text that enters its cache key.
+    """The input of a step: the settings that decide its result, as one JSON text that enters its cache key.
 
     The compiler fills each field by its name, with a section of the configuration or with what it derives
     from the configuration and the environment (`modelyard.pipelines.compile.compiler.specs`).

@@ -1,4 +1,4 @@
-"""What the process of a rollout or a run does at SIGTERM."""
+"""Handle SIGTERM during a rollout or a run."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ def raise_on_sigterm() -> AbstractContextManager[None]:
     """Raise CancelledError at the first SIGTERM during a block, and ignore a second one."""
 
     def cancel(*_: int | FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do has the grace period
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # cleanup has the rest of the grace period
         raise CancelledError("This rollout was told to end (SIGTERM).")
 
     return on_sigterm(cancel)

@@ -1,1 +1,1 @@
-"""From a configuration to what KFP runs: arguments, pipeline, uploads, preflight checks, images."""
+"""Compile a configuration for KFP: arguments, pipeline, uploads, preflight checks, images."""

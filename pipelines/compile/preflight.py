@@ -1,4 +1,4 @@
-"""What `submit` and `schedule apply` check before they send a pipeline to Kubeflow Pipelines.
+"""The checks of `submit` and `schedule apply` before they send a pipeline to Kubeflow Pipelines.
 
     notes = check(arguments, environment)
 

@@ -1,1 +1,1 @@
-"""What keeps a machine and a store in order: `garbage_collection` (`modelyard gc`) and `doctor`."""
+"""Maintenance of a machine and a store: `garbage_collection` (`modelyard gc`) and `doctor`."""

@@ -1,12 +1,12 @@
-"""`modelyard gc`: finds what nothing needs any more, and removes it.
+"""`modelyard gc`: find and remove unused objects.
 
     found = GarbageCollector(config, environment, home, time.time()).find()
     to_remove = [one for one in found if one.kept is None]
 
-It knows versions of the configuration's model, runs of this machine, and the store's uploads and checkpoints.
-A removal checks again that nothing uses the object, since a run may have started after `find`. Killed at any
-moment, it leaves what the next `gc` finishes: a version without its manifest is no version, a run is moved
-away before its files are deleted, and what the cache has of a run is deleted before its artifacts.
+It covers versions of the configuration's model, runs of this machine, and uploads and checkpoints of the
+store. Each removal checks again that the object is unused, as a run may have started after `find`. If `gc`
+is killed, the next `gc` finishes the removal: a version without a manifest does not exist, a run is moved
+away before its files are deleted, and cache entries of a run are deleted before its artifacts.
 """
 
 import json
@@ -48,15 +48,15 @@ TIME_ZONES = 86400.0  # seconds by which the local times in the names of two mac
 
 @dataclass(frozen=True)
 class Removable:
-    """An object that modelyard made, and how to remove it.
+    """An object that modelyard created, and its removal.
 
     Attributes:
-        kind: what it is.
+        kind: its kind.
         name: its name.
         size: in bytes.
-        why: what speaks for removing it.
-        kept: why it stays; None when nothing needs it.
-        remove: removes it and returns whether it is gone: what is used again stays. It may be called again,
+        why: the reason to remove it.
+        kept: the reason to keep it; None when it is unused.
+        remove: removes it unless it is used again, and returns whether it is gone. It may be called again,
             and by several processes at once.
     """
 
@@ -74,14 +74,14 @@ class GarbageCollector:
     def __init__(
         self, config: Config, environment: Environment, home: Path, now: float, endpoint: str | None = None
     ) -> None:
-        """Look up what uses the store.
+        """Connect to the services that use the store.
 
         Args:
             config: names the model and the policy.
             environment: where runs and servers are.
             home: the folder of this machine's runs and cache.
             now: the time, in epoch seconds.
-            endpoint: the address of Kubeflow Pipelines from the command line.
+            endpoint: the URL of Kubeflow Pipelines from the command line.
 
         Raises:
             BackendError: Kubeflow Pipelines does not answer.
@@ -102,7 +102,7 @@ class GarbageCollector:
         )
 
     def find(self) -> list[Removable]:
-        """Return the objects, those that use others before them.
+        """Return the objects, users before the objects that they use.
 
         Raises:
             BackendError: Kubeflow Pipelines does not answer any more.

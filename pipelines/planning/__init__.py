@@ -1,10 +1,10 @@
-"""What a run takes, before it is started; and what it took, after it.
+"""Plan memory, time, storage and cost of a run, and compare the plan with the run.
 
-planner      makes a plan; `plan` is the record, with its estimates and where plans are kept
-dataset      what is known about the data
-measuring    asks a process, or a pod, about the model
-hardware     the device that trains, and other accelerators with their prices
-render       the screen
-guard        what `submit` and `schedule apply` ask before they start anything
-comparison   plan against actual, in the report of a run
+planner      makes a plan; `plan` has the record, its estimates and the file
+dataset      describes the data before a run
+measuring    measures the model in a process or a pod
+hardware     the device that trains, and the accelerators with their prices
+render       prints a plan
+guard        the checks of `submit` and `schedule apply`
+comparison   plan and actual values in the report of a run
 """

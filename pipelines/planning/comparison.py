@@ -1,4 +1,4 @@
-"""Plan against actual, in the report of a run; the command that leads a run to its end calls this."""
+"""Compare plan and actual values in the report of a run."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
-"""What is known about the data before a run: from the prepared examples if there are any, else from its kind.
+"""Describe the data before a run: from prepared examples, otherwise from its kind.
 
-Data on this machine is prepared with the run's own steps and cache, so that the run finds it in the cache.
-Data that has to be downloaded is prepared only with `--fetch`.
+Local data is prepared with the steps and the cache of a run, which later finds it in the cache. Remote data
+is prepared only with `--fetch`.
 """
 
 import shutil
@@ -45,7 +45,7 @@ class Dataset(Record):
 
 
 def describe_dataset(config: Config, rows: int | None, outputs: int | None, fetch: bool) -> Dataset:
-    """Return what is known about a configuration's data.
+    """Return the description of a configuration's data.
 
     Args:
         config: the configuration.
@@ -70,7 +70,7 @@ def describe_dataset(config: Config, rows: int | None, outputs: int | None, fetc
 
 
 def prepare(config: Config) -> Path:
-    """Run ingest and preprocess on this machine, or take their result from the cache; return the features.
+    """Run ingest and preprocess on this machine, or use their cached result; return the features.
 
     Raises:
         ModelyardError: what a step ended with.
@@ -141,7 +141,7 @@ def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
 
 
 def _split(source: dict[str, int], config: Config) -> dict[str, int]:
-    """Return about how many examples each split gets from preprocess."""
+    """Return the approximate number of examples in each split after preprocess."""
     pool = source.get("all", source.get("train", 0))
     test = source.get("test", _amount(config.data.test, pool))
     left = pool if "test" in source else pool - test

@@ -1,4 +1,4 @@
-"""Refuses a run before it is started: no node can take a step, or the plan says that it cannot succeed."""
+"""Refuse a run that cannot succeed: a step fits on no node, or the plan has a problem or exceeds a limit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from modelyard.pipelines.environments.environment import Environment, StepResour
 from modelyard.pipelines.planning.plan import exceeded, load_plan, plan_key
 from modelyard.pipelines.steps import STEPS
 
-AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may make more of
+AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may add
     "cloud.google.com/gke-nodepool",
     "eks.amazonaws.com/nodegroup",
     "karpenter.sh/nodepool",
@@ -52,11 +52,11 @@ def guard(
 
 
 def unschedulable(environment: Environment) -> Sequence[str]:
-    """Return a sentence for each step that no node of the cluster could take, even an empty one."""
+    """Return a message for each step that does not fit on any node of the cluster, even an empty one."""
     try:
         nodes = connect(environment.runs.namespace).nodes
     except ClusterError:
-        return ()  # whoever submits may reach Kubeflow Pipelines alone
+        return ()  # the user may have access to Kubeflow Pipelines only
     if any(AUTOSCALER_LABELS & node["metadata"].get("labels", {}).keys() for node in nodes):
         return ()
     found = (explain_impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
@@ -64,7 +64,7 @@ def unschedulable(environment: Environment) -> Sequence[str]:
 
 
 def _pod(step: str, resources: StepResources) -> Json:
-    """Return as much of a step's pod as the scheduler looks at."""
+    """Return the part of a step's pod that the scheduler reads."""
     asked = {"cpu": resources.cpu, "memory": resources.memory}
     if resources.accelerator:
         asked[resources.accelerator.resource] = str(resources.accelerator.count)

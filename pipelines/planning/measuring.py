@@ -1,7 +1,7 @@
-"""Runs modules of components.train, which need TensorFlow: in a child process, or in a pod of `train`.
+"""Run modules of components.train, which need TensorFlow, in a child process or in a pod of `train`.
 
-Neither outlives the plan for long: the process follows its lifeline; the pod of a plan that was killed is
-removed by the next plan of this machine, and ends by itself.
+Neither outlives the plan for long: the process follows its lifeline; the next plan of this machine removes
+the pod of a killed plan, which also has a deadline.
 """
 
 import os

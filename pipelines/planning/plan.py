@@ -1,8 +1,8 @@
-"""The plan as a record (`modelyard plan --output json`), its formulas, and the file that keeps it.
+"""The plan as a record (`modelyard plan --output json`), its formulas, and its file.
 
 <home>/plans/<key>.json    the last plan of a configuration in an environment
 
-Sizes are in bytes, times in seconds, money in USD. What is not known is None.
+Sizes are in bytes, times in seconds, money in USD. Unknown values are None.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Fit = Literal["fits", "uncertain", "does not fit"]
 
 
 class Memory(Record):
-    """What a training step keeps in a device's memory.
+    """The device memory of a training step.
 
     `weights`, `gradients` and `optimizer` are exact: 16 bytes a parameter with Adam in float32. `activations`
     are those that the gradients need, `working` the largest operation on them; both grow with the batch.
@@ -42,7 +42,7 @@ class Memory(Record):
 
     @property
     def fixed(self) -> int:
-        """Return what is needed whatever the batch."""
+        """Return the memory that does not depend on the batch."""
         return self.weights + self.gradients + self.optimizer
 
     @property
@@ -51,13 +51,13 @@ class Memory(Record):
         return self.fixed + self.activations + self.working
 
     def fit(self, capacity: float) -> Fit:
-        """Judge whether it fits: the rest of the memory is for the libraries, kernels and fragmentation."""
+        """Return whether it fits; the rest of the memory is for libraries, kernels and fragmentation."""
         if self.weights + self.optimizer > DOES_NOT_FIT_ABOVE * capacity:
             return "does not fit"
         return "fits" if self.total < FITS_BELOW * capacity else "uncertain"
 
     def largest_batch(self, capacity: float) -> int:
-        """Return about the largest batch that fits; 0 when not even one example does."""
+        """Return the estimated largest batch that fits; 0 when no example fits."""
         each = (self.activations + self.working) / self.batch_size
         return max(0, int((FITS_BELOW * capacity - self.fixed) / each)) if each else 0
 
@@ -83,7 +83,7 @@ class Estimate(Record):
     high: float | None
 
     def scaled(self, by: float, bounded: bool = True) -> "Estimate":
-        """Return this times a number, without an upper end unless `bounded`."""
+        """Return this estimate times `by`; without an upper limit unless `bounded`."""
         high = self.high * by if bounded and self.high is not None else None
         return Estimate(value=self.value * by, low=self.low * by, high=high)
 
@@ -126,12 +126,12 @@ class Money(Record):
 
 
 class Plan(Record):
-    """What a run takes in an environment.
+    """The resources of a run in an environment.
 
-    `targets` says in a few words what the targets are, where the data was prepared. `device` names where it
-    trains, `capacity` the memory of it. `uncounted` are operations that `flops_per_step` leaves out.
-    `too_large` says how a probe ran out of memory. `problems` say why the run cannot succeed, whatever the
-    limits, `exceeded` which limits it breaks; both say what to do.
+    `targets` describes the targets, if the data was prepared. `device` is the device that trains,
+    `capacity` its memory. `uncounted` are operations that `flops_per_step` does not count. `too_large` is
+    the message of a probe that ran out of memory. `problems` are reasons why the run cannot succeed,
+    `exceeded` the limits that it breaks; both with remedies.
     """
 
     model: str
@@ -213,9 +213,9 @@ def estimate_train_time(
 def exceeded(
     plan: Plan, environment: Environment, training: Training, budget: float | None = None
 ) -> tuple[str, ...]:
-    """Return which limits a run breaks: a budget, and the times after which its environment stops it.
+    """Return the limits that a run breaks: the budget and the timeouts of its environment.
 
-    Of a training with early stopping only the fewest epochs are certain, and count against the times.
+    With early stopping, the minimum number of epochs is compared with the timeouts.
     """
     found = []
     if plan.train and environment.on_cluster:
@@ -250,7 +250,7 @@ class _Limit(NamedTuple):
 
 
 def plan_key(config: Config, environment: Environment) -> str:
-    """Return what identifies a plan: everything that decides how long a run takes.
+    """Return the key of a plan: a hash of everything that affects the time of a run.
 
     Args:
         config: the configuration of `uploads.gather`, which names what is uploaded by its content.
@@ -267,10 +267,10 @@ def plan_key(config: Config, environment: Environment) -> str:
 
 
 def save_plan(home: Path, key: str, plan: Plan) -> None:
-    """Keep a plan, without the limits that it was asked about.
+    """Write a plan to its file, without `exceeded`.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the file cannot be written.
     """
     write(home / "plans" / f"{key}.json", plan.model_copy(update={"exceeded": ()}))
 

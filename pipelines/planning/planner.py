@@ -1,4 +1,4 @@
-"""Makes a plan: does it fit, how long does it take, what does it cost, before anything is started.
+"""Make a plan: memory, time, storage and cost of a run, before it starts.
 
 plan = make(config, environment, "local", Request(probe=True), home)
 plan.fit, plan.train, plan.money, plan.problems
@@ -50,7 +50,7 @@ BUSY = 1.5  # runnable processes per core; on an idle machine the probe itself i
 
 
 class Request(Record):
-    """What the user asks of a plan.
+    """The options of `modelyard plan`.
 
     `seconds` is how long a probe times steps. `fetch` downloads data that is not on this machine; `rows` and
     `outputs` describe it instead. `prices` is a file like accelerators.yaml, `price` USD per hour of the
@@ -85,11 +85,11 @@ def make_plan(
         name: the environment's name.
         request: what the user asks.
         home: where runs and plans are kept.
-        on_progress: takes a few words about what is being done.
-        warn: takes a sentence about what went wrong beside the plan.
+        on_progress: called with a description of the current activity.
+        warn: called with a warning.
 
     Raises:
-        ModelyardError: the data or the model is wrong, or too little is known.
+        ModelyardError: the data or the model is invalid, or too little is known about them.
     """
     catalog, training = load_catalog(request.prices or CATALOG), config.training
     if request.probe and environment.on_cluster:
@@ -154,7 +154,7 @@ def make_plan(
 
 
 class _Measured(NamedTuple):
-    """What a probe measured, and when; `too_large` says why it ran out of memory."""
+    """The result and time of a probe; `too_large` is its message if it ran out of memory."""
 
     probed: ProbeResult | None = None
     train: TrainTime | None = None
@@ -177,7 +177,7 @@ def _probe(
     data: Dataset,
     on_progress: Notify,
 ) -> _Measured:
-    """Probe where training would run; running out of memory there is an answer."""
+    """Probe in the environment of training; running out of memory is a result, not an error."""
     probe_request, pod = ProbeRequest(workload=workload, seconds=request.seconds), environment.on_cluster
     on_progress(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
     try:
@@ -220,7 +220,7 @@ def _problems(
     fit: Fit | None,
     too_large: str | None,
 ) -> list[str]:
-    """Return why the run cannot succeed, each with what to change."""
+    """Return the reasons why the run cannot succeed, with remedies."""
     found, train = [], environment.resources("train")
     if too_large:
         found.append(too_large)
@@ -252,7 +252,7 @@ def _warnings(
     fit: Fit | None,
     probed: ProbeResult | None,
 ) -> list[str]:
-    """Return what may surprise, each with what to do."""
+    """Return warnings with remedies."""
     found, train, accelerator = [], environment.resources("train"), device.accelerator
     if fit == "uncertain":
         batch = memory.largest_batch(device.memory or 0)

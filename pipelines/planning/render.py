@@ -1,4 +1,4 @@
-"""The plan on one screen, 80 columns wide."""
+"""Print a plan on one screen, 80 columns wide."""
 
 import textwrap
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def show(plan: Plan, console: Console, everything: bool, probe: str) -> None:
 
 
 def facts(plan: Plan) -> dict[str, str]:
-    """Return what a plan says, by topic: on the screen, and in the report of the run after it."""
+    """Return the lines of a plan by topic, for the screen and for the report of the run."""
     return dict(_facts(plan))
 
 
