@@ -1,8 +1,8 @@
-"""Pictures become examples, in the same way for training, for a prediction and in the server.
+"""Images become examples, in the same way for training, for a prediction and in the server.
 
     decode(Path("cat.jpg").read_bytes(), ImageFormat(height=32, width=32, channels=3, resize="crop"))
 
-Files are PNG, JPEG, WebP, GIF, BMP or TIFF; of several frames or pages the first counts. A picture is turned
+Files are PNG, JPEG, WebP, GIF, BMP or TIFF; of several frames or pages the first counts. A image is turned
 upright by its EXIF orientation; what is transparent shows white, as on a page; of 16 bits the upper 8 count;
 CMYK becomes RGB without colour profiles.
 """
@@ -50,25 +50,25 @@ DAMAGE = (
 
 
 def decode(data: bytes, form: ImageFormat) -> NDArray[np.uint8]:
-    """Return the picture in the bytes of a file: (form.height, form.width, form.channels).
+    """Return the image in the bytes of a file: (form.height, form.width, form.channels).
 
     Raises:
         DataError: it is no such file, damaged, too large, or of another size than `exact` asks for. The
-            message speaks of "the picture"; the caller says which.
+            message speaks of "the image"; the caller says which.
     """
     return convert(open_image(data), form)
 
 
-def convert(picture: Image.Image, form: ImageFormat) -> NDArray[np.uint8]:
+def convert(image: Image.Image, form: ImageFormat) -> NDArray[np.uint8]:
     """Decode an opened image as `form` says; see `decode`."""
     if form.resize != "exact":
         # A JPEG much larger than needed is decoded at a half, a quarter or an eighth: four times as fast.
         side = 2 * max(form.height, form.width)
-        picture.draft(None, (side, side))
-    upright = _upright(picture)
+        image.draft(None, (side, side))
+    upright = _upright(image)
     if form.resize == "exact" and upright.size != (form.width, form.height):
         raise DataError(
-            f"The picture is {upright.height} x {upright.width} pixels (height x width), and without "
+            f"The image is {upright.height} x {upright.width} pixels (height x width), and without "
             f"data.resize every one has to be {form.height} x {form.width}. Give it that size, or set "
             "data.resize before the model is trained."
         )
@@ -77,7 +77,7 @@ def convert(picture: Image.Image, form: ImageFormat) -> NDArray[np.uint8]:
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) of the upright picture in the bytes of a file.
+    """Return (height, width) of the upright image in the bytes of a file.
 
     Raises:
         DataError: see `decode`.
@@ -90,34 +90,34 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
     """Return the image in the bytes of a file, not decoded yet; its size is within the limits.
 
     Raises:
-        DataError: it is no image, or too large; the message speaks of "the picture".
+        DataError: it is no image, or too large; the message speaks of "the image".
     """
     most = max_pixels, max_side
     _check_size(*_webp_size(data), *most)  # Pillow makes room for the pixels when it opens one
     # Pillow refuses twice as many; it makes room for a frame of a GIF, too.
     Image.MAX_IMAGE_PIXELS = (max_pixels if data.startswith(b"GIF") else MAX_PIXELS) // 2
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        tile = _tile_pixels(picture)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        tile = _tile_pixels(image)
     except Image.DecompressionBombError as error:
         raise _too_large("far more", *most) from error
     except DAMAGE as error:
         begin = f"begins with {data[:12]!r}" if data else "is empty"
         raise DataError(
-            "The picture is not a PNG, JPEG, WebP, GIF, BMP or TIFF file that can be read: it "
+            "The image is not a PNG, JPEG, WebP, GIF, BMP or TIFF file that can be read: it "
             f"{begin}. Convert it, or remove it."
         ) from error
-    _check_size(*picture.size, *most)
-    if tile > max(MAX_TILE, picture.width * picture.height):
-        raise DataError(f"The picture is a TIFF with tiles of {tile} pixels. Save it with smaller ones.")
-    if picture.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise DataError(f"The picture is a JPEG with {scans} scans, and at most {MAX_SCANS} are read.")
-    return picture
+    _check_size(*image.size, *most)
+    if tile > max(MAX_TILE, image.width * image.height):
+        raise DataError(f"The image is a TIFF with tiles of {tile} pixels. Save it with smaller ones.")
+    if image.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise DataError(f"The image is a JPEG with {scans} scans, and at most {MAX_SCANS} are read.")
+    return image
 
 
-def _tile_pixels(picture: Image.Image) -> int:
+def _tile_pixels(image: Image.Image) -> int:
     """Return the pixels of a tile of a TIFF, which is decoded as a whole; 0 for other images."""
-    tags = getattr(picture, "tag_v2", {})
+    tags = getattr(image, "tag_v2", {})
     return int(tags.get(ExifTags.Base.TileWidth, 0) * tags.get(ExifTags.Base.TileLength, 0))
 
 
@@ -141,49 +141,47 @@ def _check_size(width: int, height: int, max_pixels: int, max_side: int) -> None
 
 def _too_large(found: str, max_pixels: int, max_side: int) -> DataError:
     return DataError(
-        f"The picture has {found} pixels, and at most {max_pixels / 1e6:.3g} megapixels are read, with at "
+        f"The image has {found} pixels, and at most {max_pixels / 1e6:.3g} megapixels are read, with at "
         f"most {max_side:,} pixels on a side. Make it smaller."
     )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """Decode the picture and turn it as its EXIF orientation says; a missing or damaged EXIF says nothing."""
+def _upright(image: Image.Image) -> Image.Image:
+    """Decode the image and turn it as its EXIF orientation says; a missing or damaged EXIF says nothing."""
     try:
-        picture.load()
+        image.load()
     except DAMAGE as error:
-        raise DataError(
-            f"The picture is damaged or cut off: {error}. Save it again, or remove it."
-        ) from error
+        raise DataError(f"The image is damaged or cut off: {error}. Save it again, or remove it.") from error
     with suppress(*DAMAGE):
-        return picture.transpose(TURNS[picture.getexif()[ExifTags.Base.Orientation]])
-    return picture
+        return image.transpose(TURNS[image.getexif()[ExifTags.Base.Orientation]])
+    return image
 
 
-def _with_channels(picture: Image.Image, channels: int) -> Image.Image:
-    """Return the picture in grey (1 channel) or RGB (3)."""
-    if picture.mode.startswith("I;16"):  # Pillow would cut every grey above 255 off
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    mode = picture.mode
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Return the image in grey (1 channel) or RGB (3)."""
+    if image.mode.startswith("I;16"):  # Pillow would cut every grey above 255 off
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    mode = image.mode
     try:
         if mode in ("I", "F"):  # Pillow would cut every value above 255 off
             raise ValueError
-        if picture.has_transparency_data:
-            above = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
-        return picture.convert("L" if channels == 1 else "RGB")
+        if image.has_transparency_data:
+            above = image if image.mode == "RGBA" else image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
+        return image.convert("L" if channels == 1 else "RGB")
     except ValueError as error:
         raise DataError(
-            f"The picture has pixels of Pillow's mode {mode}, and grey or colours of 8 or 16 bits are read. "
+            f"The image has pixels of Pillow's mode {mode}, and grey or colours of 8 or 16 bits are read. "
             "Convert it, or remove it."
         ) from error
 
 
-def _resize(picture: Image.Image, form: ImageFormat) -> Image.Image:
+def _resize(image: Image.Image, form: ImageFormat) -> Image.Image:
     target_size = (form.width, form.height)
-    if picture.size == target_size:
-        return picture
+    if image.size == target_size:
+        return image
     if form.resize == "crop":
-        return ImageOps.fit(picture, target_size, FILTER)
+        return ImageOps.fit(image, target_size, FILTER)
     if form.resize == "pad":
-        return ImageOps.pad(picture, target_size, FILTER, color=0)
-    return picture.resize(target_size, FILTER)
+        return ImageOps.pad(image, target_size, FILTER, color=0)
+    return image.resize(target_size, FILTER)

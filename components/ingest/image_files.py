@@ -97,7 +97,7 @@ class UnusableFiles:
         self.count += 1
         reason = reason.removeprefix(f"{name!r} in {self._source} ")
         self._last_message = f"{name!r} in {self._source}: {reason}"
-        summary = reason.partition(". ")[0].removeprefix("The picture ").rstrip(".")
+        summary = reason.partition(". ")[0].removeprefix("The image ").rstrip(".")
         if self.count <= MAX_LISTED_FILES:
             self.listed.append(f"{name}: {summary}")
         if self.count <= MAX_LOGGED_FILES:

@@ -166,7 +166,7 @@ def test_another_kind_of_file_is_refused(data) -> None:
 def test_a_picture_cut_off_anywhere_is_refused(kind) -> None:
     data = file_of(Image.fromarray(random_pixels(40, 40)), kind)
     for stop in range(0, len(data) - 60, 97):
-        with pytest.raises(DataError, match="The picture is"):
+        with pytest.raises(DataError, match="The image is"):
             images.decode(data[:stop], form(8, 8))
 
 
