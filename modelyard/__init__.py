@@ -25,5 +25,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__() -> list[str]:
-    return [*globals(), *import_module("modelyard.pipelines.api").__all__]
+def __dir__() -> Any:
+    return import_module("modelyard.pipelines.api").__all__

@@ -78,6 +78,10 @@ def load_config(
     Raises:
         ConfigError: lists every problem with its line, the value and the remedy.
     """
+    if not isinstance(path, Path | str | None):
+        raise ConfigError(f"The configuration is {path!r}; give the path of a file, or a Config.")
+    if isinstance(overrides, str) or not all(isinstance(one, str) for one in overrides):
+        raise ConfigError(f'The overrides are {overrides!r}; give a list such as ["training.epochs=3"].')
     store = load_environment(environment, overrides).model_store()
     return load(Path(path) if path is not None else None, overrides, store=store)
 

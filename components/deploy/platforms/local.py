@@ -19,6 +19,7 @@ from modelyard.components import lifeline, step
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, TrafficWindow
 from modelyard.components.deploy.settings import Target
 from modelyard.components.errors import ConfigError, DeployError, ServeError, StoreError
+from modelyard.components.machine import is_loopback
 from modelyard.components.records import Failure
 from modelyard.components.server import PORT, HttpServer, read_tokens, send
 
@@ -162,9 +163,12 @@ def running_server(
 
 
 def _local_server(url: str, serving: dict[str, Any]) -> HttpServer:
-    """Return the server at a URL, with the token of its section; its certificate may name another host."""
+    """Return the server at a URL, with the token of its section.
+
+    On this machine its certificate is not verified, as it names another host.
+    """
     path = serving.get("token_file")
-    return HttpServer(url, token=read_tokens(path)[0] if path else None, verify=False)
+    return HttpServer(url, token=read_tokens(path)[0] if path else None, verify=not is_loopback(url))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from modelyard.pipelines.compile.lean_kfp import exec_python
 from modelyard.pipelines.runners.base import State, Step
 
 TAIL_BYTES = 4096  # bytes of a log that are read for its last line
+STEP_GRACE_SECONDS = 10.0  # for a step after SIGTERM
 OOM_KILLS = "oom_kill "  # in /proc/vmstat: processes that the kernel killed for want of memory
 
 
@@ -138,7 +139,15 @@ class Tasks:
         with self.log(step).open("wb") as log:
             streams = {"stdout": log, "stderr": subprocess.STDOUT}
             with subprocess.Popen(exec_python(full_command), env=environment, **streams) as process:  # type: ignore[call-overload]
-                code = int(process.wait())
+                try:
+                    code = int(process.wait())
+                except KeyboardInterrupt:  # of Ctrl-C or SIGTERM: no step outlives its run
+                    process.terminate()
+                    try:
+                        process.wait(STEP_GRACE_SECONDS)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                    raise
         if code:
             self._record(step, code, _oom_kills() > killed_before)
         return code
