@@ -58,7 +58,7 @@ def refused(
 def test_no_such_model(tiny_model):
     command = [sys.executable, "-m", "modelyard.components.serve", *line(tiny_model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    words = ("There is no model tiny", "models there: none")
+    words = ("There is no model tiny", "models: none")
     check(NotFoundError, words, done.returncode, done.stdout, done.stderr)
 
 

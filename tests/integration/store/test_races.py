@@ -1,6 +1,7 @@
 """Concurrent and killed processes on the same store."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,8 +86,9 @@ def test_a_killed_publication_is_completed_by_the_next(
     paths = {key: str(path) for key, path in files.items()} | {place: str(pipe)}
     with start_processes(settings, 1) as [writer]:
         writer.call("publish", files=paths, manifest=complete.model_dump(mode="json"))
-        with pipe.open("wb"):  # opens when the writer reads this file
-            writer.kill()
+        while not writer.waits_for_pipe():
+            time.sleep(0.01)
+        writer.kill()
     assert store.versions("digits") == []
     assert store.reserve("digits", "run") == version
     digest = store.publish("digits", version, files, complete)

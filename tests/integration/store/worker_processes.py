@@ -30,6 +30,11 @@ class StoreProcess:
     def result(self) -> Any:
         return self._pipe.recv()
 
+    def waits_for_pipe(self) -> bool:
+        """Return whether a thread is opening a named pipe that nobody has opened for writing."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/wchan")
+        return any(thread.read_text() == "wait_for_partner" for thread in threads)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.join()

@@ -90,7 +90,7 @@ def test_a_file_that_is_none_is_refused(model, tmp_path):
 
 
 def test_a_model_without_champion_names_its_versions(store):
-    with pytest.raises(NotFoundError, match=r"There is no model gone .*models there: tiny"):
+    with pytest.raises(NotFoundError, match=r"There is no model gone .*models: tiny"):
         LocalModel(store, "gone")
     (Path(store.url) / "tiny/champion.json").unlink()
     with pytest.raises(NotFoundError, match=r"tiny has no champion .*\(1, 2\).*models promote tiny 2"):

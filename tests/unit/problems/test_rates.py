@@ -5,7 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from benchmarks.gate import of_errors, of_proportions
+from benchmarks.gate import share_passed_accuracy, share_passed_errors
 from modelyard.components.artifacts import Comparison
 from modelyard.components.evaluate.gate import examples_needed
 from modelyard.components.problems import intervals
@@ -22,8 +22,8 @@ def limit(draws: int) -> float:
 )
 def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -> None:
     """At a true difference of minus the margin, and of zero for superiority."""
-    assert of_proportions(sizes, differing, -margin, -margin, 3000) < limit(3000)
-    assert of_proportions(sizes, differing, 0, 0, 3000) < limit(3000)
+    assert share_passed_accuracy(sizes, differing, -margin, -margin, 3000) < limit(3000)
+    assert share_passed_accuracy(sizes, differing, 0, 0, 3000) < limit(3000)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -
     ],
 )
 def test_false_promotion_rate_of_rmse_and_mae(examples, kind, draws) -> None:
-    assert max(of_errors(examples, kind, -0.03, -0.03, draws).values()) < limit(draws)
+    assert max(share_passed_errors(examples, kind, -0.03, -0.03, draws).values()) < limit(draws)
 
 
 @pytest.mark.parametrize(("examples", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
@@ -54,5 +54,5 @@ def test_an_equal_model_passes_with_the_recommended_number_of_examples(examples,
         value = (won - lost) / examples
         comparison = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
         recommended.append(examples_needed(comparison, examples, -margin, counted=True) or examples)
-    passed = of_proportions((int(np.median(recommended)),), differing, 0, -margin, 1000)
+    passed = share_passed_accuracy((int(np.median(recommended)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92

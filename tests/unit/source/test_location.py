@@ -17,9 +17,7 @@ from modelyard.components.source.settings import Source
      "https://host:99999/x", "https://host name/x", "https://host..net/x"],
 )  # fmt: skip
 def test_an_unknown_url_is_refused_with_the_known_forms(url: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"data\.source is .*: use .*gs://bucket/prefix, .*https://host/path"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.source is .*gs://bucket/prefix, .*https://host/path"):
         locate(Source(kind="npz", source=url))
 
 
