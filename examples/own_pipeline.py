@@ -30,7 +30,7 @@ def build(config: str):
 
     @dsl.pipeline(name="score-again")
     def score_again(model: str, history: str, date: str = "") -> str:
-        """Score `model`, the URI of what train wrote, on the data as it is on `date`."""
+        """Score `model`, the URI of what train wrote, on the data of `date`."""
         raw = ingest(spec=specs["ingest"], fingerprint=date).outputs["raw"]
         features = preprocess(raw=raw, spec=specs["preprocess"]).outputs["features"]
         evaluated = evaluate(

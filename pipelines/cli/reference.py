@@ -34,7 +34,7 @@ of 2, are errors of `modelyard plan`, or of the step `train` before the first ep
 Order of precedence:
 
 1. `--set training.epochs=3`, which is repeatable; the value is YAML
-2. the environment variable `MODELYARD_TRAINING__EPOCHS=3`, with two underscores for a dot
+2. the environment variable `MODELYARD_TRAINING__EPOCHS=3` or `MODELYARD_NAME=pets`; two underscores are a dot
 3. the file, or [examples/digits.yaml](../examples/digits.yaml) without a file
 4. the default
 

@@ -131,7 +131,7 @@ class RunInfo(Record):
     schedule: str | None = None
 
     def with_result(self, decision: str | None, version: int | None, metrics: Metrics | None) -> "RunInfo":
-        """Return a copy with the result, as far as it is known."""
+        """Return a copy with the known parts of the result."""
         known: dict[str, Any] = {"decision": decision, "version": version}
         if metrics:
             known |= {"metric": metrics.primary, "value": metrics.main.value}

@@ -1,6 +1,6 @@
 """The serving platform and server of a model in an environment, for commands.
 
-Each version is served with the sections `rollout` and `serving` of its own run.
+Each version is served with the sections `rollout` and `serving` of the run that trained it.
 """
 
 from collections.abc import Callable, Sequence

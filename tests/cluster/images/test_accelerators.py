@@ -84,7 +84,7 @@ def _claimed_gpu(kubectl: Run) -> Iterator[None]:
     kubectl(*patch, json.dumps([{"op": "remove", "path": path}]))
 
 
-@pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="KUBECONFIG names no cluster")
+@pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="NOT RUN: KUBECONFIG names no cluster")
 @pytest.mark.usefixtures("_claimed_gpu")
 @pytest.mark.parametrize("optional", [False, True])
 def test_pod_without_the_gpu_of_its_node_fails_or_trains_on_cpu(

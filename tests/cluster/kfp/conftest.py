@@ -66,9 +66,7 @@ def end(process: "subprocess.Popen[str]") -> Ended:
 @pytest.fixture(scope="package")
 def user(tmp_path_factory, kubectl) -> Iterator[User]:
     if not ENDPOINT:
-        pytest.skip(
-            "NOT RUN: nothing here has seen a real Kubeflow Pipelines, as MODELYARD_TEST_KFP names none"
-        )
+        pytest.skip("NOT RUN: MODELYARD_TEST_KFP names no Kubeflow Pipelines server")
     kubectl("apply", "-k", ROOT / "manifests/overlays/kubeflow")
     folder, prefix = tmp_path_factory.mktemp("user"), uuid4().hex[:8]
     (folder / "build").mkdir()

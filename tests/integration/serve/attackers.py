@@ -420,7 +420,7 @@ def large(address: Address, random: Random) -> list[str]:
 
 
 def upload(address: Address, random: Random) -> list[str]:
-    """Send a body in a way of its own: in chunks or pieces, cut off, too long, after a pause, not at all."""
+    """Send a body in an unusual way: in chunks or pieces, cut off, too long, after a pause, not at all."""
     length = b"content-length: %d\r\n\r\n"
     head, body = random.choice(((PREDICT, PLAIN), (PREDICT + b"expect: 100-continue\r\n", PLAIN)))
     whole = head + length % len(body) + body
@@ -471,7 +471,7 @@ def rude(address: Address, random: Random) -> list[str]:
 
 
 def crowd(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
-    """Keep 300 connections open: idle, uploads that do not go on, long heads, requests nobody reads."""
+    """Keep 300 connections open: idle, stalled uploads, long heads, unread responses."""
     headers = b"".join(b"a%d: b\r\n" % number for number in range(8_000))
     many = b'{"instances":[%s]}' % b",".join([json.dumps(EXAMPLE, separators=(",", ":")).encode()] * 100)
     keep = PREDICT.replace(b"connection: close\r\n", b"")

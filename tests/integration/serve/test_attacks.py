@@ -1,6 +1,6 @@
 """The server of a default pod under attack: `make soak`; MODELYARD_TEST_SOAK=0.01 is a hundredth of it.
 
-The server has the memory of a default pod: in a control group of its own where this process may make one,
+The server has the memory of a default pod: in a separate control group where this process may create one,
 else by RLIMIT_DATA. As in a pod, nothing limits its processors, which the attackers share.
 """
 

@@ -31,7 +31,7 @@ class StoreProcess:
         return self._pipe.recv()
 
     def waits_for_pipe(self) -> bool:
-        """Return whether a thread is opening a named pipe that nobody has opened for writing."""
+        """Return whether a thread is opening a named pipe that has no writer."""
         threads = Path(f"/proc/{self.process.pid}/task").glob("*/wchan")
         return any(thread.read_text() == "wait_for_partner" for thread in threads)
 

@@ -66,7 +66,10 @@ def test_a_starting_run_is_never_taken_for_a_dead_one(tmp_path, monkeypatch):
     assert seen == [[]]
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="root mounts a small disk")
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("unshare"),
+    reason="NOT RUN: mounting a small disk needs root and unshare",
+)
 def test_a_run_that_fills_its_disk_is_recorded(tmp_path):
     script = 'mount -t tmpfs -o size=17m tmpfs "$0" && cd "$0" && exec "$1" -c "$2"'
     command = ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, FILLS_ITS_DISK]
