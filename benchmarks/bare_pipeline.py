@@ -19,14 +19,14 @@ from modelyard.components.evaluate.component import evaluate
 from modelyard.components.ingest.component import ingest
 from modelyard.components.preprocess.component import preprocess
 from modelyard.components.train.component import train
-from modelyard.pipelines.compile.compiler import arguments, configure_pod
+from modelyard.pipelines.compile.compiler import configure_pod, create_arguments
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 
 environment_name, url, name = sys.argv[1:]
 environment = load_environment(environment_name)
 overrides = [f"name={name}", *(f"rollout.{key}" for key in ("bake_seconds=1", "min_requests=20"))]
-parameters = arguments(load(None, overrides, store=environment.model_store()), environment)
+parameters = create_arguments(load(None, overrides, store=environment.model_store()), environment)
 RUN = uuid4().hex
 IDENTITY = Identity(run=RUN, data=RUN).model_dump_json()
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import kfp
 from kfp.compiler import Compiler
 
-from modelyard.pipelines.compile.compiler import arguments, pipeline
+from modelyard.pipelines.compile.compiler import create_arguments, create_pipeline
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 
 environment_name, url, name = (*sys.argv[1:], "digits")[:3]
 environment = load_environment(environment_name)
-values = arguments(load(None, [f"name={name}"], store=environment.model_store()), environment)
+values = create_arguments(load(None, [f"name={name}"], store=environment.model_store()), environment)
 with tempfile.TemporaryDirectory() as folder:
     package = Path(folder) / "pipeline.yaml"
-    Compiler().compile(pipeline(environment), str(package))
+    Compiler().compile(create_pipeline(environment), str(package))
     client = kfp.Client(host=url)
     uploaded = client.upload_pipeline_version(
         str(package),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import training
 from measure import Result, make_result, measure_medians, print_results, time_command
-from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.compiler import create_arguments
 from modelyard.pipelines.config.config import load
 
 HERE = Path(__file__).parent
@@ -94,7 +94,7 @@ def time_server_start(home: Path) -> float:
 
 def measure_step_overhead(scratch: Path) -> Result:
     """Measure the additional time of a step in a run, compared with its function in a bare process."""
-    values = arguments(load(None))
+    values = create_arguments(load(None))
 
     def in_run() -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as home:

@@ -29,7 +29,7 @@ class Spec(Settings):
     """The input of a step: the settings that decide its result, as one JSON text that enters its cache key.
 
     The compiler fills each field by its name, with a section of the configuration or with what it derives
-    from the configuration and the environment (`modelyard.pipelines.compile.compiler.specs`).
+    from the configuration and the environment (`modelyard.pipelines.compile.compiler.create_specs`).
     """
 
     def modules(self) -> tuple[str, ...]:

@@ -140,10 +140,10 @@ def start(
         from modelyard.pipelines.compile import lean_kfp
 
         lean_kfp.load()
-        from modelyard.pipelines.compile.uploads import gather
+        from modelyard.pipelines.compile.uploads import prepare_uploads
         from modelyard.pipelines.planning import comparison
 
-        uploads = gather(config, env)
+        uploads = prepare_uploads(config, env)
     uploads.send(console)
     plan_key = comparison.find_plan_key(uploads.config, env)
     run = runner.start(uploads.config, DEFAULTS | options)
@@ -236,19 +236,19 @@ def prepare_submission(
         budget: maximum cost in USD, according to the last plan.
         anyway: skip the checks against the plan and the nodes.
     """
-    from modelyard.pipelines.compile.preflight import check
-    from modelyard.pipelines.compile.uploads import gather
+    from modelyard.pipelines.compile.preflight import check_pipeline
+    from modelyard.pipelines.compile.uploads import prepare_uploads
     from modelyard.pipelines.planning.guard import guard
     from modelyard.pipelines.runners import run_folder, select
     from modelyard.pipelines.runners.kfp import submission
 
     server = select.kfp_runner(scope)  # fails early if the environment has none
     environment = server.environment
-    uploads = gather(_config(config, scope.overrides, server.name), environment)
+    uploads = prepare_uploads(_config(config, scope.overrides, server.name), environment)
     if not anyway:
         guard(uploads.config, environment, server.name, run_folder.home(), budget)
     prepared = submission.prepare(uploads.config, environment, DEFAULTS | options)
-    notes = check(prepared.arguments, environment)
+    notes = check_pipeline(prepared.arguments, environment)
     found = submission.find_existing(server.backend, prepared)
     since, changes = submission.compare_with_last_run(server.backend, prepared, found)
     return Submission(server, uploads, prepared, found, since, changes, notes)
@@ -304,9 +304,9 @@ def step_specs(
         environment: where the steps run.
         overrides: `key=value` with dotted keys.
     """
-    from modelyard.pipelines.compile.compiler import specs
+    from modelyard.pipelines.compile.compiler import create_specs
 
-    by_step = specs(_config(config, overrides, environment), load_environment(environment, overrides))
+    by_step = create_specs(_config(config, overrides, environment), load_environment(environment, overrides))
     return {step: spec.text() for step, spec in by_step.items()}
 
 

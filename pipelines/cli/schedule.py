@@ -43,14 +43,14 @@ def apply(
     The section `schedule` defines it. Shows how it differs from the existing recurring run. Running runs
     continue.
     """
-    from modelyard.pipelines.compile.uploads import gather
+    from modelyard.pipelines.compile.uploads import prepare_uploads
     from modelyard.pipelines.config.config import load
     from modelyard.pipelines.runners.select import kfp_runner
 
     scope = replace(scope, overrides=overrides or ())
     runner = kfp_runner(scope)  # fails early if the environment has none
     settings = load(config, overrides or (), store=runner.environment.model_store())
-    uploads = gather(settings, runner.environment)
+    uploads = prepare_uploads(settings, runner.environment)
     if not anyway:
         from modelyard.pipelines.planning.guard import guard
         from modelyard.pipelines.runners import run_folder

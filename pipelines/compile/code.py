@@ -59,13 +59,15 @@ def code_sha256(
         without: modules and packages that do not count, beside those without effect.
         root: the folder of the package modelyard.
     """
-    modules, distributions = closure((STEPS[step].component, *selected), (*IGNORED_KEYS, *without), root)
+    modules, distributions = find_imported_modules(
+        (STEPS[step].component, *selected), (*IGNORED_KEYS, *without), root
+    )
     files = {path.relative_to(root).as_posix(): _contents(path)[0] for path in _files(modules.values(), root)}
     versions = {name: _version(name) for name in (*distributions, *STEPS[step].distributions)}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
 
 
-def closure(
+def find_imported_modules(
     modules: Iterable[str], without: Collection[str] = (), root: Path = ROOT
 ) -> tuple[dict[str, Path], set[str]]:
     """Return the modules of modelyard that some modules import, with their files, and the distributions.
@@ -92,7 +94,7 @@ def closure(
     return found, distributions
 
 
-def contents(image: str, root: Path = ROOT) -> tuple[str, ...]:
+def find_packages(image: str, root: Path = ROOT) -> tuple[str, ...]:
     """Return what an image holds of components/: the folders of its steps, and all that these import.
 
     Args:
@@ -103,14 +105,14 @@ def contents(image: str, root: Path = ROOT) -> tuple[str, ...]:
     found, new = {"__init__"}, own or {image}
     while new - found:
         found |= new
-        modules, _ = closure(
+        modules, _ = find_imported_modules(
             (name for part in found for name in _modules(root / "components" / part, root)), root=root
         )
         new = {name.split(".")[2] for name in modules if name.count(".") > 1}
     return tuple(sorted(found))
 
 
-def imports(source: str) -> frozenset[str]:
+def find_imports(source: str) -> frozenset[str]:
     """Return the names in the import statements of a module's source; some are of things in a module."""
     return frozenset(_imports(source))
 
@@ -162,7 +164,7 @@ def _contents(path: Path) -> tuple[str, frozenset[str]]:
 @cache
 def _read(path: Path, *_seen: int) -> tuple[str, frozenset[str]]:
     content = path.read_bytes()
-    names = imports(content.decode()) if path.suffix == ".py" else frozenset[str]()
+    names = find_imports(content.decode()) if path.suffix == ".py" else frozenset[str]()
     return hashlib.sha256(content).hexdigest(), names
 
 

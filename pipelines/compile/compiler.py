@@ -42,12 +42,12 @@ UNREACHABLE_REMEDIES = {
 }
 
 
-def arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
-    """Return the pipeline's arguments: the spec of each step as JSON. See `specs`."""
-    return {STEPS[step].parameter: spec.text() for step, spec in specs(config, environment).items()}
+def create_arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
+    """Return the pipeline's arguments: the spec of each step as JSON. See `create_specs`."""
+    return {STEPS[step].parameter: spec.text() for step, spec in create_specs(config, environment).items()}
 
 
-def specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
+def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
     """Return the spec of each step by the step's name: the values that its class has fields for.
 
     Args:
@@ -130,7 +130,7 @@ def local_images(step_specs: Mapping[str, Spec]) -> dict[str, str]:
     return {step: f"modelyard/python-{step}:{tag}" for step, tag in tags.items()}
 
 
-def pipeline(
+def create_pipeline(
     environment: Environment, step_specs: Mapping[str, Spec] = NO_SPECS
 ) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline as it runs in an environment.
@@ -176,9 +176,9 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
     """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
     from kfp.compiler import Compiler
 
-    step_specs = specs(config, environment)
+    step_specs = create_specs(config, environment)
     values = {STEPS[step].parameter: spec.text() for step, spec in step_specs.items()}
-    Compiler().compile(pipeline(environment, step_specs), str(path), pipeline_parameters=values)
+    Compiler().compile(create_pipeline(environment, step_specs), str(path), pipeline_parameters=values)
 
 
 def compile_package(environment: Environment) -> bytes:
@@ -187,7 +187,7 @@ def compile_package(environment: Environment) -> bytes:
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        Compiler().compile(pipeline(environment), str(path))
+        Compiler().compile(create_pipeline(environment), str(path))
         return path.read_bytes()
 
 

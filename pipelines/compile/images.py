@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard.components.interface import interface
-from modelyard.pipelines.compile.code import contents
+from modelyard.pipelines.compile.code import find_packages
 from modelyard.pipelines.environments.environment import IMAGES_FILE, INTERFACES_FILE
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
 
@@ -92,7 +92,7 @@ def build(
 
 def build_arguments(base: str | None = None) -> dict[str, str]:
     """Return the arguments of components/Dockerfile, the same for every target."""
-    held = " ".join(f"{image}={','.join(contents(image))}" for image in IMAGES)
+    held = " ".join(f"{image}={','.join(find_packages(image))}" for image in IMAGES)
     arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH, "CONTENTS": held}
     return arguments | ({"BASE": base} if base else {})
 
@@ -160,7 +160,7 @@ def describe_oversized(images: Sequence[Image], budgets: Mapping[str, int]) -> l
     ]
 
 
-def table(images: Sequence[Image], budgets: Mapping[str, int]) -> Table:
+def create_table(images: Sequence[Image], budgets: Mapping[str, int]) -> Table:
     """Return the images with their sizes, their budgets and their references."""
     shown = Table("image", "MB", "budget", "seconds", "reference", box=None)
     for image in images:
@@ -204,7 +204,7 @@ def main() -> int:
         errors.print(f"{' '.join(error.cmd[:3])} failed; the lines above say why.")
         return 1
     write_references(images)
-    Console(width=WIDTH).print(table(images, budgets))
+    Console(width=WIDTH).print(create_table(images, budgets))
     for sentence in describe_unpushed(images, known):
         errors.print(sentence, style="yellow")
     problems = describe_oversized(images, budgets)

@@ -1,6 +1,6 @@
 """The checks of `submit` and `schedule apply` before they send a pipeline to Kubeflow Pipelines.
 
-    notes = check(arguments, environment)
+    notes = check_pipeline(arguments, environment)
 
 The backend refuses some of these pipelines with an error that names no cause, and accepts others that never
 finish or that reuse results of an older image.
@@ -22,7 +22,7 @@ IMMUTABLE = re.compile(r".+(@sha256:[0-9a-f]{64}|:[0-9a-f]{16})")
 TAG = re.compile(r".+:(?P<tag>[^:/@]+)")
 
 
-def check(arguments: Mapping[str, object], environment: Environment) -> tuple[str, ...]:
+def check_pipeline(arguments: Mapping[str, object], environment: Environment) -> tuple[str, ...]:
     """Return notes about a pipeline that can be sent.
 
     Args:

@@ -4,7 +4,7 @@
     <store>/uploads/data/<sha256>.zip    the folder that data.source names
     <store>/uploads/code/<sha256>.zip    the folder that model.code names; its fingerprint, not the archive's
 
-    uploads = gather(config, environment)    # reads, sends nothing
+    uploads = prepare_uploads(config, environment)    # reads, sends nothing
     uploads.send(console)
     arguments(uploads.config, environment)
 
@@ -85,7 +85,7 @@ class Uploads:
                 _send(one, objects, console)
 
 
-def gather(config: Config, environment: Environment) -> Uploads:
+def prepare_uploads(config: Config, environment: Environment) -> Uploads:
     """Return what a run in an environment needs of this machine; nothing on the local one.
 
     Args:
@@ -96,7 +96,7 @@ def gather(config: Config, environment: Environment) -> Uploads:
         ConfigError: the folder of model.code is too large.
         DataError: the dataset is missing, too large, or not what its SHA-256 says.
     """
-    uploads, source = gather_code(config, environment), config.data.source
+    uploads, source = prepare_code(config, environment), config.data.source
     if not environment.on_cluster or not source or not local_path(source, "data.source"):
         return uploads
     data, digest = _data(config.source())
@@ -111,8 +111,8 @@ def gather(config: Config, environment: Environment) -> Uploads:
     return Uploads(config, (data, *uploads.files))
 
 
-def gather_code(config: Config, environment: Environment) -> Uploads:
-    """Return what a run needs of this machine beside its dataset: the model's own code. See `gather`."""
+def prepare_code(config: Config, environment: Environment) -> Uploads:
+    """Return the configuration for pods and the upload of model.code, without the dataset."""
     code = config.model.code
     path = local_path(code, "model.code") if code and environment.on_cluster else None
     if path is None:

@@ -353,9 +353,9 @@ def start_time(run: str) -> float:
 
 def _all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
     """Yield all items of a list of Kubeflow Pipelines, whose client takes long to import."""
-    from modelyard.pipelines.runners.kfp.client import pages
+    from modelyard.pipelines.runners.kfp.client import list_items
 
-    return pages(request, items, **arguments)
+    return list_items(request, items, **arguments)
 
 
 def _parameters(run: Any) -> str:

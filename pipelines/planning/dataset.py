@@ -17,7 +17,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.fingerprint.identity import fingerprint_data
 from modelyard.components.source.settings import KINDS
 from modelyard.components.store.storage import local_path
-from modelyard.pipelines.compile.compiler import local_images, specs
+from modelyard.pipelines.compile.compiler import create_specs, local_images
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.local.execution import LocalExecution
@@ -91,7 +91,7 @@ class _Preparation(LocalExecution):
         return Path(self._task.output.path)
 
     def _pipeline(self) -> Callable[..., Any]:
-        images, found = local_images(specs(self.config)), fingerprint_data(self.config.source())
+        images, found = local_images(create_specs(self.config)), fingerprint_data(self.config.source())
 
         prepare = build_preparation(lambda step, task: task.set_container_image(images[step]))
 

@@ -29,7 +29,7 @@ def guard(
     configuration is checked against the budget and the environment's times as they are now.
 
     Args:
-        config: the configuration of `uploads.gather`.
+        config: the configuration of `uploads.prepare_uploads`.
         environment: where it would run.
         name: the environment's name.
         home: where plans are kept.

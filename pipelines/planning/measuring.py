@@ -35,7 +35,7 @@ from modelyard.components.step import VARIABLE
 from modelyard.components.train.measurement import ProbeRequest, ProbeResult
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.compile.preflight import check_interfaces
-from modelyard.pipelines.compile.uploads import gather_code
+from modelyard.pipelines.compile.uploads import prepare_code
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
@@ -118,7 +118,7 @@ def probe_in_pod(
         TooLargeError: the pod, or its device, has too little memory for the model.
         TrainError: the model cannot be trained there.
     """
-    uploads = gather_code(config, environment)
+    uploads = prepare_code(config, environment)
     uploads.send(Console(stderr=True))
     location = uploads.config.code()
     inside = location.model_copy(update={"endpoint": environment.storage_endpoint}).text() if location else ""
@@ -159,7 +159,7 @@ def _clean_up_pods(cluster: Cluster, name: str) -> Iterator[None]:
 
 def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Json:
     """Return the pod of the step `train`, with a probe as its command."""
-    made = pods.step_pod(parse_package(compile_package(environment)), "train", environment)
+    made = pods.create_step_pod(parse_package(compile_package(environment)), "train", environment)
     made["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
     made["metadata"]["labels"][COMPONENT] = PROBE
     made["spec"]["activeDeadlineSeconds"] = MAXIMUM_SECONDS + environment.start_timeout + int(request.seconds)

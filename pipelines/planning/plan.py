@@ -253,7 +253,7 @@ def plan_key(config: Config, environment: Environment) -> str:
     """Return the key of a plan: a hash of everything that affects the time of a run.
 
     Args:
-        config: the configuration of `uploads.gather`, which names what is uploaded by its content.
+        config: the configuration of `uploads.prepare_uploads`, which names what is uploaded by its content.
         environment: where it runs.
 
     Raises:

@@ -21,7 +21,7 @@ from modelyard.components.train.measurement import (
     ProbeResult,
     TrainingWorkload,
 )
-from modelyard.pipelines.compile.uploads import gather
+from modelyard.pipelines.compile.uploads import prepare_uploads
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.accelerators import CATALOG
 from modelyard.pipelines.environments.environment import Environment
@@ -105,7 +105,7 @@ def make_plan(
     cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
     memory, device = estimate_memory(cost), find_device(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
-    key = plan_key(gather(config, environment).config, environment)
+    key = plan_key(prepare_uploads(config, environment).config, environment)
     measured = _Measured.earlier(load_plan(home, key), data)
     if request.probe and fit != "does not fit":
         measured = _probe(workload, request, config, environment, data, on_progress)

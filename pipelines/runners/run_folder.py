@@ -155,7 +155,7 @@ def nearest_existing(folder: Path) -> Path:
     return next(one for one in (folder, *folder.parents) if os.path.exists(one))  # noqa: PTH110 - raises nothing
 
 
-def of_kfp_run(name: str) -> Path:
+def kfp_run_folder(name: str) -> Path:
     """Return the folder for files of a run on Kubeflow Pipelines; it may not exist."""
     return home() / "runs" / re.sub(r"[^\w.-]+", "-", name).strip(".")
 

@@ -16,7 +16,7 @@ import kfp_server_api as kfp
 from cronsim import CronSim
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compile.preflight import check
+from modelyard.pipelines.compile.preflight import check_pipeline
 from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.config.schedule import numeric_cron
 from modelyard.pipelines.config.text import parse_duration
@@ -160,5 +160,5 @@ class DesiredSchedule:
         copies = (
             f"{file.key} is a file of this machine: each run uses the present copy." for file in uploads.files
         )
-        notes = (*check(prepared.arguments, environment), *copies)
+        notes = (*check_pipeline(prepared.arguments, environment), *copies)
         return cls(uploads, prepared, ManagedRecurringRun(body), notes)

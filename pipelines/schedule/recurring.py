@@ -27,8 +27,8 @@ from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flatten
 from modelyard.pipelines.runners.kfp import submission
-from modelyard.pipelines.runners.kfp.client import Backend, equals_filter, pages
-from modelyard.pipelines.runners.kfp.submission import compare_with
+from modelyard.pipelines.runners.kfp.client import Backend, equals_filter, list_items
+from modelyard.pipelines.runners.kfp.submission import compare_submissions
 from modelyard.pipelines.schedule.desired import ENABLED, DesiredSchedule, ManagedRecurringRun
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class RecurringRuns:
         """Start a run of the recurring run now, and return its name."""
         run = self._require_named(name)[-1].run
         body = kfp.V2beta1Run(
-            display_name=submission.run_name(name),
+            display_name=submission.new_run_name(name),
             experiment_id=run.experiment_id,
             pipeline_version_reference=run.pipeline_version_reference,
             runtime_config=run.runtime_config,
@@ -166,7 +166,7 @@ class RecurringRuns:
             *differences(
                 flatten({"schedule": last.settings()}), flatten({"schedule": desired_run.settings()})
             ),
-            *compare_with(self.backend, last.run, desired.submission, version),
+            *compare_submissions(self.backend, last.run, desired.submission, version),
         )
         same = last.sha256 == desired_run.sha256
         if same and last.run.pipeline_version_reference.pipeline_version_id == version:
@@ -286,7 +286,7 @@ class RecurringRuns:
 
     def _list_all_runs(self, **query: str) -> Iterator[Any]:
         list_ = self.backend.recurring_runs.recurring_run_service_list_recurring_runs
-        return pages(list_, "recurring_runs", **query, **self.backend.scoped())
+        return list_items(list_, "recurring_runs", **query, **self.backend.scoped())
 
 
 def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurringRun]:

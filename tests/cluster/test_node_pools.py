@@ -16,7 +16,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.pod_problem import find_problem
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.runners.pods.pod import step_pod
+from modelyard.pipelines.runners.pods.pod import create_step_pod
 from modelyard.pipelines.steps import STEPS
 
 pytestmark = pytest.mark.cluster
@@ -118,7 +118,7 @@ def started(kubectl, tmp_path):
         path.write_text(ENVIRONMENT.format(train=train, backend=backend))
         environment = load_environment(str(path), environ={})
         compiled = parse_package(compile_package(environment))
-        wanted = step_pod(compiled, step, environment)
+        wanted = create_step_pod(compiled, step, environment)
         name = f"pool-{uuid4().hex[:8]}"
         wanted["metadata"] |= {"name": name, "namespace": NAMESPACE}
         names.append(name)

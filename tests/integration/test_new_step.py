@@ -47,7 +47,7 @@ FLOW = (
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from modelyard.pipelines.compile.code import contents
+from modelyard.pipelines.compile.code import find_packages
 from modelyard.pipelines.compile.compiler import compile_to
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
@@ -56,7 +56,7 @@ images = {image: f"a/{image}" for image in IMAGES}
 keys = [f"environment.images={json.dumps(images)}", "environment.steps.audit.cpu=2"]
 environment = load_environment("kind", keys, {})
 compile_to(load(None, (), {}, environment.model_store()), Path("pipeline.yaml"), environment)
-print(json.dumps(contents("preprocess")))
+print(json.dumps(find_packages("preprocess")))
 """
 
 

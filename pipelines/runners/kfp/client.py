@@ -283,7 +283,7 @@ def connect(environment: Environment, endpoint: str | None = None) -> Backend:
     return Backend(environment, replace(found, credentials=origin), client)
 
 
-def pages(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
+def list_items(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
     """Yield the items of a list, page by page.
 
     Args:

@@ -90,7 +90,7 @@ class RunFollower:
             on. StoreError: the run succeeded, and its results cannot be read.
         """
         name, store = runs.model_and_store(self.run, self._environment)
-        folder = run_folder.of_kfp_run(self.run.display_name)
+        folder = run_folder.kfp_run_folder(self.run.display_name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
         try:

@@ -87,7 +87,7 @@ class KfpRun(Run):
     """A run on Kubeflow Pipelines; `id` is the server's."""
 
     def __init__(self, runner: KfpRunner, run: Any) -> None:
-        self.name, self.folder = run.display_name, run_folder.of_kfp_run(run.display_name)
+        self.name, self.folder = run.display_name, run_folder.kfp_run_folder(run.display_name)
         self.environment = runner.environment
         self.id = str(run.run_id)
         self._runner, self._run = runner, run

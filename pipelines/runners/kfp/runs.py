@@ -22,7 +22,13 @@ from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import check_not_ended
-from modelyard.pipelines.runners.kfp.client import PAGE_SIZE, Backend, equals_filter, find_experiment, pages
+from modelyard.pipelines.runners.kfp.client import (
+    PAGE_SIZE,
+    Backend,
+    equals_filter,
+    find_experiment,
+    list_items,
+)
 from modelyard.pipelines.steps import deploy_spec
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -80,7 +86,9 @@ def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
             )
         options = {"experiment_id": experiment.experiment_id}
     list_, size = backend.runs.run_service_list_runs, min(limit, PAGE_SIZE)
-    return list(islice(pages(list_, "runs", page_size=size, sort_by="created_at desc", **options), limit))
+    return list(
+        islice(list_items(list_, "runs", page_size=size, sort_by="created_at desc", **options), limit)
+    )
 
 
 def duration(run: Any) -> float:

@@ -25,7 +25,7 @@ import kfp_server_api as kfp
 from modelyard.components.errors import BackendError, ConflictError, NotFoundError
 from modelyard.components.interface import EXPECTED, IMAGE
 from modelyard.components.kubernetes import Json
-from modelyard.pipelines.compile.compiler import NO_OPTIONS, arguments, compile_package, parse_package
+from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_package, create_arguments, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flatten
@@ -102,7 +102,7 @@ def prepare(
         sha256=sha256,
         pipeline=config.name,
         version=f"sha256-{sha256[:16]}",
-        arguments={**arguments(config, environment), **options},
+        arguments={**create_arguments(config, environment), **options},
         pipeline_root=str(environment.pipeline_root),
         service_account=environment.runs.service_account,
     )
@@ -158,7 +158,7 @@ def submit(backend: Backend, submission: Submission, found: ExistingObjects | No
     """
     there = upload(backend, submission, found)
     body = kfp.V2beta1Run(
-        display_name=run_name(submission.pipeline),
+        display_name=new_run_name(submission.pipeline),
         experiment_id=there.experiment_id,
         pipeline_version_reference=there.reference(),
         runtime_config=submission.runtime_config(),
@@ -196,7 +196,7 @@ def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
     return create_once(lambda: backend.runs.run_service_create_run(body), started)
 
 
-def run_name(name: str) -> str:
+def new_run_name(name: str) -> str:
     """Return a new name for a run of a model; names sort by time."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
@@ -234,10 +234,10 @@ def compare_with_last_run(
     if not page.runs:
         return None, ()
     last = page.runs[0]
-    return last.display_name, compare_with(backend, last, submission, found.version_id)
+    return last.display_name, compare_submissions(backend, last, submission, found.version_id)
 
 
-def compare_with(
+def compare_submissions(
     backend: Backend, made: Any, submission: Submission, version_id: str | None
 ) -> tuple[Change, ...]:
     """Return the differences of a submission to an earlier one.

@@ -13,7 +13,13 @@ from modelyard.components.events import CheckpointSaved, Event, EventFile, Resum
 from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.compile import lean_kfp
-from modelyard.pipelines.compile.compiler import LOCAL, NO_OPTIONS, arguments, pipeline, specs
+from modelyard.pipelines.compile.compiler import (
+    LOCAL,
+    NO_OPTIONS,
+    create_arguments,
+    create_pipeline,
+    create_specs,
+)
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
@@ -131,7 +137,7 @@ class LocalExecution:
         train_to_serve = self._pipeline()
         try:
             with self.tasks.replace_kfp_functions():
-                train_to_serve(**arguments(self.config, self.environment), **self.options)
+                train_to_serve(**create_arguments(self.config, self.environment), **self.options)
         except RuntimeError as error:
             raise ModelyardError(
                 f"The local runner of KFP failed: {error}. `modelyard --debug run` shows the traceback."
@@ -141,7 +147,7 @@ class LocalExecution:
 
     def _pipeline(self) -> Callable[..., Any]:
         """Return the pipeline for kfp.local."""
-        return pipeline(self.environment, specs(self.config, self.environment))
+        return create_pipeline(self.environment, create_specs(self.config, self.environment))
 
     def _evaluation(self) -> Path:
         """Return the folder of the evaluation, beside the report."""

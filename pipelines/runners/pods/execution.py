@@ -22,7 +22,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
-from modelyard.pipelines.runners.pods.pod import RUN, STEP_PODS, remove_pod, remove_pods, step_pod
+from modelyard.pipelines.runners.pods.pod import RUN, STEP_PODS, create_step_pod, remove_pod, remove_pods
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
@@ -69,7 +69,7 @@ class PodExecution(LocalExecution):
         launch = LaunchConfig(
             run=self.folder.name,
             namespace=self.environment.runs.namespace,
-            pods={step: step_pod(compiled, step, self.environment) for step in IN_PODS},
+            pods={step: create_step_pod(compiled, step, self.environment) for step in IN_PODS},
             local_root=str(self.folder / "artifacts"),
             bucket_root=self._bucket_root,
             endpoint=self._endpoint,

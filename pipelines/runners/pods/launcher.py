@@ -68,7 +68,7 @@ def main() -> int:
     name, command = sys.argv[1], sys.argv[2:]
     try:
         with step(name):
-            run(name, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
+            run_task(name, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
     except PodFailedError as error:  # its record has the class of what the pod ended with
         if path := termination_log():
             path.write_bytes(error.failure.document())
@@ -80,7 +80,7 @@ def main() -> int:
     return 0
 
 
-def run(step: str, command: list[str], launch: LaunchConfig) -> None:
+def run_task(step: str, command: list[str], launch: LaunchConfig) -> None:
     """Run a task's command in a pod, and fetch its parameters.
 
     Raises:
@@ -89,7 +89,7 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> None:
         StoreError: what it wrote cannot be read.
     """
     place = command.index(INPUT) + 1
-    task = Task(json.loads(command[place]), launch)
+    task = PodTask(json.loads(command[place]), launch)
     _run_with_retries(
         step, [*command[:place], json.dumps(task.executor_input), *command[place + 1 :]], task, launch
     )
@@ -98,7 +98,7 @@ def run(step: str, command: list[str], launch: LaunchConfig) -> None:
             staging.fetch(launch.uri(path), path, launch.endpoint)
 
 
-def _run_with_retries(step: str, command: list[str], task: "Task", launch: LaunchConfig) -> None:
+def _run_with_retries(step: str, command: list[str], task: "PodTask", launch: LaunchConfig) -> None:
     """Run the pod, again if another attempt may help.
 
     Raises:
@@ -129,7 +129,7 @@ def _forward_line(line: str) -> None:
         print_line(line)
 
 
-class Task:
+class PodTask:
     """A task as its pod sees it: it writes to /gcs, from where its outputs go to the bucket.
 
     Attributes:
@@ -157,7 +157,7 @@ def _artifacts(part: Json) -> Iterator[Json]:
         yield from several["artifacts"]
 
 
-def _pod(step: str, command: list[str], task: Task, launch: LaunchConfig) -> Json:
+def _pod(step: str, command: list[str], task: PodTask, launch: LaunchConfig) -> Json:
     """Return the step's pod with its name, its commands and its artifacts."""
     pod = deepcopy(launch.pods[step])  # another attempt makes another one
     pod["metadata"]["name"] = f"{launch.run}-{step}-{secrets.token_hex(2)}"

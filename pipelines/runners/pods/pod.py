@@ -43,7 +43,7 @@ class PodFailedError(ClusterError):
         return not issubclass(type(self.failure.error()), NOT_RETRYABLE)
 
 
-def step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
+def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
     """Return the pod of a step, without a name, a command and artifacts.
 
     Args:
@@ -131,7 +131,7 @@ def run_pod(
     try:
         for container in (STEP, "put"):
             started = _wait_for_start(cluster, name, step, container, start_timeout, on_wait)
-            with memory_use(cluster, started, container) as last_use:
+            with sample_memory(cluster, started, container) as last_use:
                 ended = _show_log(cluster, name, step, container, handle_line)
             if ended["exitCode"]:
                 seen = _get(cluster, name, step)
@@ -245,7 +245,7 @@ def _has_started(state: Json) -> bool:
 
 
 @contextmanager
-def memory_use(cluster: Cluster, pod: Json, container: str) -> Iterator[Callable[[], float | None]]:
+def sample_memory(cluster: Cluster, pod: Json, container: str) -> Iterator[Callable[[], float | None]]:
     """Sample a container's memory during a block; yield a function that returns the bytes last seen, if any.
 
     When a container was killed, Kubernetes does not say how much it used.

@@ -15,7 +15,7 @@ import pytest
 from kfp import local
 
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.compiler import create_arguments
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.steps import STEPS
 from modelyard.pipelines.train_to_serve import build
@@ -112,7 +112,9 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
     def one(images: Mapping[str, str]) -> Path:
         local.init(local.DockerRunner(**confined), pipeline_root=str(root))
         pipeline = build(lambda step, task: task.set_container_image(images[STEPS[step].image]))
-        pipeline(**arguments(load(None, ["training.epochs=5", "gate.minimum.accuracy=1.0"], {}, stores[0])))
+        pipeline(
+            **create_arguments(load(None, ["training.epochs=5", "gate.minimum.accuracy=1.0"], {}, stores[0]))
+        )
         (evaluation,) = root.glob("*/evaluate/evaluation")
         return evaluation
 

@@ -25,7 +25,7 @@ from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
 from modelyard.pipelines.runners.kfp.follower import RunFollower
 from modelyard.pipelines.runners.kfp.runner import KfpRunner
-from modelyard.pipelines.runners.run_folder import of_kfp_run
+from modelyard.pipelines.runners.run_folder import kfp_run_folder
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.plans import plan_of_an_hour
 from tests.versions import accuracy_metrics, classifier_signature, publish
@@ -212,7 +212,7 @@ def test_a_failed_smoke_test_fails_the_run_and_keeps_its_results(
     record(run.run_id, bucket_environment, tmp_path, decision="promote")
     fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
     summary = RunFollower(connect(bucket_environment), run, bucket_environment)()
-    assert read_summary(of_kfp_run(run.display_name)) == summary
+    assert read_summary(kfp_run_folder(run.display_name)) == summary
     assert summary.failure
     assert (summary.state, summary.failure.kind, summary.decision) == ("failed", "DeployError", "promote")
 

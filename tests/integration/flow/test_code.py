@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.pipelines.compile.code import IGNORED_KEYS, ROOT, code_sha256
-from modelyard.pipelines.compile.compiler import specs
+from modelyard.pipelines.compile.compiler import create_specs
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.steps import STEPS
 
@@ -19,7 +19,7 @@ def test_an_edited_file_invalidates_the_steps_that_load_it(
 ) -> None:
     loaded = {step: set((modules / step).read_text().split()) for step in CACHED}
     root = Path(shutil.copytree(ROOT, tmp_path / "modelyard", ignore=shutil.ignore_patterns("__pycache__")))
-    specs_by_step = specs(load(environ={}))
+    specs_by_step = create_specs(load(environ={}))
 
     def fingerprints() -> dict[str, str]:
         return {step: code_sha256(step, specs_by_step[step].modules(), root=root) for step in CACHED}

@@ -26,8 +26,8 @@ from modelyard.components.train import code_archive
 from modelyard.components.train.code_archive import fetch_code, unpack
 from modelyard.components.train.settings import CodeLocation
 from modelyard.pipelines.compile import uploads
-from modelyard.pipelines.compile.compiler import arguments
-from modelyard.pipelines.compile.uploads import Uploads, gather
+from modelyard.pipelines.compile.compiler import create_arguments
+from modelyard.pipelines.compile.uploads import Uploads, prepare_uploads
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.steps import IMAGES, deploy_spec
@@ -38,7 +38,7 @@ QUIET = Console(quiet=True)
 
 def recipe(config: Config, environment: Environment) -> str:
     """Return the hash of configuration and code."""
-    return str(deploy_spec(arguments(config, environment))["recipe_sha256"])
+    return str(deploy_spec(create_arguments(config, environment))["recipe_sha256"])
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +104,14 @@ def data_setting(image_folder: Path) -> str:
 
 
 def upload(environment: Environment, *settings: str) -> Uploads:
-    found = gather(config(environment, *settings), environment)
+    found = prepare_uploads(config(environment, *settings), environment)
     found.send(QUIET)
     return found
 
 
 def test_a_local_run_uploads_nothing(image_folder: Path, code_folder: Path) -> None:
     local_config = load(overrides=[data_setting(image_folder), code_setting(code_folder)], environ={})
-    found = gather(local_config, Environment(kind="local"))
+    found = prepare_uploads(local_config, Environment(kind="local"))
     assert (found.config, found.files) == (local_config, ())
 
 
@@ -129,7 +129,7 @@ def test_local_data_and_code_are_uploaded_and_configured(
     assert objects(environment).keys("") == sorted(names)
     assert [found.config.data.source, found.config.model.code] == [f"{environment.store}/{n}" for n in names]
     assert names[1] == f"uploads/code/{tree_sha256(code_folder)}.zip"
-    pipeline_arguments = arguments(found.config, environment)
+    pipeline_arguments = create_arguments(found.config, environment)
     assert str(image_folder.parent) not in json.dumps(pipeline_arguments)
     assert deploy_spec(pipeline_arguments)["code_sha256"] == tree_sha256(code_folder)
 
@@ -160,7 +160,7 @@ def test_the_same_content_is_uploaded_once_and_is_the_same_run_at_any_path(
         os.utime(path, (1, 1))
     moved, copied = image_folder.rename(tmp_path / "moved"), code_folder.rename(tmp_path / "copied")
     second = upload(environment, data_setting(moved), code_setting(copied))
-    assert arguments(second.config, environment) == arguments(first.config, environment)
+    assert create_arguments(second.config, environment) == create_arguments(first.config, environment)
     after = {entry.key: entry for entry in objects(environment).entries("")}
     assert after.keys() == before.keys()
     for key, entry in after.items():  # not written again, but new for `gc`
@@ -173,7 +173,7 @@ def test_an_uploaded_file_has_the_fingerprint_of_the_local_file(
 ) -> None:
     np.savez(tmp_path / "set.npz", x=np.zeros((4, 2, 2), np.uint8), y=np.arange(4))
     local_config = config(environment, f"data={{kind: npz, source: {tmp_path}/set.npz}}")
-    found = gather(local_config, environment)
+    found = prepare_uploads(local_config, environment)
     found.send(QUIET)
     assert fingerprint_data(found.config.source()) == fingerprint_data(local_config.source())
     path = locate(found.config.source()).fetch(tmp_path / "scratch")
@@ -199,7 +199,7 @@ def test_train_unpacks_the_uploaded_folder(environment: Environment, code_folder
 
 
 def test_missing_code_is_an_error(environment: Environment, code_folder: Path) -> None:
-    code = gather(config(environment, code_setting(code_folder)), environment).config.code()
+    code = prepare_uploads(config(environment, code_setting(code_folder)), environment).config.code()
     assert code
     with pytest.raises(TrainError, match="no longer exists"):
         fetch_code(code)
@@ -272,7 +272,7 @@ def test_invalid_data_is_refused_before_the_upload(
     monkeypatch.chdir(tmp_path)
     Path("x.npz").write_bytes(b"data")
     with pytest.raises(kind, match=message):
-        gather(config(environment, settings), environment)
+        prepare_uploads(config(environment, settings), environment)
 
 
 def test_code_that_is_too_large_is_refused(
@@ -280,13 +280,13 @@ def test_code_that_is_too_large_is_refused(
 ) -> None:
     monkeypatch.setattr(uploads, "MAX_BYTES", 40)
     with pytest.raises(ConfigError, match=r"model.code .* Keep data"):
-        gather(config(environment, code_setting(code_folder)), environment)
+        prepare_uploads(config(environment, code_setting(code_folder)), environment)
 
 
 def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environment, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(b"before")
-    found = gather(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
+    found = prepare_uploads(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
     (data,) = found.files
 
     class Changing:
@@ -308,7 +308,7 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
 def test_a_folder_that_changes_before_the_upload_is_refused(
     environment: Environment, image_folder: Path
 ) -> None:
-    found = gather(config(environment, data_setting(image_folder)), environment)
+    found = prepare_uploads(config(environment, data_setting(image_folder)), environment)
     (image_folder / "dog" / "4.png").write_bytes(b"new")
     with pytest.raises(DataError, match="changed while it was packed"):
         found.send(QUIET)
@@ -317,7 +317,7 @@ def test_a_folder_that_changes_before_the_upload_is_refused(
 
 def test_progress_is_shown(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(bytes(2**20))
-    found = gather(config(environment, f"data={{kind: npz, source: {tmp_path}/x.npz}}"), environment)
+    found = prepare_uploads(config(environment, f"data={{kind: npz, source: {tmp_path}/x.npz}}"), environment)
     text = io.StringIO()
     found.send(Console(file=text, force_terminal=True))
     assert "sending x.npz" in text.getvalue()

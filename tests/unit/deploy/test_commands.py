@@ -9,7 +9,7 @@ from modelyard.components.artifacts import Identity
 from modelyard.components.deploy import deployer
 from modelyard.components.deploy.component import deploy as component
 from modelyard.pipelines.cli import invoke
-from modelyard.pipelines.compile.compiler import specs
+from modelyard.pipelines.compile.compiler import create_specs
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.serving import platforms
 
@@ -61,7 +61,7 @@ def test_deploy_status_promote_and_abort(command, controller, version, models, s
 def test_component_passes_its_arguments(monkeypatch):
     calls = []
     monkeypatch.setattr(deployer, "deploy", lambda *arguments: calls.append(arguments) or 7)
-    spec, identity = specs(load(environ={}))["deploy"], Identity(run="r", data="d", champion=4)
+    spec, identity = create_specs(load(environ={}))["deploy"], Identity(run="r", data="d", champion=4)
     model, history, evaluation, outcome = (SimpleNamespace(path=f"/{number}") for number in range(4))
     texts = spec.text(), identity.model_dump_json()
     assert component.python_func(model, history, evaluation, *texts, outcome) == 7

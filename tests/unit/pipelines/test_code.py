@@ -12,7 +12,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from modelyard.pipelines.compile import code
-from modelyard.pipelines.compile.code import IGNORED_KEYS, ROOT, closure, code_sha256, imports
+from modelyard.pipelines.compile.code import (
+    IGNORED_KEYS,
+    ROOT,
+    code_sha256,
+    find_imported_modules,
+    find_imports,
+)
 from modelyard.pipelines.steps import SERVER_IMAGE, STEPS
 
 OURS = re.compile(r"modelyard\.components\.")
@@ -34,14 +40,16 @@ def parsed(source: str) -> Iterator[str]:
 def test_imports_are_those_that_python_parses() -> None:
     for path in SOURCES:
         source = (ROOT / path).read_text()
-        assert imports(source) == set(parsed(source)), path
+        assert find_imports(source) == set(parsed(source)), path
 
 
 def test_a_step_imports_no_other_step_and_what_the_steps_share_imports_none() -> None:
     alone = {*STEPS, SERVER_IMAGE}
     for path in SOURCES:
         if path.parts[0] == "components":
-            imported = {name.split(".")[2] for name in imports((ROOT / path).read_text()) if OURS.match(name)}
+            imported = {
+                name.split(".")[2] for name in find_imports((ROOT / path).read_text()) if OURS.match(name)
+            }
             assert imported & alone <= {path.parts[1]}, path
 
 
@@ -49,7 +57,7 @@ def test_every_distribution_is_one_that_modelyard_requires() -> None:
     """So the name of each imported module leads to the version of what is installed."""
     required = {canonicalize_name(Requirement(line).name) for line in requires("modelyard") or ()}
     for step in (one for one in STEPS.values() if one.cached):
-        _, distributions = closure((step.component,), IGNORED_KEYS)
+        _, distributions = find_imported_modules((step.component,), IGNORED_KEYS)
         assert {canonicalize_name(name) for name in (*distributions, *step.distributions)} <= required
 
 

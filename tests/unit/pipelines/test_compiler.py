@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compile.compiler import arguments, compile_to, parse_package
+from modelyard.pipelines.compile.compiler import compile_to, create_arguments, parse_package
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.steps import STEPS, deploy_spec
@@ -163,7 +163,7 @@ def test_steps_are_told_the_stores_address_inside_the_cluster():
     payer = environment.model_copy(update={"user_project": "payer"}).model_store()
     assert load(environ={}, store=payer).store == config.store == payer
     assert config.store.endpoint == "http://outside:2"
-    given = arguments(config, environment)
+    given = create_arguments(config, environment)
     stores = {key: json.loads(text).get("store") for key, text in given.items()}
     told = {"endpoint": "http://inside:1", "url": "gs://bucket/models", "user_project": "payer"}
     assert {key for key, store in stores.items() if store == told} >= {"train_spec", "deploy_spec"}
@@ -180,7 +180,7 @@ def test_an_option_for_the_store_wins_over_the_environment():
 def test_another_image_is_another_run_and_another_server_is_not():
     def of(text):
         environment = environment_of(text + "  train: {}\n")
-        return recipe(arguments(load(environ={}, store=environment.model_store()), environment))
+        return recipe(create_arguments(load(environ={}, store=environment.model_store()), environment))
 
     assert of(ENVIRONMENT) != of(ENVIRONMENT.replace("train: a/t", "train: a/new"))
     assert of(ENVIRONMENT) == of(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
@@ -189,9 +189,9 @@ def test_another_image_is_another_run_and_another_server_is_not():
 
 def test_when_checkpoints_are_made_does_not_make_another_run():
     often, longer = (
-        arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
+        create_arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
     )
-    usual = arguments(load())
+    usual = create_arguments(load())
     assert recipe(often) == recipe(usual) != recipe(longer)
     assert often["train_spec"] != usual["train_spec"]  # the step is told
 
@@ -209,23 +209,25 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
 )
 def test_what_only_this_machine_has_is_refused_for_a_cluster_with_its_key_and_the_remedy(key, override):
     with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods cannot reach\. [`G]"):
-        arguments(load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n"))
+        create_arguments(
+            load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n")
+        )
 
 
 def test_a_token_of_this_machine_needs_a_secret_for_pods():
     places = [environment_of(ENVIRONMENT + f"  train: {{}}\nserving: {one}\n") for one in (SERVING, "{}")]
     config = load(overrides=["serving.token_file=t"], environ={}, store=places[0].model_store())
-    told = json.loads(arguments(config, places[0])["deploy_spec"])
+    told = json.loads(create_arguments(config, places[0])["deploy_spec"])
     assert told["target"].items() >= {("token_secret", "words")}
     with pytest.raises(ConfigError, match=r"serving\.token_file is t, .*environment\.serving\.token_secret"):
-        arguments(config, places[1])
+        create_arguments(config, places[1])
     with pytest.raises(ConfigError, match=r"serving\.token_file is t, which cannot be read"):
-        arguments(config)
+        create_arguments(config)
 
 
 def test_what_everybody_has_is_not_refused():
     data = "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://inside:1'}"
     store = "store={url: 'gs://bucket/models', endpoint: 'http://127.0.0.1:1'}"
     config = load(overrides=[data, store], environ={})
-    given = arguments(config, environment_of(ENVIRONMENT + "  train: {}\n"))
+    given = create_arguments(config, environment_of(ENVIRONMENT + "  train: {}\n"))
     assert "127.0.0.1:1" not in str(given)

@@ -10,8 +10,8 @@ from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.execution import IN_PODS
-from modelyard.pipelines.runners.pods.launcher import LaunchConfig, Task
-from modelyard.pipelines.runners.pods.pod import step_pod
+from modelyard.pipelines.runners.pods.launcher import LaunchConfig, PodTask
+from modelyard.pipelines.runners.pods.pod import create_step_pod
 
 ENVIRONMENT = """
 kind: kubernetes
@@ -31,7 +31,7 @@ def pods(tmp_path_factory):
     (folder / "environment.yaml").write_text(ENVIRONMENT)
     environment = load_environment(str(folder / "environment.yaml"), environ={})
     compiled = parse_package(compile_package(environment))
-    return {step: step_pod(compiled, step, environment) for step in IN_PODS}
+    return {step: create_step_pod(compiled, step, environment) for step in IN_PODS}
 
 
 def test_inputs_come_before_the_step_and_outputs_go_after_it(pods):
@@ -106,7 +106,7 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
         },
     }
     before = json.dumps(asked)
-    task = Task(asked, launch)
+    task = PodTask(asked, launch)
     assert json.dumps(asked) == before
     outputs = task.executor_input["outputs"]
     assert outputs["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/executor_output.json"

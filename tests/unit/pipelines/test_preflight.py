@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compile.compiler import arguments
-from modelyard.pipelines.compile.preflight import check
+from modelyard.pipelines.compile.compiler import create_arguments
+from modelyard.pipelines.compile.preflight import check_pipeline
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
@@ -29,7 +29,7 @@ def environment(**keys: Any) -> Environment:
 def checked(target: Environment, **given: Any) -> tuple[str, ...]:
     """Check the digits, with changed arguments."""
     config = load(environ={}, store=target.model_store())
-    return check(arguments(config, target) | given, target)
+    return check_pipeline(create_arguments(config, target) | given, target)
 
 
 def test_digits_pass_without_notes():

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from modelyard.pipelines.compile import compiler
-from modelyard.pipelines.compile.compiler import specs
+from modelyard.pipelines.compile.compiler import create_specs
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.errors import iterate_keys, section_class
 from modelyard.pipelines.steps import STEPS
@@ -25,7 +25,7 @@ OWN = {**BASE, "model": {"build": "a:b", "code": "networks", "arguments": {"widt
 
 
 def test_selected_modules_are_in_components():
-    by_step = specs(Config.model_validate(BASE))
+    by_step = create_specs(Config.model_validate(BASE))
     selected = {step: spec.modules() for step, spec in by_step.items()}
     assert (selected["fingerprint"], selected["explain"]) == ((), ())
     assert all(one.startswith("modelyard.components.") for modules in selected.values() for one in modules)
@@ -120,7 +120,7 @@ def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def step_inputs(changed: dict[str, Any]) -> dict[str, Any]:
     """Return the spec of each step as JSON."""
-    by_step = specs(Config.model_validate({**BASE, **changed}))
+    by_step = create_specs(Config.model_validate({**BASE, **changed}))
     return {step: json.loads(spec.text()) for step, spec in by_step.items()}
 
 

@@ -8,7 +8,7 @@ import pytest
 from cronsim import CronSim
 
 from modelyard.components.errors import ConfigError
-from modelyard.pipelines.compile.compiler import arguments
+from modelyard.pipelines.compile.compiler import create_arguments
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.config.schedule import numeric_cron
 
@@ -47,7 +47,7 @@ def test_force_after_without_skip_unchanged_is_refused() -> None:
 
 def test_schedule_does_not_change_the_arguments_of_a_run() -> None:
     plain, often = (load(None, overrides, {}) for overrides in ((), ('schedule.cron="* * * * *"',)))
-    assert arguments(plain) == arguments(often)
+    assert create_arguments(plain) == create_arguments(often)
 
 
 @pytest.mark.parametrize(
