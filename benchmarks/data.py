@@ -27,7 +27,7 @@ STEP = """
 import sys, time
 from modelyard.components.{step}.{module} import {step}
 from modelyard.components.{step}.spec import {spec}
-arguments = [{spec}.of(one) if one.startswith("{{") else one for one in sys.argv[1:]]
+arguments = [{spec}.from_json(one) if one.startswith("{{") else one for one in sys.argv[1:]]
 started = time.perf_counter()
 {step}(*arguments)
 seconds = time.perf_counter() - started
@@ -41,7 +41,7 @@ import sys, time
 from pathlib import Path
 from modelyard.components.ingest.image_files import read
 from modelyard.components.source.settings import Source
-source = Source.of(sys.argv[1])
+source = Source.from_json(sys.argv[1])
 started = time.perf_counter()
 images = sum(len(batch) for _, batch, *_ in read(Path(source.source), source).batches)
 print(images / (time.perf_counter() - started))
@@ -67,11 +67,11 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
 
     def ingest(number: int) -> float:
         source = scratch / f"{number}.npz"
-        spec = IngestSpec(source=Source(kind="npz", source=str(source))).text()
+        spec = IngestSpec(source=Source(kind="npz", source=str(source))).to_json()
         return run_step("ingest", number, INGEST, source, spec, "", scratch / "raw")
 
     def preprocess(number: int) -> float:
-        spec = PreprocessSpec(preparation=Preparation()).text()
+        spec = PreprocessSpec(preparation=Preparation()).to_json()
         return run_step(
             "preprocess", number, PREPROCESS, scratch / "raw", scratch / "raw", spec, scratch / "features"
         )
@@ -151,7 +151,7 @@ def measure_photos(scratch: Path) -> Result:
         coarse = Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8))
         coarse.resize(PHOTO_SIZE, Image.Resampling.BICUBIC).save(path, quality=85)
     resize = Resize(height=SIDE, width=SIDE)
-    source = Source(kind="images", source=str(folder), resize=resize).text()
+    source = Source(kind="images", source=str(folder), resize=resize).to_json()
     speeds = run_interleaved(
         ROUNDS,
         {

@@ -27,10 +27,10 @@ ROUNDS = 3
 CALLS = {
     "ingest": "from modelyard.components.ingest.dataset import ingest;"
     "from modelyard.components.ingest.spec import IngestSpec;"
-    "ingest(IngestSpec.of({ingest_spec!r}), 'bench', {out!r})",
+    "ingest(IngestSpec.from_json({ingest_spec!r}), 'bench', {out!r})",
     "preprocess": "from modelyard.components.preprocess.features import preprocess;"
     "from modelyard.components.preprocess.spec import PreprocessSpec;"
-    "preprocess({raw!r}, PreprocessSpec.of({preprocess_spec!r}), {out!r})",
+    "preprocess({raw!r}, PreprocessSpec.from_json({preprocess_spec!r}), {out!r})",
 }
 
 
@@ -87,7 +87,7 @@ def time_server_start(home: Path) -> float:
 
     config = load(None, [f"store.url={home / 'models'}"], {})
     started = time.perf_counter()
-    with local.running_server(config.name, config.store.text(), config.serving.model_dump(mode="json")):
+    with local.running_server(config.name, config.store.to_json(), config.serving.model_dump(mode="json")):
         pass
     return time.perf_counter() - started
 

@@ -112,7 +112,7 @@ def measure(model: str, size: str, number: int, features: Path) -> Measurement:
     settings = Model.model_validate(MODELS[model])
     training = Training(epochs=EPOCHS[size])
     schema = artifacts.read(features / "schema.json", Schema)
-    code = CodeLocation(url=settings.code).text() if settings.code else ""
+    code = CodeLocation(url=settings.code).to_json() if settings.code else ""
     sha256 = artifacts.tree_sha256(NETWORKS) if settings.code else ""
     workload = TrainingWorkload(
         example_schema=schema,
@@ -133,10 +133,10 @@ def measure(model: str, size: str, number: int, features: Path) -> Measurement:
         spec = TrainSpec(
             model=settings,
             training=training,
-            code=CodeLocation.of(code) if code else None,
+            code=CodeLocation.from_json(code) if code else None,
             code_sha256=sha256,
         )
-        run_command([sys.executable, "-c", TRAIN, str(features), spec.text(), *outputs])
+        run_command([sys.executable, "-c", TRAIN, str(features), spec.to_json(), *outputs])
         actual = time.monotonic() - started
     assert estimate.high is not None
     return Measurement(model, size, number, estimate.value, estimate.low, estimate.high, actual)

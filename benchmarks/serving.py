@@ -96,7 +96,7 @@ def publish_champion(model: Path, store: Store) -> None:
 
 def server_commands(model: Path, store: Store) -> dict[str, list[str]]:
     """Return the command line of each server; `{port}` stands for its port."""
-    command = ["-m", "modelyard.components.serve", "--name", NAME, "--store", store.text()]
+    command = ["-m", "modelyard.components.serve", "--name", NAME, "--store", store.to_json()]
     return {
         "modelyard": [*command, "--serving", '{"port": {port}}'],
         "bare": [str(HERE / "bare_server.py"), str(model), "{port}"],

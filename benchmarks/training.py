@@ -33,7 +33,7 @@ TRAIN = """
 import sys
 from modelyard.components.train.spec import TrainSpec
 from modelyard.components.train.trainer import train
-train(sys.argv[1], TrainSpec.of(sys.argv[2]), "", *sys.argv[3:])
+train(sys.argv[1], TrainSpec.from_json(sys.argv[2]), "", *sys.argv[3:])
 """
 
 
@@ -96,7 +96,7 @@ def generate(scratch: Path) -> None:
 def run_modelyard(scratch: Path, training: Training) -> tuple[float, float]:
     """Run the step in a process and return speed and accuracy from its history."""
     outputs = [str(scratch / name) for name in ("model", "history")]
-    spec = TrainSpec(training=training).text()
+    spec = TrainSpec(training=training).to_json()
     run_command([sys.executable, "-c", TRAIN, str(scratch / "features"), spec, *outputs])
     history = artifacts.read(scratch / "history" / "history.json", History)
     return history.samples_per_second, history.metrics["val_accuracy"][-1]

@@ -15,13 +15,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
-    def text(self) -> str:
-        """Return the section as one JSON text, the same for the same values."""
+    def to_json(self) -> str:
+        """Return the section as JSON; equal sections give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def of(cls, text: str) -> Self:
-        """Return the section that `text` holds; the opposite of `text()`."""
+    def from_json(cls, text: str) -> Self:
+        """Return the section in a JSON text from `to_json`."""
         return cls.model_validate_json(text)
 
 

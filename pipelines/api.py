@@ -307,7 +307,7 @@ def step_specs(
     from modelyard.pipelines.compile.compiler import create_specs
 
     by_step = create_specs(_config(config, overrides, environment), load_environment(environment, overrides))
-    return {step: spec.text() for step, spec in by_step.items()}
+    return {step: spec.to_json() for step, spec in by_step.items()}
 
 
 def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:

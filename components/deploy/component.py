@@ -36,7 +36,7 @@ def deploy(
             model.path,
             history.path,
             evaluation.path,
-            DeploySpec.of(spec),
+            DeploySpec.from_json(spec),
             Identity.model_validate_json(identity),
             outcome.path,
         )

@@ -69,7 +69,7 @@ def deploy(
     if result is None:
         sections = _serving_sections(models, name, version, spec.serving)
         platform = open_platform(
-            PlatformConfig(name, models, spec.target, spec.store.text(), sections, spec.rollout, log)
+            PlatformConfig(name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
         )
         controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
         pinned = pin_version(models, name, version)

@@ -42,7 +42,7 @@ def evaluate(
             model.path,
             features.path,
             history.path,
-            EvaluateSpec.of(spec),
+            EvaluateSpec.from_json(spec),
             Identity.model_validate_json(identity),
             report.path,
             report.uri,

@@ -24,4 +24,4 @@ def explain(
         from modelyard.components.explain.exit_task import report_end
         from modelyard.components.explain.spec import ExplainSpec
 
-        report_end(ExplainSpec.of(spec), run, status.state, explanation.path)
+        report_end(ExplainSpec.from_json(spec), run, status.state, explanation.path)

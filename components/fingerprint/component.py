@@ -28,4 +28,4 @@ def fingerprint(
         from modelyard.components.fingerprint.identity import identify
         from modelyard.components.fingerprint.spec import FingerprintSpec
 
-        return identify(FingerprintSpec.of(spec), skip_unchanged, force_after, identity)
+        return identify(FingerprintSpec.from_json(spec), skip_unchanged, force_after, identity)

@@ -18,4 +18,4 @@ def ingest(spec: str, fingerprint: str, raw: dsl.Output[dsl.Dataset]) -> None:
         from modelyard.components.ingest.dataset import ingest
         from modelyard.components.ingest.spec import IngestSpec
 
-        ingest(IngestSpec.of(spec), fingerprint, raw.path)
+        ingest(IngestSpec.from_json(spec), fingerprint, raw.path)

@@ -18,4 +18,4 @@ def preprocess(raw: dsl.Input[dsl.Dataset], spec: str, features: dsl.Output[dsl.
         from modelyard.components.preprocess.features import preprocess
         from modelyard.components.preprocess.spec import PreprocessSpec
 
-        preprocess(raw.path, PreprocessSpec.of(spec), features.path)
+        preprocess(raw.path, PreprocessSpec.from_json(spec), features.path)

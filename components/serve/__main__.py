@@ -48,7 +48,7 @@ def main() -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     try:
-        store, serving = Store.of(options.store), Serving.of(options.serving)
+        store, serving = Store.from_json(options.store), Serving.from_json(options.serving)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the JSON"

@@ -24,4 +24,4 @@ def train(
         from modelyard.components.train.spec import TrainSpec
         from modelyard.components.train.trainer import train
 
-        train(features.path, TrainSpec.of(spec), features.uri, model.path, history.path)
+        train(features.path, TrainSpec.from_json(spec), features.uri, model.path, history.path)

@@ -139,7 +139,7 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
 @cache
 def _code_folder(code: str) -> Path:
     """Return the folder of the user's code; an archive is downloaded once."""
-    return code_archive.fetch_code(CodeLocation.of(code)) if code else Path()
+    return code_archive.fetch_code(CodeLocation.from_json(code)) if code else Path()
 
 
 def _has_static_shape(tensor: Any) -> bool:

@@ -81,7 +81,13 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
                 export(inference_model, schema, normalization, examples, Path(scratch))
         if training.loss or training.metrics or settings.regularizers():
             check_loss_and_metrics(network, examples, features.train.targets[: len(examples)])
-        inputs = features_url, schema.model_dump_json(), settings.text(), training.recipe(), spec.code_sha256
+        inputs = (
+            features_url,
+            schema.model_dump_json(),
+            settings.to_json(),
+            training.recipe(),
+            spec.code_sha256,
+        )
         checkpoint_store = _checkpoint_store(spec.store, training, *inputs)
         history = fit(network, features, training, checkpoint_store)
     history = history.model_copy(update={"settings": effective_settings(settings, training, schema)})

@@ -44,7 +44,7 @@ UNREACHABLE_REMEDIES = {
 
 def create_arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
     """Return the pipeline's arguments: the spec of each step as JSON. See `create_specs`."""
-    return {STEPS[step].parameter: spec.text() for step, spec in create_specs(config, environment).items()}
+    return {STEPS[step].parameter: spec.to_json() for step, spec in create_specs(config, environment).items()}
 
 
 def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
@@ -177,7 +177,7 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
     from kfp.compiler import Compiler
 
     step_specs = create_specs(config, environment)
-    values = {STEPS[step].parameter: spec.text() for step, spec in step_specs.items()}
+    values = {STEPS[step].parameter: spec.to_json() for step, spec in step_specs.items()}
     Compiler().compile(create_pipeline(environment, step_specs), str(path), pipeline_parameters=values)
 
 

@@ -121,7 +121,9 @@ def probe_in_pod(
     uploads = prepare_code(config, environment)
     uploads.send(Console(stderr=True))
     location = uploads.config.code()
-    inside = location.model_copy(update={"endpoint": environment.storage_endpoint}).text() if location else ""
+    inside = (
+        location.model_copy(update={"endpoint": environment.storage_endpoint}).to_json() if location else ""
+    )
     workload = request.workload.model_copy(update={"code": inside, "features": ""})
     pod_request = request.model_copy(update={"workload": workload})
     cluster, pod = connect(environment.runs.namespace), probe_pod(pod_request, config.name, environment)

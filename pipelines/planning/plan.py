@@ -260,8 +260,8 @@ def plan_key(config: Config, environment: Environment) -> str:
         ModelyardError: the code of the configuration cannot be read.
     """
     model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
-    sections = [config.source().text(), config.preparation().text(), model, config.training.recipe()]
-    place = [environment.kind, environment.resources("train").text()]
+    sections = [config.source().to_json(), config.preparation().to_json(), model, config.training.recipe()]
+    place = [environment.kind, environment.resources("train").to_json()]
     place += [environment.keras_backend, environment.pipeline_root or ""]
     return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
 

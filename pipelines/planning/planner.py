@@ -197,7 +197,7 @@ def _workload(config: Config, data: Dataset) -> TrainingWorkload:
         normalization=data.normalization,
         model=config.model,
         training=config.training,
-        code=code.text() if code else "",
+        code=code.to_json() if code else "",
         code_sha256=config.code_sha256(),
         training_examples=data.rows["train"],
         validation_examples=data.rows.get("validation", 0),

@@ -154,5 +154,5 @@ def _platform(
         )  # the server's image may be older and not know the other keys
 
     target = environment.target(needs_image)
-    reached = (environment.for_pods(store) if environment.on_cluster else store).text()
+    reached = (environment.for_pods(store) if environment.on_cluster else store).to_json()
     return open_platform(PlatformConfig(name, models, target, reached, serving, rollout, log, url))

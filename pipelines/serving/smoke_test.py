@@ -22,7 +22,7 @@ def predict_locally(config: Config) -> Prediction | None:
     if not open_store(config.store).champion(config.name):
         return None
     with local.running_server(
-        config.name, config.store.text(), config.serving.model_dump(mode="json")
+        config.name, config.store.to_json(), config.serving.model_dump(mode="json")
     ) as server:
         return predict_once(server, config.name, config.store)
 

@@ -132,7 +132,7 @@ def test_digits_are_trained_evaluated_and_served_in_the_images(
     version = published(outside, evaluation)
     golden = artifacts.read(evaluation / "golden.json", Golden)
 
-    command = ["--name", "digits", "--version", str(version), "--store", inside.text()]
+    command = ["--name", "digits", "--version", str(version), "--store", inside.to_json()]
     address = server(images["serve"], *command, "--serving", '{"host": "0.0.0.0"}')
     url = f"http://{address}:8501/v1/models/digits/versions/{version}:predict"
     answer = httpx.post(url, json={"instances": golden.instances}).json()

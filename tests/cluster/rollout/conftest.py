@@ -89,7 +89,7 @@ class Workspace:
 
     def modelyard(self, *arguments: str) -> list[str]:
         """Return the command line of a command on this cluster."""
-        target, store = self.platform.target, Store.of(self.platform.store)
+        target, store = self.platform.target, Store.from_json(self.platform.store)
         environment = {
             "kind": "kubernetes",
             "images": {"serve": target.image},
@@ -199,7 +199,7 @@ def new_workspace(
         platform = DeploymentPlatform(
             name=f"m{uuid4().hex[:6]}",
             cluster=connect(namespace),
-            store=store.text(),
+            store=store.to_json(),
             serving=lambda _: {},
             rollout=QUICK,
             target=Target(

@@ -42,7 +42,7 @@ def test_predict_uses_the_server_of_the_model(served, tmp_path):
 def test_run_uses_the_server_of_its_model(served):
     for version, workspace in enumerate(served, start=1):
         environment = load_environment(workspace.modelyard()[-1], environ={})
-        config = load(None, [f"name={workspace.name}"], {}, Store.of(workspace.platform.store))
+        config = load(None, [f"name={workspace.name}"], {}, Store.from_json(workspace.platform.store))
         prediction = predict_once(find_server(workspace.name, environment), config.name, config.store)
         assert (prediction.version, prediction.answer, prediction.note) == (version, "dark", "1.0000")
 

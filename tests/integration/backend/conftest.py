@@ -31,7 +31,7 @@ IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in NAMES}
 
 @cache
 def compile_cached(environment: str) -> bytes:
-    return compile_package(Environment.of(environment))
+    return compile_package(Environment.from_json(environment))
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile once for all tests; the package does not depend on the URL of the server."""
 
     def package(environment: Environment) -> bytes:
-        return compile_cached(environment.model_copy(update={"kfp": Endpoints()}).text())
+        return compile_cached(environment.model_copy(update={"kfp": Endpoints()}).to_json())
 
     monkeypatch.setattr(submission, "compile_package", package)
 

@@ -192,7 +192,7 @@ def test_uploaded_code_has_the_recipe_of_its_folder(environment: Environment, co
 def test_train_unpacks_the_uploaded_folder(environment: Environment, code_folder: Path) -> None:
     code = upload(environment, code_setting(code_folder)).config.code()
     assert code
-    folder = fetch_code(CodeLocation.of(code.text()))
+    folder = fetch_code(CodeLocation.from_json(code.to_json()))
     assert tree_sha256(folder) == tree_sha256(code_folder)
     assert (folder / "deep" / "blocks.py").read_text() == "WIDTH = 64\n"
     assert not list(folder.rglob("__pycache__"))

@@ -150,7 +150,7 @@ class RunningServer:
 
 def command(tiny_model: TinyModel, serving: Serving, version: int | None = None) -> list[str]:
     line = [sys.executable, "-m", "modelyard.components.serve", "--name", NAME]
-    line += ["--store", tiny_model.settings.text(), "--serving", serving.text()]
+    line += ["--store", tiny_model.settings.to_json(), "--serving", serving.to_json()]
     return line + ([] if version is None else ["--version", str(version)])
 
 

@@ -334,6 +334,6 @@ def test_a_local_verification_server_is_called_with_its_token(tiny_model, tokens
         "tls_cert": write_private(tmp_path / "crt", certificate),
         "tls_key": write_private(tmp_path / "key", key),
     }
-    with running_server(NAME, tiny_model.settings.text(), {**files, "token_file": str(tokens)}) as server:
+    with running_server(NAME, tiny_model.settings.to_json(), {**files, "token_file": str(tokens)}) as server:
         assert server.url.startswith("https:")
         assert predict_one(server, NAME, BODY["instances"][0]) == [0, 1]

@@ -23,7 +23,7 @@ BODY = json.dumps({"instances": [IMAGE]}).encode()
 
 
 def line(tiny_model: Any, *more: str, serving: str = '{"port": 0}') -> list[str]:
-    return ["--name", "tiny", "--store", tiny_model.settings.text(), "--serving", serving, *more]
+    return ["--name", "tiny", "--store", tiny_model.settings.to_json(), "--serving", serving, *more]
 
 
 def check(kind: type[Any], phrases: tuple[str, ...], code: Any, out: str, err: str) -> None:

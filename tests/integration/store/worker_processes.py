@@ -21,7 +21,7 @@ context.set_forkserver_preload(["__main__", __name__])
 class StoreProcess:
     def __init__(self, settings: Store) -> None:
         self._pipe, child = context.Pipe()
-        self.process = context.Process(target=work, args=(child, settings.text()), daemon=True)
+        self.process = context.Process(target=work, args=(child, settings.to_json()), daemon=True)
         self.process.start()
 
     def call(self, method: str, **arguments: object) -> None:
@@ -54,7 +54,7 @@ def start_processes(settings: Store, number: int) -> Iterator[list[StoreProcess]
 
 def work(pipe: Connection, settings: str) -> None:
     """Execute the calls of the pipe on the store until killed."""
-    store = open_store(Store.of(settings))
+    store = open_store(Store.from_json(settings))
     pipe.send("ready")
     while True:
         method, arguments = pipe.recv()

@@ -63,6 +63,6 @@ def test_component_passes_its_arguments(monkeypatch):
     monkeypatch.setattr(deployer, "deploy", lambda *arguments: calls.append(arguments) or 7)
     spec, identity = create_specs(load(environ={}))["deploy"], Identity(run="r", data="d", champion=4)
     model, history, evaluation, outcome = (SimpleNamespace(path=f"/{number}") for number in range(4))
-    texts = spec.text(), identity.model_dump_json()
+    texts = spec.to_json(), identity.model_dump_json()
     assert component.python_func(model, history, evaluation, *texts, outcome) == 7
     assert calls == [("/0", "/1", "/2", spec, identity, "/3")]

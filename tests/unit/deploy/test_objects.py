@@ -38,7 +38,7 @@ def test_server_is_pinned_by_version_and_digest():
 def test_server_gets_the_serving_section_except_host_and_port():
     serving = Serving(host="127.0.0.1", port=1, max_batch=9, linger=30.0, drain_timeout=25.0)
     manifest = deployment(serving=serving.model_dump())["spec"]["template"]["spec"]
-    section = Serving.of(json.dumps(json.loads(manifest["containers"][0]["args"][-1])))
+    section = Serving.from_json(json.dumps(json.loads(manifest["containers"][0]["args"][-1])))
     assert (section.host, section.port, section.max_batch, section.linger) == ("0.0.0.0", 8501, 9, 30.0)
     assert manifest["terminationGracePeriodSeconds"] >= section.linger + section.drain_timeout
 
@@ -48,7 +48,7 @@ def test_secrets_are_mounted_and_their_paths_are_passed():
     serving = {"token_file": "mine", "tls_cert": "mine", "tls_key": "mine"}
     manifest = deployment(target, serving=serving)["spec"]["template"]["spec"]
     container, volumes = manifest["containers"][0], {volume["name"]: volume for volume in manifest["volumes"]}
-    section = Serving.of(container["args"][-1])
+    section = Serving.from_json(container["args"][-1])
     files = {one["mountPath"]: volumes[one["name"]].get("secret") for one in container["volumeMounts"]}
     for path, secret in (
         (section.token_file, "words"),
@@ -73,7 +73,7 @@ def test_token_or_tls_in_the_section_requires_a_secret(serving):
 
 
 def test_server_on_a_cluster_has_a_minimum_linger():
-    section = Serving.of(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
+    section = Serving.from_json(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
     assert section.linger == objects.MINIMUM_LINGER
 
 

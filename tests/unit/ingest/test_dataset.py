@@ -35,7 +35,7 @@ def test_only_the_imports_of_the_reader_are_loaded(tmp_path) -> None:
     code = (
         "import sys; from modelyard.components.ingest.dataset import ingest; "
         "from modelyard.components.ingest.spec import IngestSpec; "
-        f"ingest(IngestSpec.of({DIGITS.text()!r}), '', {str(tmp_path / 'raw')!r}); "
+        f"ingest(IngestSpec.from_json({DIGITS.to_json()!r}), '', {str(tmp_path / 'raw')!r}); "
         "print({'sklearn', 'PIL', 'tensorflow', 'kfp', 'pyarrow'} & sys.modules.keys()); "
         "import modelyard.components.ingest.image_files; print('pyarrow' in sys.modules)"
     )

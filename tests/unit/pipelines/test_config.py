@@ -156,8 +156,8 @@ def test_model_build_is_checked_without_executing_the_module(config, refused, tm
 
 def test_source_and_preparation_are_parts_of_data(config):
     loaded = config("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
-    assert Source.of(loaded.source().text()) == loaded.source()
-    assert Preparation.of(loaded.preparation().text()) == loaded.preparation()
+    assert Source.from_json(loaded.source().to_json()) == loaded.source()
+    assert Preparation.from_json(loaded.preparation().to_json()) == loaded.preparation()
     assert (loaded.source().resize.width, loaded.preparation().test) == (3, 10)
 
 

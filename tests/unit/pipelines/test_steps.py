@@ -121,7 +121,7 @@ def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def step_inputs(changed: dict[str, Any]) -> dict[str, Any]:
     """Return the spec of each step as JSON."""
     by_step = create_specs(Config.model_validate({**BASE, **changed}))
-    return {step: json.loads(spec.text()) for step, spec in by_step.items()}
+    return {step: json.loads(spec.to_json()) for step, spec in by_step.items()}
 
 
 def leaves(kind: type[BaseModel]) -> set[str]:

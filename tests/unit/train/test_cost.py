@@ -32,7 +32,7 @@ def user_code_workload(train_env: Any, code: str, **training: Any) -> TrainingWo
     """Return a workload with the model of user code."""
     folder = train_env.code(own=code)
     return workload({"build": "own:build", "code": str(folder)}, **training).model_copy(
-        update={"code": CodeLocation(url=str(folder)).text(), "code_sha256": artifacts.tree_sha256(folder)}
+        update={"code": CodeLocation(url=str(folder)).to_json(), "code_sha256": artifacts.tree_sha256(folder)}
     )
 
 

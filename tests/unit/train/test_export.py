@@ -134,9 +134,10 @@ def test_a_killed_export_writes_nothing_and_the_next_run_succeeds(train_env) -> 
     program = (
         "import os, sys; from modelyard.components.train import export, spec, trainer;"
         "export.convert = lambda *_: os.kill(os.getpid(), 9);"
-        "trainer.train(sys.argv[1], spec.TrainSpec.of(sys.argv[2]), 'gs://bucket/features', *sys.argv[3:])"
+        "trainer.train(sys.argv[1], spec.TrainSpec.from_json(sys.argv[2]), "
+        "'gs://bucket/features', *sys.argv[3:])"
     )
-    arguments = [features, train_env.spec(epochs=1).text(), train_env.model, train_env.history]
+    arguments = [features, train_env.spec(epochs=1).to_json(), train_env.model, train_env.history]
     killed = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True)
     assert killed.returncode == -9
     assert not train_env.model.exists()

@@ -148,7 +148,7 @@ def test_errors_of_user_code_in_a_probe(
     folder = train_env.code(late=LATE.format(raises=raises))
     own = {
         "model": Model(build="late:build", code=str(folder)),
-        "code": CodeLocation(url=str(folder)).text(),
+        "code": CodeLocation(url=str(folder)).to_json(),
         "code_sha256": artifacts.tree_sha256(folder),
     }
     with pytest.raises(kind, match=message):

@@ -97,7 +97,7 @@ def test_one_recurring_run_remains_after_a_concurrent_apply_at_any_request(
 def test_one_recurring_run_remains_after_two_simultaneous_applies(
     environment: Environment, controller: recurring.RecurringRuns, other: str
 ) -> None:
-    compile_cached(environment.text())  # by KFP's compiler, of which there can only be one at a time
+    compile_cached(environment.to_json())  # by KFP's compiler, of which there can only be one at a time
     for epochs in range(1, 4):
         ended: list[AppliedSchedule | ConflictError] = []
         together = threading.Barrier(2)
