@@ -8,7 +8,7 @@ history         history.json
 evaluation      decision.json, golden.json, metrics.json, report.html, training_hashes.npy
 
 The records are here, the shards in shards.py. Each artifact is written beside its place and moved there
-when it is whole (`writing`), so that nobody ever sees a half-written one.
+when it is whole (`replace_folder`), so that nobody ever sees a half-written one.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path) -> Iterator[Path]:
     """Give an empty directory that becomes `path` when the block ends well, and goes when it fails."""
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -191,7 +191,7 @@ class Normalization(Record):
     target_deviation: tuple[float, ...] = (1.0,)
 
 
-class Repeats(Record):
+class Duplicates(Record):
     """How many rows repeat another one, and examples: pairs of rows of the source."""
 
     count: int
@@ -208,9 +208,9 @@ class Statistics(Record):
     """
 
     targets: dict[str, dict[str, Any]]
-    duplicates: Repeats
-    conflicting_labels: Repeats
-    leakage: Repeats
+    duplicates: Duplicates
+    conflicting_labels: Duplicates
+    leakage: Duplicates
     scaling: str
     mean: float
     minimum: float
@@ -314,7 +314,7 @@ class Comparison(Interval):
     at_least: float
 
 
-class SameRows(Record):
+class PairedMetrics(Record):
     """Metrics of candidate and champion on the same test rows: those that no champion was trained on."""
 
     rows: int
@@ -340,8 +340,8 @@ class Metrics(Record):
     values: dict[str, Metric]
     champion: Metric | None = None
     gain: Interval | None = None
-    same_rows: SameRows | None = None
-    trained_on: dict[int, Repeats] = {}
+    same_rows: PairedMetrics | None = None
+    trained_on: dict[int, Duplicates] = {}
     baseline: dict[str, float] = {}
     constant: Comparison | None = None
     comparisons: tuple[Comparison, ...] = ()
@@ -349,7 +349,7 @@ class Metrics(Record):
     details: dict[str, Any] = {}
 
     @property
-    def main(self) -> Metric:
+    def primary_metric(self) -> Metric:
         """The primary metric."""
         return self.values[self.primary]
 

@@ -45,7 +45,7 @@ class ModelyardError(Exception):
     exit_code = 1
 
     @classmethod
-    def public(cls) -> "type[ModelyardError]":
+    def public_class(cls) -> "type[ModelyardError]":
         """Return the class of this module that this one is, or is derived from."""
         return next(
             kind for kind in cls.__mro__ if kind.__module__ == __name__ and issubclass(kind, ModelyardError)

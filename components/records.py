@@ -26,7 +26,7 @@ from modelyard.components.errors import (
     StoreError,
     error_classes,
 )
-from modelyard.components.step import SCHEMA, clean, record
+from modelyard.components.step import SCHEMA, clean_text, failure_fields
 from modelyard.components.store.objects import Objects
 
 RUN_ID = "MODELYARD_RUN_ID"
@@ -37,7 +37,7 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 
 
 def _clean(text: object) -> object:
-    return clean(text) if isinstance(text, str) else text
+    return clean_text(text) if isinstance(text, str) else text
 
 
 Text = Annotated[str, BeforeValidator(_clean)]
@@ -63,9 +63,9 @@ class Failure(Versioned):
     exit_code: int
 
     @classmethod
-    def of(cls, error: BaseException, step: str | None = None) -> "Failure":
+    def from_error(cls, error: BaseException, step: str | None = None) -> "Failure":
         """Return the record of an error."""
-        return cls.model_validate(record(error, step))
+        return cls.model_validate(failure_fields(error, step))
 
     @classmethod
     def parse(cls, document: str | bytes) -> "Failure | None":
@@ -75,11 +75,11 @@ class Failure(Versioned):
         except ValidationError:
             return None
 
-    def error(self) -> ModelyardError:
+    def to_error(self) -> ModelyardError:
         """Return the error that this is the record of."""
         return error_classes().get(self.kind, ModelyardError)(self.message)
 
-    def document(self) -> bytes:
+    def to_json(self) -> bytes:
         """Return it as JSON, as a step writes it."""
         return self.model_dump_json().encode()
 
@@ -216,7 +216,7 @@ class RunRecords(Record):
         if self.start and self.start.unchanged is not None:
             return "unchanged", self.start.unchanged
         if found := (self.outcome and self.outcome.outcome) or (self.decision and self.decision.decision):
-            return found.decision, clean(found.reason)
+            return found.decision, clean_text(found.reason)
         return None
 
 

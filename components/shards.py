@@ -26,7 +26,7 @@ HASHES = "hashes.npz"
 Hashes = NDArray[np.uint64]
 
 
-class Rows(NamedTuple):
+class ExampleIndex(NamedTuple):
     """Examples by their rows in the source, one split of the source after the other.
 
     `hashes` are hashes of the content. `splits` are the names of the splits, `ends` the number of examples up
@@ -43,16 +43,16 @@ class Rows(NamedTuple):
         return f"row {self.places[row]} of {self.splits[int(np.searchsorted(self.ends, row, side='right'))]}"
 
 
-def write_hashes(directory: Path, train: Rows, test: Rows) -> None:
+def write_hashes(directory: Path, train: ExampleIndex, test: ExampleIndex) -> None:
     """Write the distinct hashes of the training examples, sorted, and the test examples in their order."""
     np.savez(directory / HASHES, train=np.unique(train.hashes), **test._asdict())
 
 
-def read_hashes(directory: Path) -> tuple[Hashes, Rows]:
+def read_hashes(directory: Path) -> tuple[Hashes, ExampleIndex]:
     """Return the hashes of the training examples, and the test examples."""
     with np.load(directory / HASHES, allow_pickle=False) as arrays:
         splits = tuple(arrays["splits"].tolist())
-        return arrays["train"], Rows(arrays["hashes"], splits, arrays["ends"], arrays["places"])
+        return arrays["train"], ExampleIndex(arrays["hashes"], splits, arrays["ends"], arrays["places"])
 
 
 T = TypeVar("T")

@@ -48,13 +48,13 @@ def step(name: str) -> Iterator[None]:
     room = (
         MAX_DOCUMENT if VARIABLE in os.environ else 0
     )  # for the next record, should the disk be full by then
-    _write(path, document(KilledError(killed(name)), name).ljust(room))
+    _write(path, failure_document(KilledError(killed_message(name)), name).ljust(room))
     try:
         interface.check(name)
         yield
     except BaseException as error:
         ended_well = isinstance(error, SystemExit) and not error.code
-        _write(path, b"" if ended_well else document(error, name))
+        _write(path, b"" if ended_well else failure_document(error, name))
         raise
     _write(path, b"")
 
@@ -82,19 +82,19 @@ def termination_log() -> Path | None:
     return TERMINATION_LOG if TERMINATION_LOG.is_file() else None
 
 
-def document(error: BaseException, step: str | None) -> bytes:
+def failure_document(error: BaseException, step: str | None) -> bytes:
     """Return the record of a failure as JSON of at most MAX_DOCUMENT bytes."""
-    return _json(record(error, step))
+    return _json(failure_fields(error, step))
 
 
-def record(error: BaseException, step: str | None) -> dict[str, str | int | None]:
+def failure_fields(error: BaseException, step: str | None) -> dict[str, str | int | None]:
     """Return the record of a failure, as `records.Failure` has it."""
     if isinstance(error, MemoryError):
-        error = OutOfMemoryError(out_of_memory(step, f": {describe(error)}" if str(error) else "."))
+        error = OutOfMemoryError(out_of_memory_message(step, f": {describe(error)}" if str(error) else "."))
     elif not isinstance(error, ModelyardError):
         error = machine_error(error) or error
     if isinstance(error, ModelyardError):
-        kind, text = type(error).public(), str(error)
+        kind, text = type(error).public_class(), str(error)
         name, code = kind.__name__, kind.exit_code
     else:
         frames = traceback.extract_tb(error.__traceback__)
@@ -105,23 +105,24 @@ def record(error: BaseException, step: str | None) -> dict[str, str | int | None
         )
         text = f"{describe(error)}{at}{' The log of the step has the traceback.' if step else ''}"
         name, code = type(error).__name__, 1
-    text, found = clean(text), {"version": SCHEMA, "step": step, "kind": clean(name), "exit_code": code}
-    while len(_json(found | {"message": text})) > MAX_DOCUMENT:
+    text = clean_text(text)
+    fields = {"version": SCHEMA, "step": step, "kind": clean_text(name), "exit_code": code}
+    while len(_json(fields | {"message": text})) > MAX_DOCUMENT:
         text = f"{text[: len(text) * 3 // 4]} …"
-    return found | {"message": text}
+    return fields | {"message": text}
 
 
 def _json(record: Mapping[str, str | int | None]) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode()
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Return a text without control characters, at most MAX_TEXT characters long."""
     text = _CONTROL.sub(" ", text)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 2] + " …"
 
 
-def killed(step: str | None, how: str = "was killed, or crashed outside of Python") -> str:
+def killed_message(step: str | None, how: str = "was killed, or crashed outside of Python") -> str:
     """Return the message for a step whose process was ended from outside."""
     return (
         f"The step {step} {how}. If no user ended it, it may have needed more memory than there is. "
@@ -129,7 +130,7 @@ def killed(step: str | None, how: str = "was killed, or crashed outside of Pytho
     )
 
 
-def out_of_memory(step: str | None, seen: str) -> str:
+def out_of_memory_message(step: str | None, seen: str) -> str:
     """Return the message for a step that needs more memory than there is; `seen` ends the sentence."""
     return f"The step {step} needs more memory than there is{seen} {MORE_MEMORY.format(step=step)}"
 

@@ -84,7 +84,7 @@ def deploy(
 
 def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Target) -> Outcome | None:
     """Return the outcome `hold` of a version that was rolled back; None for other versions."""
-    champion, entry = models.champion(name), models.rolled_back(name, version)
+    champion, entry = models.champion(name), models.find_rollback(name, version)
     if entry is None or (champion and champion.version == version):
         return None
     command = find_platform_class(target).deploy_command

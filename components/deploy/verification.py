@@ -41,7 +41,7 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
             f"Version {version} of {name} has no {GOLDEN}, so its servers cannot be verified. "
             "`modelyard run` publishes a version with golden requests."
         )
-    _, golden = models.record(name, version, GOLDEN, Golden, digest)
+    _, golden = models.read_record(name, version, GOLDEN, Golden, digest)
     if not golden.instances:
         raise DeployError(f"{GOLDEN} of version {version} of {name} holds no request. Publish a new version.")
     return PinnedVersion(version, digest, golden)

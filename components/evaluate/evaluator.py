@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from modelyard.components import artifacts, problems, records
 from modelyard.components.artifacts import (
     Decision,
+    Duplicates,
     Golden,
     History,
     Identity,
     Manifest,
     Metrics,
     Normalization,
-    Repeats,
     Schema,
     Signature,
     Statistics,
@@ -39,7 +39,7 @@ from modelyard.components.problems.base import PlotArtifact
 from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import ReportedMistake, render_report
 from modelyard.components.report.thumbnails import encode_data_uri, format_values
-from modelyard.components.shards import Hashes, Rows, Split, read_hashes
+from modelyard.components.shards import ExampleIndex, Hashes, Split, read_hashes
 from modelyard.components.step import log
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
@@ -85,7 +85,10 @@ class Evaluation:
         values = {name: metric.value for name, metric in measured.values.items()}
         values |= {"rows": float(measured.rows)}
         values |= {f"constant_{name}": value for name, value in measured.baseline.items()}
-        values |= {f"{primary}_low": measured.main.low, f"{primary}_high": measured.main.high}
+        values |= {
+            f"{primary}_low": measured.primary_metric.low,
+            f"{primary}_high": measured.primary_metric.high,
+        }
         if measured.champion and measured.gain:
             values |= {
                 f"champion_{primary}": measured.champion.value,
@@ -153,7 +156,7 @@ def evaluate(
     page = render_report(
         spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes
     )
-    with artifacts.writing(Path(evaluation)) as directory:
+    with artifacts.replace_folder(Path(evaluation)) as directory:
         artifacts.write(directory / "decision.json", decision)
         artifacts.write(directory / "golden.json", _golden_requests(candidate, test, schema, scale))
         artifacts.write(directory / "metrics.json", metrics)
@@ -195,13 +198,13 @@ class Leakage(NamedTuple):
         notes: the consequences, as sentences for the decision.
     """
 
-    trained_on: dict[int, Repeats]
+    trained_on: dict[int, Duplicates]
     compared: NDArray[np.bool_]
     versions: tuple[int, ...]
     notes: tuple[str, ...]
 
     @classmethod
-    def find(cls, champions: Mapping[int, ScoredChampion], rows: Rows, test: Split) -> "Leakage":
+    def find(cls, champions: Mapping[int, ScoredChampion], rows: ExampleIndex, test: Split) -> "Leakage":
         """Return the leakage of these champions; the current one comes first.
 
         Test examples that the current champion was trained on are left out of the comparison. Those of an
@@ -209,7 +212,7 @@ class Leakage(NamedTuple):
         """
         total, first = len(rows.hashes), next(iter(champions), None)
         compared = np.ones(total, np.bool_)
-        trained_on: dict[int, Repeats] = {}
+        trained_on: dict[int, Duplicates] = {}
         versions: list[int] = []
         notes: list[str] = []
         for version, champion in champions.items():
@@ -220,7 +223,7 @@ class Leakage(NamedTuple):
             named = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
             names = zip(test.names(named), named, strict=True)
             examples = tuple(_printable(name) or rows.name(row) for name, row in names)
-            trained_on[version] = Repeats(count=int(leaked.sum()), examples=examples)
+            trained_on[version] = Duplicates(count=int(leaked.sum()), examples=examples)
             remaining = compared & ~leaked
             minimum = max(MINIMUM_EXAMPLES, 0 if version == first else compared.sum() / 2)
             usable = remaining.sum() >= minimum

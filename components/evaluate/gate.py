@@ -83,7 +83,7 @@ def decide(
     Raises:
         EvaluateError: the gate names a class that the data does not have.
     """
-    value = f"the candidate's {metrics.primary} is {format_number(metrics.main.value)}"
+    value = f"the candidate's {metrics.primary} is {format_number(metrics.primary_metric.value)}"
     notes = (*_describe_small_slices(metrics), *notes)
     if gate is None:
         reason = f"{value}, and no gate is configured"

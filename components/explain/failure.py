@@ -29,7 +29,7 @@ from modelyard.components.kubernetes.pod_problem import (
     find_problem,
 )
 from modelyard.components.records import Failure
-from modelyard.components.step import RUN_AGAIN, killed, out_of_memory
+from modelyard.components.step import RUN_AGAIN, killed_message, out_of_memory_message
 
 DEADLINE = "DeadlineExceeded"
 DEADLINE_MESSAGE = (
@@ -68,10 +68,12 @@ def process_failure(step: str, exit_code: int, memory_ran_out: bool, log: Sequen
     """
     signal = -exit_code if exit_code < 0 else max(0, exit_code - 128)
     if signal == SIGKILL and memory_ran_out:
-        return Failure.of(OutOfMemoryError(out_of_memory(step, ", so the kernel killed it.")), step)
+        return Failure.from_error(
+            OutOfMemoryError(out_of_memory_message(step, ", so the kernel killed it.")), step
+        )
     if signal:
-        return Failure.of(KilledError(killed(step)), step)
-    return Failure.of(_unknown_error(step, exit_code, "", log), step)
+        return Failure.from_error(KilledError(killed_message(step)), step)
+    return Failure.from_error(_unknown_error(step, exit_code, "", log), step)
 
 
 def pod_failure(
@@ -99,22 +101,22 @@ def pod_failure(
     problem = find_problem(pod, events, nodes, used_memory) if pod else None
     state_match = NODE_MESSAGE.fullmatch(node.message) if node else None
     if node and node.driver:
-        return Failure.of(_driver_error(node, problem, log), step)
+        return Failure.from_error(_driver_error(node, problem, log), step)
     if status.get("reason") == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
-        return Failure.of(_deadline_error(step, pod), step)
+        return Failure.from_error(_deadline_error(step, pod), step)
     if (problem and problem.reason == OUT_OF_MEMORY) or (
         state_match and state_match["reason"] == OUT_OF_MEMORY
     ):
         evidence = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
-        return Failure.of(OutOfMemoryError(out_of_memory(step, evidence)), step)
+        return Failure.from_error(OutOfMemoryError(out_of_memory_message(step, evidence)), step)
     record = _parse_record(pod, state_match["document"] if state_match else None)
     if record and record.kind not in TERMINATION_KINDS:
         return record.model_copy(update={"step": step})
     if pod and "deletionTimestamp" in pod["metadata"]:
-        return Failure.of(pod_deleted_error(step), step)
+        return Failure.from_error(pod_deleted_error(step), step)
     if reason := status.get("reason"):  # such as Evicted
         detail = str(status.get("message", "")).rstrip(".") or "no message"
-        return Failure.of(
+        return Failure.from_error(
             KilledError(
                 f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN} "
                 f"environment.steps.{step}.retries retries automatically."
@@ -124,9 +126,9 @@ def pod_failure(
     if record:
         return record.model_copy(update={"step": step})
     if error := find_start_error(step, problem, node):
-        return Failure.of(error, step)
+        return Failure.from_error(error, step)
     exit_code = _exit_code(pod) or (int(state_match["code"]) if state_match else None)
-    return Failure.of(_unknown_error(step, exit_code, node.message if node else "", log), step)
+    return Failure.from_error(_unknown_error(step, exit_code, node.message if node else "", log), step)
 
 
 def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:

@@ -159,11 +159,11 @@ def find_failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
                 f"The run did not end within {seconds} s. Raise environment.active_deadline, or reduce its "
                 "work."
             )
-            failure = Failure.of(deadline, failure.step)
+            failure = Failure.from_error(deadline, failure.step)
         prefix = f"{workflow.message}; " if workflow.message else ""
         return failure.model_copy(update={"message": prefix + failure.message})
     error = ClusterError(f"The run failed: {workflow.message or 'no pod has a reason'}. {RUN_AGAIN}")
-    return Failure.of(error)
+    return Failure.from_error(error)
 
 
 @dataclass(frozen=True)

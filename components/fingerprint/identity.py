@@ -138,7 +138,7 @@ def find_unchanged_champion(
     manifest = store.manifest(name, champion.version)
     if (manifest.data, manifest.recipe_sha256) != (data, recipe_sha256):
         return None
-    return champion.version, datetime.fromisoformat(store.entry(name, champion.history).at)
+    return champion.version, datetime.fromisoformat(store.read_history_entry(name, champion.history).at)
 
 
 def _digest(value: dict[str, object]) -> str:

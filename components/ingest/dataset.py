@@ -37,7 +37,7 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
         DataError: the source is missing, damaged, or does not match the settings.
     """
     settings = spec.source
-    with tempfile.TemporaryDirectory() as scratch, artifacts.writing(Path(raw)) as directory:
+    with tempfile.TemporaryDirectory() as scratch, artifacts.replace_folder(Path(raw)) as directory:
         path = locate(settings).fetch(Path(scratch))
         with _show_url(path, settings):
             examples = _read_examples(path, settings)

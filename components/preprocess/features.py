@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
-from modelyard.components.artifacts import ModelSplit, Normalization, Repeats, Schema, Statistics
+from modelyard.components.artifacts import Duplicates, ModelSplit, Normalization, Schema, Statistics
 from modelyard.components.errors import ConfigError, DataError
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.settings import Preparation
@@ -122,7 +122,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     targets = _split_targets(sources, masks)
     check_splits(schema, targets)
     problem.check_splits(schema, targets)
-    with artifacts.writing(Path(features)) as directory:
+    with artifacts.replace_folder(Path(features)) as directory:
         moments = _write_splits(directory, schema, sources, masks, settings.normalize == "standardize")
         normalization, scaling = compute_normalization(settings, moments, schema)
         statistics = Statistics(
@@ -221,12 +221,12 @@ def _write_splits(
 def _log_statistics(statistics: Statistics, sizes: dict[str, int]) -> None:
     log(f"examples: {sizes}; {statistics.scaling}")
     for name, message in REPEAT_MESSAGES.items():
-        repeats: Repeats = getattr(statistics, name)
+        repeats: Duplicates = getattr(statistics, name)
         if repeats.count:
             log(f"{repeats.count} {message}, such as {'; '.join(repeats.examples)}.")
 
 
-def check_repeats(repeats: Mapping[str, Repeats], preparation: Preparation) -> None:
+def check_repeats(repeats: Mapping[str, Duplicates], preparation: Preparation) -> None:
     """Raise DataError for repeats that are in `data.fail_on`."""
     for name, found in repeats.items():
         if name in preparation.fail_on and found.count:

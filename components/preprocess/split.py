@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest
 
-from modelyard.components.artifacts import ModelSplit, Repeats
+from modelyard.components.artifacts import Duplicates, ModelSplit
 from modelyard.components.preprocess.settings import Preparation
-from modelyard.components.shards import Rows
+from modelyard.components.shards import ExampleIndex
 
 HashPairs = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -106,17 +106,17 @@ def _select_from(remaining: Mask, hashes: HashPairs, amount: float | int | str) 
     return mask
 
 
-def select_rows(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> Rows:
+def select_rows(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> ExampleIndex:
     """Return the examples of the masks, in the order of the shards."""
     indices = [np.flatnonzero(mask) for mask in masks.values()]
     hashes = [source[name][mask, 0] for name, mask in masks.items()]
     ends = np.cumsum([len(one) for one in indices])
-    return Rows(np.concatenate(hashes), tuple(masks), ends, np.concatenate(indices))
+    return ExampleIndex(np.concatenate(hashes), tuple(masks), ends, np.concatenate(indices))
 
 
 def select_split_rows(
     source: Mapping[str, HashPairs], masks: Mapping[str, Mapping[ModelSplit, Mask]], split: ModelSplit
-) -> Rows:
+) -> ExampleIndex:
     """Return the examples of a split of the model; `masks` is from `assign_splits`."""
     return select_rows(
         source, {name: by_split[split] for name, by_split in masks.items() if split in by_split}
@@ -125,7 +125,7 @@ def select_split_rows(
 
 def find_repeats(
     source: Mapping[str, HashPairs], strata: Mapping[str, NDArray[Any]] | None = None
-) -> tuple[Repeats, Repeats]:
+) -> tuple[Duplicates, Duplicates]:
     """Return the examples that repeat an earlier one, and those of them with another label.
 
     Args:
@@ -144,7 +144,7 @@ def find_repeats(
         conflicting = labels[first] != labels
     findings = [np.flatnonzero(mask) for mask in (repeated, conflicting)]
     duplicates, conflicts = (
-        Repeats(
+        Duplicates(
             count=len(indices),
             examples=tuple(
                 f"{rows.name(first[row])} and {rows.name(row)}" for row in indices[:LISTED_REPEATS]
@@ -155,7 +155,7 @@ def find_repeats(
     return duplicates, conflicts
 
 
-def find_leakage(train: Rows, test: Rows) -> Repeats:
+def find_leakage(train: ExampleIndex, test: ExampleIndex) -> Duplicates:
     """Return the test examples that are also training examples."""
     order = np.argsort(train.hashes, kind="stable")
     position = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
@@ -163,4 +163,4 @@ def find_leakage(train: Rows, test: Rows) -> Repeats:
     pairs = tuple(
         f"{train.name(order[position[row]])} and {test.name(row)}" for row in leaked[:LISTED_REPEATS]
     )
-    return Repeats(count=len(leaked), examples=pairs)
+    return Duplicates(count=len(leaked), examples=pairs)

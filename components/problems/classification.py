@@ -16,8 +16,8 @@ from modelyard.components.artifacts import (
     Metric,
     Metrics,
     Normalization,
+    PairedMetrics,
     Record,
-    SameRows,
     Schema,
     Slice,
 )
@@ -201,7 +201,7 @@ class Classification(Problem):
         same_rows = champion_correct = None
         if others:
             champion_correct = next(iter(others.values()))
-            same_rows = SameRows(
+            same_rows = PairedMetrics(
                 rows=len(compared_targets),
                 candidate=compute_metrics(compared_targets, compared_candidate, size),
                 champion=compute_metrics(compared_targets, next(iter(scores.values())), size),

@@ -18,8 +18,8 @@ from modelyard.components.artifacts import (
     Metric,
     Metrics,
     Normalization,
+    PairedMetrics,
     Record,
-    SameRows,
     Schema,
     format_number,
 )
@@ -195,7 +195,7 @@ class Regression(Problem):
         comparisons = compare(compared_actual, compared_predicted, others) if others else []
         same_rows = None
         if others:
-            same_rows = SameRows(
+            same_rows = PairedMetrics(
                 rows=len(compared_actual),
                 candidate=compute_metrics(compared_actual, compared_predicted),
                 champion=compute_metrics(compared_actual, next(iter(others.values()))),

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.serve.settings import Serving
-from modelyard.components.step import document, termination_log
+from modelyard.components.step import failure_document, termination_log
 from modelyard.components.store.settings import Store
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         if path := termination_log():
             with suppress(OSError):  # the error is also in the log
-                path.write_bytes(document(error, None))
+                path.write_bytes(failure_document(error, None))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -81,7 +81,7 @@ class ObjectLocation:
         objects = self._list_objects()
         check_size(self._url, sum(entry.size for _, entry in objects), self._source.max_bytes)
 
-        with artifacts.writing(target) as folder, ThreadPoolExecutor(CONNECTIONS) as readers:
+        with artifacts.replace_folder(target) as folder, ThreadPoolExecutor(CONNECTIONS) as readers:
 
             def fetch_one(item: tuple[str, Entry]) -> None:
                 path, entry = folder / item[0], item[1]

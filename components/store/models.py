@@ -163,7 +163,7 @@ class ModelStore(Versions):
         """Return the promotions and rollbacks of a model, oldest first, including attempts."""
         return self._history(name, self.champion(name))
 
-    def entry(self, name: str, number: int) -> HistoryEntry:
+    def read_history_entry(self, name: str, number: int) -> HistoryEntry:
         """Return one entry of a model's history. Reads one object.
 
         Raises:
@@ -171,7 +171,7 @@ class ModelStore(Versions):
         """
         return read_record(self._objects, _history_key(model_folder(name), number), HistoryEntry)
 
-    def rolled_back(self, name: str, version: int) -> HistoryEntry | None:
+    def find_rollback(self, name: str, version: int) -> HistoryEntry | None:
         """Return the rollback from `version`, unless it became champion again later."""
         return find_rollback(_effective_entries(self.history(name)), version)
 
@@ -197,7 +197,7 @@ class ModelStore(Versions):
                     self._objects.replace(key, to_bytes(record), generation)
                 return
 
-    def served(self, name: str) -> list[ServedVersions]:
+    def served_versions(self, name: str) -> list[ServedVersions]:
         """Return the versions that serving platforms recorded as loaded."""
         keys = self._objects.keys(f"{model_folder(name)}/served/")
         return [record for record in read_records(self._objects, keys, ServedVersions) if record]

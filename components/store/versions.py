@@ -145,7 +145,7 @@ class Versions:
             DamagedError: a file does not match the manifest, or the manifest does not match `digest`.
         """
         manifest, data = self._verified(name, version, digest)
-        with artifacts.writing(into) as partial:
+        with artifacts.replace_folder(into) as partial:
             (partial / MANIFEST).write_bytes(data)
             for path in manifest.files if only is None else only:
                 key, target = self._file_key(manifest, path), partial / path
@@ -154,7 +154,7 @@ class Versions:
                 self._verify_digest(manifest, path, artifacts.sha256(target))
         return manifest
 
-    def record(
+    def read_record(
         self, name: str, version: int, path: str, kind: type[R], digest: str | None = None
     ) -> tuple[Manifest, R]:
         """Return the manifest of a version, and the record in one of its files; see `fetch`."""

@@ -239,7 +239,7 @@ def _convert_in_child_process(output: str, directory: Path) -> None:
             f"{lines[-1].strip()} Raise the memory of the step, or train on the TensorFlow backend."
         )
     if failure:
-        raise failure.error()
+        raise failure.to_error()
 
 
 def _write_saved_model(model: Any, path: Path) -> None:

@@ -91,7 +91,10 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
         checkpoint_store = _checkpoint_store(spec.store, training, *inputs)
         history = fit(network, features, training, checkpoint_store)
     history = history.model_copy(update={"settings": effective_settings(settings, training, schema)})
-    with artifacts.writing(Path(history_path)) as written, artifacts.writing(Path(model_path)) as directory:
+    with (
+        artifacts.replace_folder(Path(history_path)) as written,
+        artifacts.replace_folder(Path(model_path)) as directory,
+    ):
         export(inference_model, schema, normalization, examples, directory)
         artifacts.write(written / "history.json", history)
     if checkpoint_store:

@@ -187,7 +187,7 @@ def _find_served(
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
-    locations = {one.where: list(one.versions) for one in models.served(name)}
+    locations = {one.where: list(one.versions) for one in models.served_versions(name)}
     if load_environment(environment).on_cluster:
         return locations, None
     section = store_section(store, environment)
@@ -209,7 +209,7 @@ def _model(
         "model": name,
         "champion": champion.version if champion else None,
         "metric": manifest.metrics.primary if manifest else None,
-        "value": manifest.metrics.main.value if manifest else None,
+        "value": manifest.metrics.primary_metric.value if manifest else None,
         "run": manifest.run_id if manifest else None,
         "versions": len(versions),
         "latest": versions[-1],
@@ -232,7 +232,7 @@ def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) 
                 "version": version,
                 "champion": champion is not None and champion.version == version,
                 "metric": manifest.metrics.primary if manifest else None,
-                "value": manifest.metrics.main.value if manifest else None,
+                "value": manifest.metrics.primary_metric.value if manifest else None,
                 "created": manifest.created if manifest else None,
                 "run": manifest.run_id if manifest else None,
                 "fingerprint": manifest.run if manifest else None,
@@ -246,7 +246,8 @@ def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) 
 def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     from modelyard.components.artifacts import format_number
 
-    metric, inputs, outputs = manifest.metrics.main, manifest.signature.input, manifest.signature.output
+    metric, signature = manifest.metrics.primary_metric, manifest.signature
+    inputs, outputs = signature.input, signature.output
     low, high = format_number(metric.low), format_number(metric.high)
     return {
         "version": f"{manifest.version} of {manifest.model}" + (", the champion" if is_champion else ""),

@@ -159,7 +159,7 @@ class GarbageCollector:
     def _served_versions(self, models: ModelStore) -> dict[int, str]:
         """Return where a version is served: here, and in other environments as they noted in the store."""
         platform, served = self._platform, dict[int, str]()
-        for record in models.served(self.config.name):
+        for record in models.served_versions(self.config.name):
             if record.platform != platform.id:
                 why = f"served in {record.where} of another environment, as noted at {record.at}"
                 served |= dict.fromkeys(record.versions, why)

@@ -132,7 +132,7 @@ def probe_in_pod(
         with _clean_up_pods(cluster, pod["metadata"]["name"]):
             answer = pods.run_pod(cluster, pod, environment.start_timeout, on_progress, on_progress)
     except pods.PodFailedError as failed:
-        error = failed.failure.error()
+        error = failed.failure.to_error()
         if isinstance(error, OutOfMemoryError):
             raise TooLargeError(str(error)) from failed
         if type(error) is ModelyardError:
@@ -175,7 +175,7 @@ def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Js
 def _failure(module: str, code: int, record: Path, output: str) -> ModelyardError:
     """Return why a process ended as it did."""
     found = Failure.parse(record.read_bytes()) if record.exists() else None
-    error = found.error() if found else None
+    error = found.to_error() if found else None
     if error and type(error) is not ModelyardError and not isinstance(error, KilledError):
         return error
     lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -68,7 +68,7 @@ class Failure(Record):
         cls, found: Exception | records.Failure, step: str | None = None, log: Path | None = None
     ) -> "Failure":
         """Return the failure for an error, or for the record that a step wrote."""
-        record = records.Failure.of(found) if isinstance(found, Exception) else found
+        record = records.Failure.from_error(found) if isinstance(found, Exception) else found
         told = record.model_dump(include={"kind", "message", "exit_code"})
         return cls(**told, step=step, log=str(log) if log else None)
 
@@ -134,7 +134,7 @@ class RunInfo(Record):
         """Return a copy with the known parts of the result."""
         known: dict[str, Any] = {"decision": decision, "version": version}
         if metrics:
-            known |= {"metric": metrics.primary, "value": metrics.main.value}
+            known |= {"metric": metrics.primary, "value": metrics.primary_metric.value}
         return self.model_copy(update=known)
 
 

@@ -55,7 +55,7 @@ def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
     models = open_store(store)
     if not (champion := models.champion(name)):
         return None
-    manifest, golden = models.record(name, champion.version, "golden.json", Golden)
+    manifest, golden = models.read_record(name, champion.version, "golden.json", Golden)
     try:
         values = predict_one(server, name, golden.instances[0])
     except NoServerError:

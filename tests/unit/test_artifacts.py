@@ -7,11 +7,11 @@ from modelyard.components.errors import ConfigError, DataError
 
 def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "raw"
-    with pytest.raises(RuntimeError), artifacts.writing(target) as folder:
+    with pytest.raises(RuntimeError), artifacts.replace_folder(target) as folder:
         (folder / "half").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with artifacts.writing(target) as folder:
+    with artifacts.replace_folder(target) as folder:
         (folder / "whole").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
     assert (target / "whole").read_text() == "x"

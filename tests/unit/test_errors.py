@@ -20,7 +20,7 @@ def test_every_error_has_an_exit_code_of_its_own_or_its_parents():
 
 @pytest.mark.parametrize("kind", [errors.UnschedulableError, errors.ModelyardError])
 def test_an_error_of_another_module_is_recorded_as_the_one_that_it_is_derived_from(kind):
-    assert type("OtherError", (kind,), {"__module__": "elsewhere"}).public() is kind
+    assert type("OtherError", (kind,), {"__module__": "elsewhere"}).public_class() is kind
 
 
 @pytest.mark.parametrize(

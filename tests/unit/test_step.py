@@ -6,7 +6,7 @@ import pytest
 from modelyard.components import step as module
 from modelyard.components.errors import DataError, UnreachableError
 from modelyard.components.records import Failure
-from modelyard.components.step import MAX_DOCUMENT, MAX_TEXT, VARIABLE, document, step
+from modelyard.components.step import MAX_DOCUMENT, MAX_TEXT, VARIABLE, failure_document, step
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_failure_is_recorded_and_goes_on(log):
         "message": "The store does not answer.",
         "exit_code": 7,
     }
-    error = Failure.model_validate_json(log.read_bytes()).error()
+    error = Failure.model_validate_json(log.read_bytes()).to_error()
     assert (type(error), str(error)) == (UnreachableError, "The store does not answer.")
 
 
@@ -75,7 +75,7 @@ def test_a_memory_error_is_one_of_memory(log):
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "é" * 10_000, '"' * 10_000, "\x1b[1m\0" * 3000, "😀" * 5000])
 def test_a_record_is_bounded_and_has_no_control_characters(text):
-    written = document(DataError(text), "ingest")
+    written = failure_document(DataError(text), "ingest")
     assert len(written) <= MAX_DOCUMENT
     found = Failure.model_validate_json(written)
     assert len(found.message) <= MAX_TEXT

@@ -283,7 +283,7 @@ def read_results(run: Any, name: str, store: Store, environment: Environment, fo
 def _resumed_after(models: ModelStore, name: str, version: int) -> int | None:
     """Return the epoch of the checkpoint from which the training of a version went on."""
     try:
-        _, history = models.record(name, version, HISTORY, History)
+        _, history = models.read_record(name, version, HISTORY, History)
     except NotFoundError:  # it was removed since
         return None
     return history.resumed_after or None

@@ -157,12 +157,12 @@ class Tasks:
         file = local_run.failure_path(self._folder, step)
         found = Failure.parse(file.read_bytes()) if file.exists() else None
         if found is None and (full := full_disk(self._folder)):
-            found = Failure.of(full, step)
+            found = Failure.from_error(full, step)
         # a launcher that ends by itself has recorded how its pod was killed, perhaps on this machine, too
         by_kernel = memory_ran_out and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         if found is None or (by_kernel and found.kind == KilledError.__name__):
             found = process_failure(step, code, memory_ran_out, local_run.read_log(self._folder, step))
-            file.write_bytes(found.document())
+            file.write_bytes(found.to_json())
         self.failures[step] = found
 
     def _change(self, step: str, state: State, *, cached: bool = False) -> None:

@@ -71,7 +71,7 @@ def main() -> int:
             run_task(name, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
     except PodFailedError as error:  # its record has the class of what the pod ended with
         if path := termination_log():
-            path.write_bytes(error.failure.document())
+            path.write_bytes(error.failure.to_json())
         print_line(str(error))
         return 1
     except ModelyardError as error:

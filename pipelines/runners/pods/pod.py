@@ -40,7 +40,7 @@ class PodFailedError(ClusterError):
     @property
     def is_retryable(self) -> bool:
         """Whether another attempt may end better."""
-        return not issubclass(type(self.failure.error()), NOT_RETRYABLE)
+        return not issubclass(type(self.failure.to_error()), NOT_RETRYABLE)
 
 
 def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
@@ -203,13 +203,13 @@ def _wait_for_start(
         )
         if found and waited >= limit:
             stuck = find_start_error(step, found, None) or StuckError(found.message)
-            raise PodFailedError(Failure.of(stuck, step))
+            raise PodFailedError(Failure.from_error(stuck, step))
         if not found and waited > start_timeout and not any(map(_has_started, _states(pod).values())):
             stuck = StuckError(
                 f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes does not say why. "
                 f"`kubectl describe pods -n {cluster.namespace}` shows more."
             )
-            raise PodFailedError(Failure.of(stuck, step))
+            raise PodFailedError(Failure.from_error(stuck, step))
         time.sleep(PAUSE)
 
 
@@ -230,7 +230,7 @@ def _show_log(cluster: Cluster, name: str, step: str, container: str, on_line: C
 def _get(cluster: Cluster, name: str, step: str) -> Json:
     if pod := cluster.get("Pod", name):
         return pod
-    raise PodFailedError(Failure.of(pod_deleted_error(step), step))
+    raise PodFailedError(Failure.from_error(pod_deleted_error(step), step))
 
 
 def _states(pod: Json) -> dict[str, Json]:

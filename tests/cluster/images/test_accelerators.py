@@ -70,7 +70,7 @@ def test_jax_trains_the_digits_to_the_same_files(accelerators: dict[str, str], e
         "model.onnx",
         "saved_model",
     }
-    assert artifacts.read(evaluation / "metrics.json", Metrics).main.value > 0.8
+    assert artifacts.read(evaluation / "metrics.json", Metrics).primary_metric.value > 0.8
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import kfp_server_api as kfp
 
-from modelyard.components.step import document
+from modelyard.components.step import failure_document
 from tests.integration.backend.pipelines import V2, Pipelines
 from tests.integration.backend.server import INVALID, NOT_FOUND, ApiError, BackendServer, Request
 
@@ -83,7 +83,7 @@ class Runs:
 
     def fail_step(self, run_id: str, name: str, error: Exception, log: str | None = None) -> None:
         """Let a step fail with an error, and write its failure record."""
-        record = document(error, name).decode()
+        record = failure_document(error, name).decode()
         self.set_step(run_id, name, "Failed", log, f"main: Error (exit code 1): {record}")
 
     def node(

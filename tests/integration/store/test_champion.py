@@ -92,12 +92,12 @@ def test_a_rollback_without_a_champion_or_to_a_missing_version(store: ModelStore
 def test_a_version_is_rolled_back_until_it_is_promoted_again(store: ModelStore, publish: Publish) -> None:
     promote(store, publish("one"), publish("two"))
     store.rollback("digits", reason="wrong classes", by="me")
-    entry = store.rolled_back("digits", 2)
+    entry = store.find_rollback("digits", 2)
     assert entry
     assert (entry.action, entry.previous, entry.reason) == ("rollback", 2, "wrong classes")
-    assert store.rolled_back("digits", 1) is None
+    assert store.find_rollback("digits", 1) is None
     promote(store, 2)
-    assert store.rolled_back("digits", 2) is None
+    assert store.find_rollback("digits", 2) is None
 
 
 def test_an_entry_of_the_history_without_a_pointer_is_an_attempt(
@@ -114,7 +114,7 @@ def test_an_entry_of_the_history_without_a_pointer_is_an_attempt(
     assert champion
     assert champion.version == 1
     assert [entry.attempt for entry in store.history("digits")] == [False, True]
-    assert store.rolled_back("digits", 1) is None
+    assert store.find_rollback("digits", 1) is None
     assert store.promote("digits", 2, reason="again", by="test").history == 3
     history = store.history("digits")
     assert [(entry.number, entry.after, entry.attempt) for entry in history] == [

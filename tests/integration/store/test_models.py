@@ -19,7 +19,7 @@ def test_an_empty_store(store: ModelStore) -> None:
     assert store.versions("digits") == []
     assert store.champion("digits") is None
     assert store.history("digits") == []
-    assert store.rolled_back("digits", 1) is None
+    assert store.find_rollback("digits", 1) is None
 
 
 def test_each_run_reserves_one_version(store: ModelStore) -> None:
@@ -145,7 +145,7 @@ def test_a_changed_file_is_an_error_and_nothing_remains(
     with pytest.raises(StoreError, match=r"model\.onnx of version 1 of digits.*damaged.*roll back"):
         store.fetch("digits", version, tmp_path / "served")
     with pytest.raises(StoreError, match=r"model\.onnx of version 1 of digits.*damaged.*roll back"):
-        store.record("digits", version, "model.onnx", Manifest)
+        store.read_record("digits", version, "model.onnx", Manifest)
     assert not list(tmp_path.glob("served*"))
     store.fetch("digits", version, tmp_path / "served", only=["report.html"])
 
@@ -170,7 +170,7 @@ def test_a_changed_manifest_does_not_match_its_digest(
     with pytest.raises(StoreError, match=rf"not {digest}"):
         store.fetch("digits", version, tmp_path / "served", digest=digest)
     with pytest.raises(StoreError, match=rf"not {digest}"):
-        store.record("digits", version, "model.onnx", Manifest, digest)
+        store.read_record("digits", version, "model.onnx", Manifest, digest)
     assert not list(tmp_path.glob("served*"))
 
 

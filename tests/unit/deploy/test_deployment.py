@@ -375,5 +375,5 @@ def test_versions_are_promoted_rejected_and_rolled_back(
     assert cluster.objects["Deployment digits-stable"] is before
     assert controller.rollback(None, "bad").version == 1
     assert state() == (1, None, True)
-    (record,) = models.served("digits")
+    (record,) = models.served_versions("digits")
     assert (record.platform, record.where, record.versions) == (platform.id, "serving", (1,))

@@ -8,7 +8,7 @@ import pytest
 from modelyard.components.deploy.platforms.pods import PodWatcher, find_refusal, is_complete
 from modelyard.components.errors import ConfigError, DeployError, UnreachableError
 from modelyard.components.server import HttpServer
-from modelyard.components.step import document
+from modelyard.components.step import failure_document
 from tests.unit.deploy.conftest import RECORDED
 
 
@@ -36,7 +36,7 @@ def test_crash_by_an_unreachable_store_fails_after_store_timeout(platform, clock
     pod.runs(restarts=3, ready=False)
     status = pod.json["status"]["containerStatuses"][0]
     status["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
-    record = document(UnreachableError("the store is away"), None).decode()
+    record = failure_document(UnreachableError("the store is away"), None).decode()
     status["lastState"] = {"terminated": {"exitCode": 7, "message": record}}
     watcher = PodWatcher(platform)
     watcher.check(pod.json)

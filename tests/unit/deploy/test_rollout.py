@@ -517,22 +517,22 @@ def test_stable_is_written_again_after_a_lost_race(controller, world, version, d
 @pytest.mark.usefixtures("one")
 def test_served_versions_are_recorded_before_and_after(controller, models, version, deploy, on_log):
     recorded = []
-    on_log("verified: ", lambda: recorded.append(models.served("digits")[0].versions))
+    on_log("verified: ", lambda: recorded.append(models.served_versions("digits")[0].versions))
     deploy(version())
     assert recorded == [(1, 2)]
-    (record,) = models.served("digits")
+    (record,) = models.served_versions("digits")
     assert (record.platform, record.where, record.versions) == ("memory", "here", (2,))
     on_log("rolled back: ", lambda: None)
     reconcile = controller.platform.reconcile
 
     def observed(*servers):
-        recorded.append(models.served("digits")[0].versions)
+        recorded.append(models.served_versions("digits")[0].versions)
         reconcile(*servers)
 
     controller.platform.reconcile = observed
     controller.rollback(None, "bad")
     assert recorded[-1] == (1, 2)
-    assert models.served("digits")[0].versions == (1,)
+    assert models.served_versions("digits")[0].versions == (1,)
 
 
 def test_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import History, Normalization, Repeats, Schema, Statistics
-from modelyard.components.shards import Rows, ShardWriter, write_hashes
+from modelyard.components.artifacts import Duplicates, History, Normalization, Schema, Statistics
+from modelyard.components.shards import ExampleIndex, ShardWriter, write_hashes
 from tests.versions import classifier_signature
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
@@ -51,9 +51,9 @@ class Inputs:
     def number_examples(self, test: int) -> None:
         """Write the hashes 0, 1, … for the test examples, and 1000 to 1002 for three training examples."""
 
-        def rows(first: int, count: int) -> Rows:
+        def rows(first: int, count: int) -> ExampleIndex:
             hashes = np.arange(first, first + count, dtype=np.uint64)
-            return Rows(hashes, ("all",), np.array([count]), np.arange(count))
+            return ExampleIndex(hashes, ("all",), np.array([count]), np.arange(count))
 
         write_hashes(self.root / "features", rows(1000, 3), rows(0, test))
 
@@ -81,9 +81,9 @@ def inputs(tmp_path: Path) -> Inputs:
     schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=CLASSES, splits={"test": 600})
     artifacts.write(features / "schema.json", schema)
     facts: dict[str, Any] = {
-        "duplicates": Repeats(count=2),
-        "conflicting_labels": Repeats(count=0),
-        "leakage": Repeats(count=1),
+        "duplicates": Duplicates(count=2),
+        "conflicting_labels": Duplicates(count=0),
+        "leakage": Duplicates(count=1),
         "scaling": "values are taken as they are",
         "mean": 1.0,
         "minimum": 0.0,

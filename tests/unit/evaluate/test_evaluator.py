@@ -8,11 +8,11 @@ from kfp import dsl
 from modelyard.components import artifacts
 from modelyard.components.artifacts import (
     Decision,
+    Duplicates,
     Golden,
     Identity,
     Metrics,
     Normalization,
-    Repeats,
     Schema,
     Signature,
     Statistics,
@@ -55,7 +55,7 @@ def publish_model(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
 def test_a_perfect_model_without_a_champion_is_promoted(inputs) -> None:
     result = run(inputs, inputs.model("model", inputs.weights()), Gate(minimum={"accuracy": 0.9}))
     assert result.promote
-    assert result.metrics.main.value == 1.0
+    assert result.metrics.primary_metric.value == 1.0
     assert result.metrics.details["confusion"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
     folder = inputs.root / "evaluation"
     assert artifacts.read(folder / "metrics.json", Metrics) == result.metrics
@@ -83,7 +83,7 @@ def test_the_champion_is_scored_on_the_same_examples(inputs) -> None:
     better = inputs.model("better", inputs.weights())
     result = run(inputs, better, Gate(comparison="superiority", margin={"accuracy": 0.5}), version)
     assert result.promote
-    assert result.metrics.champion == first.metrics.main
+    assert result.metrics.champion == first.metrics.primary_metric
     assert result.metrics.gain.value == pytest.approx(2 / 3)
     assert "0.3333 for version 1, the champion" in result.decision.reason
     assert "no record" in result.decision.notes[0]
@@ -102,7 +102,7 @@ def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs
         inputs, model, Gate(), few_leaked, earlier=(most_leaked, publish_model(inputs, model, first, [5]))
     )
     assert (result.metrics.rows, result.metrics.same_rows.rows) == (600, 597)
-    assert result.metrics.trained_on[few_leaked] == Repeats(
+    assert result.metrics.trained_on[few_leaked] == Duplicates(
         count=2, examples=("row 3 of all", "row 7 of all")
     )
     assert [one.split(": ")[1] for one in result.decision.notes] == [
@@ -256,9 +256,9 @@ def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_pl
     version = publish_model(inputs, worse, first.metrics)
     result = run(inputs, model("better", 1.0), Gate(comparison="superiority", margin={"rmse": 10}), version)
     assert result.promote
-    assert result.metrics.main.value == pytest.approx(1.5)
-    assert result.metrics.champion == first.metrics.main
-    assert result.metrics.gain.value == pytest.approx(first.metrics.main.value - 1.5)
+    assert result.metrics.primary_metric.value == pytest.approx(1.5)
+    assert result.metrics.champion == first.metrics.primary_metric
+    assert result.metrics.gain.value == pytest.approx(first.metrics.primary_metric.value - 1.5)
     assert run(inputs, worse, Gate(), version).decision.decision == "reject"  # a constant is better
     assert run(inputs, worse, Gate(maximum={"rmse": 10})).decision.decision == "reject"
     golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)

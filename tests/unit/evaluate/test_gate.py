@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.components.artifacts import Comparison, Metric, Metrics, Repeats, SameRows, Slice
+from modelyard.components.artifacts import Comparison, Duplicates, Metric, Metrics, PairedMetrics, Slice
 from modelyard.components.errors import EvaluateError
 from modelyard.components.evaluate.gate import Gate, decide
 from tests.versions import accuracy_metrics
@@ -119,7 +119,9 @@ def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
     both = {name: {"accuracy": higher(value)} for name, value in (("candidate", 0.93), ("champion", 0.97))}
     balanced = compared("balanced_accuracy", 0.925, 0.0, -0.015, version=3)
     result = decide(
-        metrics(GOOD, balanced, same_rows=SameRows(rows=150, **both)), Gate(minimum={"accuracy": 0.95}), 3
+        metrics(GOOD, balanced, same_rows=PairedMetrics(rows=150, **both)),
+        Gate(minimum={"accuracy": 0.95}),
+        3,
     )
     assert result.decision == "reject"
     assert "0.9300 for the candidate and 0.9700 for version 3, the champion, on the same 150" in result.reason
@@ -127,7 +129,7 @@ def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
 
 @pytest.mark.parametrize("gate", [Gate(), Gate(margin={"recall": {"defective": 0.1}})])
 def test_a_candidate_that_cannot_be_compared_is_held(gate) -> None:
-    leakage = {3: Repeats(count=145, examples=("row 1 of all",))}
+    leakage = {3: Duplicates(count=145, examples=("row 1 of all",))}
     comparisons = (compared("balanced_accuracy", 0.9, 0, 0, version=3),) if gate.margin else ()
     result = decide(metrics(GOOD, *comparisons, trained_on=leakage), gate, 3, ("a note",))
     assert (result.decision, result.notes) == ("hold", ("a note",))

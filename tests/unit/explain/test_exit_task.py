@@ -17,7 +17,7 @@ from modelyard.components.explain.exit_task import NO_DECISION, WEBHOOK, post_we
 from modelyard.components.explain.explanation import create_explanation
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
-from modelyard.components.step import document
+from modelyard.components.step import failure_document
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.settings import Store
 
@@ -197,11 +197,11 @@ def test_the_record_of_the_failed_step_is_the_reason(
     run_exit_task: Any, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(WEBHOOK, raising=False)
-    error = document(DataError("No such file. Name one."), "ingest")
+    error = failure_document(DataError("No such file. Name one."), "ingest")
     for step, content in {
         "fingerprint": b"",
         "ingest": error,
-        "explain": document(KeyError(), "explain"),
+        "explain": failure_document(KeyError(), "explain"),
     }.items():
         (run_folder / "failures" / f"{step}.json").write_bytes(content)
     text_written, recorded = run_exit_task("FAILED")

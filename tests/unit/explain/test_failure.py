@@ -10,10 +10,10 @@ from modelyard.components.explain.failure import pod_failure, process_failure
 from modelyard.components.explain.kfp_run import Evidence
 from modelyard.components.explain.workflow import PodNode
 from modelyard.components.records import Failure
-from modelyard.components.step import document, killed
+from modelyard.components.step import failure_document, killed_message
 
 EXIT_1 = "main: Error (exit code 1)"
-RECORD = document(DataError("No such file. Name one."), "train").decode()
+RECORD = failure_document(DataError("No such file. Name one."), "train").decode()
 KILLED = json.dumps({"version": 1, "step": "train", "kind": "KilledError", "message": "x", "exit_code": 14})
 LIMIT = {"resources": {"limits": {"memory": "200Mi"}}}
 
@@ -117,7 +117,7 @@ def test_processes_and_pods_have_the_same_messages() -> None:
     remedy = "environment.steps.train.memory on a cluster, a larger machine otherwise."
     failures = (process_failure("train", -9, True, []), pod_failure("train", pod(137, "OOMKilled")))
     assert all(one.message.endswith(remedy) for one in failures)
-    assert process_failure("train", -9, False, []).message == killed("train")
+    assert process_failure("train", -9, False, []).message == killed_message("train")
 
 
 def test_without_a_record_the_exit_code_and_the_last_lines_are_quoted() -> None:

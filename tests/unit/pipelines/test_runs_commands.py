@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from modelyard.components import lifeline
-from modelyard.components.artifacts import Metric, SameRows
+from modelyard.components.artifacts import Metric, PairedMetrics
 from modelyard.components.events import Epoch, Resumed, StepChange, append
 from modelyard.pipelines.cli.progress import event_line, serve_command, show, steps_table
 from modelyard.pipelines.environments.environment import Environment
@@ -74,7 +74,7 @@ def test_the_summary_shows_candidate_and_champion():
     def values(accuracy):
         return {"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=1.0, direction="higher")}
 
-    both = SameRows(rows=90, candidate=values(0.85), champion=values(0.95))
+    both = PairedMetrics(rows=90, candidate=values(0.85), champion=values(0.95))
     evaluation = metrics(0.8).model_copy(
         update={"rows": 100, "compared_with": 3, "same_rows": both, "baseline": {"accuracy": 0.1}}
     )

@@ -14,7 +14,7 @@ import pytest
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ClusterError, ConfigError, ModelyardError, TooLargeError, TrainError
-from modelyard.components.step import document
+from modelyard.components.step import failure_document
 from modelyard.components.train.measurement import (
     Cost,
     CurvePoint,
@@ -150,7 +150,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def left(error: Exception) -> str:
     """Return the record that a probe leaves."""
-    return document(error, "probe").decode()
+    return failure_document(error, "probe").decode()
 
 
 def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[ProbeResult, list[str]]:

@@ -62,7 +62,7 @@ def test_intervals_of_a_perfect_score_are_not_empty() -> None:
     labels = np.arange(14) % 2
     scores = PROBLEM.compute_scores(np.eye(2)[labels], labels)
     result = measure("ab", labels, scores, {3: scores})
-    assert (result.main.low, result.main.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
+    assert (result.primary_metric.low, result.primary_metric.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
     for one in (
         result.values["balanced_accuracy"],
         result.values["macro_f1"],
@@ -116,7 +116,7 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     correct = np.eye(2)[labels]
     candidate = PROBLEM.compute_scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
     result = measure("ab", labels, candidate, {3: PROBLEM.compute_scores(correct, labels)}, compared=unseen)
-    assert (result.main.value, result.rows) == (0.5, 80)
+    assert (result.primary_metric.value, result.rows) == (0.5, 80)
     assert result.same_rows.rows == 40
     assert result.same_rows.candidate["accuracy"] == result.same_rows.champion["accuracy"] == result.champion
     assert result.gain.value == 0

@@ -49,10 +49,10 @@ def test_gain_is_paired() -> None:
     result = measure(targets, scores[0], {3: scores[1]})
     assert result.champion
     assert result.gain
-    assert result.champion.value > result.main.value
-    assert result.gain.value == pytest.approx(result.champion.value - result.main.value)
+    assert result.champion.value > result.primary_metric.value
+    assert result.gain.value == pytest.approx(result.champion.value - result.primary_metric.value)
     assert 0 < result.gain.low < result.gain.high  # though the intervals of the two overlap
-    assert result.main.high > result.champion.low
+    assert result.primary_metric.high > result.champion.low
 
 
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
@@ -94,7 +94,7 @@ def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
         monkeypatch.setattr(regression, "MAXIMUM_GROUPS", groups)
-        result = measure(targets, PROBLEM.compute_scores(predictions, targets)).main
+        result = measure(targets, PROBLEM.compute_scores(predictions, targets)).primary_metric
         assert result.high - result.low == pytest.approx(expected, rel=0.15)
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from modelyard.components.artifacts import (
     Decision,
+    Duplicates,
     History,
     Metric,
-    Repeats,
     Rule,
     Schema,
     Slice,
@@ -62,9 +62,9 @@ def page() -> Callable[..., str]:
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=classes, splits=splits
         )
         facts: dict[str, Any] = {
-            "duplicates": Repeats(count=4),
-            "conflicting_labels": Repeats(count=0),
-            "leakage": Repeats(count=2),
+            "duplicates": Duplicates(count=4),
+            "conflicting_labels": Duplicates(count=0),
+            "leakage": Duplicates(count=2),
             "scaling": "values are taken as they are",
             "mean": 4.9,
             "minimum": 0.0,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelyard.components.artifacts import Interval, Metric, Repeats, SameRows
+from modelyard.components.artifacts import Duplicates, Interval, Metric, PairedMetrics
 from modelyard.components.problems.base import DisplayValue, Mistake
 from modelyard.components.report.page import PlanComparison, ReportedMistake, add_plan, add_run_facts
 from modelyard.components.report.thumbnails import MAX_SIDE, encode_data_uri, format_values
@@ -157,9 +157,9 @@ def test_both_models_are_shown_on_the_examples_that_no_champion_was_trained_on(p
     html = page(
         ("a", "b"),
         rows=40,
-        same_rows=SameRows(rows=32, candidate=candidate_values, champion=champion_values),
+        same_rows=PairedMetrics(rows=32, candidate=candidate_values, champion=champion_values),
         champion=champion_values["accuracy"],
-        trained_on={3: Repeats(count=8, examples=("row 4 of train and row 2 of test",))},
+        trained_on={3: Duplicates(count=8, examples=("row 4 of train and row 2 of test",))},
     )
     for fact in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test examples", "row 2 of test"):
         assert fact in html
