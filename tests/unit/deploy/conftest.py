@@ -18,12 +18,11 @@ from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.kubernetes import cluster as kubernetes
 from modelyard.components.store.models import ModelStore
+from tests import versions
 from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
-from tests.versions import classifier_signature
-from tests.versions import publish as publish_version
 
 RECORDED = Path(__file__).parents[1] / "kubernetes" / "recorded"
-SIGNATURE = classifier_signature((1,), "float32", ("no", "yes"))
+SIGNATURE = versions.classifier_signature((1,), "float32", ("no", "yes"))
 METRICS = 'modelyard_request_seconds_count{{traffic="client"}} {}\n'
 
 
@@ -41,16 +40,16 @@ class Cluster:
         self.objects: dict[str, Any] = {}
         self.broken: set[int] = set()
         self.answered = 0
-        self.look: Callable[[], None] = lambda: None
-        self._of: dict[str, Any] = {}
+        self.on_list: Callable[[], None] = lambda: None
+        self.deployment_pods: dict[str, Any] = {}
         self._writes = itertools.count(1)
 
     def list_objects(self, kind: str, labels: str) -> Any:
-        self.look()
+        self.on_list()
         if kind != "Pod":
             return []
         desired = dict(label.split("=") for label in labels.split(","))
-        pods = [*self.pods, *self._of.values()]
+        pods = [*self.pods, *self.deployment_pods.values()]
         return [pod for pod in pods if desired.items() <= pod["metadata"]["labels"].items()]
 
     def get(self, kind: str, name: str) -> Any:
@@ -82,7 +81,7 @@ class Cluster:
 
     def delete(self, kind: str, observed: Any) -> bool:
         name = observed["metadata"]["name"]
-        self._of.pop(name, None)
+        self.deployment_pods.pop(name, None)
         return bool(self.objects.pop(f"{kind} {name}", None))
 
     def _run(self, written: Any) -> None:
@@ -92,11 +91,11 @@ class Cluster:
             refusal = {"type": "ReplicaFailure", "status": "True", "message": f"{message}, limited: pods=1"}
             written["status"] = {"observedGeneration": 1, "conditions": [refusal]}
             return
-        one = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
-        written["status"] = {"observedGeneration": 1, **one}
+        counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
+        written["status"] = {"observedGeneration": 1, **counts}
         pod = Pod(f"{name}-{objects.version(written)}").json
         pod["metadata"]["labels"] = labels
-        self._of[name] = pod
+        self.deployment_pods[name] = pod
 
     def list_events(self, _of: Any) -> Any:
         return []
@@ -116,9 +115,9 @@ class Pod:
         labels = {objects.NAME_LABEL: "digits", objects.PART_OF_LABEL: "modelyard"}
         labels |= {objects.TRACK_LABEL: "candidate", objects.VERSION_LABEL: "2"}
         self.json["metadata"] |= {"name": name, "uid": name, "labels": labels}
-        self.runs(restarts=2)
+        self.set_running(restarts=2)
 
-    def runs(self, *, restarts: int, ready: bool = True) -> None:
+    def set_running(self, *, restarts: int, ready: bool = True) -> None:
         status = self.json["status"]
         status["phase"] = "Running"
         status["conditions"] = [{"type": "Ready", "status": str(ready)}]
@@ -126,9 +125,9 @@ class Pod:
         if not restarts:
             status["containerStatuses"][0]["lastState"] = {}
 
-    def was_out_of_memory(self, *, restarts: int, ready: bool) -> None:
-        """Run again after a container was out of memory."""
-        self.runs(restarts=restarts, ready=ready)
+    def set_out_of_memory(self, *, restarts: int, ready: bool) -> None:
+        """Be running after a container was out of memory."""
+        self.set_running(restarts=restarts, ready=ready)
         ended = {"exitCode": 137, "reason": "OOMKilled"}
         self.json["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
 
@@ -168,6 +167,20 @@ def pod(cluster: Cluster) -> Pod:
     return pod
 
 
+def intercept(owner: Any, name: str, before: Any = lambda: None, after: Any = lambda: None) -> None:
+    """Call a function before or after the next call of a method."""
+    method = getattr(owner, name)
+
+    def intercepted(*arguments: Any, **more: Any) -> Any:
+        setattr(owner, name, method)
+        before()
+        result = method(*arguments, **more)
+        after()
+        return result
+
+    setattr(owner, name, intercepted)
+
+
 ROLLOUT = Rollout(bake_seconds=0.0, min_requests=3, ready_timeout=100.0)
 
 
@@ -187,15 +200,15 @@ def platform(cluster: Any, clock: Clock) -> DeploymentPlatform:
 
 
 @pytest.fixture
-def claimed(platform):
-    """Claim a candidate of a version for a rollout, and return its servers."""
+def claim(platform):
+    """Return a function that claims a candidate of a version for a rollout and returns its servers."""
 
-    def claim(token="mine", version=2):  # noqa: S107
+    def claim_version(token="token", version=2):  # noqa: S107
         servers = platform.describe_servers(version, "d" * 64)
         platform.claim(token, servers)
         return servers
 
-    return claim
+    return claim_version
 
 
 @pytest.fixture
@@ -243,39 +256,48 @@ def on_log(controller):
 
 
 @pytest.fixture
-def version(models, tmp_path):
-    """Publish a version, and return it."""
+def publish(models, tmp_path):
+    """Return a function that publishes a version and returns it."""
     model, requests = tmp_path / "model.onnx", tmp_path / "golden.json"
     model.write_bytes(b"onnx")
 
-    def publish(answer=1.0, count=1):
-        """Publish a version with `count` golden requests and the recorded `answer`."""
-        golden = Golden(problem="classification", instances=[[0]] * count, predictions=[[answer]] * count)
+    def publish_pinned(prediction=1.0, count=1):
+        """Publish a version with `count` golden requests and the recorded `prediction`."""
+        golden = Golden(problem="classification", instances=[[0]] * count, predictions=[[prediction]] * count)
         artifacts.write(requests, golden)
-        number = publish_version(models, "digits", {file.name: file for file in (model, requests)}, SIGNATURE)
+        files = {file.name: file for file in (model, requests)}
+        number = versions.publish(models, "digits", files, SIGNATURE)
         return PinnedVersion(number, models.digest("digits", number), golden)
 
-    return publish
+    return publish_pinned
 
 
 @pytest.fixture
 def deploy(controller):
-    return lambda served: controller.roll_out(served, None, "better")
+    return lambda pinned: controller.roll_out(pinned, None, "better")
+
+
+@pytest.fixture
+def v1(publish, deploy):
+    """Version 1, promoted."""
+    pinned = publish()
+    deploy(pinned)
+    return pinned
 
 
 @pytest.fixture
 def promote(models):
     """Move the pointer alone, as `models promote` does."""
-    return lambda served: models.promote("digits", served.version, reason="by hand", by="test")
+    return lambda pinned: models.promote("digits", pinned.version, reason="by hand", by="test")
 
 
 @pytest.fixture
 def state(world, models):
     """Return the champion, what stable serves, the candidate, and whether clients reach stable alone."""
 
-    def look():
+    def read():
         champion = models.champion("digits")
-        tracks = [one.version if one else None for one in (world.stable, world.candidate)]
+        tracks = [servers.version if servers else None for servers in (world.stable, world.candidate)]
         return (champion.version if champion else None, *tracks, not world.canary)
 
-    return look
+    return read

@@ -29,7 +29,7 @@ class World:
     """The state of a platform, for all processes; it is checked after each change.
 
     Servers of `unfit` versions do not run as stable, those of `broken` versions do not run at all, and those
-    of `wrong` images answer differently than in evaluate.
+    of `wrong` images predict differently than in evaluate.
     """
 
     stable: Servers | None = None
@@ -56,14 +56,14 @@ class World:
 class MemoryPlatform:
     """A model on a platform whose changes take effect at once."""
 
-    name, id, location, follows_pointer = "digits", "memory", "here", False
+    name, id, location, follows_pointer = "digits", "memory", "in-memory", False
 
     def __init__(self, world: World, image: str = "serve:1") -> None:
         self.world, self.image = world, image
 
     def status(self, problems: bool = False) -> Status:  # noqa: ARG002
         world = self.world
-        loaded = {one.version for one in (world.stable, world.candidate) if one}
+        loaded = {servers.version for servers in (world.stable, world.candidate) if servers}
         candidate = world.candidate and world.candidate.model_copy(update={"ready": 1})
         status = Status(stable=world.stable, candidate=candidate, token=world.token, canary=world.canary)
         return status.model_copy(update={"stable_serves": world.stable_serves, "loaded": frozenset(loaded)})
@@ -95,7 +95,7 @@ class MemoryPlatform:
         """Answer like the servers that are verified."""
         version = int(path.split("/")[-1].split(":")[0])
         tracks = (self.world.candidate, self.world.stable)
-        images = {one.image for one in tracks if one and one.version == version}
+        images = {servers.image for servers in tracks if servers and servers.version == version}
         return 200, json.dumps({"predictions": [[0.3 if images & self.world.wrong else 1.0]]}).encode()
 
     def open_window(self, token: str) -> "MemoryWindow":
@@ -109,7 +109,7 @@ class MemoryPlatform:
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
         world = self.world
-        if not any(_equal(world.stable, one) for one in (servers, observed)):
+        if not any(_equal(world.stable, expected) for expected in (servers, observed)):
             raise Superseded("another rollout changed stable")
         world.stable = servers
         if servers is None:
@@ -163,8 +163,8 @@ class MemoryWindow:
         assert instance
 
 
-def _equal(one: Servers | None, other: Servers | None) -> bool:
-    return one is other is None or (one is not None and one.matches(other))
+def _equal(first: Servers | None, second: Servers | None) -> bool:
+    return first is second is None or (first is not None and first.matches(second))
 
 
 class MemoryObjects:
@@ -222,11 +222,11 @@ class Interrupted:
         self._target, self._script, self._error = target, script, error
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._target, name)
-        if not callable(found) or name == "write_heartbeat":
-            return found
+        attribute = getattr(self._target, name)
+        if not callable(attribute) or name == "write_heartbeat":
+            return attribute
         return lambda *arguments, **more: self._script.call(
-            partial(found, *arguments, **more), self._error("It does not answer.")
+            partial(attribute, *arguments, **more), self._error("It does not answer.")
         )
 
 
@@ -254,7 +254,7 @@ class Script:
             self.other()
             return action()
         if self.how.endswith(" after"):
-            action()  # it succeeds, but the answer is lost
+            action()  # it succeeds, but the reply is lost
         if self.how.startswith("killed"):
             self.dead = True
             raise Killed

@@ -50,21 +50,21 @@ def test_summary_has_requests_and_latency():
     assert "mean latency 10.0 ms, of stable 20.0 ms" in summary(counts, answered(900, 0.02))
 
 
-def page(*answers):
-    """Return the metrics of a server after answers (code, golden) of half a second each."""
+def page(*replies):
+    """Return the metrics of a server after replies (code, golden) of half a second each."""
     metrics = Metrics("m", lambda: 0)
     metrics.version = 7
-    for code, golden in answers:
+    for code, golden in replies:
         executed = 0.5 if code in (200, 500) else None
         metrics.count_request(7, Reply(b"", code, seconds=executed), golden)
     return metrics.render().body.decode()
 
 
 def test_requests_are_counted_by_sender_and_result():
-    answers = (
+    replies = (
         [(200, False)] * 3 + [(200, True)] * 2 + [(503, False), (500, True)] + [(404, False), (499, False)]
     )
-    counts, memory = read_metrics(page(*answers))
+    counts, memory = read_metrics(page(*replies))
     assert (counts.client, counts.golden, counts.failed) == (3, 3, 1)
     assert (counts.requests, counts.latency) == (6, 0.5)
     assert memory > 2**20
@@ -83,10 +83,10 @@ def test_counts_exclude_earlier_requests_and_include_all_of_new_pods():
 
 def analyze(platform, ready=1):
     counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": ready}
-    metadata = {"annotations": {objects.TOKEN_ANNOTATION: "mine"}, "labels": {objects.VERSION_LABEL: "2"}}
+    metadata = {"annotations": {objects.TOKEN_ANNOTATION: "token"}, "labels": {objects.VERSION_LABEL: "2"}}
     candidate = {"metadata": metadata, "spec": {}, "status": counts}
     platform.cluster.objects["Deployment digits-candidate"] = candidate
-    window = platform.open_window("mine")
+    window = platform.open_window("token")
     return canary_analysis.analyze("digits", PINNED, window, platform.rollout, platform.now, platform.sleep)
 
 
@@ -100,14 +100,14 @@ def test_earlier_restarts_do_not_count_in_the_analysis(platform, clock):
 
 
 def test_restart_during_the_analysis_fails(platform, cluster, pod):
-    cluster.look = lambda: pod.runs(restarts=3 if cluster.answered else 2)
+    cluster.on_list = lambda: pod.set_running(restarts=3 if cluster.answered else 2)
     with pytest.raises(DeployError, match="ended 3 times, last with exit code 8"):
         analyze(platform)
 
 
 def test_out_of_memory_during_the_analysis_fails_at_once(platform, cluster, pod):
-    pod.was_out_of_memory(restarts=2, ready=True)
-    cluster.look = lambda: pod.was_out_of_memory(
+    pod.set_out_of_memory(restarts=2, ready=True)
+    cluster.on_list = lambda: pod.set_out_of_memory(
         restarts=3 if cluster.answered else 2, ready=not cluster.answered
     )
     with pytest.raises(DeployError, match="was killed because it used too much memory"):

@@ -35,13 +35,13 @@ def command(controller, monkeypatch, capsys):
     return run
 
 
-def test_deploy_status_promote_and_abort(command, controller, version, models, state):
-    for answer in (version(), version(), version()):
-        assert answer.version
+def test_deploy_status_promote_and_abort(command, controller, publish, models, state):
+    for _ in range(3):
+        publish()
     assert command("deploy", "digits", "1").startswith("promote: deployed manually")
     status = command("rollout", "status", "digits")
     assert "version 1, 0 of 0 ready, serve:1" in status
-    assert "here" in status
+    assert "in-memory" in status
 
     controller.platform.claim("killed", controller.platform.describe_servers(2, models.digest("digits", 2)))
     assert json.loads(command("rollout", "status", "digits", "--output", "json"))["candidate"]["version"] == 2

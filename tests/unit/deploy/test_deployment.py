@@ -10,6 +10,7 @@ from modelyard.components.deploy.platforms.base import HEARTBEAT_TIMEOUT, Supers
 from modelyard.components.errors import ClusterError, ConfigError, DeployError, ServeError
 from modelyard.components.kubernetes.cluster import Cluster
 from modelyard.components.server import predict_one
+from tests.unit.deploy.conftest import intercept
 
 
 @pytest.fixture
@@ -24,13 +25,13 @@ def stable(platform):
 def state(platform):
     """Return the versions of stable and candidate, and whether the Service selects stable alone."""
 
-    def look():
+    def read():
         status = platform.status()
-        tracks = [one.version if one else None for one in (status.stable, status.candidate)]
+        tracks = [track.version if track else None for track in (status.stable, status.candidate)]
         service = platform.cluster.get("Service", "digits")
         return (*tracks, service is None or objects.TRACK_LABEL in service["spec"]["selector"])
 
-    return look
+    return read
 
 
 def service_token(platform):
@@ -39,26 +40,17 @@ def service_token(platform):
 
 
 @pytest.mark.usefixtures("stable")
-def test_candidate_that_was_taken_over_is_not_routed(platform, cluster, claimed, state):
-    claimed("early")
-    get = cluster.get
-
-    def overtaken(kind, name):
-        found = get(kind, name)
-        if name == "digits-candidate":  # between the last read and the change of the Service
-            cluster.get = get
-            claimed("late")
-        return found
-
-    cluster.get = overtaken
+def test_candidate_that_was_taken_over_is_not_routed(platform, claim, state):
+    claim("early")
+    intercept(platform, "deployment", after=lambda: claim("late"))  # before the Service is changed
     with pytest.raises(Superseded):
         platform.route_to_candidate("early")
     assert state() == (1, 2, True)
 
 
 @pytest.mark.usefixtures("stable")
-def test_killed_rollout_that_annotated_the_service_does_not_block(platform, cluster, clock, claimed, state):
-    claimed()
+def test_killed_rollout_that_annotated_the_service_does_not_block(platform, cluster, clock, claim, state):
+    claim()
     platform._write_service(None, canary=False, token="killed")  # noqa: S106
     start, get = clock.time, cluster.get
 
@@ -67,32 +59,27 @@ def test_killed_rollout_that_annotated_the_service_does_not_block(platform, clus
         return get(kind, name)
 
     cluster.get = slow
-    platform.route_to_candidate("mine")
+    platform.route_to_candidate("token")
     assert clock.time - start >= deployment.JOIN_TIMEOUT, "it waited for the time-out"
     assert state() == (1, 2, False)
 
 
 @pytest.mark.usefixtures("stable")
-def test_late_withdrawal_keeps_the_candidate_of_another_rollout(platform, cluster, claimed, state):
-    claimed("early")
-    get = cluster.get
+def test_late_withdrawal_keeps_the_candidate_of_another_rollout(platform, claim, state):
+    claim("early")
 
-    def raced(kind, name):
-        found = get(kind, name)
-        if name == "digits-candidate":  # after the early rollout read it
-            cluster.get = get
-            claimed("late")
-            platform.route_to_candidate("late")
-        return found
+    def take_over():
+        claim("late")
+        platform.route_to_candidate("late")
 
-    cluster.get = raced
+    intercept(platform, "deployment", after=take_over)
     assert platform.withdraw("early") is None
     assert state() == (1, 2, False)
 
 
 @pytest.mark.usefixtures("stable")
-def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform, cluster, claimed, state):
-    claimed("early")
+def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform, cluster, claim, state):
+    claim("early")
     platform.route_to_candidate("early")
     apply = cluster.apply
 
@@ -105,33 +92,30 @@ def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform
         return apply(desired, manager)
 
     cluster.apply = late
-    claimed("late")
+    claim("late")
     assert state() == (1, 2, True)
 
 
 @pytest.mark.usefixtures("stable")
-def test_late_claim_keeps_the_route_of_another_rollout(platform, claimed, state, monkeypatch):
-    beat = platform.write_heartbeat
-
-    def overtaken(_):
-        monkeypatch.setattr(platform, "write_heartbeat", beat)
-        claimed("late")
+def test_late_claim_keeps_the_route_of_another_rollout(platform, claim, state):
+    def take_over():
+        claim("late")
         platform.route_to_candidate("late")
 
-    monkeypatch.setattr(platform, "write_heartbeat", overtaken)
+    intercept(platform, "write_heartbeat", before=take_over)
     with pytest.raises(Superseded, match="replaced the candidate"):
-        claimed("early")
+        claim("early")
     assert state() == (1, 2, False)
     assert service_token(platform) == "late"
 
 
-def test_matching_candidate_is_kept_and_another_is_deleted(platform, cluster, claimed):
-    claimed("early")
+def test_matching_candidate_is_kept_and_another_is_deleted(platform, cluster, claim):
+    claim("early")
     uid = cluster.objects["Deployment digits-candidate"]["metadata"]["uid"]
-    claimed("late")
+    claim("late")
     assert cluster.objects["Deployment digits-candidate"]["metadata"]["uid"] == uid
     platform.target = platform.target.model_copy(update={"image": "serve:2"})
-    claimed("later")
+    claim("later")
     assert cluster.objects["Deployment digits-candidate"]["metadata"]["uid"] != uid
 
 
@@ -152,46 +136,44 @@ def quota(cluster, pod, stable):  # noqa: ARG001
 
 
 @pytest.mark.usefixtures("quota")
-def test_candidate_without_room_in_the_quota_waits_for_terminating_pods(
-    platform, cluster, clock, pod, claimed
-):
+def test_candidate_without_room_in_the_quota_waits_for_terminating_pods(platform, cluster, clock, pod, claim):
     def end():
         assert platform.deployment("candidate") is None, "a new Deployment has no back-off"
         cluster.pods.remove(pod.json)
         cluster.broken.clear()
 
     clock.during = end
-    claimed()
+    claim()
     assert len(platform.ready_pods("candidate")) == 1
 
 
 @pytest.mark.usefixtures("quota")
-def test_pods_that_never_end_do_not_block_a_rollout(platform, clock, claimed):
-    claimed()  # as on a lost node
+def test_pods_that_never_end_do_not_block_a_rollout(platform, clock, claim):
+    claim()  # as on a lost node
     assert clock.time > deployment.TERMINATION_TIMEOUT
     assert platform.status().candidate.version == 2
 
 
 @pytest.mark.usefixtures("stable")
-def test_wait_for_pods_of_the_candidate_is_limited(cluster, clock, pod, claimed, monkeypatch):
+def test_wait_for_pods_of_the_candidate_is_limited(cluster, clock, pod, claim, monkeypatch):
     pod.json["metadata"]["deletionTimestamp"] = "now"
-    monkeypatch.setattr(cluster, "_run", lambda found: found.update(status={}))
-    claimed()
+    monkeypatch.setattr(cluster, "_run", lambda written: written.update(status={}))
+    claim()
     assert deployment.TERMINATION_TIMEOUT < clock.time < 2 * deployment.TERMINATION_TIMEOUT
 
 
-def test_candidate_that_is_not_deleted_is_an_error(platform, cluster, claimed):
-    claimed()
+def test_candidate_that_is_not_deleted_is_an_error(platform, cluster, claim):
+    claim()
     cluster.objects["Deployment digits-candidate"]["metadata"]["deletionTimestamp"] = "now"
     with pytest.raises(DeployError, match="digits-candidate still exists"):
-        claimed("another")
+        claim("another")
     assert platform.status().candidate is None
 
 
 @pytest.mark.usefixtures("stable")
-def test_terminating_pods_are_ignored_if_the_quota_has_room(clock, pod, claimed):
+def test_terminating_pods_are_ignored_if_the_quota_has_room(clock, pod, claim):
     pod.json["metadata"]["deletionTimestamp"] = "now"
-    claimed()
+    claim()
     assert clock.time < 1
 
 
@@ -199,23 +181,23 @@ def test_terminating_pods_are_ignored_if_the_quota_has_room(clock, pod, claimed)
 
 
 def test_stable_is_changed_only_if_unchanged_since_observed(platform, stable):
-    three = platform.describe_servers(3, "d" * 64)
-    platform.reconcile(three, stable)
+    v3 = platform.describe_servers(3, "d" * 64)
+    platform.reconcile(v3, stable)
     with pytest.raises(Superseded):
         platform.reconcile(platform.describe_servers(2, "d" * 64), stable)
-    platform.reconcile(three, stable)  # again, as after a lost answer
+    platform.reconcile(v3, stable)  # again, as after a lost answer
     with pytest.raises(Superseded):
         platform.reconcile(None, stable)
     with pytest.raises(Superseded):
         platform.verify(stable, lambda _: None)
-    platform.reconcile(None, three)
+    platform.reconcile(None, v3)
     assert platform.status().stable is None
 
 
 @pytest.mark.usefixtures("stable")
-def test_stable_gets_exactly_the_given_pods(platform, claimed):
+def test_stable_gets_exactly_the_given_pods(platform, claim):
     before = platform.status().stable
-    claimed()
+    claim()
     candidate = platform.status().candidate
     platform.target = platform.target.model_copy(update={"image": "serve:of-another-environment"})
     platform.reconcile(candidate, before)
@@ -230,27 +212,28 @@ def test_stable_gets_exactly_the_given_pods(platform, claimed):
 def test_replicas_of_an_autoscaler_are_kept(platform, cluster, stable):
     owner = {"manager": "hpa", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
     cluster.objects["Deployment digits-stable"]["metadata"]["managedFields"] = [owner]
-    written, apply = [], cluster.apply
-    cluster.apply = lambda desired, manager: written.append(desired) or apply(desired, manager)
+    manifests, apply = [], cluster.apply
+    cluster.apply = lambda desired, manager: manifests.append(desired) or apply(desired, manager)
     platform.reconcile(platform.describe_servers(2, "d" * 64), stable)
-    assert "replicas" not in next(one for one in written if one["kind"] == "Deployment")["spec"]
+    (written,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+    assert "replicas" not in written["spec"]
 
 
 def test_stable_is_verified_again_after_a_pod_ended(platform, stable):
-    gone = []
+    failed_targets = []
 
     def check(target):
-        if not gone:
-            gone.append(target)
+        if not failed_targets:
+            failed_targets.append(target)
             raise ClusterError("the pod is gone")
 
     assert platform.verify(stable, check) == 1
 
 
-def test_candidate_without_pods_is_not_verified(platform, cluster, claimed):
-    servers = claimed()
-    cluster._of.pop("digits-candidate")
-    assert platform.verify(servers, lambda _: None, "mine") == 0
+def test_candidate_without_pods_is_not_verified(platform, cluster, claim):
+    servers = claim()
+    cluster.deployment_pods.pop("digits-candidate")
+    assert platform.verify(servers, lambda _: None, "token") == 0
 
 
 @pytest.mark.usefixtures("stable")
@@ -279,22 +262,22 @@ def test_model_name_must_be_a_service_name(platform):
 
 
 @pytest.mark.usefixtures("stable")
-def test_loaded_versions_include_those_of_remaining_pods(platform, pod, claimed):
+def test_loaded_versions_include_those_of_remaining_pods(platform, pod, claim):
     assert platform.id == platform.cluster.objects["Service digits"]["metadata"]["uid"]
-    claimed()
+    claim()
     pod.json["metadata"]["labels"][objects.VERSION_LABEL] = "7"
     assert platform.status().loaded == {1, 2, 7}
 
 
-def test_heartbeat_is_written_only_to_the_own_candidate(platform, cluster, claimed):
-    claimed()
+def test_heartbeat_is_written_only_to_the_own_candidate(platform, cluster, claim):
+    claim()
     assert not platform.status().abandoned
-    found = cluster.objects["Deployment digits-candidate"]["metadata"]
+    metadata = cluster.objects["Deployment digits-candidate"]["metadata"]
     long_ago = datetime.now(UTC) - 2 * HEARTBEAT_TIMEOUT
-    found["annotations"][objects.HEARTBEAT_ANNOTATION] = long_ago.isoformat()
+    metadata["annotations"][objects.HEARTBEAT_ANNOTATION] = long_ago.isoformat()
     platform.write_heartbeat("another")
     assert platform.status().abandoned
-    platform.write_heartbeat("mine")
+    platform.write_heartbeat("token")
     assert not platform.status().abandoned
 
 
@@ -317,15 +300,15 @@ def test_heartbeat_is_read_in_any_time_zone(at):
 
 
 class Api:
-    """The official client with an API server that gives these answers in turn."""
+    """The official client with an API server that gives these replies in turn."""
 
-    def __init__(self, *answers):
-        self.answers = list(answers)
+    def __init__(self, *replies):
+        self.replies = list(replies)
 
     def call_api(self, *_, **__):
         from kubernetes.client import ApiException
 
-        status, body = self.answers.pop(0)
+        status, body = self.replies.pop(0)
         if status != 200:
             error = ApiException(status=status, reason="no")
             error.body = json.dumps(body).encode()
@@ -339,14 +322,14 @@ GOOD = 200, {"predictions": [[1.0]]}
 
 
 @pytest.mark.parametrize(
-    ("answers", "patience", "good"),
+    ("replies", "patience", "good"),
     [((BUSY, BUSY, GOOD), 60.0, True), ((BUSY, GOOD), 0.0, False), ((FAILED, GOOD), 60.0, False)],
 )
 @pytest.mark.usefixtures("cluster")
-def test_golden_requests_are_retried_only_for_the_api_server(platform, claimed, answers, patience, good):
-    claimed()
+def test_golden_requests_are_retried_only_for_the_api_server(platform, claim, replies, patience, good):
+    claim()
     (pod,) = platform.pods("candidate")
-    platform.cluster = Cluster(Api(*answers), "serving", in_cluster=False)
+    platform.cluster = Cluster(Api(*replies), "serving", in_cluster=False)
     server = platform.pod_server(pod, patience)
     if good:
         assert predict_one(server, "digits", [1]) == [1.0]
@@ -359,19 +342,19 @@ def test_golden_requests_are_retried_only_for_the_api_server(platform, claimed, 
 
 
 def test_versions_are_promoted_rejected_and_rolled_back(
-    new_controller, platform, cluster, models, version, state
+    new_controller, platform, cluster, models, publish, state
 ):
     controller = new_controller(platform)
-    one, two, three = version(), version(), version()
-    for pinned in (one, two):
+    v1, v2, v3 = publish(), publish(), publish()
+    for pinned in (v1, v2):
         assert controller.roll_out(pinned, None, "better").decision == "promote"
     assert state() == (2, None, True)
     before = cluster.objects["Deployment digits-stable"]
-    cluster.broken.add(three.version)
+    cluster.broken.add(v3.version)
     with pytest.raises(
         DeployError, match=r"The quota small .* Version 3 was not promoted, and stable serves"
     ):
-        controller.roll_out(three, None, "better")
+        controller.roll_out(v3, None, "better")
     assert cluster.objects["Deployment digits-stable"] is before
     assert controller.rollback(None, "bad").version == 1
     assert state() == (1, None, True)

@@ -24,7 +24,7 @@ def deployment(target=TARGET, rollout=None, store='{"url": "gs://b"}', serving=N
         store=store,
         serving=serving or {},
     )
-    return objects.deployment("digits", track, "here", template)
+    return objects.deployment("digits", track, "serving", template)
 
 
 def test_server_is_pinned_by_version_and_digest():
@@ -44,16 +44,16 @@ def test_server_gets_the_serving_section_except_host_and_port():
 
 
 def test_secrets_are_mounted_and_their_paths_are_passed():
-    target = TARGET.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
-    serving = {"token_file": "mine", "tls_cert": "mine", "tls_key": "mine"}
+    target = TARGET.model_copy(update={"token_secret": "token-secret", "tls_secret": "tls-secret"})
+    serving = {"token_file": "local.pem", "tls_cert": "local.pem", "tls_key": "local.pem"}
     manifest = deployment(target, serving=serving)["spec"]["template"]["spec"]
     container, volumes = manifest["containers"][0], {volume["name"]: volume for volume in manifest["volumes"]}
     section = Serving.from_json(container["args"][-1])
-    files = {one["mountPath"]: volumes[one["name"]].get("secret") for one in container["volumeMounts"]}
+    files = {mount["mountPath"]: volumes[mount["name"]].get("secret") for mount in container["volumeMounts"]}
     for path, secret in (
-        (section.token_file, "words"),
-        (section.tls_cert, "cert"),
-        (section.tls_key, "cert"),
+        (section.token_file, "token-secret"),
+        (section.tls_cert, "tls-secret"),
+        (section.tls_key, "tls-secret"),
     ):
         folder, _, file = path.rpartition("/")
         assert files[folder]["secretName"] == secret
@@ -90,7 +90,7 @@ def test_values_are_not_substituted_again():
 @pytest.mark.parametrize("canary", [True, False])
 def test_service_selects_the_candidate_only_in_a_canary(canary):
     candidate = deployment()["spec"]["template"]["metadata"]["labels"]
-    selector = objects.service("digits", "here", canary)["spec"]["selector"]
+    selector = objects.service("digits", "serving", canary)["spec"]["selector"]
     assert (selector.items() <= candidate.items()) is canary
 
 
@@ -105,8 +105,8 @@ def test_substitution_keeps_types():
 def test_fingerprint_is_the_same_in_both_tracks():
     stable, candidate = (deployment(track=track) for track in ("stable", "candidate"))
     fingerprints = [
-        objects.annotation(one["spec"]["template"], objects.TEMPLATE_ANNOTATION)
-        for one in (stable, candidate)
+        objects.annotation(track["spec"]["template"], objects.TEMPLATE_ANNOTATION)
+        for track in (stable, candidate)
     ]
     assert len(set(fingerprints)) == 1
     assert stable["spec"]["template"]["metadata"]["labels"][objects.TRACK_LABEL] == "stable"

@@ -16,7 +16,7 @@ def test_time_out_starts_again_after_a_pod_was_ready(platform, clock, pod):
     watcher = PodWatcher(platform)
     for at, ready in ((0.0, False), (1.0, True), (150.0, False), (240.0, False)):
         clock.time = at
-        pod.runs(restarts=0, ready=ready)
+        pod.set_running(restarts=0, ready=ready)
         watcher.check(pod.json)
     clock.time = 251.0
     with pytest.raises(DeployError, match="was not ready within 100 s"):
@@ -33,7 +33,7 @@ def test_pod_that_does_not_start_fails_after_start_timeout(platform, clock, pod)
 
 
 def test_crash_by_an_unreachable_store_fails_after_store_timeout(platform, clock, pod):
-    pod.runs(restarts=3, ready=False)
+    pod.set_running(restarts=3, ready=False)
     status = pod.json["status"]["containerStatuses"][0]
     status["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
     record = failure_document(UnreachableError("the store is away"), None).decode()
@@ -57,11 +57,13 @@ def test_missing_secret_fails_after_30_seconds(platform, cluster, clock, pod):
 
 
 def test_requests_have_the_present_token_of_the_secret(platform, cluster, clock, pod):
-    platform.target = platform.target.model_copy(update={"token_secret": "words", "tls_secret": "cert"})
-    with pytest.raises(ConfigError, match="kubectl create secret generic words"):
+    platform.target = platform.target.model_copy(
+        update={"token_secret": "model-token", "tls_secret": "model-tls"}
+    )
+    with pytest.raises(ConfigError, match="kubectl create secret generic model-token"):
         platform.describe_servers(2, "d" * 64)
     for text, token in ((b"old\nnew\n", "old"), (b"new\n", "new")):
-        cluster.objects["Secret words"] = {"data": {"token": base64.b64encode(text).decode()}}
+        cluster.objects["Secret model-token"] = {"data": {"token": base64.b64encode(text).decode()}}
         assert platform.service().token == token
         assert platform.pod_server(pod.json).token == token
         assert token not in repr(platform.service())
@@ -81,17 +83,17 @@ def test_ended_pods_are_ignored(platform, pod):
 
 
 def test_earlier_out_of_memory_is_ignored(platform, pod):
-    pod.was_out_of_memory(restarts=2, ready=True)
+    pod.set_out_of_memory(restarts=2, ready=True)
     watcher = PodWatcher(platform, [pod.json])
-    pod.was_out_of_memory(restarts=2, ready=False)
+    pod.set_out_of_memory(restarts=2, ready=False)
     watcher.check(pod.json)
-    pod.was_out_of_memory(restarts=3, ready=False)
+    pod.set_out_of_memory(restarts=3, ready=False)
     with pytest.raises(DeployError, match="was killed because it used too much memory"):
         watcher.check(pod.json)
 
 
-def test_problem_of_a_pod_is_found_after_admission_changed_the_pod(platform, cluster, claimed):
-    claimed()
+def test_problem_of_a_pod_is_found_after_admission_changed_the_pod(platform, cluster, claim):
+    claim()
     deployment = platform.deployment("candidate")
     (pod,) = cluster.list_objects("Pod", "modelyard.dev/track=candidate")
     pod["metadata"] |= deployment["spec"]["template"]["metadata"]
@@ -103,8 +105,8 @@ def test_problem_of_a_pod_is_found_after_admission_changed_the_pod(platform, clu
         platform.wait_until_complete("candidate", lambda: {**deployment, "status": {}})
 
 
-def test_flapping_pod_is_no_progress(platform, clock, claimed):
-    claimed()
+def test_flapping_pod_is_no_progress(platform, clock, claim):
+    claim()
     deployment = platform.deployment("candidate")
     clock.during = lambda: setattr(clock, "time", clock.time + 9.5)
 
@@ -118,15 +120,15 @@ def test_flapping_pod_is_no_progress(platform, clock, claimed):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("quota", "The quota small of the namespace allows no pod: requested: requests.cpu=64"),
         ("pod-security", "(restricted) refuses the pod: allowPrivilegeEscalation != false"),
     ],
 )
-def test_refusal_of_pods_is_explained(name, words):
+def test_refusal_of_pods_is_explained(name, message):
     deployment = json.loads((RECORDED / f"{name}.json").read_text())["deployment"]
-    assert words in find_refusal(deployment)
+    assert message in find_refusal(deployment)
     deployment["metadata"]["generation"] += 1
     assert find_refusal(deployment) is None, "the refusal is of an older template"
     assert not is_complete(deployment)

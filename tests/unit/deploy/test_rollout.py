@@ -16,105 +16,98 @@ from modelyard.components.errors import (
     StoreError,
     UnreachableError,
 )
+from tests.unit.deploy.conftest import intercept
 from tests.unit.deploy.memory import Interrupted, Killed, MemoryPlatform, Script
 
 
 def entries(models):
-    return [(one.action, one.version, one.attempt) for one in models.history("digits")]
-
-
-@pytest.fixture
-def one(version, deploy):
-    """Version 1, promoted."""
-    pinned = version()
-    deploy(pinned)
-    return pinned
+    return [(entry.action, entry.version, entry.attempt) for entry in models.history("digits")]
 
 
 # Versions that cannot run --------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 def test_champion_that_cannot_run_does_not_block_other_versions(
-    models, world, version, deploy, promote, state, logged
+    models, world, publish, deploy, promote, state, logged
 ):
-    two, three = version(), version()
-    promote(two)
-    world.broken.add(two.version)
+    v2, v3 = publish(), publish()
+    promote(v2)
+    world.broken.add(v2.version)
     with pytest.raises(
         DeployError, match=r"no pod\. Version 2 was not deployed, and stable serves version 1"
     ):
-        deploy(two)
+        deploy(v2)
     assert state() == (2, 1, None, True), "stable is unchanged"
     last = models.history("digits")[-1]
     assert (last.version, last.attempt) == (2, True)
     assert last.reason.startswith("not deployed: ")
 
-    world.broken.add(three.version)
+    world.broken.add(v3.version)
     with pytest.raises(DeployError, match=r"Version 3 was not promoted, and stable serves version 1 as b"):
-        deploy(three)
+        deploy(v3)
     assert entries(models)[-1] == ("promote", 3, True)
 
-    world.broken.remove(three.version)
-    assert deploy(three).decision == "promote"
+    world.broken.remove(v3.version)
+    assert deploy(v3).decision == "promote"
     assert state() == (3, 3, None, True)
     assert any("Stable serves version 1 as before. Continuing" in line for line in logged)
 
 
-def test_champion_that_never_ran_leaves_no_stable(world, version, deploy, promote, state):
-    one, two = version(), version()
-    promote(one)
-    world.broken.add(one.version)
+def test_champion_that_never_ran_leaves_no_stable(world, publish, deploy, promote, state):
+    v1, v2 = publish(), publish()
+    promote(v1)
+    world.broken.add(v1.version)
     with pytest.raises(DeployError, match="Version 1 was not deployed, and there is no stable"):
-        deploy(one)
+        deploy(v1)
     assert state() == (1, None, None, True)
-    assert deploy(two).decision == "promote"
+    assert deploy(v2).decision == "promote"
     assert state() == (2, 2, None, True)
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 def test_champion_with_missing_files_does_not_block_other_versions(
-    models, version, deploy, promote, state, monkeypatch
+    models, publish, deploy, promote, state, monkeypatch
 ):
-    two, three = version(), version()
-    promote(two)
+    v2, v3 = publish(), publish()
+    promote(v2)
     digest = models.digest
     monkeypatch.setattr(models, "digest", lambda name, number: digest(name, number + 100 * (number == 2)))
-    assert deploy(three).decision == "promote"
+    assert deploy(v3).decision == "promote"
     assert state() == (3, 3, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_champion_with_wrong_answers_is_not_served(controller, world, version, deploy, promote, state):
-    two, before = version(answer=0.7), world.stable
-    promote(two)
+@pytest.mark.usefixtures("v1")
+def test_champion_with_wrong_predictions_is_not_served(controller, world, publish, deploy, promote, state):
+    v2, before = publish(prediction=0.7), world.stable
+    promote(v2)
     with pytest.raises(
         DeployError, match=r"differently than in evaluate.* stable serves version 1 as before"
     ):
-        deploy(two)
+        deploy(v2)
     assert state() == (2, 1, None, True)
     assert world.stable is before
 
-    deploy(version())
+    deploy(publish())
     with pytest.raises(
         DeployError, match=r"differently than in evaluate.* stable serves version 3 as before"
     ):
-        controller.rollback(two.version, "a mistake")
+        controller.rollback(v2.version, "a mistake")
     assert state() == (3, 3, None, True)
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 def test_version_without_golden_requests_is_not_served(
-    models, version, deploy, promote, state, monkeypatch, logged
+    models, publish, deploy, promote, state, monkeypatch, logged
 ):
-    two, three = version(), version()
-    promote(two)
+    v2, v3 = publish(), publish()
+    promote(v2)
     monkeypatch.setattr(verification, "GOLDEN", "of_old.json")
-    assert deploy(three).decision == "promote"
+    assert deploy(v3).decision == "promote"
     assert any("Stable still has the servers of version 1. Continuing" in line for line in logged)
     assert state() == (3, 3, None, True)
     with pytest.raises(DeployError, match=r"has no of_old\.json"):
-        pin_version(models, "digits", two.version)
+        pin_version(models, "digits", v2.version)
 
 
 def test_rollback_without_a_champion_is_an_error(controller):
@@ -122,40 +115,37 @@ def test_rollback_without_a_champion_is_an_error(controller):
         controller.rollback(None, "it is bad")
 
 
-@pytest.mark.usefixtures("one")
-def test_candidate_without_servers_is_not_promoted(controller, version, deploy, state, monkeypatch):
+@pytest.mark.usefixtures("v1")
+def test_candidate_without_servers_is_not_promoted(controller, publish, deploy, state, monkeypatch):
     monkeypatch.setattr(controller.platform, "verify", lambda *_: 0)
     with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
-        deploy(version())
+        deploy(publish())
     assert state() == (1, 1, None, True)
 
 
 @pytest.mark.parametrize("how", ["by another rollout", "not while the store is away"])
 def test_candidate_of_a_killed_first_rollout_keeps_serving(
-    controller, models, world, version, deploy, state, monkeypatch, how
+    controller, models, world, publish, deploy, state, monkeypatch, how
 ):
-    one, two, platform = version(), version(), controller.platform
-    platform.claim("killed", platform.describe_servers(1, one.digest))
+    v1, v2, platform = publish(), publish(), controller.platform
+    platform.claim("killed", platform.describe_servers(1, v1.digest))
     world.verified = True
     platform.route_to_candidate("killed")
-    reconcile = platform.reconcile
 
-    def raced(*servers):
-        platform.reconcile = reconcile
-        reconcile(*servers)
+    def supersede():
         raise Superseded("another rollout gives stable the same servers")
 
-    def away(*_):
+    def fail(*_):
         raise UnreachableError("the store is away")
 
     if how == "by another rollout":
-        monkeypatch.setattr(platform, "reconcile", raced)
-        assert deploy(two).decision == "promote"
+        intercept(platform, "reconcile", after=supersede)
+        assert deploy(v2).decision == "promote"
         assert state() == (2, 2, None, True)
     else:
-        monkeypatch.setattr(models, "manifest", away)
+        monkeypatch.setattr(models, "manifest", fail)
         with pytest.raises(UnreachableError):
-            deploy(two)
+            deploy(v2)
         assert world.candidate is not None
         assert world.canary
 
@@ -163,41 +153,39 @@ def test_candidate_of_a_killed_first_rollout_keeps_serving(
 # The champion with other servers -------------------------------------------------------------------
 
 
-def test_champion_with_another_image_is_verified_as_a_candidate(
-    controller, models, world, one, deploy, state
-):
+def test_champion_with_another_image_is_verified_as_a_candidate(controller, models, world, v1, deploy, state):
     controller.platform.image = "serve:2"
     world.wrong.add("serve:2")
     with pytest.raises(
         DeployError, match=r"differently than in evaluate.*Version 1 was not deployed, and st"
     ):
-        deploy(one)
+        deploy(v1)
     assert world.stable.image == "serve:1", "stable is unchanged"
     assert entries(models)[-1] == ("promote", 1, True)
     world.wrong.clear()
     history = models.history("digits")
-    assert deploy(one).decision == "promote"
+    assert deploy(v1).decision == "promote"
     assert (world.stable.image, state()) == ("serve:2", (1, 1, None, True))
     assert models.history("digits") == history, "the pointer did not move"
 
 
-def test_same_servers_need_no_candidate(one, deploy, state, logged):
-    assert deploy(one).decision == "promote"
+def test_same_servers_need_no_candidate(v1, deploy, state, logged):
+    assert deploy(v1).decision == "promote"
     assert logged == []
     assert state() == (1, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_rollout_of_another_version_keeps_the_champions_image(controller, world, version, deploy):
+@pytest.mark.usefixtures("v1")
+def test_rollout_of_another_version_keeps_the_champions_image(controller, world, publish, deploy):
     controller.platform.image, images = "serve:2", []
     controller.log = lambda _: images.append(world.stable.image)
-    deploy(version())
+    deploy(publish())
     assert (images[0], images[-1]) == ("serve:1", "serve:2")
 
 
-@pytest.mark.usefixtures("one")
-def test_candidate_promoted_by_hand_keeps_its_image(controller, world, version):
-    controller.platform.claim("token", controller.platform.describe_servers(2, version().digest))
+@pytest.mark.usefixtures("v1")
+def test_candidate_promoted_by_hand_keeps_its_image(controller, world, publish):
+    controller.platform.claim("token", controller.platform.describe_servers(2, publish().digest))
     controller.platform.image = "serve:of-another-user"
     assert controller.promote_candidate("good").version == 2
     assert (world.stable.version, world.stable.image) == (2, "serve:1")
@@ -211,20 +199,20 @@ def test_promote_without_a_candidate_is_an_error(controller):
 # Rollbacks, and stable that cannot follow ----------------------------------------------------------
 
 
-@pytest.mark.usefixtures("one")
-def test_rollback_restores_the_earlier_servers(controller, world, version, deploy, state):
+@pytest.mark.usefixtures("v1")
+def test_rollback_restores_the_earlier_servers(controller, world, publish, deploy, state):
     controller.platform.image = "serve:2"
-    deploy(version())
+    deploy(publish())
     controller.platform.image = "serve:of-another-user"
     assert controller.rollback(None, "bad").version == 1
     assert (state(), world.stable.image) == ((1, 1, None, True), "serve:1")
 
 
 @pytest.mark.parametrize("where", ["as candidate", "as stable"])
-def test_rollback_to_a_version_that_cannot_run(controller, models, world, one, version, deploy, state, where):
-    deploy(version())
+def test_rollback_to_a_version_that_cannot_run(controller, models, world, v1, publish, deploy, state, where):
+    deploy(publish())
     before = world.stable
-    (world.broken if where == "as candidate" else world.unfit).add(one.version)
+    (world.broken if where == "as candidate" else world.unfit).add(v1.version)
     with pytest.raises(DeployError, match="no pod") as error:
         controller.rollback(None, "it is bad")
     assert world.stable is before
@@ -237,17 +225,17 @@ def test_rollback_to_a_version_that_cannot_run(controller, models, world, one, v
         assert entries(models)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize("how", ["damaged", "missing", "manifest"])
 @pytest.mark.parametrize("command", ["deploy", "rollback", "rollout promote"])
 def test_version_with_damaged_files_is_refused(
-    controller, new_controller, models, world, version, deploy, state, how, command
+    controller, new_controller, models, world, publish, deploy, state, how, command
 ):
-    two, platform, data = version(), controller.platform, models._objects._data
+    v2, platform, data = publish(), controller.platform, models._objects._data
     if command == "rollback":
-        deploy(two)
+        deploy(v2)
     elif command == "rollout promote":
-        platform.claim("token", platform.describe_servers(2, two.digest))
+        platform.claim("token", platform.describe_servers(2, v2.digest))
     number = 1 if command == "rollback" else 2
     before, history = (state(), world.stable), models.history("digits")
     key = f"digits/versions/{number:06d}/{'manifest.json' if how == 'manifest' else 'model.onnx'}"
@@ -267,84 +255,84 @@ def test_version_with_damaged_files_is_refused(
     assert models.history("digits") == history
 
 
-@pytest.mark.usefixtures("one")
-def test_rollback_replaces_a_canary(new_controller, version, deploy, state, on_log):
-    deploy(version())
-    three, back = version(), []
+@pytest.mark.usefixtures("v1")
+def test_rollback_replaces_a_canary(new_controller, publish, deploy, state, on_log):
+    deploy(publish())
+    v3, back = publish(), []
     on_log("canary: ", lambda: back.append(new_controller().rollback(None, "2 is bad")))
-    assert deploy(three).decision == "hold"
+    assert deploy(v3).decision == "hold"
     assert back[0].version == 1
     assert state() == (1, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 def test_rollback_conflicts_with_a_promotion_during_verification(
-    controller, version, deploy, promote, state, on_log
+    controller, publish, deploy, promote, state, on_log
 ):
-    deploy(version())
-    three = version()
-    on_log("verified: ", lambda: promote(three))
+    deploy(publish())
+    v3 = publish()
+    on_log("verified: ", lambda: promote(v3))
     with pytest.raises(ConflictError, match="is version 3 and not version 2"):
         controller.rollback(None, "2 is bad")
     assert state() == (3, 2, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_stable_and_pointer_are_restored_after_a_failed_promotion(models, world, version, deploy, state):
-    two, before = version(), world.stable
-    world.unfit.add(two.version)
+@pytest.mark.usefixtures("v1")
+def test_stable_and_pointer_are_restored_after_a_failed_promotion(models, world, publish, deploy, state):
+    v2, before = publish(), world.stable
+    world.unfit.add(v2.version)
     with pytest.raises(
         DeployError, match=r"version 2: .*Version 1 is the champion again\. Stable serves ver"
     ):
-        deploy(two)
+        deploy(v2)
     assert state() == (1, 1, None, True)
     assert world.stable is before
     assert entries(models)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
     world.unfit.add(1)
     with pytest.raises(DeployError, match="could not be restored to version 1 and keeps"):
-        deploy(two)
+        deploy(v2)
     assert state() == (1, 1, None, True)
 
 
-def test_first_candidate_serves_if_stable_cannot_run(world, version, deploy, state):
-    one = version()
-    world.unfit.add(one.version)
+def test_first_candidate_serves_if_stable_cannot_run(world, publish, deploy, state):
+    v1 = publish()
+    world.unfit.add(v1.version)
     with pytest.raises(DeployError, match=r"nothing, as before\. Its candidate still serves clients"):
-        deploy(one)
+        deploy(v1)
     assert state() == (1, None, 1, False)
     with pytest.raises(DeployError, match="whose candidate still serves clients"):
-        deploy(one)
+        deploy(v1)
     assert state() == (1, None, 1, False)
     world.unfit.clear()
-    assert deploy(one).decision == "promote"
+    assert deploy(v1).decision == "promote"
     assert state() == (1, 1, None, True)
 
 
-def test_first_stable_with_wrong_answers_is_deleted(world, version, deploy, state, on_log):
-    one = version()
+def test_first_stable_with_wrong_predictions_is_deleted(world, publish, deploy, state, on_log):
+    v1 = publish()
     on_log("promoted: ", lambda: world.wrong.add("serve:1"))
     with pytest.raises(DeployError, match=r"differently than in evaluate.* Its candidate still serves"):
-        deploy(one)
+        deploy(v1)
     assert state() == (1, None, 1, False)
 
 
-def test_another_version_replaces_a_first_one_that_cannot_run(world, version, deploy, state, logged):
+def test_another_version_replaces_a_first_one_that_cannot_run(world, publish, deploy, state, logged):
     world.unfit.add(1)
     with pytest.raises(DeployError):
-        deploy(version())
+        deploy(publish())
     world.may_lose = True  # its candidate is taken from clients
-    assert deploy(version()).decision == "promote"
+    assert deploy(publish()).decision == "promote"
     assert state() == (2, 2, None, True)
     assert any(line.endswith("Continuing with the rollout.") for line in logged)
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize("failures", [1, 99])
 def test_stable_is_restored_while_the_store_is_unavailable(
-    models, world, version, deploy, state, monkeypatch, failures
+    models, world, publish, deploy, state, monkeypatch, failures
 ):
-    two = version()
-    world.unfit.add(two.version)
+    v2 = publish()
+    world.unfit.add(v2.version)
     promote, failures_left = models.promote, [failures]
 
     def interrupted(*arguments, **more):
@@ -357,53 +345,44 @@ def test_stable_is_restored_while_the_store_is_unavailable(
     back = failures == 1
     message = "is the champion again" if back else "`modelyard models promote digits 1 -e ENV` moves it"
     with pytest.raises(DeployError, match=message):
-        deploy(two)
+        deploy(v2)
     assert state() == (1 if back else 2, 1, None, True), "stable goes back in any case"
 
 
-@pytest.mark.usefixtures("one")
-def test_stable_is_updated_to_a_pointer_that_moved(controller, world, version, deploy, promote, state):
-    two, three = version(), version()
-    world.unfit.add(two.version)
-    reconcile = controller.platform.reconcile
-
-    def moved(servers, observed):
-        if servers.version == two.version:
-            promote(three)
-        reconcile(servers, observed)
-
-    controller.platform.reconcile = moved
+@pytest.mark.usefixtures("v1")
+def test_stable_is_updated_to_a_pointer_that_moved(controller, world, publish, deploy, promote, state):
+    v2, v3 = publish(), publish()
+    world.unfit.add(v2.version)
+    intercept(controller.platform, "reconcile", before=lambda: promote(v3))
     with pytest.raises(DeployError, match=r"moved the pointer\. Stable serves version 3"):
-        deploy(two)
+        deploy(v2)
     assert state() == (3, 3, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_store_fails_after_the_pointer_moved(models, version, deploy, state, on_log, monkeypatch):
-    two, champion = version(), models.champion
+@pytest.mark.usefixtures("v1")
+def test_store_fails_after_the_pointer_moved(models, publish, deploy, state, on_log, monkeypatch):
+    v2, champion = publish(), models.champion
 
     def fail(_):
         raise StoreError("Cannot read the pointer.")
 
     on_log("promoted: ", lambda: monkeypatch.setattr(models, "champion", fail))
     with pytest.raises(StoreError, match=r"the pointer\. Version 2 is the champion; deploy it again"):
-        deploy(two)
+        deploy(v2)
     monkeypatch.setattr(models, "champion", champion)
     assert state() == (2, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, version, deploy, state):
-    deploy(version())
+@pytest.mark.usefixtures("v1")
+def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, publish, deploy, state):
+    deploy(publish())
     platform = controller.platform
     platform.claim("killed", platform.describe_servers(3, "d" * 64))
-    withdraw = platform.withdraw
 
-    def unavailable(*_):
-        platform.withdraw = withdraw
+    def fail():
         raise ClusterError("The API server is away.")
 
-    platform.withdraw = unavailable
+    intercept(platform, "withdraw", before=fail)
     with pytest.raises(ClusterError, match=r"is away\. Version 1 is the champion; deploy it again"):
         controller.rollback(None, "it is bad")
     assert state() == (1, 1, None, True)
@@ -412,8 +391,8 @@ def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, versio
 # Candidates of other rollouts ----------------------------------------------------------------------
 
 
-def leave_behind(platform, pinned):
-    """Leave a candidate like a rollout that was killed during its canary analysis."""
+def abandon_candidate(platform, pinned):
+    """Create the candidate of a rollout that was killed during its canary analysis."""
     servers = platform.describe_servers(pinned.version, pinned.digest)
     platform.claim("killed", servers)
     platform.verify(servers, lambda _: None, "killed")
@@ -421,126 +400,121 @@ def leave_behind(platform, pinned):
 
 
 @pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
-def test_abandoned_candidate_is_deleted(controller, one, version, deploy, state, how):
-    two = version()
-    deploy(two)
-    leave_behind(controller.platform, version())
+def test_abandoned_candidate_is_deleted(controller, v1, publish, deploy, state, how):
+    v2 = publish()
+    deploy(v2)
+    abandon_candidate(controller.platform, publish())
     assert state() == (2, 2, 3, False)
     if how == "deploy":
-        deploy(two)
+        deploy(v2)
     elif how == "overtaken":
-        assert controller.roll_out(version(), one.version, "better").decision == "hold"
+        assert controller.roll_out(publish(), v1.version, "better").decision == "hold"
     else:
         controller.rollback(None, "bad")
     serves = 1 if how == "rollback" else 2
     assert state() == (serves, serves, None, True)
 
 
-def test_first_candidate_serves_while_its_rollout_is_repeated(controller, world, version, deploy, state):
-    one = version()
-    leave_behind(controller.platform, one)
+def test_first_candidate_serves_while_its_rollout_is_repeated(controller, world, publish, deploy, state):
+    v1 = publish()
+    abandon_candidate(controller.platform, v1)
     controller.platform.image = "serve:2"
     world.wrong.add("serve:2")
     with pytest.raises(
         DeployError, match=r"differently than in evaluate.* stable serves version 1 as before"
     ):
-        deploy(one)  # the world checks that clients always reach a verified server
+        deploy(v1)  # the world checks that clients always reach a verified server
     assert (state(), world.stable.image) == ((None, 1, None, True), "serve:1")
     world.wrong.clear()
-    assert deploy(one).decision == "promote"
+    assert deploy(v1).decision == "promote"
     assert (state(), world.stable.image) == ((1, 1, None, True), "serve:2")
 
 
-@pytest.mark.usefixtures("one")
-def test_rejected_candidate_is_not_promoted_by_hand(controller, version, state, on_log):
+@pytest.mark.usefixtures("v1")
+def test_rejected_candidate_is_not_promoted_by_hand(controller, publish, state, on_log):
     platform = controller.platform
-    platform.claim("rollout", platform.describe_servers(2, version().digest))
+    platform.claim("rollout", platform.describe_servers(2, publish().digest))
     on_log("verified: ", lambda: platform.withdraw("rollout"))
     with pytest.raises(DeployError, match="was withdrawn by another command"):
         controller.promote_candidate("it is good")
     assert state() == (1, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize("how", ["promote", "hold"])
 def test_rollout_whose_candidate_is_taken_over_returns_its_outcome(
-    controller, new_controller, version, deploy, state, on_log, how
+    controller, new_controller, publish, deploy, state, on_log, how
 ):
-    two = version()
+    v2 = publish()
 
-    def take():
+    def take_over():
         controller.log = lambda _: None
         if how == "promote":
             new_controller().promote_candidate("it is good")
         else:
-            leave_behind(controller.platform, two)
+            abandon_candidate(controller.platform, v2)
 
-    on_log("canary: ", take)
-    assert deploy(two).decision == how
+    on_log("canary: ", take_over)
+    assert deploy(v2).decision == how
     assert state() == ((2, 2, None, True) if how == "promote" else (1, 1, 2, False))
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize("promoted", [False, True])
-def test_abort_records_an_attempt_unless_promoted(controller, models, version, promote, state, promoted):
-    two = version()
-    controller.platform.claim("mine", controller.platform.describe_servers(2, two.digest))
+def test_abort_records_an_attempt_unless_promoted(controller, models, publish, promote, state, promoted):
+    v2 = publish()
+    controller.platform.claim("token", controller.platform.describe_servers(2, v2.digest))
     if promoted:
-        promote(two)
+        promote(v2)
     assert controller.abort("by hand") == 2
     assert models.history("digits")[-1].attempt is not promoted
     assert state() == (2 if promoted else 1, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_candidate_aborted_after_the_analysis_is_not_promoted(controller, version, deploy, state, on_log):
+@pytest.mark.usefixtures("v1")
+def test_candidate_aborted_after_the_analysis_is_not_promoted(controller, publish, deploy, state, on_log):
     on_log("canary analysis: ", controller.platform.withdraw)
-    assert deploy(version()).decision == "hold"
+    assert deploy(publish()).decision == "hold"
     assert state() == (1, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_stable_is_written_again_after_a_lost_race(controller, world, version, deploy, state):
+@pytest.mark.usefixtures("v1")
+def test_stable_is_written_again_after_a_lost_race(controller, world, publish, deploy, state):
     platform = controller.platform
-    reconcile = platform.reconcile
 
-    def raced(servers, observed):
-        platform.reconcile = reconcile
-        world.stable = platform.describe_servers(3, "d" * 64)  # by a rollout that read an older pointer
-        reconcile(servers, observed)
+    def change_stable():  # as a rollout that read an older pointer
+        world.stable = platform.describe_servers(3, "d" * 64)
 
-    platform.reconcile = raced
-    assert deploy(version()).decision == "promote"
+    intercept(platform, "reconcile", before=change_stable)
+    assert deploy(publish()).decision == "promote"
     assert state() == (2, 2, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_served_versions_are_recorded_before_and_after(controller, models, version, deploy, on_log):
+@pytest.mark.usefixtures("v1")
+def test_served_versions_are_recorded_before_and_after(controller, models, publish, deploy, on_log):
     recorded = []
-    on_log("verified: ", lambda: recorded.append(models.served_versions("digits")[0].versions))
-    deploy(version())
+
+    def record_served():
+        recorded.append(models.served_versions("digits")[0].versions)
+
+    on_log("verified: ", record_served)
+    deploy(publish())
     assert recorded == [(1, 2)]
     (record,) = models.served_versions("digits")
-    assert (record.platform, record.where, record.versions) == ("memory", "here", (2,))
+    assert (record.platform, record.where, record.versions) == ("memory", "in-memory", (2,))
     on_log("rolled back: ", lambda: None)
-    reconcile = controller.platform.reconcile
-
-    def observed(*servers):
-        recorded.append(models.served_versions("digits")[0].versions)
-        reconcile(*servers)
-
-    controller.platform.reconcile = observed
+    intercept(controller.platform, "reconcile", before=record_served)
     controller.rollback(None, "bad")
     assert recorded[-1] == (1, 2)
     assert models.served_versions("digits")[0].versions == (1,)
 
 
-def test_rollout_writes_heartbeats_until_it_ends(controller, version, deploy, on_log, monkeypatch):
+def test_rollout_writes_heartbeats_until_it_ends(controller, publish, deploy, on_log, monkeypatch):
     beaten = threading.Event()
     monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.001)
     monkeypatch.setattr(controller.platform, "write_heartbeat", lambda _: beaten.set())
     on_log("canary: ", lambda: beaten.wait(120))
-    deploy(version())
+    deploy(publish())
     assert beaten.is_set()
     for thread in threading.enumerate():
         if thread.name == "heartbeat":
@@ -567,10 +541,10 @@ def disturbed(world, models, new_controller):
 @pytest.mark.parametrize("what", ["another version", "another image", "first", "rollback"])
 @pytest.mark.parametrize("how", DISTURBANCES)
 def test_command_that_fails_at_any_call_succeeds_when_repeated(
-    models, world, new_controller, disturbed, version, state, what, how
+    models, world, new_controller, disturbed, publish, state, what, how
 ):
     """The world checks after each change that clients reach a server, and only verified ones."""
-    first, second, third = version(), version(), version()
+    first, second, third = publish(), publish(), publish()
     image = "serve:2" if what == "another image" else "serve:1"
     at = 0
     while True:
@@ -624,10 +598,10 @@ def command(controller, what, first, second, again=False):
 
 @pytest.mark.parametrize("killed_at", ["claim", "route_to_candidate", "promote", "reconcile"])
 def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
-    models, world, new_controller, disturbed, version, state, killed_at
+    models, world, new_controller, disturbed, publish, state, killed_at
 ):
     """Another rollout takes over and is killed; the first one continues, and a third one succeeds."""
-    first, second, third = version(), version(), version()
+    first, second, third = publish(), publish(), publish()
     at, calls = 0, 1
     while calls >= at:
         at += 1
@@ -641,7 +615,7 @@ def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
 
             def killed(*arguments, **more):
                 action(*arguments, **more)
-                platform.withdraw = platform.reconcile = platform.status = dead
+                platform.withdraw = platform.reconcile = platform.status = raise_killed
                 raise Killed
 
             setattr(owner, killed_at, killed)
@@ -655,13 +629,13 @@ def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
         assert state() == (2, 2, None, True), at
 
 
-def dead(*_, **__):
+def raise_killed(*_, **__):
     raise Killed
 
 
-@pytest.mark.usefixtures("one")
-def test_bug_in_the_analysis_withdraws_the_candidate(controller, version, deploy, state, monkeypatch):
+@pytest.mark.usefixtures("v1")
+def test_bug_in_the_analysis_withdraws_the_candidate(controller, publish, deploy, state, monkeypatch):
     monkeypatch.setattr(controller, "_analyze", lambda *_: {}["no such key"])
     with pytest.raises(KeyError):
-        deploy(version())
+        deploy(publish())
     assert state() == (1, 1, None, True)

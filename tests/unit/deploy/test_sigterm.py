@@ -8,19 +8,12 @@ import pytest
 
 from modelyard.components.errors import CancelledError, ClusterError, DeployError, UnreachableError
 from modelyard.components.signals import ignore_sigterm, raise_on_sigterm
+from tests.unit.deploy.conftest import intercept
 from tests.unit.deploy.memory import Interrupted, Script
 
 
 def sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.fixture
-def one(version, deploy):
-    """Version 1, promoted."""
-    pinned = version()
-    deploy(pinned)
-    return pinned
 
 
 @pytest.fixture
@@ -35,19 +28,19 @@ def signal_at(controller):
     return arrange
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize(("command", "serves", "target"), [("deploy", 1, 2), ("rollback", 2, 1)])
 def test_candidate_is_withdrawn_before_promotion(
-    controller, models, world, version, deploy, state, signal_at, command, serves, target
+    controller, models, world, publish, deploy, state, signal_at, command, serves, target
 ):
-    two, at, platform = version(), 0, controller.platform
+    v2, at, platform = publish(), 0, controller.platform
     if command == "rollback":
-        deploy(two)
+        deploy(v2)
     while True:
         at, controller.platform = at + 1, platform
         signal_at(at)
         with pytest.raises(CancelledError) as error:
-            deploy(two) if command == "deploy" else controller.rollback(None, "bad")
+            deploy(v2) if command == "deploy" else controller.rollback(None, "bad")
         if models.champion("digits").version == target:
             break
         assert "(SIGTERM)" in str(error.value)
@@ -61,80 +54,59 @@ def test_candidate_is_withdrawn_before_promotion(
     assert world.candidate is None
 
 
-@pytest.mark.usefixtures("one")
-def test_ctrl_c_withdraws_the_candidate(models, version, deploy, state, signal_at):
-    two = version()
+@pytest.mark.usefixtures("v1")
+def test_ctrl_c_withdraws_the_candidate(models, publish, deploy, state, signal_at):
+    v2 = publish()
     signal_at(6, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        deploy(two)
+        deploy(v2)
     assert state() == (1, 1, None, True)
     assert models.history("digits")[-1].reason == "not promoted: it was interrupted"
 
 
-@pytest.mark.usefixtures("one")
+@pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize("when", ["pointer moved", "stable written"])
-def test_version_stays_champion_after_promotion(
-    controller, models, version, deploy, state, on_log, when, monkeypatch
-):
-    two, reconcile = version(), controller.platform.reconcile
-
-    def interrupted(*arguments):
-        reconcile(*arguments)
-        sigterm()
-
+def test_version_stays_champion_after_promotion(controller, models, publish, deploy, state, on_log, when):
+    v2 = publish()
     if when == "pointer moved":
         on_log("promoted: ", sigterm)
     else:
-        monkeypatch.setattr(controller.platform, "reconcile", interrupted)
+        intercept(controller.platform, "reconcile", after=sigterm)
     with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again"):
-        deploy(two)
+        deploy(v2)
     assert state() == (2, 1 if when == "pointer moved" else 2, None, True)
-    assert [one.attempt for one in models.history("digits")] == [False, False]
-    monkeypatch.setattr(controller.platform, "reconcile", reconcile)
+    assert [entry.attempt for entry in models.history("digits")] == [False, False]
     controller.log = lambda _: None
-    assert deploy(two).decision == "promote"
+    assert deploy(v2).decision == "promote"
     assert state() == (2, 2, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_rejected_candidate_is_withdrawn_despite_sigterm(models, version, deploy, state, on_log, monkeypatch):
-    two, champion = version(answer=0.5), models.champion
-
-    def interrupted(*arguments):
-        monkeypatch.setattr(models, "champion", champion)
-        sigterm()
-        return champion(*arguments)
-
-    on_log("candidate: ", lambda: monkeypatch.setattr(models, "champion", interrupted))
+@pytest.mark.usefixtures("v1")
+def test_rejected_candidate_is_withdrawn_despite_sigterm(models, publish, deploy, state, on_log):
+    v2 = publish(prediction=0.5)
+    on_log("candidate: ", lambda: intercept(models, "champion", before=sigterm))
     with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
-        deploy(two)
+        deploy(v2)
     assert state() == (1, 1, None, True)
     assert models.history("digits")[-1].attempt
 
 
-@pytest.mark.usefixtures("one")
-def test_held_candidate_is_withdrawn_despite_sigterm(
-    controller, version, deploy, promote, state, on_log, monkeypatch
-):
-    two, other, withdraw = version(), version(), controller.platform.withdraw
-
-    def interrupted(*arguments):
-        monkeypatch.setattr(controller.platform, "withdraw", withdraw)
-        sigterm()
-        return withdraw(*arguments)
+@pytest.mark.usefixtures("v1")
+def test_held_candidate_is_withdrawn_despite_sigterm(controller, publish, deploy, promote, state, on_log):
+    v2, v3 = publish(), publish()
 
     def overtake():
-        monkeypatch.setattr(controller.platform, "withdraw", interrupted)
-        promote(other)
+        intercept(controller.platform, "withdraw", before=sigterm)
+        promote(v3)
 
     on_log("canary analysis: ", overtake)
-    assert deploy(two).decision == "hold"
+    assert deploy(v2).decision == "hold"
     assert state() == (3, 1, None, True)
 
 
-@pytest.mark.usefixtures("one")
-def test_candidate_is_withdrawn_before_the_store_is_read(models, world, version, deploy, on_log, monkeypatch):
-    two, candidates = version(), []
+@pytest.mark.usefixtures("v1")
+def test_candidate_is_withdrawn_before_the_store_is_read(models, world, publish, deploy, on_log, monkeypatch):
+    v2, candidates = publish(), []
 
     def unavailable(_):
         candidates.append(world.candidate)
@@ -146,14 +118,14 @@ def test_candidate_is_withdrawn_before_the_store_is_read(models, world, version,
 
     on_log("canary: ", interrupt)
     with pytest.raises(CancelledError, match="Version 2 was not promoted, and stable serves version 1"):
-        deploy(two)
+        deploy(v2)
     assert candidates
     assert not any(candidates)
 
 
-def test_interrupted_rollback_names_the_next_command(controller, version, deploy, state, monkeypatch):
-    deploy(version())
-    deploy(version())
+def test_interrupted_rollback_names_the_next_command(controller, publish, deploy, state, monkeypatch):
+    deploy(publish())
+    deploy(publish())
     monkeypatch.setattr(controller.platform, "reconcile", lambda *_: sigterm())
     with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again"):
         controller.rollback(None, "it is bad")

@@ -16,14 +16,14 @@ from modelyard.pipelines.cli.app import app
 from modelyard.pipelines.serving import platforms
 
 
-def test_problem_of_a_pod_is_shown_until_the_pod_is_ready(platform, claimed, pod, models):
-    claimed()
-    pod.runs(restarts=2, ready=False)
+def test_problem_of_a_pod_is_shown_until_the_pod_is_ready(platform, claim, pod, models):
+    claim()
+    pod.set_running(restarts=2, ready=False)
     (problem,) = rollout_status(platform, models).problems
     assert "ended 2 times" in problem
-    pod.runs(restarts=2)
+    pod.set_running(restarts=2)
     assert rollout_status(platform, models).problems == ()
-    pod.runs(restarts=2, ready=False)
+    pod.set_running(restarts=2, ready=False)
     pod.json["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
     assert rollout_status(platform, models).problems == ()
 
@@ -42,9 +42,9 @@ def test_abandoned_candidate_is_shown(controller, models, lost, monkeypatch):
         assert "`modelyard rollout abort digits -e ENV`" in result.problems[-1]
 
 
-def test_stable_without_the_champion_is_a_problem(controller, models, version, deploy, promote, monkeypatch):
-    deploy(version())
-    promote(version())
+def test_stable_without_the_champion_is_a_problem(controller, models, publish, deploy, promote, monkeypatch):
+    deploy(publish())
+    promote(publish())
     (problem,) = rollout_status(controller.platform, models).problems
     assert "`modelyard deploy digits 2 -e ENV` updates stable" in problem
     models._objects._data["digits/versions/000002/model.onnx"] = (b"x", "1")
@@ -56,8 +56,8 @@ def test_stable_without_the_champion_is_a_problem(controller, models, version, d
     assert "`modelyard deploy digits 1 -e ENV` makes the version champion" in problem
 
 
-def test_another_program_at_the_url_is_a_problem(models, version, promote, monkeypatch):
-    promote(version())
+def test_another_program_at_the_url_is_a_problem(models, publish, promote, monkeypatch):
+    promote(publish())
     urls = []
     monkeypatch.setattr(local, "send", lambda server, *_: urls.append(str(server)) or b"[]")
     config = PlatformConfig("digits", models, Target(), "{}", lambda _: {"host": "::1"}, Rollout(), print)
@@ -81,8 +81,8 @@ def test_commands_name_a_model_that_does_not_exist(run, line):
     assert str(error).startswith("There is no model digits in memory:")
 
 
-def test_model_without_a_champion(run, version):
-    version()
+def test_model_without_a_champion(run, publish):
+    publish()
     assert re.search(r"traffic to\s+none", run("rollout", "status").output)
     assert "digits has no candidate." in run("rollout", "abort").output
     assert str(run("rollback").exception).startswith("digits has no champion in memory:")

@@ -27,21 +27,21 @@ GOOD = {"predictions": [[0.25, 0.75]]}
 
 @dataclass
 class Server:
-    answers: list[Any]
+    replies: list[Any]
 
     def request(self, method: str, path: str, body: bytes, headers: Any) -> tuple[int, bytes]:
         assert (method, path, headers) == ("POST", "/v1/models/digits/versions/7:predict", GOLDEN_HEADERS)
-        answer = self.answers[GOLDEN.instances.index(json.loads(body)["instances"][0])]
-        return 200, json.dumps(answer).encode()
+        reply = self.replies[GOLDEN.instances.index(json.loads(body)["instances"][0])]
+        return 200, json.dumps(reply).encode()
 
 
-def test_answers_within_the_tolerance_pass():
-    answers = [{"predictions": [[0.255, 0.745]]}, {"predictions": [[0.5, 0.5]]}]
-    replay_golden_requests(Server(answers), "digits", PINNED, 0.01)
+def test_predictions_within_the_tolerance_pass():
+    replies = [{"predictions": [[0.255, 0.745]]}, {"predictions": [[0.5, 0.5]]}]
+    replay_golden_requests(Server(replies), "digits", PINNED, 0.01)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "reply",
     [
         {"predictions": [[0.5, 0.52]]},
         {"predictions": [[0.5, float("nan")]]},
@@ -54,35 +54,35 @@ def test_answers_within_the_tolerance_pass():
         None,
     ],
 )
-def test_other_answers_fail(answer):
+def test_other_replies_fail(reply):
     with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1"):
-        replay_golden_requests(Server([GOOD, answer]), "digits", PINNED, 0.01)
+        replay_golden_requests(Server([GOOD, reply]), "digits", PINNED, 0.01)
 
 
-def test_version_without_a_golden_request_is_refused(models, version):
-    one = version()
-    assert pin_version(models, "digits", 1) == one
+def test_version_without_a_golden_request_is_refused(models, publish):
+    v1 = publish()
+    assert pin_version(models, "digits", 1) == v1
     with pytest.raises(DeployError, match=r"golden\.json of version 2 of digits holds no request"):
-        pin_version(models, "digits", version(count=0).version)
+        pin_version(models, "digits", publish(count=0).version)
 
 
-def test_golden_tolerance_is_configurable(controller, version, deploy):
-    """The servers of the platform in memory always answer 1.0."""
+def test_golden_tolerance_is_configurable(controller, publish, deploy):
+    """The servers of the platform in memory always reply 1.0."""
     with pytest.raises(DeployError, match=r"differ by 0\.1 and 0\.0001 is allowed \(rollout\.golden_toleran"):
-        deploy(version(answer=0.9))
+        deploy(publish(prediction=0.9))
     controller.rollout = controller.rollout.model_copy(update={"golden_tolerance": 0.2})
-    assert deploy(version(answer=0.9)).decision == "promote"
+    assert deploy(publish(prediction=0.9)).decision == "promote"
 
 
 @pytest.mark.parametrize("conflict", [False, True])
-def test_local_platform_verifies_and_promotes(models, new_controller, version, monkeypatch, conflict):
-    one, started = version(), []
+def test_local_platform_verifies_and_promotes(models, new_controller, publish, monkeypatch, conflict):
+    v1, started = publish(), []
 
     @contextmanager
     def running_server(*arguments):
         started.append(arguments[-1])
         if conflict:
-            models.promote("digits", version().version, reason="meanwhile", by="another")
+            models.promote("digits", publish().version, reason="meanwhile", by="another")
         yield "http://here"
 
     monkeypatch.setattr(local, "running_server", running_server)
@@ -90,21 +90,21 @@ def test_local_platform_verifies_and_promotes(models, new_controller, version, m
     controller = new_controller(
         LocalPlatform(PlatformConfig("digits", models, Target(), "{}", lambda _: {}, Rollout(), print))
     )
-    outcome = controller.roll_out(one, 0, "good")
+    outcome = controller.roll_out(v1, 0, "good")
     assert outcome.decision == ("hold" if conflict else "promote")
     assert started == [1]
     if not conflict:
         assert models.champion("digits").reason == "good", "there is no canary analysis"
-        assert controller.roll_out(one, 0, "good").decision == "promote"
+        assert controller.roll_out(v1, 0, "good").decision == "promote"
         assert started == [1], "the champion is not verified again"
 
 
 @pytest.mark.parametrize("how", ["fails before", "fails after", "killed before", "killed after", "away"])
 def test_promotion_by_hand_survives_a_failure_at_any_call(
-    models, new_controller, version, monkeypatch, promote, how
+    models, new_controller, publish, monkeypatch, promote, how
 ):
-    one, two = version(), version()
-    promote(one)
+    v1, v2 = publish(), publish()
+    promote(v1)
     monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://here"))
     monkeypatch.setattr(rollout, "replay_golden_requests", lambda *_: None)
     published, at, calls = dict(models._objects._data), 0, 1
@@ -118,7 +118,7 @@ def test_promotion_by_hand_survives_a_failure_at_any_call(
                 new_controller(LocalPlatform(config), store).promote(pin_version(store, "digits", 2), "good")
             assert models.champion("digits").version in (1, 2)
             calls = script.calls
-        assert models.champion("digits").version == two.version, "the second time succeeds"
+        assert models.champion("digits").version == v2.version, "the second time succeeds"
     assert at > 10
 
 
