@@ -131,7 +131,7 @@ def test_promotion_by_hand_survives_a_failure_at_any_call(
 )
 def test_rolled_back_version_is_held_with_the_command_to_deploy_it(target, command):
     models: Any = SimpleNamespace(
-        champion=lambda _: None, rolled_back=lambda *_: SimpleNamespace(at="noon", reason="bad")
+        champion=lambda _: None, find_rollback=lambda *_: SimpleNamespace(at="noon", reason="bad")
     )
     outcome = deployer._hold_if_rolled_back(models, "digits", 2, target)
     assert outcome.decision == "hold"
