@@ -1,14 +1,13 @@
-"""What passes between the steps: the files, their names, and how they are read and written.
+"""The artifacts of the steps: their JSON files as records, and functions to read and write them.
 
-raw, features   schema.json, and per split `train-00000-of-00008.npy` with `….targets.npy` beside it, and
-                `….names.json` where the source names its rows (of features: the test rows)
+raw, features   schema.json, and for each split `train-00000-of-00008.npy`, `….targets.npy` and, if the source
+                names its examples, `….names.json` (in features: for the test split only)
 features        also normalization.json, statistics.json and hashes.npz
 model           model.keras, model.onnx, saved_model/, signature.json
 history         history.json
 evaluation      decision.json, golden.json, metrics.json, report.html, training_hashes.npy
 
-The records are here, the shards in shards.py. Each artifact is written beside its place and moved there
-when it is whole (`replace_folder`), so that nobody ever sees a half-written one.
+shards.py reads and writes the examples.
 """
 
 import hashlib
@@ -27,44 +26,44 @@ ModelSplit = Literal["train", "validation", "test"]
 Dtype = Literal["uint8", "float32"]
 Direction = Literal["higher", "lower"]
 UNCHANGED = "unchanged"
-"""What fingerprint gives instead of the data's fingerprint when nothing is new and the run is to end."""
+"""The output of fingerprint if data, configuration and code are unchanged, so that the run ends."""
 
 
 class Record(BaseModel):
-    """A small frozen value that crosses a border as JSON; unknown keys are errors."""
+    """An immutable value that is stored or sent as JSON; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a step uses few of them
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a step uses few classes
 
 
 R = TypeVar("R", bound=Record)
 
 
 def read(path: Path, kind: type[R]) -> R:
-    """Read `kind` from the JSON file at `path`.
+    """Return the record in a JSON file.
 
     Raises:
-        DataError: the file is missing, or is not such a record.
+        DataError: the file is missing or invalid.
     """
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; the step that writes it did not finish.") from error
+        raise DataError(f"{path} is missing: the step that writes it did not finish.") from error
     except ValidationError as error:
         problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
-        said = "; ".join(f"{key}: {message}" if key else message for key, message in problems)
+        details = "; ".join(f"{key}: {message}" if key else message for key, message in problems)
         raise DataError(
-            f"{path} is not a {kind.__name__}: {said}. It was damaged, or another version of modelyard wrote "
-            "it: run its step again, or remove it."
+            f"{path} is not a {kind.__name__}: {details}. It is damaged, or another version of modelyard "
+            "wrote it; run its step again, or delete it."
         ) from error
 
 
 def write(path: Path, record: Record) -> None:
-    """Write `record` as indented JSON; see `write_text`."""
+    """Write a record as JSON, atomically."""
     write_text(path, record.model_dump_json(indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file: another process sees it whole or not at all, or as it was before."""
+    """Write a text file atomically: other processes read the previous or the new text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
@@ -73,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Give an empty directory that becomes `path` when the block ends well, and goes when it fails."""
+    """Yield an empty folder that replaces `path` if the block succeeds, and is deleted if it fails."""
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -88,19 +87,13 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_sha256(folder: Path) -> str:
-    """Return one SHA-256 over the names and contents of all files below `folder`.
-
-    Hidden files and compiled Python are left out: they do not change what the code does.
-
-    Raises:
-        ConfigError: there is a link to a folder, whose content would not be seen.
-    """
+    """Return a SHA-256 of the names and contents of all files below `folder` that `tree_files` yields."""
     digest = hashlib.sha256()
     for name, path in tree_files(folder):
         digest.update(f"{name}\0{sha256(path)}\n".encode())
@@ -108,27 +101,35 @@ def tree_sha256(folder: Path) -> str:
 
 
 def tree_bytes(folder: Path) -> int:
-    """Return the bytes of all files below `folder`."""
+    """Return the total size of all files below `folder`, in bytes."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what counts for `tree_sha256`, in order: each file's name below `folder`, and its path."""
+    """Yield the relative name and the path of each file below `folder`, sorted by name.
+
+    Hidden files and `__pycache__` are excluded.
+
+    Raises:
+        ConfigError: a symbolic link to a folder, which would be skipped silently.
+    """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
         if not hidden and path.is_symlink() and path.is_dir():
-            raise ConfigError(f"{path} is a link to a folder, which is not followed. Put the folder there.")
+            raise ConfigError(
+                f"{path} is a symbolic link to a folder and is not followed. Copy the folder there."
+            )
         if path.is_file() and not hidden:
             yield name, path
 
 
 class Identity(Record):
-    """What fingerprint says of a run, to the steps behind it, as one JSON text.
+    """The output of fingerprint for the later steps.
 
-    `run` is the fingerprint of data, configuration and code: the same run gives the same version. `data` is
-    the fingerprint of the data. `champion` is the version that the candidate is compared with; 0 when there
-    is none. `earlier` are the champions before it that still count, the latest first.
+    `run` is the fingerprint of data, configuration and code: equal fingerprints give the same version. `data`
+    is the fingerprint of the data. `champion` is the version that the candidate is compared with, 0 for none;
+    `earlier` are previous champions that were not rolled back, the latest first.
     """
 
     run: str
@@ -138,7 +139,7 @@ class Identity(Record):
 
 
 def format_number(value: float) -> str:
-    """Return a number as people read it: with four decimals below 10, else with four digits or more."""
+    """Return a number as text: with four decimals below 10, otherwise with four or more digits."""
     if value == 0 or 1e-3 <= abs(value) < 10:
         return f"{value:.4f}"
     return f"{value:#.4g}".rstrip(".") if abs(value) < 1e4 else f"{value:,.0f}"
@@ -148,7 +149,7 @@ def format_number(value: float) -> str:
 
 
 class ImageFormat(Record):
-    """How a picture of any size and mode becomes an example of one shape."""
+    """The shape to which images are resized, and how."""
 
     height: int
     width: int
@@ -157,14 +158,13 @@ class ImageFormat(Record):
 
 
 class Schema(Record):
-    """What every example of a dataset is (`schema.json`).
+    """The format of a dataset (`schema.json`).
 
-    `shape` is one example's, without the axis of rows. `problem` is the kind of its target, and `names` are
-    those of the values of an answer: the classes, or the targets. `splits` maps a split's name to its rows:
-    raw data has the source's own splits (`all` when it has none), features have train, validation and test.
-    `image` is None when the examples did not come from pictures. `notes` are sentences on how the source
-    became examples, where that needed a decision, and `skipped` files that were left out as unusable, with
-    the reason: the first 100 of them.
+    `shape` and `dtype` are those of one example. `problem` is the kind of prediction, and `names` are the
+    classes or targets. `splits` maps the name of each split to its number of examples: raw data has the
+    splits of the source (`all` if it has none), features have train, validation and test. `image` is None if
+    the examples are not images. `notes` explain how the source was interpreted. `skipped` are the first 100
+    files that could not be read, with the reason.
     """
 
     shape: tuple[int, ...]
@@ -178,11 +178,10 @@ class Schema(Record):
 
 
 class Normalization(Record):
-    """What the model does to an example and to its answer (`normalization.json`).
+    """Mean and standard deviation of the training examples and their targets (`normalization.json`).
 
-    An example becomes `(x - mean) / deviation` first; both have one value, or one per channel (the last
-    axis). What the layers give becomes `y * target_deviation + target_mean` in the end; both have one value,
-    or one per target. They are of the training rows.
+    The model computes `(x - mean) / deviation` from an example; both have one value, or one per channel (the
+    last axis). It returns `y * target_deviation + target_mean`; both have one value, or one per target.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -192,19 +191,19 @@ class Normalization(Record):
 
 
 class Duplicates(Record):
-    """How many rows repeat another one, and examples: pairs of rows of the source."""
+    """The number of duplicate examples, and some pairs of them, such as `row 3 of all and row 1 of all`."""
 
     count: int
     examples: tuple[str, ...] = ()
 
 
 class Statistics(Record):
-    """What preprocess saw (`statistics.json`).
+    """Statistics of a dataset (`statistics.json`).
 
-    `targets` is what the problem says of the targets of each split. `duplicates` are the rows of the source
-    that repeat an earlier one, `conflicting_labels` those of them that have another label, `leakage` the test
-    rows that are training rows too. `mean`, `minimum` and `maximum` are over all values of the training rows.
-    `scaling` says what the model does to them, in a sentence.
+    `targets` has statistics of each split, which depend on the problem. `duplicates` are examples equal to an
+    earlier one, `conflicting_labels` those of them with another label, `leakage` test examples that are also
+    training examples. `mean`, `minimum` and `maximum` are over all values of the training examples. `scaling`
+    describes the normalization in the model.
     """
 
     targets: dict[str, dict[str, Any]]
@@ -223,9 +222,8 @@ class Statistics(Record):
 class Tensor(Record):
     """An input or an output of a model, as in the ONNX file.
 
-    `shape` is one example's or answer's, without the axis of rows. `meaning` says in a few words what the
-    values are, and `names` what the values along the last axis are called, where they have names. `image`
-    says how pictures become such an input; None when they do not.
+    `shape` has no batch axis. `meaning` describes the values, `names` those along the last axis, if they have
+    names. `image` is the format of images as inputs; None if the input is not an image.
     """
 
     name: str
@@ -237,7 +235,7 @@ class Tensor(Record):
 
 
 class Signature(Record):
-    """What the exported model takes, raw, as before any normalisation, and gives (`signature.json`)."""
+    """The input of the exported model, before normalization, and its output (`signature.json`)."""
 
     problem: str
     inputs: tuple[Tensor, ...]
@@ -246,21 +244,22 @@ class Signature(Record):
     @property
     def input(self) -> Tensor:
         """The only input."""
-        (one,) = self.inputs
-        return one
+        (tensor,) = self.inputs
+        return tensor
 
     @property
     def output(self) -> Tensor:
         """The only output."""
-        (one,) = self.outputs
-        return one
+        (tensor,) = self.outputs
+        return tensor
 
 
 class History(Record):
-    """What training did, epoch by epoch (`history.json`): metric name to one value per epoch.
+    """The history of a training (`history.json`).
 
-    `resumed_after` are the epochs that an earlier attempt had finished, before it was cut off. `settings` are
-    those that were in effect; an object of Keras is `{"class_name": …, "config": {…}}` with Keras' defaults.
+    `metrics` maps the name of each metric to its value after each epoch. `settings` are the effective ones; a
+    Keras object is `{"class_name": …, "config": {…}}`, with Keras' defaults. `resumed_after` is the number of
+    epochs before the last interruption, 0 without one.
     """
 
     metrics: dict[str, list[float]]
@@ -278,7 +277,7 @@ class History(Record):
 
 
 class Interval(Record):
-    """An estimate with its 95 % interval."""
+    """An estimate with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -286,13 +285,13 @@ class Interval(Record):
 
 
 class Metric(Interval):
-    """A measured number, and whether a higher or a lower one is better."""
+    """The value of a metric; `direction` is whether higher or lower is better."""
 
     direction: Direction
 
 
 class Slice(Record):
-    """How the model did on the test rows of one kind, such as a class; no value where there are no rows."""
+    """The metrics of a part of the test examples, such as a class; without values if it is empty."""
 
     name: str
     rows: int
@@ -300,11 +299,11 @@ class Slice(Record):
 
 
 class Comparison(Interval):
-    """By how much the candidate is better than another model on the same rows: positive is better.
+    """The gain of the candidate over another model on the same examples; a positive gain is better.
 
-    `metric` is what is compared, of all rows or of the slice `slice`. `other` is the other's value and
-    `version` its version, None for a constant prediction. The gain is at least `at_least` in 95 % of all
-    cases, the one-sided limit.
+    `metric` is the compared metric, of all examples or of the slice `slice`. `other` is its value for the
+    other model and `version` that model's version, None for the baseline. `at_least` is the lower limit of
+    the one-sided 95 % interval of the gain.
     """
 
     metric: str
@@ -315,7 +314,7 @@ class Comparison(Interval):
 
 
 class PairedMetrics(Record):
-    """Metrics of candidate and champion on the same test rows: those that no champion was trained on."""
+    """Metrics of candidate and champion on the test examples that no champion was trained on."""
 
     rows: int
     candidate: dict[str, Metric]
@@ -323,15 +322,14 @@ class PairedMetrics(Record):
 
 
 class Metrics(Record):
-    """How the candidate, and the champion if there is one, did on the test rows.
+    """The metrics of a candidate on the test examples, and its comparisons (`metrics.json`).
 
-    `values` maps a metric's name to what was measured, `primary` names the one that stands for them in lists.
-    `champion` is the primary metric of the champion, `gain` how much better the candidate is on the same
-    rows: positive is better, in either direction; `same_rows` has all metrics of both. `baseline` are metrics
-    of a constant prediction, and `constant` compares the candidate with it. `comparisons` are with the best
-    of the recent champions, on the rows of `same_rows`. `trained_on` has the test rows that a champion was
-    trained on, by version, where the version has a record of its training rows. `details` is the problem's
-    own.
+    `rows` is the number of test examples. `values` has the metrics by name; `primary` names the one in lists.
+    `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
+    `same_rows` has the metrics of both models on examples that no champion was trained on; `trained_on` has
+    the other examples by version, as far as the versions recorded their training examples. `comparisons` are
+    with the best of the recent champions on the examples of `same_rows`. `baseline` has the metrics of the
+    best constant prediction, and `constant` compares the candidate with it. `details` depend on the problem.
     """
 
     problem: str
@@ -355,10 +353,10 @@ class Metrics(Record):
 
 
 class Golden(Record):
-    """Requests with the answers that evaluate saw (`golden.json`): a real server must give the same.
+    """Golden requests (`golden.json`).
 
-    `instances` are raw examples as nested lists, `predictions` the answers (n, values of an answer). `scale`
-    is what a tolerance is relative to: one value, or one for each value of an answer.
+    `instances` are examples as nested lists, `predictions` the predictions of evaluate: (n, outputs). `scale`
+    is the unit of the tolerance: one value, or one per output.
     """
 
     problem: str
@@ -368,10 +366,7 @@ class Golden(Record):
 
 
 class Rule(Record):
-    """A rule of the gate: passed when `value` is above `limit`, or on the right side of it.
-
-    `value` is None when the test rows do not give one.
-    """
+    """The result of a rule of the gate; `value` is None if the test examples give no value."""
 
     rule: str
     value: float | None
@@ -380,10 +375,10 @@ class Rule(Record):
 
 
 class Decision(Record):
-    """What the gate decided, and why, in a sentence (`decision.json`).
+    """The decision of the gate, with the reason as a sentence (`decision.json`).
 
-    `champion` is the version that the candidate was compared with; None when there was none. `rules` are all
-    that were looked at, `notes` what they cannot judge.
+    `champion` is the version that the candidate was compared with, None for none. `notes` say what the rules
+    cannot judge.
     """
 
     decision: Literal["promote", "hold", "reject"]
@@ -397,12 +392,12 @@ class Decision(Record):
 
 
 class Manifest(Record):
-    """What a version is (`manifest.json`), written last: without it the version does not exist.
+    """The description of a version (`manifest.json`), written last: without it the version does not exist.
 
-    `files` maps each file's path inside the version to its SHA-256. `run` is the fingerprint of data,
-    config and code, `data` of the data, `recipe_sha256` of the configuration and the code that decide the
-    result, `code_sha256` of the user's own model code, empty without it; `created` is an ISO 8601 time (UTC).
-    `run_id` is the run that published the version: its name, or its id on KFP; empty when none did.
+    `files` maps the relative path of each file to its SHA-256. `run` is the fingerprint of the run, `data` of
+    the data, `recipe_sha256` of the recipe, and `code_sha256` of the user's model code, empty without code.
+    `created` is an ISO 8601 time in UTC. `run_id` is the run that published the version: its name, or its ID
+    on KFP; empty if it was published without a run.
     """
 
     model: str
@@ -422,7 +417,7 @@ class Manifest(Record):
 
 
 class Prediction(Record):
-    """What the deployed server answered over HTTP to one of the version's golden requests, as text."""
+    """The prediction of a deployed server for a golden request, as text."""
 
     version: int
     answer: str
@@ -430,7 +425,7 @@ class Prediction(Record):
 
 
 class Outcome(Record):
-    """How a run ended for its version (`outcome.json`): the gate's decision, unless deploy held it."""
+    """The result of deploy (`outcome.json`): the decision of the gate, or `hold`."""
 
     version: int
     decision: Literal["promote", "hold", "reject"]

@@ -1,33 +1,8 @@
-"""What can go wrong, as one family.
+"""The errors that modelyard raises on purpose; each class has the exit code of a command that fails with it.
 
-    ModelyardError                 exit code
-    ├── ConfigError                2   the configuration or the command line is wrong
-    ├── DataError                  3   the data is missing, malformed or not what the config says
-    ├── TrainError                 4   the model cannot be built, trained or exported
-    │   └── TooLargeError          4   it needs more memory than there is
-    ├── EvaluateError              5   the model cannot be scored
-    ├── DeployError                6   the version cannot be verified or promoted
-    ├── StoreError                 7   the model store cannot be reached, read or written
-    │   ├── NotFoundError          7   no such model, version or object
-    │   ├── ConflictError          7   somebody else changed it meanwhile
-    │   ├── DamagedError           7   a version is not what was published
-    │   └── UnreachableError       7   it does not answer; later it may
-    ├── ServeError                 8   the server cannot start, or does not answer
-    ├── ClusterError               9   the cluster cannot be reached, or refuses what is asked
-    ├── BackendError              10   Kubeflow Pipelines cannot be reached, or refuses what is asked
-    ├── StuckError                11   a pod of a run cannot start
-    │   ├── UnschedulableError    11   no node has room for it
-    │   └── ImageError            11   its image cannot be pulled
-    ├── CancelledError            12   the run was cancelled
-    ├── PlanError                 13   no node can take a step, or the plan says that it cannot succeed
-    ├── KilledError               14   the process of a step was ended from outside
-    │   ├── OutOfMemoryError      14   it needed more memory than there is
-    │   └── DeadlineError         14   it took longer than it may
-    └── MachineError              15   a disk is full, or a file or a limit of this machine is in the way
-
-A message is one paragraph: what was found (the bad value), what is wrong with it, what to do next.
-An exception outside the family is a bug and ends with exit code 1. A step runs in its own process; it
-leaves a record from which `records.Failure` makes the same error again.
+A message has two sentences: what is wrong, with the value and its origin; and what to do. Any other exception
+is a bug and ends with exit code 1. A step runs in its own process and writes a record of its error
+(step.py), from which `records.Failure` creates the same error in the parent process.
 """
 
 import errno
@@ -40,13 +15,13 @@ from pathlib import Path
 
 
 class ModelyardError(Exception):
-    """Base of every error that modelyard raises on purpose."""
+    """The base class."""
 
     exit_code = 1
 
     @classmethod
     def public_class(cls) -> "type[ModelyardError]":
-        """Return the class of this module that this one is, or is derived from."""
+        """Return the class, or its first base class, that this module defines."""
         return next(
             kind for kind in cls.__mro__ if kind.__module__ == __name__ and issubclass(kind, ModelyardError)
         )
@@ -71,7 +46,7 @@ class TrainError(ModelyardError):
 
 
 class TooLargeError(TrainError):
-    """The model, or a batch of it, needs more memory than there is."""
+    """The model, or a batch of it, does not fit into memory."""
 
 
 class EvaluateError(ModelyardError):
@@ -93,19 +68,19 @@ class StoreError(ModelyardError):
 
 
 class NotFoundError(StoreError):
-    """No such model, version or object."""
+    """There is no such model, version or object."""
 
 
 class ConflictError(StoreError):
-    """Somebody else changed the object meanwhile."""
+    """Another process changed the object."""
 
 
 class DamagedError(StoreError):
-    """A file of a version is missing, or is not what was published."""
+    """A file of a version is missing or does not match the manifest."""
 
 
 class UnreachableError(StoreError):
-    """The store does not answer; later it may."""
+    """The store does not answer; a retry may succeed."""
 
 
 class ServeError(ModelyardError):
@@ -115,13 +90,13 @@ class ServeError(ModelyardError):
 
 
 class ClusterError(ModelyardError):
-    """The cluster cannot be reached, or refuses what is asked."""
+    """The cluster cannot be reached, or refuses a request."""
 
     exit_code = 9
 
 
 class BackendError(ModelyardError):
-    """Kubeflow Pipelines cannot be reached, or refuses what is asked."""
+    """Kubeflow Pipelines cannot be reached, or refuses a request."""
 
     exit_code = 10
 
@@ -133,7 +108,7 @@ class StuckError(ModelyardError):
 
 
 class UnschedulableError(StuckError):
-    """No node has room for a pod, or may take it."""
+    """A pod cannot be scheduled on any node."""
 
 
 class ImageError(StuckError):
@@ -141,25 +116,25 @@ class ImageError(StuckError):
 
 
 class CancelledError(ModelyardError):
-    """The run was cancelled, or a rollout was told to end."""
+    """A run or a rollout was cancelled."""
 
     exit_code = 12
 
 
 class PlanError(ModelyardError):
-    """No node can take a step, or the plan says that it cannot succeed: memory, budget or deadline."""
+    """According to its plan, a run cannot succeed: no node is large enough, or memory, budget or deadline."""
 
     exit_code = 13
 
 
 class KilledError(ModelyardError):
-    """The process of a step was ended from outside, or crashed outside of Python."""
+    """The process of a step was killed, or crashed outside of Python."""
 
     exit_code = 14
 
 
 class OutOfMemoryError(KilledError):
-    """A step needed more memory than there is."""
+    """A step ran out of memory."""
 
 
 class DeadlineError(KilledError):
@@ -167,28 +142,28 @@ class DeadlineError(KilledError):
 
 
 class MachineError(ModelyardError):
-    """A disk is full, or a file or a limit of this machine is in the way."""
+    """A disk is full, or this machine refuses access to a file or has too low a limit."""
 
     exit_code = 15
 
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints in bold
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras' messages have bold text
 _MAXIMUM_LENGTH = 400
 
 
 def error_classes() -> dict[str, type[ModelyardError]]:
-    """Return the classes of the family by their names."""
+    """Return ModelyardError and its subclasses by name."""
     return {kind.__name__: kind for kind in _descendants(ModelyardError)}
 
 
 def _descendants(kind: type[ModelyardError]) -> Iterator[type[ModelyardError]]:
     yield kind
-    for each in kind.__subclasses__():
-        yield from _descendants(each)
+    for subclass in kind.__subclasses__():
+        yield from _descendants(subclass)
 
 
 def describe(error: BaseException) -> str:
-    """Return the class and text of a library's exception as one bounded line that ends with a full stop."""
+    """Return the class and message of an exception as one line of limited length, with a full stop."""
     text = str(error.args[0] if len(error.args) == 1 else error)  # str() of a KeyError is a repr
     text = " ".join(_ANSI.sub("", text).split())
     if len(text) > _MAXIMUM_LENGTH:
@@ -197,16 +172,16 @@ def describe(error: BaseException) -> str:
 
 
 _ROOM = (
-    "Make room there, or use another disk: MODELYARD_HOME for runs, store.url for models, TMPDIR for "
-    "temporary files."
+    "Free space there, or set MODELYARD_HOME (runs), store.url (models) or TMPDIR (temporary files) to a "
+    "folder on another disk."
 )
-_PERMISSION = "Let this user read and write there, or use another folder."
+_PERMISSION = "Give this user read and write access, or use another folder."
 _REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
-    errno.EFBIG: "Raise the limit for the size of a file (`ulimit -f`), or use another disk.",
-    errno.EMFILE: "Raise the limit for open files: `ulimit -n 1024`.",
-    errno.ENFILE: "End other processes, or raise the kernel's limit for open files (fs.file-max).",
+    errno.EFBIG: "Raise the maximum file size (`ulimit -f`), or use another disk.",
+    errno.EMFILE: "Raise the maximum number of open files: `ulimit -n 1024`.",
+    errno.ENFILE: "End other processes, or raise the kernel's maximum number of open files (fs.file-max).",
     errno.EROFS: _PERMISSION,
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
@@ -216,29 +191,27 @@ _REMEDIES = {
     errno.ENOLCK: "Use a folder on a file system with locks (flock), such as a local disk.",
     errno.EIO: "Check the disk.",
 }
-EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)  # by whatever file
-_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # of NumPy, which does not say why
-_FULL_BYTES = 2**20  # free, below which a disk counts as full
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)  # for any file
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's message when a disk is full
+_FULL_BYTES = 2**20  # a disk with less free space counts as full
 
 
 def machine_error(error: BaseException | None, folder: Path | None = None) -> MachineError | None:
-    """Return what an exception says about this machine; None when it is about something else.
-
-    TensorFlow and NumPy raise exceptions without a number for what the system said.
+    """Return the MachineError for an exception or one of its causes; None if the machine is not the cause.
 
     Args:
-        error: the exception, or one that was raised while it was handled.
-        folder: where files are written, for an exception that names none; by default that of temporary files.
+        error: the exception. Those of TensorFlow and NumPy have only the message of the system, no errno.
+        folder: the folder to name if the exception names no file; default: the folder of temporary files.
     """
     while error:
         text = str(error)
         name = getattr(error, "filename2", None) or getattr(error, "filename", None)
         number = error.errno if isinstance(error, OSError) else None
         if text.startswith(f"[Errno {errno.ENOENT}] No usable temporary directory"):
-            return MachineError(f"{error}. Set TMPDIR to a folder that this user may write.")
+            return MachineError(f"{error}. Set TMPDIR to a folder in which this user can write.")
         if number is None:
-            said = (one for one in EXHAUSTED if os.strerror(one) in text)
-            number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(said, None)
+            in_text = (code for code in EXHAUSTED if os.strerror(code) in text)
+            number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(in_text, None)
         if number in EXHAUSTED or (number in _REMEDIES and name):
             path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else folder
             return _describe_machine_error(number, path or Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
@@ -250,16 +223,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\{\{\$")
 
 
 def unusable_path(path: Path | str) -> str | None:
-    """Return why a path cannot be recorded, as the end of a sentence; None when it can."""
-    if not (found := _CONTROL.search(str(path))):
+    """Return why a path is not supported, as the end of a sentence; None if it is."""
+    if not (match := _CONTROL.search(str(path))):
         return None
-    if found[0] == "{{$":
-        return "has {{$, which Kubeflow Pipelines takes for a placeholder"
-    return "is not UTF-8" if "\ud800" <= found[0] <= "\udfff" else "has control characters"
+    if match[0] == "{{$":
+        return "contains {{$, which Kubeflow Pipelines interprets as a placeholder"
+    return "is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "contains control characters"
 
 
 def full_disk(folder: Path) -> MachineError | None:
-    """Return the error for a folder on a disk that is full; None when it is not."""
+    """Return the error if the disk of a folder is full, else None."""
     with suppress(OSError):
         if shutil.disk_usage(folder).free < _FULL_BYTES:
             return _describe_machine_error(errno.ENOSPC, folder)

@@ -2,10 +2,8 @@
 
     emit(Epoch(step="train", epoch=3, epochs=20, metrics={"loss": 0.21}, seconds=1.4))
 
-MODELYARD_EVENTS names the file that takes the lines: events.jsonl in the folder of a run that this machine
-leads. Without it, in a pod, they are printed: the launcher of a pod takes them out of its log, and whoever
-follows a run on Kubeflow Pipelines finds them in the log. They are untrusted: any program in a step may write
-such a line.
+Events are appended to the file in MODELYARD_EVENTS, or printed if it is not set, as on a cluster, where they
+are read from the log of the pod. They are untrusted: any program in a step can write such a line.
 """
 
 import os
@@ -18,12 +16,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from modelyard.components.artifacts import Record
 
 VARIABLE = "MODELYARD_EVENTS"
-BEGIN = '{"event":'
+PREFIX = '{"event":'
 MAXIMUM_LENGTH = 4096  # characters of a line
 
 
 class StepChange(Record):
-    """A step has another state since `at` (epoch seconds); `seconds` is its wall time when it has ended."""
+    """A step changed its state at `at` (epoch seconds); `seconds` is its wall time if it ended."""
 
     event: Literal["step"] = "step"
     step: str
@@ -34,7 +32,7 @@ class StepChange(Record):
 
 
 class Epoch(Record):
-    """An epoch of `epochs` has ended; `metrics` are Keras's, the loss first; `seconds` include validation."""
+    """An epoch ended; `metrics` are those of Keras, the loss first; `seconds` include validation."""
 
     event: Literal["epoch"] = "epoch"
     step: str
@@ -45,7 +43,7 @@ class Epoch(Record):
 
 
 class Resumed(Record):
-    """Training goes on from a checkpoint that was written after an epoch."""
+    """The training resumed from the checkpoint of an epoch."""
 
     event: Literal["resumed"] = "resumed"
     step: str
@@ -54,7 +52,7 @@ class Resumed(Record):
 
 
 class CheckpointSaved(Record):
-    """The state of a training after an epoch was saved, from which it goes on if it is started again."""
+    """The checkpoint of an epoch was saved."""
 
     event: Literal["checkpoint"] = "checkpoint"
     step: str
@@ -62,7 +60,7 @@ class CheckpointSaved(Record):
 
 
 class Waiting(Record):
-    """A step waits for a node or an image; `reason` says for what, and what may help."""
+    """A step waits for a node or an image; `reason` has the cause and the remedy."""
 
     event: Literal["waiting"] = "waiting"
     step: str
@@ -74,7 +72,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="e
 
 
 def emit(event: Event) -> None:
-    """Write an event to the file that the environment names, or print it."""
+    """Append an event to the file in MODELYARD_EVENTS, or print it."""
     if path := os.environ.get(VARIABLE):
         append(Path(path), event)
     else:
@@ -82,14 +80,14 @@ def emit(event: Event) -> None:
 
 
 def append(path: Path, event: Event) -> None:
-    """Append an event to a file; several processes may do so at once."""
+    """Append an event to a file, to which other processes may append at the same time."""
     with path.open("a", encoding="utf-8") as file:
         file.write(event.model_dump_json() + "\n")
 
 
 def parse(line: str) -> Event | None:
-    """Return the event that a line holds; None when it holds none."""
-    if not line.startswith(BEGIN) or len(line) > MAXIMUM_LENGTH:
+    """Return the event in a line, or None."""
+    if not line.startswith(PREFIX) or len(line) > MAXIMUM_LENGTH:
         return None
     try:
         return _EVENT.validate_json(line)
@@ -98,24 +96,24 @@ def parse(line: str) -> Event | None:
 
 
 def parse_all(lines: Iterable[str]) -> Iterator[Event]:
-    """Yield the events among lines."""
+    """Yield the events in lines, some of which may be other text."""
     return filter(None, map(parse, lines))
 
 
 class EventFile:
-    """The events in a file that other processes append to; `read` returns all, and reads what is new."""
+    """A file to which other processes append events."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._read, self._found = path, 0, list[Event]()
+        self._path, self._offset, self._events = path, 0, list[Event]()
 
     def read(self) -> list[Event]:
-        """Return the events; none when there is no file."""
+        """Return all events, reading only new lines; empty if the file does not exist."""
         try:
             with self._path.open("rb") as file:
-                file.seek(self._read)
+                file.seek(self._offset)
                 whole, end, _ = file.read().rpartition(b"\n")  # the last line may not be complete
         except FileNotFoundError:
-            return self._found
-        self._read += len(whole + end)
-        self._found += parse_all(whole.decode(errors="replace").splitlines())
-        return self._found
+            return self._events
+        self._offset += len(whole + end)
+        self._events += parse_all(whole.decode(errors="replace").splitlines())
+        return self._events

@@ -1,4 +1,4 @@
-"""A model's server, for its clients and those who deploy it: its port, headers and tokens, requests to it."""
+"""The client side of a model server: port, headers, tokens, and functions that send requests."""
 
 import json
 import re
@@ -15,48 +15,48 @@ if TYPE_CHECKING:
     import ssl
 
 PORT = 8501
-"""Of a server's container, and the default of `serving.port`."""
+"""The port of the container, and the default of `serving.port`."""
 GOLDEN_HEADER = "x-modelyard-golden"
-"""Marks a golden request: the server's metrics count it apart from those of clients."""
+"""Marks golden requests, which the server's metrics count separately."""
 TOKEN_HEADER = "x-modelyard-token"  # noqa: S105
-"""Carries a token where Authorization cannot: Kubernetes' API server removes that from what it proxies."""
+"""Has the token in requests through Kubernetes' API server, which removes the header Authorization."""
 MAX_TOKEN_FILE = 64 * 2**10
 _TOKEN = re.compile(rb"[\w\-.~+/]+=*")  # RFC 6750, section 2.1
 
 GOLDEN_HEADERS = {GOLDEN_HEADER: "1"}
 NO_HEADERS: Mapping[str, str] = {}
 TIMEOUT = 60.0
-MAXIMUM_QUOTE = 500  # bytes of an error that are shown
+MAXIMUM_QUOTE = 500  # bytes of a response in an error message
 
 
 class NoServerError(ClusterError, ServeError):
-    """The API server of a cluster cannot pass a request on to a server."""
+    """The API server of a cluster cannot proxy a request to a model server."""
 
 
 class Server(Protocol):
-    """Where a model's server answers; as a string, its name for people."""
+    """A model server; `str()` returns its name for messages."""
 
     def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        """Send a request; return the status and the body of the answer.
+        """Send a request; return the status and the body of the response.
 
         Raises:
-            ServeError: there is no answer.
-            ClusterError: the API server in between does not answer, or does not allow it.
+            ServeError: there is no response.
+            ClusterError: the API server in between does not respond, or refuses the request.
         """
 
 
 @dataclass(frozen=True)
 class HttpServer:
-    """A server at a URL; each request has its own connection, which a Service sends to any pod.
+    """A server at a URL. Each request has its own connection, so that a Service distributes them to its pods.
 
     Args:
-        url: of the server, without a slash at its end.
-        proxies: whether the proxies of the environment (HTTP_PROXY) are used; never on this machine.
-        token: what it asks for; None if for nothing.
-        verify: whether its certificate is verified; not of a pod, whose IP address no certificate has.
-        ca: file with the certificates of the authorities to trust; the system's when None.
+        url: the URL, without a slash at its end.
+        proxies: whether to use the proxies of the environment (HTTP_PROXY), except for this machine.
+        token: the bearer token, if the server requires one.
+        verify: whether to verify the certificate; False for pods, whose certificates do not have their IP.
+        ca: file with the certificate authorities to trust; default: those of the system.
     """
 
     url: str
@@ -71,8 +71,8 @@ class HttpServer:
     def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        """See Server; a redirect is not followed."""
-        from http.client import HTTPException  # the import of httpx takes longer than a request
+        """See Server; redirects are not followed."""
+        from http.client import HTTPException  # importing httpx takes longer than a request
         from urllib import request
 
         opener = request.OpenerDirector()
@@ -83,14 +83,14 @@ class HttpServer:
             for handler in (proxies, request.HTTPHandler(), https, request.UnknownHandler()):
                 opener.add_handler(handler)
             headers = {"Content-Type": "application/json", **token_headers(self.token), **headers}
-            one = request.Request(f"{self.url}{path}", body, headers, method=method)  # noqa: S310
-            with opener.open(one, timeout=TIMEOUT) as answer:
-                return answer.status, answer.read()
+            http_request = request.Request(f"{self.url}{path}", body, headers, method=method)  # noqa: S310
+            with opener.open(http_request, timeout=TIMEOUT) as response:
+                return response.status, response.read()
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise ServeError(
-                f"No answer from {self}: {reason}. Is a model server running there (`modelyard serve`), and "
-                "is the address right?"
+                f"{self} does not respond: {reason}. Check the URL, and that a model server runs there "
+                "(`modelyard serve`)."
             ) from error
 
     def _tls(self) -> "ssl.SSLContext":
@@ -111,94 +111,84 @@ def send(
     body: bytes | None = None,
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> bytes:
-    """Send a request to a server and return the body of its answer.
+    """Send a request to a server and return the body of the response.
 
     Raises:
-        ServeError: there is none, or its status is not one of success.
+        ServeError: there is no response, or its status is not 2xx.
         ClusterError: see Server.
     """
-    status, answer = server.request(method, path, body, headers)
+    status, content = server.request(method, path, body, headers)
     if not 200 <= status < 300:
-        quoted = " ".join(answer[:MAXIMUM_QUOTE].decode(errors="replace").split())
-        raise ServeError(f"{server} answered {status}: {quoted}")
-    return answer
+        quoted = " ".join(content[:MAXIMUM_QUOTE].decode(errors="replace").split())
+        raise ServeError(f"{server} returned status {status}: {quoted}")
+    return content
 
 
 def predict_one(server: Server, model: str, instance: Any, headers: Mapping[str, str] = NO_HEADERS) -> Any:
-    """Return a server's prediction for one example.
-
-    Args:
-        server: the server.
-        model: the model's name, or NAME/versions/NUMBER.
-        instance: the example, as JSON.
-        headers: of the request.
+    """Return the prediction of a model (NAME or NAME/versions/NUMBER) for an example (JSON values).
 
     Raises:
-        ServeError: there is none.
+        ServeError: there is no prediction.
         ClusterError: see Server.
     """
     body = json.dumps({"instances": [instance]}).encode()
-    answer = send(server, "POST", f"/v1/models/{model}:predict", body, headers)
+    response = send(server, "POST", f"/v1/models/{model}:predict", body, headers)
     try:
-        (prediction,) = json.loads(answer)["predictions"]
+        (prediction,) = json.loads(response)["predictions"]
     except (ValueError, LookupError, TypeError) as error:
-        raise ServeError(f"{server} did not answer a prediction: {error!r}") from error
+        raise ServeError(f"{server} did not return a prediction: {error!r}") from error
     return prediction
 
 
 def token_headers(token: str | None) -> dict[str, str]:
-    """Return the headers that carry a token; none without one."""
+    """Return the request headers with a token; empty without a token."""
     return {"authorization": f"Bearer {token}", TOKEN_HEADER: token} if token else {}
 
 
 def read_tokens(path: str, key: str = "serving.token_file") -> list[str]:
-    """Return the tokens of a file that `key` names; our own clients send the first.
+    """Return the tokens in the file that the configuration key `key` names; modelyard sends the first.
 
     Raises:
-        ConfigError: it cannot be read, other users can read it, or it has no tokens.
+        ConfigError: the file cannot be read, is open to other users, or has no tokens.
     """
     check_private(key, path)
     try:
         with Path(path).open("rb") as file:
-            return parse_tokens(file.read(MAX_TOKEN_FILE), f"{key}, {path},")
+            return parse_tokens(file.read(MAX_TOKEN_FILE), f"{path} ({key})")
     except OSError as error:
         raise _unreadable(key, path, error) from error
 
 
 def parse_tokens(text: bytes, origin: str) -> list[str]:
-    """Return the tokens, one a line; blank lines are skipped.
+    """Return the tokens in a text, one per line.
 
     Raises:
-        ConfigError: there is none, or a line is not a token. The message does not quote it.
+        ConfigError: there is no token, or a line is not a token. The message does not quote the line.
     """
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     for number, line in lines:
         if not _TOKEN.fullmatch(line):
             raise ConfigError(
-                f"{origin} has something else than a token in line {number}. Write one token a line, of "
-                "letters, digits and -._~+/, such as `openssl rand -hex 32` makes."
+                f"Line {number} of {origin} is not a token. Write one token per line, of letters, digits and "
+                "-._~+/, as from `openssl rand -hex 32`."
             )
     if not lines:
-        raise ConfigError(f"{origin} has no token. Write one, such as `openssl rand -hex 32` makes.")
+        raise ConfigError(f"There is no token in {origin}. Write one, as from `openssl rand -hex 32`.")
     return [line.decode() for _, line in lines]
 
 
 def check_private(key: str, path: str) -> None:
-    """Check that a file with a secret exists, and that not every user of the machine can read or write it.
-
-    Raises:
-        ConfigError: it does not, or they can.
-    """
+    """Raise ConfigError unless a file with a secret exists and only its owner and group have access."""
     try:
         mode = Path(path).stat().st_mode
     except OSError as error:
         raise _unreadable(key, path, error) from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError(f"{key}, {path}, is open to every user of this machine. Run `chmod o-rwx {path}`.")
+        raise ConfigError(f"{key} is {path}, to which every user has access. Run `chmod o-rwx {path}`.")
 
 
 def _unreadable(key: str, path: str, error: OSError) -> ConfigError:
     return ConfigError(
-        f"{key} is {path}, which cannot be read: {error.strerror or error}. Name a file that can be read, or "
-        "remove the key."
+        f"{key} is {path}, which cannot be read: {error.strerror or error}. Correct the path or its "
+        "permissions, or remove the key."
     )

@@ -1,12 +1,11 @@
-"""The examples of a dataset on disk: written in shards of bounded size, read through memory maps.
+"""The examples of a dataset on disk: `.npy` shards of bounded size, read through memory maps.
 
     with ShardWriter(directory, "train", (32, 32, 3), "uint8") as writer:
         writer.append(examples, targets)
     for examples, targets in Split(directory, "train").batches(256): ...
 
-Shards are plain `.npy` files, read without decoding, without TensorFlow and in constant memory. The names of
-examples in the source, such as the paths of images, are in `….names.json`. hashes.npz, which belongs to the
-features, has the hashes of their examples.
+`….names.json` has the names of examples in the source, such as the paths of images. hashes.npz, a part of the
+features, has the hashes of the examples.
 """
 
 import json
@@ -21,54 +20,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARD_BYTES = 64 * 2**20
-AHEAD = 3
+PREFETCHED_ITEMS = 3
 HASHES = "hashes.npz"
 Hashes = NDArray[np.uint64]
 
 
 class ExampleIndex(NamedTuple):
-    """Examples by their rows in the source, one split of the source after the other.
+    """Hashes of examples and their origin in the source, one split of the source after the other.
 
-    `hashes` are hashes of the content. `splits` are the names of the splits, `ends` the number of examples up
-    to the end of each, and `places` the row of each example in its split.
+    `splits` are the names of the splits, `ends` the cumulative numbers of their examples, and `rows` the row
+    of each example in its split. All arrays are one-dimensional.
     """
 
     hashes: Hashes
     splits: tuple[str, ...]
     ends: NDArray[np.int64]
-    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
-    def name(self, row: int) -> str:
-        """Return a name such as `row 12 of all`."""
-        return f"row {self.places[row]} of {self.splits[int(np.searchsorted(self.ends, row, side='right'))]}"
+    def origin(self, index: int) -> str:
+        """Return the origin of an example, such as `row 12 of all`."""
+        split = self.splits[int(np.searchsorted(self.ends, index, side="right"))]
+        return f"row {self.rows[index]} of {split}"
 
 
 def write_hashes(directory: Path, train: ExampleIndex, test: ExampleIndex) -> None:
-    """Write the distinct hashes of the training examples, sorted, and the test examples in their order."""
+    """Write the distinct hashes of the training examples, sorted, and the index of the test examples."""
     np.savez(directory / HASHES, train=np.unique(train.hashes), **test._asdict())
 
 
 def read_hashes(directory: Path) -> tuple[Hashes, ExampleIndex]:
-    """Return the hashes of the training examples, and the test examples."""
+    """Return the hashes of the training examples, and the index of the test examples."""
     with np.load(directory / HASHES, allow_pickle=False) as arrays:
         splits = tuple(arrays["splits"].tolist())
-        return arrays["train"], ExampleIndex(arrays["hashes"], splits, arrays["ends"], arrays["places"])
+        return arrays["train"], ExampleIndex(arrays["hashes"], splits, arrays["ends"], arrays["rows"])
 
 
 T = TypeVar("T")
 
 
 class ShardWriter:
-    """Writes one split of a dataset, in shards of bounded size, from batches of any size.
+    """Writes one split of a dataset to an existing folder, from batches of any size.
 
-    Examples are written at once. The files get their final names at the end of the `with` block, when the
-    number of shards is known.
-
-    Args:
-        directory: an existing folder.
-        split: name of the split.
-        shape: of one example.
-        dtype: of the examples. Targets are int64, or float32 if they are floating point.
+    `shape` is that of one example. Targets are written as float32 if they are floating point, else as int64.
+    The files get their final names at the end of the `with` block, when the number of shards is known.
     """
 
     def __init__(self, directory: Path, split: str, shape: tuple[int, ...], dtype: str) -> None:
@@ -84,11 +78,9 @@ class ShardWriter:
         self._shards = 0
 
     def append(self, examples: NDArray[Any], targets: NDArray[Any], names: Sequence[str] = ()) -> None:
-        """Add examples (n, *shape), targets (n,), and names in the source, if any."""
+        """Write examples (n, *shape), targets (n,) and, if available, their names in the source."""
         if examples.shape[1:] != self._shape or len(examples) != len(targets):
-            raise ValueError(
-                f"{examples.shape} and {targets.shape} are not examples of {self._shape} with targets"
-            )
+            raise ValueError(f"examples {examples.shape} and targets {targets.shape}, shape {self._shape}")
         dtype = np.float32 if targets.dtype.kind == "f" else np.int64
         start = 0
         while start < len(examples):
@@ -109,7 +101,7 @@ class ShardWriter:
         return f"{self._split}-{self._shards:05d}"
 
     def _write_header(self, file: BinaryIO) -> None:
-        """Write the header of the shard, whose size does not depend on the number of examples."""
+        """Write the header of the shard; its size does not depend on the number of examples."""
         shape = (self._pending, *self._shape)
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -148,10 +140,7 @@ class ShardWriter:
 
 
 class Split:
-    """One split of a dataset on disk, read through memory maps.
-
-    `len()` is the number of examples n; `targets` is int64 or float32 of shape (n,).
-    """
+    """A split of a dataset on disk; `targets` is int64 or float32 of shape (n,), for n examples."""
 
     def __init__(self, directory: Path, split: str) -> None:
         shards = sorted(directory.glob(f"{split}-?????-of-?????.npy"))
@@ -160,7 +149,7 @@ class Split:
         self.targets: NDArray[Any] = np.concatenate(targets) if targets else np.empty(0, np.int64)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self._names = [path.with_suffix(".names.json") for path in shards]
-        self._read: tuple[int, list[str]] = (-1, [])
+        self._cached_names: tuple[int, list[str]] = (-1, [])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -175,20 +164,20 @@ class Split:
         return out
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """Return the names of examples in the source, or empty strings. Ascending indices are fastest."""
+        """Return the names of examples in the source; empty without names. Ascending indices are fastest."""
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         names = []
         for shard, index in zip(shards.tolist(), (indices - self._starts[shards]).tolist(), strict=True):
-            if shard != self._read[0]:
+            if shard != self._cached_names[0]:
                 path = self._names[shard]
-                self._read = shard, json.loads(path.read_bytes()) if path.exists() else []
-            names.append(self._read[1][index] if self._read[1] else "")
+                self._cached_names = shard, json.loads(path.read_bytes()) if path.exists() else []
+            names.append(self._cached_names[1][index] if self._cached_names[1] else "")
         return names
 
     def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Yield (examples, targets) in order, at most `size` examples at a time.
 
-        They are read instead of mapped, so that the memory of the process does not appear to grow.
+        They are copied from the files, because memory maps count as memory of the process.
         """
         for start, shard in zip(self._starts, self._shards, strict=False):
             example_bytes = shard[:1].nbytes
@@ -205,10 +194,10 @@ class Split:
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, and compute the next ones in a thread meanwhile."""
+    """Yield the items, and compute the next ones in a thread at the same time."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
-        pending = deque(thread.submit(next, items, end) for _ in range(AHEAD))
+        pending = deque(thread.submit(next, items, end) for _ in range(PREFETCHED_ITEMS))
         while (item := pending.popleft().result()) is not end:
             pending.append(thread.submit(next, items, end))
             yield cast(T, item)

@@ -1,14 +1,14 @@
-"""What surrounds the work of a step: it ends with the run's process, and a failure leaves a record.
+"""The context of a step: it ends with the process that leads the run, and writes a record of its failure.
 
     with step("train"):
         from modelyard.components.train.trainer import train
 
         train(...)
 
-The record is one small JSON document (`records.Failure` reads it). In a pod it is the container's termination
-message, which Kubernetes keeps in the pod's status, and KFP in the Workflow; on a laptop it is a file of the
-run. At first it says that the step was killed, since a killed process writes nothing; a step that ends well
-empties it. The `main` of a module that runs as a child process uses `step`, too; its parent names a file.
+The record is a JSON document (`records.Failure`). In a pod it is the container's termination message, which
+Kubernetes stores in the pod's status and KFP in the Workflow; otherwise it is the file in the variable
+MODELYARD_TERMINATION_LOG. Since a killed process writes nothing, the record first says that the step was
+killed; a step that succeeds empties it.
 """
 
 import json
@@ -29,54 +29,52 @@ VARIABLE = "MODELYARD_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
 MAX_DOCUMENT = 3 * 2**10  # bytes; Kubernetes cuts a termination message at 4 KiB
 MAX_TEXT = 2000  # characters
-RUN_AGAIN = "Run it again: what is done is cached."
+RUN_AGAIN = "Run it again: completed steps are cached."
 MORE_MEMORY = (
-    "Lower the sizes in `model` or training.batch_size, or give it more memory: "
-    "environment.steps.{step}.memory on a cluster, a larger machine otherwise."
+    "Reduce the sizes in `model` or training.batch_size, or add memory: environment.steps.{step}.memory on a "
+    "cluster, a larger machine otherwise."
 )
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Follow the lifeline, and record how the block fails; its exception goes on."""
+    """Follow the lifeline; if the block fails, record its exception and raise it again."""
     lifeline.follow()
     raise_file_limit()
-    if os.getpid() == 1:  # in a pod, where SIGTERM would not end it before the grace period is over
+    if os.getpid() == 1:  # in a container, where the kernel ignores SIGTERM by default
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
-    room = (
-        MAX_DOCUMENT if VARIABLE in os.environ else 0
-    )  # for the next record, should the disk be full by then
-    _write(path, failure_document(KilledError(killed_message(name)), name).ljust(room))
+    reserved = MAX_DOCUMENT if VARIABLE in os.environ else 0  # for another record if the disk is full then
+    _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved))
     try:
         interface.check(name)
         yield
     except BaseException as error:
-        ended_well = isinstance(error, SystemExit) and not error.code
-        _write(path, b"" if ended_well else failure_document(error, name))
+        succeeded = isinstance(error, SystemExit) and not error.code
+        _write(path, b"" if succeeded else failure_document(error, name))
         raise
     _write(path, b"")
 
 
 def raise_file_limit() -> int:
-    """Let this process and its children open as many files as they may; return how many.
+    """Raise the soft limit for open files to the hard limit, and return it.
 
-    Each shard of a dataset that is mapped into memory holds one.
+    Each memory-mapped shard of a dataset is an open file.
     """
-    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS allows less than it says
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS allows less than it reports
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def log(sentence: str) -> None:
-    """Write a line to the step's log; KFP prefixes what `logging` writes, and such lines are not shown."""
+    """Print a line to the step's log. KFP adds a prefix to lines of `logging`, which hides them."""
     print(sentence, flush=True)  # noqa: T201
 
 
 def termination_log() -> Path | None:
-    """Return the file for the record of a failure; None outside a pod and where no variable names one."""
+    """Return the file for the failure record; None outside a pod without the variable."""
     if path := os.environ.get(VARIABLE):
         return Path(path)
     return TERMINATION_LOG if TERMINATION_LOG.is_file() else None
@@ -88,7 +86,7 @@ def failure_document(error: BaseException, step: str | None) -> bytes:
 
 
 def failure_fields(error: BaseException, step: str | None) -> dict[str, str | int | None]:
-    """Return the record of a failure, as `records.Failure` has it."""
+    """Return the fields of `records.Failure` for an error."""
     if isinstance(error, MemoryError):
         error = OutOfMemoryError(out_of_memory_message(step, f": {describe(error)}" if str(error) else "."))
     elif not isinstance(error, ModelyardError):
@@ -98,12 +96,10 @@ def failure_fields(error: BaseException, step: str | None) -> dict[str, str | in
         name, code = kind.__name__, kind.exit_code
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        at = (
-            f" It comes from {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}."
-            if frames
-            else ""
+        origin = (
+            f" Raised in {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}." if frames else ""
         )
-        text = f"{describe(error)}{at}{' The log of the step has the traceback.' if step else ''}"
+        text = f"{describe(error)}{origin}{' The log of the step has the traceback.' if step else ''}"
         name, code = type(error).__name__, 1
     text = clean_text(text)
     fields = {"version": SCHEMA, "step": step, "kind": clean_text(name), "exit_code": code}
@@ -117,26 +113,26 @@ def _json(record: Mapping[str, str | int | None]) -> bytes:
 
 
 def clean_text(text: str) -> str:
-    """Return a text without control characters, at most MAX_TEXT characters long."""
+    """Return a text without control characters, shortened to MAX_TEXT characters."""
     text = _CONTROL.sub(" ", text)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 2] + " …"
 
 
-def killed_message(step: str | None, how: str = "was killed, or crashed outside of Python") -> str:
-    """Return the message for a step whose process was ended from outside."""
+def killed_message(step: str | None) -> str:
+    """Return the message for a step whose process was killed."""
     return (
-        f"The step {step} {how}. If no user ended it, it may have needed more memory than there is. "
-        f"{MORE_MEMORY.format(step=step)} {RUN_AGAIN}"
+        f"The step {step} was killed, or crashed outside of Python. If no user killed it, it may have run "
+        f"out of memory. {MORE_MEMORY.format(step=step)} {RUN_AGAIN}"
     )
 
 
-def out_of_memory_message(step: str | None, seen: str) -> str:
-    """Return the message for a step that needs more memory than there is; `seen` ends the sentence."""
-    return f"The step {step} needs more memory than there is{seen} {MORE_MEMORY.format(step=step)}"
+def out_of_memory_message(step: str | None, evidence: str) -> str:
+    """Return the message for a step that ran out of memory; `evidence` is the end of the sentence."""
+    return f"The step {step} ran out of memory{evidence} {MORE_MEMORY.format(step=step)}"
 
 
 def _write(path: Path | None, content: bytes) -> None:
-    with suppress(OSError):  # the work matters more, and its own failure
+    with suppress(OSError):  # must not hide the error of the step
         if path:
             path.touch()
             with path.open("r+b") as file:

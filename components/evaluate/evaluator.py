@@ -222,7 +222,7 @@ class Leakage(NamedTuple):
             leaked = np.isin(rows.hashes, champion.trained_on)
             named = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
             names = zip(test.names(named), named, strict=True)
-            examples = tuple(_printable(name) or rows.name(row) for name, row in names)
+            examples = tuple(_printable(name) or rows.origin(row) for name, row in names)
             trained_on[version] = Duplicates(count=int(leaked.sum()), examples=examples)
             remaining = compared & ~leaked
             minimum = max(MINIMUM_EXAMPLES, 0 if version == first else compared.sum() / 2)

@@ -147,7 +147,7 @@ def find_repeats(
         Duplicates(
             count=len(indices),
             examples=tuple(
-                f"{rows.name(first[row])} and {rows.name(row)}" for row in indices[:LISTED_REPEATS]
+                f"{rows.origin(first[row])} and {rows.origin(row)}" for row in indices[:LISTED_REPEATS]
             ),
         )
         for indices in findings
@@ -161,6 +161,6 @@ def find_leakage(train: ExampleIndex, test: ExampleIndex) -> Duplicates:
     position = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
     leaked = np.flatnonzero(train.hashes[order[position]] == test.hashes) if len(order) else order
     pairs = tuple(
-        f"{train.name(order[position[row]])} and {test.name(row)}" for row in leaked[:LISTED_REPEATS]
+        f"{train.origin(order[position[row]])} and {test.origin(row)}" for row in leaked[:LISTED_REPEATS]
     )
     return Duplicates(count=len(leaked), examples=pairs)

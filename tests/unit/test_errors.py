@@ -27,7 +27,7 @@ def test_an_error_of_another_module_is_recorded_as_the_one_that_it_is_derived_fr
     ("error", "said"),
     [
         (OSError(errno.ENOSPC, "x"), "/folder: No space left on device ("),
-        (OSError(errno.EDQUOT, "x", "/disk/a"), "/disk/a: Disk quota exceeded. Make room"),
+        (OSError(errno.EDQUOT, "x", "/disk/a"), "/disk/a: Disk quota exceeded. "),
         (OSError(errno.EMFILE, "x"), "ulimit -n"),
         (OSError(errno.EFBIG, "x"), "ulimit -f"),
         (OSError(errno.EACCES, "x", "/disk/a"), "/disk/a: Permission denied"),

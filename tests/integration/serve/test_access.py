@@ -223,8 +223,8 @@ def test_a_trace_context_is_returned():
     ("mode", "text", "message"),
     [
         (None, "", "cannot be read"),
-        (0o600, " \n", "has no token"),
-        (0o600, "x\nsecret \u00e9", "in line 2"),
+        (0o600, " \n", "no token"),
+        (0o600, "x\nsecret \u00e9", "Line 2"),
         (0o644, "x", "chmod o-rwx"),
     ],
 )

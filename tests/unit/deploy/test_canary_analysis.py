@@ -136,7 +136,7 @@ def test_candidate_with_too_few_requests_fails(platform, cluster):
 
     cluster.proxy_request = lost
     with pytest.raises(
-        DeployError, match=r"received 0 of 3 requests .* The last error: .* answered 502: lost"
+        DeployError, match=r"received 0 of 3 requests .* The last error: .* 502: lost"
     ):
         analyze(platform)
 

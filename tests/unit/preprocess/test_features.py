@@ -224,7 +224,7 @@ def test_hashes_and_origins_of_examples(raw, images, names) -> None:
         example_hashes = splitting.hash_examples(part.gather(np.arange(len(part))))[:, 0]
         assert np.sort(example_hashes).tolist() == expected.tolist()
     first = Split(features, "test").gather(np.array([0]))[0]
-    number, name = rows_of_test.name(0).removeprefix("row ").split(" of ")
+    number, name = rows_of_test.origin(0).removeprefix("row ").split(" of ")
     np.testing.assert_array_equal(sources[name][0][int(number)], first)
 
 
