@@ -135,9 +135,7 @@ def test_candidate_with_too_few_requests_fails(platform, cluster):
         return (502, b"lost") if kind == "Service" else proxy_request(kind, *rest)
 
     cluster.proxy_request = lost
-    with pytest.raises(
-        DeployError, match=r"received 0 of 3 requests .* The last error: .* 502: lost"
-    ):
+    with pytest.raises(DeployError, match=r"received 0 of 3 requests .* The last error: .* 502: lost"):
         analyze(platform)
 
 
