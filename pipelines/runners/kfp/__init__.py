@@ -1,8 +1,8 @@
 """Submit, list and follow runs on Kubeflow Pipelines.
 
-client       the server: its URL, credentials and services, and each failure as an error
-submission   a configuration as a package, a version and a run; what it changes
-runner       the runs of a server, as `runners.base` describes them
-runs         runs found, listed, ended, tried again; their Workflow and logs
-follower    a run followed to its end: steps, failures, results
+client      connects to the server: URL, credentials, errors
+submission  uploads a pipeline and starts a run; compares it with the last run
+runner      implements `runners.base` for the runs of a server
+runs        finds, lists and cancels runs; reads their Workflows and logs
+follower    follows a run to its end: steps, failures, results
 """

@@ -1,16 +1,17 @@
-"""A run on Kubeflow Pipelines, followed to its end: its steps, what keeps them waiting, how it ends.
+"""Follows a run on Kubeflow Pipelines to its end.
 
     follower = RunFollower(backend, run, environment)
-    summary = follower()        # meanwhile follower.steps() and follower.last_line show the progress
+    summary = follower.follow()  # follower.steps(), .events and .last_line show the progress
 
-All of it comes from the run's Workflow: Kubeflow Pipelines itself only says that a run failed, and leaves a
-run whose pod cannot start running for ever.
+Steps and failures come from the Workflow of the run, because Kubeflow Pipelines has only the state of the
+run. It never ends a run with a pod that cannot start; the follower cancels such a run.
 """
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -52,44 +53,37 @@ PHASES: dict[str, State] = {
 
 
 class RunFollower:
-    """A run that is followed; calling it waits for the end.
+    """Follows one run.
 
     Attributes:
-        last_line: the last line that the running step wrote.
-        events: what was seen to happen, in order.
-        leave_stuck: do not cancel it when one of its pods cannot start.
+        run: the run, as the server last returned it.
+        events: the events so far, in order.
+        last_line: the last log line of the running step.
+        leave_stuck: do not cancel the run when one of its pods cannot start.
     """
 
     def __init__(
         self, backend: Backend, run: Any, environment: Environment, leave_stuck: bool = False
     ) -> None:
-        """Begin to follow a run.
-
-        Args:
-            backend: the server.
-            run: the run, as the server gives it.
-            environment: where it runs.
-            leave_stuck: see the attribute.
-        """
-        self.last_line, self.leave_stuck = "", leave_stuck
+        self.run, self.leave_stuck, self.last_line = run, leave_stuck, ""
         self.events: list[Event] = []
-        self._backend, self.run, self._environment = backend, run, environment
+        self._backend, self._environment = backend, environment
         self._steps: dict[str, Step] = {}
-        self._logged: dict[str, int] = {}  # events that were seen in the log of each pod
+        self._event_counts: dict[str, int] = {}  # events read from the log of each pod
         self._archive = RunArchive(backend, run.run_id)
         self._workflow = Workflow({"metadata": {"name": ""}})
-        self._waiting: tuple[str, float] = ("", 0.0)  # the step that waits, and since when
+        self._pending: tuple[str, float] = ("", 0.0)  # the step whose pod cannot start, and since when
         self._stuck_step: str | None = None
-        self._log_due = 0.0
+        self._next_log_time = 0.0
 
-    def __call__(self) -> RunSummary:
-        """Follow the run to its end and record the summary; how it failed is in the summary, not raised.
+    def follow(self) -> RunSummary:
+        """Wait for the end of the run; write its summary and return it. The summary includes the failure.
 
         Raises:
-            BackendError: the server does not answer any more, or the run is not one of modelyard's; it goes
-            on. StoreError: the run succeeded, and its results cannot be read.
+            BackendError: the server does not answer, or modelyard did not start the run.
+            StoreError: the run succeeded, but its results cannot be read.
         """
-        name, store = runs.model_and_store(self.run, self._environment)
+        model, store = runs.model_and_store(self.run, self._environment)
         folder = run_folder.kfp_run_folder(self.run.display_name)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         result: dict[str, Any]
@@ -98,16 +92,16 @@ class RunFollower:
             if runs.state(self.run) == "failed":
                 result = {"state": "failed", "failure": self._failure(folder / "logs")}
             else:
-                result = {"state": "succeeded", **self._results(name, store, folder)}
+                result = {"state": "succeeded", **self._results(model, store, folder)}
         except CancelledError as error:
             result = {"state": "cancelled", "failure": Failure.of(error)}
         except StuckError as error:
             result = {"state": "failed", "failure": Failure.of(error, self._stuck_step)}
             if not self.leave_stuck:
-                self._record_stuck(error, name, store)
+                self._record_stuck_run(error, model, store)
         summary = RunSummary(
             run=self.run.display_name,
-            model=name,
+            model=model,
             steps=self.steps(),
             seconds=runs.duration(self.run),
             store=store.url,
@@ -118,12 +112,12 @@ class RunFollower:
 
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
-        over = runs.state(self.run) in ENDED or bool(self._stuck_step and not self.leave_stuck)
-        ending = over or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
-        return tuple(_step(name, self._workflow, over if name == EXIT_TASK else ending) for name in STEPS)
+        ended = runs.state(self.run) in ENDED or bool(self._stuck_step and not self.leave_stuck)
+        ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
+        return tuple(_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS)
 
     def refresh(self) -> str:
-        """Fetch the run and its Workflow, and return the run's state.
+        """Fetch the run and its Workflow, and return the state of the run.
 
         Raises:
             CancelledError: the run was deleted.
@@ -132,11 +126,11 @@ class RunFollower:
         try:
             run = self._backend.runs.run_service_get_run(self.run.run_id)
             self._workflow, self.run = self._archive.workflow(), run
-            self._record_step_changes()
+            self._add_step_changes()
         except NotFoundError as error:
             raise CancelledError(
-                f"The run {self.run.display_name} was deleted, and nothing of it goes on. What it has "
-                "published stays; `modelyard submit` starts another."
+                f"The run {self.run.display_name} was deleted from the server. Its published versions are "
+                "kept; `modelyard submit` starts a new run."
             ) from error
         return runs.state(run)
 
@@ -149,162 +143,147 @@ class RunFollower:
         """
         while (state := self.refresh()) not in ENDED:
             self._raise_if_stuck()
-            if time.monotonic() >= self._log_due:
-                node, self._log_due = self._workflow.running_pod(), time.monotonic() + LOG_PAUSE
+            if time.monotonic() >= self._next_log_time:
+                node, self._next_log_time = self._workflow.running_pod(), time.monotonic() + LOG_PAUSE
                 self.last_line = last_line(self._read_log(node)).strip() if node else ""
             time.sleep(runs.PAUSE)
         if state == "cancelled":
             raise CancelledError(
-                f"The run {self.run.display_name} was cancelled. What is done is cached: `modelyard runs "
-                "retry` goes on with it, `modelyard submit` starts another."
+                f"The run {self.run.display_name} was cancelled. `modelyard runs retry` resumes it: finished "
+                "steps are cached."
             )
 
-    def _record_step_changes(self) -> None:
-        """Add the steps whose state has changed to the events; first, what the log of an ended one says."""
+    def _add_step_changes(self) -> None:
+        """Add an event for each step with a new state, after the events in the log of a step that ended."""
         for step in self.steps():
-            before = self._steps.get(step.name)
-            if before is None and step.state == "waiting":
+            previous = self._steps.get(step.name)
+            if previous is None and step.state == "waiting":
                 continue
-            if before is None or (before.state, before.cached) != (step.state, step.cached):
+            if previous is None or (previous.state, previous.cached) != (step.state, step.cached):
                 node = self._workflow.step_pod(step.name)
-                if before and node and step.state == "succeeded":
+                if previous and node and step.state == "succeeded":
                     self._read_log(node)
                 change = step.model_dump(exclude={"name"})
                 self.events.append(StepChange(step=step.name, at=time.time(), **change))
             self._steps[step.name] = step
 
     def _read_log(self, node: PodNode) -> Sequence[str]:
-        """Return the log of a step's own pod, and add what it says as data to the events."""
+        """Return the log of a pod, and add its new events; the log of a driver is empty."""
         lines = () if node.driver else self._archive.log(node)
-        found = list(parse_all(lines))
-        self.events += found[self._logged.get(node.pod, 0) :]
-        self._logged[node.pod] = len(found)
+        events = list(parse_all(lines))
+        self.events += events[self._event_counts.get(node.pod, 0) :]
+        self._event_counts[node.pod] = len(events)
         return lines
 
     def _raise_if_stuck(self) -> None:
-        found, now = self._find_stuck_pod(), time.monotonic()
-        if found is None:
-            self._waiting = ("", now)
+        """Cancel the run and raise StuckError when a pod has not started in time."""
+        stuck, now = self._find_stuck_pod(), time.monotonic()
+        if stuck is None:
+            self._pending = ("", now)
             return
-        if found.step != self._waiting[0]:
-            self._waiting = (found.step, now)
-            self.events.append(Waiting(step=found.step, reason=str(found.error)))
-        limit = self._environment.start_timeout
-        if now - self._waiting[1] < (limit if found.wait_limit is None else min(limit, found.wait_limit)):
+        if stuck.step != self._pending[0]:
+            self._pending = (stuck.step, now)
+            self.events.append(Waiting(step=stuck.step, reason=str(stuck.error)))
+        wait_limit = inf if stuck.wait_limit is None else stuck.wait_limit
+        if now - self._pending[1] < min(self._environment.start_timeout, wait_limit):
             return
-        self._stuck_step = found.step
-        if not self.leave_stuck:
+        self._stuck_step = stuck.step
+        consequence = "It was cancelled; finished steps are cached."
+        if self.leave_stuck:
+            consequence = "It still runs because of --leave-stuck; `modelyard runs cancel` cancels it."
+        else:
             runs.cancel(self._backend, self.run)
-        left = "With --leave-stuck it was not cancelled: `modelyard runs cancel` ends it."
-        ending = left if self.leave_stuck else "It was cancelled; what is done is cached."
-        raise type(found.error)(
-            f"The run {self.run.display_name} is stuck in the step {found.step}: {found.error} {ending}"
+        raise type(stuck.error)(
+            f"The run {self.run.display_name} is stuck in the step {stuck.step}: {stuck.error} {consequence}"
         )
 
-    def _record_stuck(self, error: StuckError, name: str, store: Store) -> None:
-        """Record why the run was cancelled, which no pod says any more; no exit task runs then."""
-        paragraph = create_explanation(
-            self.run.display_name, name, "cancelled", self._stuck_step, str(error), type(error).__name__
+    def _record_stuck_run(self, error: StuckError, model: str, store: Store) -> None:
+        """Record in the store why the run was cancelled: no exit task runs, and the pod is deleted."""
+        explanation = create_explanation(
+            self.run.display_name, model, "cancelled", self._stuck_step, str(error), type(error).__name__
         )
-        with suppress(StoreError):  # it may not be written from here
-            record_end(open_objects(store), name, self.run.run_id, paragraph)
+        with suppress(StoreError):  # this machine may not have write access
+            record_end(open_objects(store), model, self.run.run_id, explanation)
 
     def _find_stuck_pod(self) -> StuckPod | None:
-        """Return the pod that waits, if one does: the cluster, if it is the run's, says most of it."""
+        """Return the pending pod that cannot start, from the cluster or else from the Workflow."""
         if self._archive.cluster:
             try:
-                if found := find_stuck_pod(self._archive.cluster, self.run.run_id):
-                    return found
+                if stuck := find_stuck_pod(self._archive.cluster, self.run.run_id):
+                    return stuck
             except ClusterError:
-                self._archive.cluster = None  # it may not be read from here
+                self._archive.cluster = None
         node = self._workflow.pending_pod()
         error = Evidence(node).start_error if node else None
         return StuckPod(node.step, error, None) if node and error else None
 
     def _failure(self, logs: Path) -> Failure:
-        """Return why the run failed, and put the log of the step into a folder."""
+        """Return why the run failed, and write the log of the failed step to a folder."""
         node = self._workflow.failed_pod()
         evidence = self._archive.evidence(node) if node else None
-        found = find_failure(self._workflow, evidence)
-        step = found.step if found.step in STEPS else None  # else a group of them, such as the whole run
+        failure = find_failure(self._workflow, evidence)
+        step = failure.step if failure.step in STEPS else None  # otherwise a group of tasks
         log = None
         if evidence and evidence.log:
             log = logs / f"{evidence.node.step}.log"
             log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-        return Failure.of(found, step, log)
+        return Failure.of(failure, step, log)
 
-    def _results(self, name: str, store: Store, folder: Path) -> dict[str, Any]:
+    def _results(self, model: str, store: Store, folder: Path) -> dict[str, Any]:
+        """Return the fields of the summary of a successful run; download its report."""
         try:
-            found = read_results(self.run, name, store, self._environment, folder)
-            if (version := found.get("version")) and not self._workflow.cached("train"):
-                found["resumed_after"] = _resumed_after(open_store(store), name, version)
-            return found
+            models = open_store(store)
+            results = self._read_results(model, models, store, folder)
+            if (version := results.get("version")) and not self._workflow.cached("train"):
+                results["resumed_after"] = _resumed_after(models, model, version)
+            return results
         except StoreError as error:
             raise type(error)(
-                f"The run {self.run.display_name} succeeded, and its results cannot be read: {error}"
+                f"The run {self.run.display_name} succeeded, but its results cannot be read. {error}"
             ) from error
 
-
-def read_results(run: Any, name: str, store: Store, environment: Environment, folder: Path) -> dict[str, Any]:
-    """Return the part of a run's summary with its results: what its steps recorded, report, prediction.
-
-    Args:
-        run: the run, as the server gives it; it has succeeded.
-        name: of the model.
-        store: of its versions, as it is reached from here.
-        environment: where it ran.
-        folder: where the report goes.
-
-    Raises:
-        NotFoundError: the records of the run are gone.
-        StoreError: the bucket cannot be read.
-    """
-    champion = open_store(store).champion(name)
-    found = records.read_run(open_objects(store), name, run.run_id)
-    if not found.start:
-        raise _missing_record(run, store, records.run_key(name, run.run_id))
-    result: dict[str, Any] = {
-        "fingerprint": found.start.fingerprint,
-        "champion": champion.version if champion else None,
-    }
-    if found.start.unchanged is not None:
-        return {**result, "decision": UNCHANGED, "reason": found.start.unchanged}
-    if not (decision := found.decision):
-        raise _missing_record(
-            run, store, records.decision_key(name, found.start.fingerprint, found.start.champion)
-        )
-    report = folder / "artifacts" / "evaluate" / "report"
-    staging.fetch(decision.report, report, environment.artifact_store().endpoint)
-    outcome = found.outcome.outcome if found.outcome else None
-    result |= run_folder.evaluation_fields(decision.decision, decision.metrics, report, outcome, folder)
-    return run_folder.add_prediction(result, lambda: predict_on_cluster(name, store, environment))
+    def _read_results(self, model: str, models: ModelStore, store: Store, folder: Path) -> dict[str, Any]:
+        champion = models.champion(model)
+        run_records = records.read_run(open_objects(store), model, self.run.run_id)
+        if not (start := run_records.start):
+            raise _missing_record(store, records.run_key(model, self.run.run_id))
+        results: dict[str, Any] = {
+            "fingerprint": start.fingerprint,
+            "champion": champion.version if champion else None,
+        }
+        if start.unchanged is not None:
+            return {**results, "decision": UNCHANGED, "reason": start.unchanged}
+        if not (decision := run_records.decision):
+            raise _missing_record(store, records.decision_key(model, start.fingerprint, start.champion))
+        report = folder / "artifacts" / "evaluate" / "report"
+        staging.fetch(decision.report, report, self._environment.artifact_store().endpoint)
+        outcome = run_records.outcome.outcome if run_records.outcome else None
+        results |= run_folder.evaluation_fields(decision.decision, decision.metrics, report, outcome, folder)
+        return run_folder.add_prediction(results, lambda: predict_on_cluster(model, store, self._environment))
 
 
-def _resumed_after(models: ModelStore, name: str, version: int) -> int | None:
-    """Return the epoch of the checkpoint from which the training of a version went on."""
+def _missing_record(store: Store, key: str) -> NotFoundError:
+    return NotFoundError(f"The record {store.url}/{key} was removed. `modelyard submit` starts a new run.")
+
+
+def _resumed_after(models: ModelStore, model: str, version: int) -> int | None:
+    """Return the epoch of the checkpoint from which the training of a version resumed, if it did."""
     try:
-        _, history = models.read_record(name, version, HISTORY, History)
-    except NotFoundError:  # it was removed since
+        _, history = models.read_record(model, version, HISTORY, History)
+    except NotFoundError:  # the version was removed
         return None
     return history.resumed_after or None
 
 
-def _missing_record(run: Any, store: Store, key: str) -> NotFoundError:
-    return NotFoundError(
-        f"The record {store.url}/{key} of the run {run.display_name} was removed. `modelyard submit` starts "
-        "another."
-    )
-
-
 def _step(name: str, workflow: Workflow, ended: bool) -> Step:
-    """Return a step as it is; what has not begun is skipped when the run has ended."""
-    pods = [one for one in workflow.pods() if one.step == name]
+    """Return the state of a step; without a pod it is skipped if the run has ended."""
+    pods = [pod for pod in workflow.pods() if pod.step == name]
     if not pods:
         return Step(name=name, state="skipped" if ended else "waiting", seconds=0.0, cached=False)
     cached = workflow.cached(name)
-    last = ([one for one in pods if not one.driver] or pods)[-1]
+    last = ([pod for pod in pods if not pod.driver] or pods)[-1]
     state = PHASES.get(last.phase, "skipped")
-    if state == "succeeded" and last.driver and not cached:  # its own pod comes next
+    if state == "succeeded" and last.driver and not cached:  # the pod of the step starts next
         state = "skipped" if ended else "running"
     if state == "running" and ended:
         state = "failed"
@@ -312,10 +291,10 @@ def _step(name: str, workflow: Workflow, ended: bool) -> Step:
 
 
 def _duration(pods: list[PodNode], running: bool) -> float:
-    """Return the time from a step's first pod to the end of its last, its driver's included."""
-    begun = [datetime.fromisoformat(one.started) for one in pods if one.started]
-    if not begun:
+    """Return the seconds from the start of a step's first pod, its driver, to the end of the last."""
+    started = [datetime.fromisoformat(pod.started) for pod in pods if pod.started]
+    if not started:
         return 0.0
-    ended = [datetime.fromisoformat(one.finished) for one in pods if one.finished]
-    last = datetime.now(UTC) if running or not pods[-1].finished else max(ended)
-    return round(max(0.0, (last - min(begun)).total_seconds()), 3)
+    finished = [datetime.fromisoformat(pod.finished) for pod in pods if pod.finished]
+    end = datetime.now(UTC) if running or not pods[-1].finished else max(finished)
+    return round(max(0.0, (end - min(started)).total_seconds()), 3)

@@ -1,7 +1,7 @@
-"""Find, list and cancel runs on the server; read their Workflows and logs.
+"""Finds, lists and cancels runs on the server; reads their Workflows and logs.
 
-The Workflow and the logs outlive the pods. v2beta1 has neither: the Workflow is in the run of v1beta1, a
-log at a path without a generated client. Existing pods have more details.
+The server has Workflows and logs also after the pods are deleted, but not in its API v2beta1: the Workflow is
+in the run of v1beta1, and a log at a path without a generated client. Existing pods have more details.
 """
 
 import json
@@ -32,11 +32,9 @@ from modelyard.pipelines.runners.kfp.client import (
 from modelyard.pipelines.steps import deploy_spec
 
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-LOG_ERROR = '{"error_message":'  # the server answers 200 before it looks for the log
-PAUSE, LOG_PAUSE = (
-    2.0,
-    5.0,
-)  # seconds between two polls of a run, and of a log, which is always sent completely
+LOG_ERROR = '{"error_message":'  # of a missing log, after the status 200
+PAUSE = 2.0  # seconds between two polls of a run
+LOG_PAUSE = 5.0  # seconds between two polls of a log, which the server always sends as a whole
 
 
 def find_run(backend: Backend, name_or_id: str) -> Any:
@@ -67,12 +65,7 @@ def find_run(backend: Backend, name_or_id: str) -> Any:
 
 
 def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
-    """Return the latest runs of the server, newest first.
-
-    Args:
-        backend: the server.
-        model: only runs of this model.
-        limit: maximum number of runs.
+    """Return the latest runs of a model, or of all models, newest first.
 
     Raises:
         NotFoundError: the model has no experiment on the server.
@@ -99,13 +92,13 @@ def duration(run: Any) -> float:
 
 
 def state(run: Any) -> str:
-    """Return the state of a run as one word. A terminated run is cancelled; the server says failed."""
+    """Return the state of a run: `cancelled` for a terminated run, which the server reports as failed."""
     now = _normalize_state(run.state)
-    past = [_normalize_state(one.state) for one in run.state_history or ()]
-    for before in reversed(past) if now == "failed" else ():
-        if before == "running":  # it was retried after that
+    history = [_normalize_state(status.state) for status in run.state_history or ()]
+    for earlier in reversed(history) if now == "failed" else ():
+        if earlier == "running":  # the run was retried after it was cancelled
             break
-        if before in ("cancelling", "cancelled"):
+        if earlier in ("cancelling", "cancelled"):
             return "cancelled"
     return now
 
@@ -115,26 +108,34 @@ def _normalize_state(state: str | None) -> str:
 
 
 def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
-    """Return a run's model and its store as this machine reaches it.
+    """Return the model and the store of a run, with the endpoint for this machine.
 
-    Only these arguments are read, as another version of modelyard may have started the run.
+    No other arguments are read, because another version of modelyard may have started the run.
+
+    Raises:
+        BackendError: modelyard did not start the run.
     """
-    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    deploy = deploy_spec(parameters)
+    deploy = deploy_spec(run_parameters(run))
     try:
         return deploy["name"], environment.for_this_machine(Store.model_validate(deploy["store"]))
     except (KeyError, ValidationError) as error:
         raise BackendError(
-            f"The run {run.display_name} has no model and store in its arguments: `modelyard submit` did "
-            "not start it, and it cannot be followed. `modelyard explain` shows its state."
+            f"The run {run.display_name} has no model and store in its arguments, so `modelyard submit` did "
+            "not start it and it cannot be followed. `modelyard explain` shows its state."
         ) from error
+
+
+def run_parameters(run: Any) -> dict[str, Any]:
+    """Return the arguments of a run or recurring run."""
+    return (run.runtime_config.parameters if run.runtime_config else None) or {}
 
 
 def last_start_time(run: Any) -> str:
     """Return when a run started or was last retried, as ISO 8601 in UTC."""
-    running = [one.update_time for one in run.state_history or () if _normalize_state(one.state) == "running"]
-    began: datetime = max([run.created_at, *filter(None, running)])
-    return began.astimezone(UTC).isoformat(timespec="milliseconds")
+    history = run.state_history or ()
+    times = [status.update_time for status in history if _normalize_state(status.state) == "running"]
+    started: datetime = max([run.created_at, *filter(None, times)])
+    return started.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def cancel(backend: Backend, run: Any) -> None:
@@ -148,11 +149,7 @@ def cancel(backend: Backend, run: Any) -> None:
 
 
 class RunArchive:
-    """The Workflow, pods and logs of a run, for `modelyard.components.explain`.
-
-    Attributes:
-        cluster: the cluster with the namespace of the pods; None once a request to it has failed.
-    """
+    """The Workflow, pods and logs of a run. `cluster` is None without access to the pods."""
 
     def __init__(self, backend: Backend, run_id: str) -> None:
         self._backend, self._run_id = backend, run_id
@@ -167,8 +164,8 @@ class RunArchive:
             NotFoundError: the run was deleted.
             BackendError: the server does not answer.
         """
-        found = json.loads(self._backend.get_text(f"/apis/v1beta1/runs/{self._run_id}"))
-        manifest = found.get("pipeline_runtime", {}).get("workflow_manifest")
+        run = json.loads(self._backend.get_text(f"/apis/v1beta1/runs/{self._run_id}"))
+        manifest = run.get("pipeline_runtime", {}).get("workflow_manifest")
         return Workflow(json.loads(manifest) if manifest else {"metadata": {"name": ""}})
 
     def log(self, node: PodNode) -> Sequence[str]:
@@ -181,32 +178,30 @@ class RunArchive:
 
     def evidence(self, node: PodNode) -> Evidence:
         """Return the pod, its log and events, as far as they exist."""
-        waits, pod = node.phase == "Pending", None
+        pending, pod = node.phase == "Pending", None
         try:
             pod = self.cluster.get("Pod", node.pod) if self.cluster else None
         except ClusterError:
             self.cluster = None
         if self.cluster is None or pod is None:
             return Evidence(node, self.log(node))
-        log = [] if waits else self.log(node)
-        return Evidence(node, log, pod, self.cluster.list_events(pod), self.cluster.nodes if waits else [])
+        log = [] if pending else self.log(node)
+        return Evidence(node, log, pod, self.cluster.list_events(pod), self.cluster.nodes if pending else [])
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> Iterator[tuple[str, Iterator[str]]]:
-        """Yield the started attempts of steps with their log lines.
-
-        Args:
-            steps: names of the steps.
-            follow: wait for new lines until the run or the steps have ended.
-        """
+        """Yield the started attempts of steps with their log lines; see `Run.logs`."""
         seen: set[str] = set()
         while True:
             workflow = self.workflow()
             for node in workflow.pods():
-                begun = not node.driver and node.phase != "Pending"
-                if begun and node.step in steps and node.pod not in seen:
+                started = not node.driver and node.phase != "Pending"
+                if started and node.step in steps and node.pod not in seen:
                     seen.add(node.pod)
                     yield node.step, self._follow_log(node) if follow else iter(self.log(node))
-            ended = (workflow.cached(step) or _succeeded(workflow.step_pod(step)) for step in steps)
+            pods = {step: workflow.step_pod(step) for step in steps}
+            ended = (
+                workflow.cached(step) or (pod and pod.phase == "Succeeded") for step, pod in pods.items()
+            )
             if not follow or workflow.ended or all(ended):
                 return
             time.sleep(PAUSE)
@@ -214,23 +209,19 @@ class RunArchive:
     def _follow_log(self, node: PodNode) -> Iterator[str]:
         lines = 0
         while True:
-            pods = {one.pod: one.phase for one in self.workflow().pods()}  # read before the log
-            found = self.log(node)
-            yield from found[lines:]
-            lines = max(lines, len(found))
-            if pods.get(node.pod) not in ("Pending", "Running"):
+            phases = {pod.pod: pod.phase for pod in self.workflow().pods()}  # read before the log
+            log = self.log(node)
+            yield from log[lines:]
+            lines = max(lines, len(log))
+            if phases.get(node.pod) not in ("Pending", "Running"):
                 return
             time.sleep(LOG_PAUSE)
 
 
 def _without_error(log: str) -> str:
-    """Return a log without the error that the server appends; unlike output of a step, it has no line end."""
-    written, begin, rest = log.rpartition(LOG_ERROR)
+    """Return a log without the error that the server appends; unlike output of a step, it has no newline."""
+    output, prefix, rest = log.rpartition(LOG_ERROR)
     with suppress(ValueError):
-        if begin and not rest.endswith("\n") and json.loads(begin + rest):
-            return written
+        if prefix and not rest.endswith("\n") and json.loads(prefix + rest):
+            return output
     return log
-
-
-def _succeeded(node: PodNode | None) -> bool:
-    return node is not None and node.phase == "Succeeded"

@@ -1,13 +1,13 @@
-"""Submit a configuration to Kubeflow Pipelines: package, version, arguments, and the changes to the last run.
+"""Submits a configuration to Kubeflow Pipelines, and compares it with the last run.
 
     submission = prepare(config, environment)
-    found = find_existing(backend, submission)
-    compare_with_last_run(backend, submission, found)  # what differs from the model's last run
-    run = submit(backend, submission, found)
+    existing = find_existing(backend, submission)
+    compare_with_last_run(backend, submission, existing)
+    run = submit(backend, submission, existing)
 
-The pipeline and the experiment have the name of the model. A version is named after the SHA-256 of its
-package, which has the steps with their images, resources and nodes, but no arguments: it is uploaded once,
-and runs with other configurations use the same version.
+The pipeline and the experiment have the name of the model. A pipeline version is named after the SHA-256 of
+its package: the steps with their images, resources and nodes, without arguments. So runs with different
+configurations share a version.
 """
 
 import hashlib
@@ -30,28 +30,29 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, differences, flatten
 from modelyard.pipelines.runners.kfp.client import Backend, LostResponseError, equals_filter, find_experiment
+from modelyard.pipelines.runners.kfp.runs import run_parameters
 from modelyard.pipelines.steps import deploy_spec
 
-MADE_BY = "Made by modelyard."
-# Keys of a package for the resources, nodes and retries of steps and of the run; without programs, and
-# without the sizes that the package also has as text.
+DESCRIPTION = "Made by modelyard."
+# The keys of a package for images, resources, nodes and retries.
 SETTING = re.compile(r".*\.(?:executors\.exec-|pipelineConfig\.|tasks\.(?=[^.]+\.retryPolicy))(?P<key>.+)")
-NOT_SHOWN = (".command", ".args", ".cpuRequest", ".cpuLimit", ".memoryRequest", ".memoryLimit")
+# Except programs, and sizes as numbers, which the package also has as text.
+OMITTED_SETTINGS = (".command", ".args", ".cpuRequest", ".cpuLimit", ".memoryRequest", ".memoryLimit")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What `submit` sends.
+    """The content of a submission.
 
     Attributes:
         package: the compiled pipeline as YAML, without arguments.
         sha256: the SHA-256 of the package.
-        pipeline: the name of the pipeline and the experiment: the model's.
-        version: the name of the version, derived from the SHA-256.
-        arguments: the configuration, section by section, as the pipeline's parameters.
-        pipeline_root: the URL of the run's artifacts.
-        service_account: the service account of its pods.
+        pipeline: the name of the model, the pipeline and the experiment.
+        version: the name of the pipeline version, derived from the SHA-256.
+        arguments: the values of the pipeline's parameters.
+        pipeline_root: the URL of the artifacts.
+        service_account: the service account of the pods.
     """
 
     package: bytes
@@ -63,20 +64,19 @@ class Submission:
     service_account: str
 
     def runtime_config(self) -> kfp.V2beta1RuntimeConfig:
-        """Return the arguments and the pipeline root in the form of a run."""
-        # in each run, as Kubeflow Pipelines ignores the root in a package
+        """Return the arguments and the pipeline root; Kubeflow Pipelines ignores the root in a package."""
         return kfp.V2beta1RuntimeConfig(parameters=self.arguments, pipeline_root=self.pipeline_root)
 
 
 class ExistingObjects(NamedTuple):
-    """The IDs of the objects of a submission on the server; None for each missing object."""
+    """The IDs of a submission's objects on the server; None for a missing object."""
 
     pipeline_id: str | None
     version_id: str | None
     experiment_id: str | None
 
     def reference(self) -> kfp.V2beta1PipelineVersionReference:
-        """Return the version in the form of a run or recurring run."""
+        """Return the reference to the pipeline version for a run or recurring run."""
         return kfp.V2beta1PipelineVersionReference(
             pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
         )
@@ -85,15 +85,10 @@ class ExistingObjects(NamedTuple):
 def prepare(
     config: Config, environment: Environment, options: Mapping[str, bool | int] = NO_OPTIONS
 ) -> Submission:
-    """Return what would be submitted; the same configuration and environment give the same bytes.
-
-    Args:
-        config: the configuration, without files of this machine.
-        environment: the environment of the run.
-        options: arguments of the pipeline that are not in the configuration: `skip_unchanged`, `force_after`.
+    """Return the submission of a configuration without local files; equal inputs give equal bytes.
 
     Raises:
-        ConfigError: it cannot run in this environment.
+        ConfigError: the configuration cannot run in this environment.
     """
     package = compile_package(environment)
     sha256 = hashlib.sha256(package).hexdigest()
@@ -129,63 +124,63 @@ def find_existing(backend: Backend, submission: Submission) -> ExistingObjects:
 
 
 def _experiment_id(backend: Backend, name: str) -> str | None:
-    """Return the id of the experiment that holds a model's runs, if there is one."""
-    if (found := find_experiment(backend, name)) is None:
+    """Return the ID of a model's experiment, if there is one."""
+    if (experiment := find_experiment(backend, name)) is None:
         return None
-    _check_managed("experiment", name, found.description, backend)
-    return str(found.experiment_id)
+    _check_managed("experiment", name, experiment.description, backend)
+    return str(experiment.experiment_id)
 
 
-def _check_managed(what: str, name: str, description: str | None, backend: Backend) -> None:
-    """Raise unless modelyard created a pipeline or an experiment, according to its description."""
-    if not (description or "").startswith(MADE_BY):
+def _check_managed(kind: str, name: str, description: str | None, backend: Backend) -> None:
+    """Raise BackendError unless the description of a pipeline or an experiment is modelyard's."""
+    if not (description or "").startswith(DESCRIPTION):
         raise BackendError(
-            f"The {what} {name!r} at {backend.endpoint} was not created by modelyard. Change `name` in the "
-            f"configuration, or delete that {what}."
+            f"The {kind} {name!r} at {backend.endpoint} was not created by modelyard. Change `name` in the "
+            f"configuration, or delete that {kind}."
         )
 
 
-def submit(backend: Backend, submission: Submission, found: ExistingObjects | None = None) -> kfp.V2beta1Run:
+def submit(
+    backend: Backend, submission: Submission, existing: ExistingObjects | None = None
+) -> kfp.V2beta1Run:
     """Create the missing objects, start a run and return it.
 
     Args:
         backend: the server.
         submission: the submission.
-        found: the result of `find_existing`; None to request it.
+        existing: the result of `find_existing`; None to request it.
 
     Raises:
-        BackendError: Kubeflow Pipelines refuses it, or does not answer.
+        BackendError: Kubeflow Pipelines refuses the submission, or does not answer.
     """
-    there = upload(backend, submission, found)
+    uploaded = upload(backend, submission, existing)
     body = kfp.V2beta1Run(
         display_name=new_run_name(submission.pipeline),
-        experiment_id=there.experiment_id,
-        pipeline_version_reference=there.reference(),
+        experiment_id=uploaded.experiment_id,
+        pipeline_version_reference=uploaded.reference(),
         runtime_config=submission.runtime_config(),
         service_account=submission.service_account,
     )
     return start_run(backend, body)
 
 
-def upload(backend: Backend, submission: Submission, found: ExistingObjects | None = None) -> ExistingObjects:
-    """Create the missing objects of a submission; the arguments are those of `submit`.
-
-    Raises:
-        BackendError: the server refuses it, or another program created a pipeline of this name.
-    """
-    found = found or find_existing(backend, submission)
-    pipeline_id = found.pipeline_id or _create_pipeline(backend, submission)
+def upload(
+    backend: Backend, submission: Submission, existing: ExistingObjects | None = None
+) -> ExistingObjects:
+    """Create the missing objects of a submission; arguments and errors are those of `submit`."""
+    existing = existing or find_existing(backend, submission)
+    pipeline_id = existing.pipeline_id or _create_pipeline(backend, submission)
     return ExistingObjects(
         pipeline_id,
-        found.version_id or _upload_version(backend, submission, pipeline_id),
-        found.experiment_id or _create_experiment(backend, submission.pipeline),
+        existing.version_id or _upload_version(backend, submission, pipeline_id),
+        existing.experiment_id or _create_experiment(backend, submission.pipeline),
     )
 
 
 def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
-    """Start a run once, identified by its unique name, and return it."""
+    """Start a run with a unique name once, and return it."""
 
-    def started() -> Any:
+    def find_run() -> Any:
         page = backend.runs.run_service_list_runs(
             experiment_id=body.experiment_id,
             page_size=1,
@@ -193,64 +188,55 @@ def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
         )
         return page.runs[0] if page.runs else None
 
-    return create_once(lambda: backend.runs.run_service_create_run(body), started)
+    return create_once(lambda: backend.runs.run_service_create_run(body), find_run)
 
 
 def new_run_name(name: str) -> str:
-    """Return a new name for a run of a model; names sort by time."""
+    """Return a unique name for a run of a model; names sort by time."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create an object with a unique name once, even if the response is lost or another command is faster.
-
-    Args:
-        create: sends the request.
-        find: returns the object if it exists.
-    """
+    """Create an object with a unique name once, even if the response is lost or another command is faster."""
     try:
         return create()
     except (ConflictError, LostResponseError) as error:
-        if (found := find()) is not None:
-            return found
+        if (existing := find()) is not None:
+            return existing
         if isinstance(error, ConflictError):
             raise
     return create()
 
 
 def compare_with_last_run(
-    backend: Backend, submission: Submission, found: ExistingObjects
+    backend: Backend, submission: Submission, existing: ExistingObjects
 ) -> tuple[str | None, tuple[Change, ...]]:
-    """Return the name of the model's last run, or None, and the differences of a submission to it.
-
-    Raises:
-        BackendError: the server does not answer.
-    """
-    if found.experiment_id is None:
+    """Return the name of the model's last run, or None, and the differences of a submission to it."""
+    if existing.experiment_id is None:
         return None, ()
     page = backend.runs.run_service_list_runs(
-        experiment_id=found.experiment_id, page_size=1, sort_by="created_at desc"
+        experiment_id=existing.experiment_id, page_size=1, sort_by="created_at desc"
     )
     if not page.runs:
         return None, ()
     last = page.runs[0]
-    return last.display_name, compare_submissions(backend, last, submission, found.version_id)
+    return last.display_name, compare_submissions(backend, last, submission, existing.version_id)
 
 
 def compare_submissions(
-    backend: Backend, made: Any, submission: Submission, version_id: str | None
+    backend: Backend, run: Any, submission: Submission, version_id: str | None
 ) -> tuple[Change, ...]:
     """Return the differences of a submission to an earlier one.
 
     Args:
         backend: the server.
-        made: a run or a recurring run.
-        submission: the submission.
-        version_id: the ID of its version, if the server has it.
+        run: the run or recurring run of the earlier submission.
+        submission: the new submission.
+        version_id: the ID of its pipeline version; None if the server does not have it.
     """
-    runtime, reference = made.runtime_config, made.pipeline_version_reference
-    before = _configuration((runtime.parameters if runtime else None) or {})
-    before |= {"pipeline_root": runtime and runtime.pipeline_root, "service_account": made.service_account}
+    runtime, reference = run.runtime_config, run.pipeline_version_reference
+    before = _configuration(run_parameters(run))
+    before |= {"pipeline_root": runtime and runtime.pipeline_root, "service_account": run.service_account}
     after = _configuration(submission.arguments)
     after |= {"pipeline_root": submission.pipeline_root, "service_account": submission.service_account}
     if reference and reference.pipeline_version_id != version_id:
@@ -263,7 +249,7 @@ def compare_submissions(
 
 
 def _package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:
-    """Return the name and the documents of an earlier version."""
+    """Return the name and the documents of a pipeline version; no documents if it was deleted."""
     try:
         version = backend.pipelines.pipeline_service_get_pipeline_version(
             reference.pipeline_id, reference.pipeline_version_id
@@ -271,15 +257,16 @@ def _package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:
     except NotFoundError:
         return "deleted", []
     spec = version.pipeline_spec or {}
-    both = [spec["pipeline_spec"], spec.get("platform_spec") or {}] if "pipeline_spec" in spec else [spec]
-    return str(version.display_name), both
+    if "pipeline_spec" in spec:
+        return str(version.display_name), [spec["pipeline_spec"], spec.get("platform_spec") or {}]
+    return str(version.display_name), [spec]
 
 
 def _create_pipeline(backend: Backend, submission: Submission) -> str:
     body = kfp.V2beta1Pipeline(
         name=submission.pipeline,
         display_name=submission.pipeline,
-        description=f"{MADE_BY} Takes the model {submission.pipeline} from data to its server.",
+        description=f"{DESCRIPTION} Takes the model {submission.pipeline} from data to its server.",
         namespace=backend.scope,
     )
     return create_once(
@@ -294,16 +281,16 @@ def _upload_version(backend: Backend, submission: Submission, pipeline_id: str) 
         path.write_bytes(submission.package)
 
         def create() -> str:
-            made = backend.uploads.upload_pipeline_version(
-                str(path), name=submission.version, pipelineid=pipeline_id, description=MADE_BY
+            version = backend.uploads.upload_pipeline_version(
+                str(path), name=submission.version, pipelineid=pipeline_id, description=DESCRIPTION
             )
-            return str(made.pipeline_version_id)
+            return str(version.pipeline_version_id)
 
         return create_once(create, lambda: find_existing(backend, submission).version_id)
 
 
 def _create_experiment(backend: Backend, name: str) -> str:
-    body = kfp.V2beta1Experiment(display_name=name, description=MADE_BY, namespace=backend.scope)
+    body = kfp.V2beta1Experiment(display_name=name, description=DESCRIPTION, namespace=backend.scope)
     return create_once(
         lambda: str(backend.experiments.experiment_service_create_experiment(body).experiment_id),
         lambda: _experiment_id(backend, name),
@@ -311,7 +298,7 @@ def _create_experiment(backend: Backend, name: str) -> str:
 
 
 def _configuration(arguments: Json) -> Json:
-    """Return the values of the configuration by dotted key, from the argument of deploy."""
+    """Return the configuration by dotted key, from the spec of deploy."""
     deploy = deploy_spec(arguments)
     config, target = deploy.get("config", {}), deploy.get("target", {})
     code = {"content of model.code": sha256} if (sha256 := deploy.get("code_sha256")) else {}
@@ -319,16 +306,18 @@ def _configuration(arguments: Json) -> Json:
 
 
 def _settings(package: Iterable[Json]) -> Json:
-    """Return the images, resources, nodes and retries in a package, by keys such as train.image."""
-    found: Json = {}
+    """Return the images, resources, nodes and retries of a package, by keys such as train.image."""
+    settings: Json = {}
     for document in package:
         for path, value in flatten(document).items():
-            if not (setting := SETTING.fullmatch(path)) or path.endswith(NOT_SHOWN):
+            if not (setting := SETTING.fullmatch(path)) or path.endswith(OMITTED_SETTINGS):
                 continue
             key = setting["key"].replace(".container.", ".")
-            if key.endswith(".env"):  # a list; the image is shown already, and its interface follows from it
-                named = {one["name"]: one.get("value") for one in value}
-                found |= {f"{key}.{name}": named[name] for name in named.keys() - {EXPECTED, IMAGE}}
+            if key.endswith(".env"):  # a list; without the variables that follow from the image
+                variables = {item["name"]: item.get("value") for item in value}
+                settings |= {
+                    f"{key}.{name}": variables[name] for name in variables.keys() - {EXPECTED, IMAGE}
+                }
             else:
-                found[key] = value
-    return found
+                settings[key] = value
+    return settings

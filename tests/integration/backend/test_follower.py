@@ -52,7 +52,7 @@ def follow(fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environme
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
         changed = environment.model_copy(update=options.pop("update", {}))
         with meanwhile(fake_kfp, run, during):
-            return RunFollower(options.pop("backend", backend), run, changed, **options)()
+            return RunFollower(options.pop("backend", backend), run, changed, **options).follow()
 
     return follow
 
@@ -243,7 +243,7 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
         fake_kfp.runs.set_state(run.run_id, "FAILED")
 
     with meanwhile(fake_kfp, run, end):
-        follower()
+        follower.follow()
     assert [one for one in follower.events if isinstance(one, Epoch)] == [first, second]
     states = [one.state for one in follower.events if isinstance(one, StepChange) and one.step == "train"]
     assert states == ["running", "succeeded"]
