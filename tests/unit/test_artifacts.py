@@ -5,7 +5,7 @@ from modelyard.components.artifacts import Decision
 from modelyard.components.errors import ConfigError, DataError
 
 
-def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
+def test_artifact_is_written_atomically(tmp_path):
     target = tmp_path / "raw"
     with pytest.raises(RuntimeError), artifacts.replace_folder(target) as folder:
         (folder / "half").write_text("x")
@@ -17,7 +17,7 @@ def test_an_artifact_appears_whole_or_not_at_all(tmp_path):
     assert (target / "whole").read_text() == "x"
 
 
-def test_a_record_that_is_missing_or_wrong_names_its_file(tmp_path):
+def test_error_of_a_missing_or_invalid_record_names_its_file(tmp_path):
     with pytest.raises(DataError, match=r"decision\.json is missing"):
         artifacts.read(tmp_path / "decision.json", Decision)
     (tmp_path / "decision.json").write_text('{"decision": "maybe", "reason": ""}')
@@ -25,16 +25,16 @@ def test_a_record_that_is_missing_or_wrong_names_its_file(tmp_path):
         artifacts.read(tmp_path / "decision.json", Decision)
 
 
-def test_a_record_that_is_written_again_is_whole_for_whoever_reads_it_now(tmp_path):
+def test_a_reader_sees_the_old_record_during_a_rewrite(tmp_path):
     path, record = tmp_path / "decision.json", Decision(decision="hold", reason="as it is")
     artifacts.write(path, record)
     with path.open() as reader:
         artifacts.write(path, record.model_copy(update={"reason": "another"}))
         assert Decision.model_validate_json(reader.read()) == record
-    assert [one.name for one in tmp_path.iterdir()] == ["decision.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["decision.json"]
 
 
-def test_the_fingerprint_of_a_folder_is_that_of_its_code(tmp_path):
+def test_hash_of_a_folder_depends_on_its_code_only(tmp_path):
     (tmp_path / "net.py").write_text("a = 1")
     before = artifacts.tree_sha256(tmp_path)
     (tmp_path / "__pycache__").mkdir()
@@ -47,7 +47,7 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_code(tmp_path):
     assert len({before, renamed, artifacts.tree_sha256(tmp_path)}) == 3
 
 
-def test_what_a_link_leads_to_is_part_of_the_fingerprint(tmp_path):
+def test_hash_of_a_folder_includes_the_targets_of_links(tmp_path):
     code, other = tmp_path / "code", tmp_path / "other.py"
     code.mkdir()
     other.write_text("a = 1")

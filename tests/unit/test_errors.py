@@ -11,7 +11,7 @@ def raised(error, cause=None):
     return error
 
 
-def test_every_error_has_an_exit_code_of_its_own_or_its_parents():
+def test_every_error_class_has_a_different_exit_code():
     family = errors.ModelyardError.__subclasses__()
     codes = [kind.exit_code for kind in family]
     assert len(set(codes)) == len(codes)
@@ -19,12 +19,12 @@ def test_every_error_has_an_exit_code_of_its_own_or_its_parents():
 
 
 @pytest.mark.parametrize("kind", [errors.UnschedulableError, errors.ModelyardError])
-def test_an_error_of_another_module_is_recorded_as_the_one_that_it_is_derived_from(kind):
+def test_an_error_of_another_module_is_recorded_as_its_base_class(kind):
     assert type("OtherError", (kind,), {"__module__": "elsewhere"}).public_class() is kind
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "x"), "/folder: No space left on device ("),
         (OSError(errno.EDQUOT, "x", "/disk/a"), "/disk/a: Disk quota exceeded. "),
@@ -39,16 +39,16 @@ def test_an_error_of_another_module_is_recorded_as_the_one_that_it_is_derived_fr
         (raised(ValueError("cannot close the archive"), OSError(errno.ENOSPC, "x")), "/folder: No space"),
     ],
 )
-def test_what_a_machine_lacks_is_no_bug(error, said):
-    found = errors.machine_error(error, Path("/folder"))
-    assert said in str(found)
-    assert found.exit_code == 15
+def test_missing_disk_space_files_and_permissions_are_machine_errors(error, message):
+    machine_error = errors.machine_error(error, Path("/folder"))
+    assert message in str(machine_error)
+    assert machine_error.exit_code == 15
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOENT, "x", "/a"), OSError(errno.EACCES, "of a port"), KeyError("x"), None]
 )
-def test_other_exceptions_are_not_of_the_machine(error):
+def test_other_exceptions_are_no_machine_errors(error):
     assert errors.machine_error(error) is None
 
 
@@ -56,6 +56,6 @@ def test_other_exceptions_are_not_of_the_machine(error):
     ("path", "why"),
     [("/a b[1]*?\\#%:~é", None), ("/a\nb", "control"), ("/a\udce9", "UTF-8"), ("/{{$.x}}", "placeholder")],
 )
-def test_a_path_that_fits_into_no_record(path, why):
-    found = errors.unusable_path(path)
-    assert found is None if why is None else why in found
+def test_unusable_paths_are_explained(path, why):
+    problem = errors.unusable_path(path)
+    assert problem is None if why is None else why in problem

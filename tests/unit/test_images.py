@@ -13,13 +13,13 @@ from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 
 
-def file_of(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def form(height: int, width: int, channels: int = 3, resize: str = "stretch") -> ImageFormat:
+def image_format(height: int, width: int, channels: int = 3, resize: str = "stretch") -> ImageFormat:
     return ImageFormat.model_validate(
         {"height": height, "width": width, "channels": channels, "resize": resize}
     )
@@ -30,48 +30,48 @@ def random_pixels(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad", "exact"])
-def test_a_picture_of_the_right_size_keeps_every_pixel(resize) -> None:
+def test_an_image_of_the_requested_size_is_not_changed(resize) -> None:
     pixels = random_pixels(6, 4)
-    found = images.decode(file_of(Image.fromarray(pixels)), form(6, 4, 3, resize))
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, pixels)
+    decoded = images.decode(encode(Image.fromarray(pixels)), image_format(6, 4, 3, resize))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, pixels)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_mode_of_png_shows_the_same_picture(mode, channels) -> None:
+def test_all_png_modes_decode_to_the_same_pixels(mode, channels) -> None:
     grey = np.where(random_pixels(6, 4, 1) < 128, 0, 255).astype(np.uint8)
-    picture = Image.fromarray(grey[..., 0]).convert(mode)
-    found = images.decode(file_of(picture), form(6, 4, channels))
-    np.testing.assert_array_equal(found, grey.repeat(channels, axis=2))
+    image = Image.fromarray(grey[..., 0]).convert(mode)
+    decoded = images.decode(encode(image), image_format(6, 4, channels))
+    np.testing.assert_array_equal(decoded, grey.repeat(channels, axis=2))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_every_mode_of_jpeg_shows_the_same_picture(mode) -> None:
-    picture = Image.new("RGB", (16, 16), (200, 200, 200)).convert(mode)
-    found = images.decode(file_of(picture, "JPEG", quality=95), form(16, 16))
-    assert np.abs(found.astype(int) - 200).max() <= 2
+def test_all_jpeg_modes_decode_to_the_same_pixels(mode) -> None:
+    image = Image.new("RGB", (16, 16), (200, 200, 200)).convert(mode)
+    decoded = images.decode(encode(image, "JPEG", quality=95), image_format(16, 16))
+    assert np.abs(decoded.astype(int) - 200).max() <= 2
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_of_16_bits_the_upper_8_count(kind) -> None:
+def test_16_bit_pixels_are_reduced_to_their_upper_8_bits(kind) -> None:
     pixels = np.array([[0, 255, 256, 0x8040, 0xFFFF]], np.uint16)
-    found = images.decode(file_of(Image.fromarray(pixels), kind), form(1, 5, 1))
-    assert found[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
+    decoded = images.decode(encode(Image.fromarray(pixels), kind), image_format(1, 5, 1))
+    assert decoded[0, :, 0].tolist() == [0, 0, 1, 0x80, 0xFF]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_shows_white(mode) -> None:
+def test_transparent_pixels_become_white(mode) -> None:
     drawing = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     drawing.putpixel((1, 2), (0, 0, 0, 255))
-    found = images.decode(file_of(drawing.convert(mode)), form(4, 4, 1))[..., 0]
-    assert found[2, 1] == 0
-    assert (np.delete(found.ravel(), 9) == 255).all()
+    decoded = images.decode(encode(drawing.convert(mode)), image_format(4, 4, 1))[..., 0]
+    assert decoded[2, 1] == 0
+    assert (np.delete(decoded.ravel(), 9) == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright(orientation, kind) -> None:
+def test_exif_orientation_is_applied(orientation, kind) -> None:
     upright = Image.new("L", (32, 16))
     ImageDraw.Draw(upright).rectangle((0, 0, 15, 7), fill=255)  # top left
     stored = {
@@ -86,66 +86,66 @@ def test_a_picture_is_turned_upright(orientation, kind) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x112] = orientation
-    data = file_of(stored, kind, exif=exif)
+    data = encode(stored, kind, exif=exif)
     assert images.size(data) == (16, 32)
-    found = images.decode(data, form(16, 32, 1, "exact"))[..., 0]
-    assert np.abs(found.astype(int) - np.asarray(upright)).max() < 60  # JPEG's own noise
+    decoded = images.decode(data, image_format(16, 32, 1, "exact"))[..., 0]
+    assert np.abs(decoded.astype(int) - np.asarray(upright)).max() < 60  # JPEG's own noise
 
 
-def test_a_damaged_exif_does_not_hide_the_picture() -> None:
-    data = file_of(Image.new("RGB", (4, 4), "red"), "JPEG", exif=b"Exif\0\0nonsense")
-    assert images.decode(data, form(4, 4))[0, 0, 0] > 250
+def test_damaged_exif_is_ignored() -> None:
+    data = encode(Image.new("RGB", (4, 4), "red"), "JPEG", exif=b"Exif\0\0nonsense")
+    assert images.decode(data, image_format(4, 4))[0, 0, 0] > 250
 
 
 def bars() -> bytes:
     """A picture twice as wide as high: red, then green in the middle half, then blue."""
-    picture = Image.new("RGB", (80, 40), (0, 255, 0))
-    picture.paste((255, 0, 0), (0, 0, 20, 40))
-    picture.paste((0, 0, 255), (60, 0, 80, 40))
-    return file_of(picture)
+    image = Image.new("RGB", (80, 40), (0, 255, 0))
+    image.paste((255, 0, 0), (0, 0, 20, 40))
+    image.paste((0, 0, 255), (60, 0, 80, 40))
+    return encode(image)
 
 
-def test_stretch_keeps_everything() -> None:
-    found = images.decode(bars(), form(8, 8, 3, "stretch"))
-    assert found[4, 0].argmax() == 0
-    assert found[4, 4].argmax() == 1
-    assert found[4, 7].argmax() == 2
+def test_stretch_scales_the_whole_image() -> None:
+    decoded = images.decode(bars(), image_format(8, 8, 3, "stretch"))
+    assert decoded[4, 0].argmax() == 0
+    assert decoded[4, 4].argmax() == 1
+    assert decoded[4, 7].argmax() == 2
 
 
-def test_crop_keeps_the_middle() -> None:
-    found = images.decode(bars(), form(8, 8, 3, "crop"))
-    assert (found.argmax(axis=2) == 1).all()
+def test_crop_cuts_out_the_center() -> None:
+    decoded = images.decode(bars(), image_format(8, 8, 3, "crop"))
+    assert (decoded.argmax(axis=2) == 1).all()
 
 
 def test_pad_keeps_the_aspect_ratio_and_fills_with_black() -> None:
-    found = images.decode(bars(), form(8, 8, 3, "pad"))
-    assert not found[:2].any()
-    assert not found[6:].any()
-    assert found[2:6].any(axis=2).all()
-    assert found[4, 0].argmax() == 0
-    assert found[4, 7].argmax() == 2
+    decoded = images.decode(bars(), image_format(8, 8, 3, "pad"))
+    assert not decoded[:2].any()
+    assert not decoded[6:].any()
+    assert decoded[2:6].any(axis=2).all()
+    assert decoded[4, 0].argmax() == 0
+    assert decoded[4, 7].argmax() == 2
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1), (3, 7)])
-def test_any_size_becomes_the_one_that_is_asked_for(resize, shape) -> None:
-    picture = Image.new("RGB", shape, (9, 9, 9))
+def test_images_of_any_size_are_resized(resize, shape) -> None:
+    image = Image.new("RGB", shape, (9, 9, 9))
     for kind in ("PNG", "JPEG"):
-        assert images.decode(file_of(picture, kind), form(5, 6, 3, resize)).shape == (5, 6, 3)
+        assert images.decode(encode(image, kind), image_format(5, 6, 3, resize)).shape == (5, 6, 3)
 
 
-def test_a_large_jpeg_looks_the_same_when_it_is_decoded_smaller() -> None:
+def test_a_jpeg_decoded_at_reduced_scale_has_nearly_the_same_pixels() -> None:
     small = Image.fromarray(random_pixels(6, 8))
-    picture = small.resize((1600, 1200), Image.Resampling.BICUBIC)
-    expected = images.decode(file_of(picture), form(24, 32))
-    found = images.decode(file_of(picture, "JPEG", quality=95), form(24, 32))
-    assert np.abs(found.astype(int) - expected).mean() < 2
+    image = small.resize((1600, 1200), Image.Resampling.BICUBIC)
+    expected = images.decode(encode(image), image_format(24, 32))
+    decoded = images.decode(encode(image, "JPEG", quality=95), image_format(24, 32))
+    assert np.abs(decoded.astype(int) - expected).mean() < 2
 
 
-def test_exact_refuses_another_size_and_says_both() -> None:
-    data = file_of(Image.new("RGB", (20, 30)))
+def test_exact_refuses_another_size_and_names_both() -> None:
+    data = encode(Image.new("RGB", (20, 30)))
     with pytest.raises(DataError, match=r"30 x 20 pixels .* 32 x 32.* data\.resize"):
-        images.decode(data, form(32, 32, 3, "exact"))
+        images.decode(data, image_format(32, 32, 3, "exact"))
 
 
 @pytest.mark.parametrize(
@@ -154,55 +154,55 @@ def test_exact_refuses_another_size_and_says_both() -> None:
         b"",
         b"hello, I am a text",
         b"\x89PNG\r\n\x1a\n",
-        file_of(Image.new("RGB", (4, 4)), "PPM"),
+        encode(Image.new("RGB", (4, 4)), "PPM"),
     ],
 )
-def test_another_kind_of_file_is_refused(data) -> None:
+def test_other_file_formats_are_refused(data) -> None:
     with pytest.raises(DataError, match="not a PNG, JPEG, WebP, GIF, BMP or TIFF"):
-        images.decode(data, form(4, 4))
+        images.decode(data, image_format(4, 4))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_picture_cut_off_anywhere_is_refused(kind) -> None:
-    data = file_of(Image.fromarray(random_pixels(40, 40)), kind)
+def test_truncated_images_are_refused(kind) -> None:
+    data = encode(Image.fromarray(random_pixels(40, 40)), kind)
     for stop in range(0, len(data) - 60, 97):
         with pytest.raises(DataError, match="The image is"):
-            images.decode(data[:stop], form(8, 8))
+            images.decode(data[:stop], image_format(8, 8))
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF"])
-def test_other_formats_keep_every_pixel(kind) -> None:
+def test_lossless_formats_keep_all_pixels(kind) -> None:
     pixels = random_pixels(16, 16, 1).repeat(3, axis=2)  # a GIF has 256 colours
-    data = file_of(Image.fromarray(pixels), kind, **({"lossless": True} if kind == "WEBP" else {}))
-    np.testing.assert_array_equal(images.decode(data, form(16, 16, 3, "exact")), pixels)
+    data = encode(Image.fromarray(pixels), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    np.testing.assert_array_equal(images.decode(data, image_format(16, 16, 3, "exact")), pixels)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
-def test_of_several_frames_the_first_counts(kind) -> None:
+def test_the_first_of_several_frames_is_decoded(kind) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    data = file_of(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert images.decode(data, form(8, 8))[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert images.decode(data, image_format(8, 8))[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_pixels_that_are_neither_grey_nor_colours_are_refused(mode) -> None:
+def test_float_and_integer_pixels_are_refused(mode) -> None:
     with pytest.raises(DataError, match=f"mode {mode}"):
-        images.decode(file_of(Image.new(mode, (4, 4)), "TIFF"), form(4, 4))
+        images.decode(encode(Image.new(mode, (4, 4)), "TIFF"), image_format(4, 4))
 
 
 @pytest.mark.parametrize("lossless", [True, False])
 @pytest.mark.parametrize("extended", [True, False])
-def test_a_webp_that_claims_many_pixels_is_refused_before_it_is_opened(lossless, extended) -> None:
+def test_a_webp_header_with_too_many_pixels_is_refused(lossless, extended) -> None:
     exif = {"exif": Image.Exif().tobytes()} if extended else {}
-    data = bytearray(file_of(Image.new("RGB", (16, 16)), "WEBP", lossless=lossless, **exif))
+    data = bytearray(encode(Image.new("RGB", (16, 16)), "WEBP", lossless=lossless, **exif))
     start = 24 if extended else 21 if lossless else 26
     data[start : start + 6 if extended else start + 4] = b"\xff" * (6 if extended else 4)
     with pytest.raises(DataError, match="at most 50 megapixels"):
-        images.decode(bytes(data), form(4, 4))
+        images.decode(bytes(data), image_format(4, 4))
 
 
 @pytest.mark.parametrize("side", [8_000, 50_000])
-def test_a_small_file_that_claims_many_pixels_is_refused_before_it_is_decoded(side) -> None:
+def test_a_png_header_with_too_many_pixels_is_refused(side) -> None:
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
             struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -211,25 +211,25 @@ def test_a_small_file_that_claims_many_pixels_is_refused_before_it_is_decoded(si
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10_000))
     with pytest.raises(DataError, match="at most 50 megapixels"):
-        images.decode(bomb + chunk(b"IEND", b""), form(8, 8))
+        images.decode(bomb + chunk(b"IEND", b""), image_format(8, 8))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about EXIF
-def test_damaged_bytes_give_a_picture_or_a_data_error_and_nothing_else() -> None:
+def test_damaged_files_are_decoded_or_raise_data_errors() -> None:
     random = np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x112], exif[0x10E] = 6, "a description"
-    whole = [file_of(Image.fromarray(random_pixels(20, 24)), kind, exif=exif) for kind in images.FORMATS]
+    files = [encode(Image.fromarray(random_pixels(20, 24)), kind, exif=exif) for kind in images.FORMATS]
     for number in range(1800):
-        data = bytearray(whole[number % len(whole)])
+        data = bytearray(files[number % len(files)])
         for _ in range(random.integers(1, 4)):
             data[random.integers(2, 200)] = random.integers(256)
         with suppress(DataError):
-            assert images.decode(bytes(data), form(8, 8)).shape == (8, 8, 3)
+            assert images.decode(bytes(data), image_format(8, 8)).shape == (8, 8, 3)
 
 
 def png_with_texts(megabytes: int) -> bytes:
-    data = file_of(Image.new("L", (2, 2)))
+    data = encode(Image.new("L", (2, 2)))
     text = zlib.compress(bytes(2**20 - 1))
     chunks = b""
     for number in range(megabytes):
@@ -256,7 +256,7 @@ def gif_with_frame(width: int, height: int) -> bytes:
     [png_with_texts(5), tiff_with_tile(2048), gif_with_frame(5000, 3000)],
     ids=["texts", "tile", "frame"],
 )
-def test_a_small_file_that_takes_much_memory_beside_its_pixels_is_refused(data) -> None:
+def test_a_small_file_that_allocates_much_memory_is_refused(data) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError):
         images.open_image(data, max_pixels=10_000_000)

@@ -14,7 +14,7 @@ from modelyard.pipelines.steps import IMAGES, STEPS
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_what_was_compiled_by_this_version_runs(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_compiled_by_this_version_run(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     interface.check(step)
     for name, value in interface.variables(step, "an image").items():
         monkeypatch.setenv(name, value)
@@ -22,7 +22,7 @@ def test_what_was_compiled_by_this_version_runs(step: str, monkeypatch: pytest.M
     interface.check("probe")  # which a step may start
 
 
-def test_an_image_with_other_settings_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_another_version_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in interface.variables("train", "registry/train:old").items():
         monkeypatch.setenv(name, value)
 
@@ -34,7 +34,7 @@ def test_an_image_with_other_settings_is_refused_by_its_name(monkeypatch: pytest
         interface.check("train")
 
 
-def test_an_image_that_was_built_here_is_refused_before_anything_runs(
+def test_a_local_image_of_another_version_is_refused_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

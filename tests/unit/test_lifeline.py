@@ -33,7 +33,7 @@ with lifeline.hold(Path(sys.argv[1])) as variables:
 LISTS_THREADS = "import modelyard.components, threading; print([t.name for t in threading.enumerate()])"
 
 
-def gone(pid):
+def has_ended(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] == "Z"
@@ -47,17 +47,17 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     )
     child = int(parent.stdout.readline())
     assert lifeline.is_held(tmp_path / "lifeline")
-    assert not gone(child)
+    assert not has_ended(child)
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 100
-    while not gone(child) and time.monotonic() < deadline:
+    while not has_ended(child) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert gone(child)
+    assert has_ended(child)
     assert not lifeline.is_held(tmp_path / "lifeline")
 
 
-def test_a_child_whose_parent_is_gone_already_ends_at_once(tmp_path):
+def test_a_child_of_a_dead_parent_ends_at_once(tmp_path):
     for environment in (
         {lifeline.VARIABLE: str(tmp_path / "free")},
         {lifeline.VARIABLE: str(tmp_path / "no")},
@@ -67,7 +67,7 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once(tmp_path):
         assert done.returncode == 1
 
 
-def test_importing_the_package_starts_no_thread(tmp_path):
+def test_import_starts_no_thread(tmp_path):
     with lifeline.hold(tmp_path / "lifeline") as variables:
         done = subprocess.run(
             [sys.executable, "-c", LISTS_THREADS], env=variables, capture_output=True, text=True, check=True

@@ -32,19 +32,19 @@ LOOPBACK = {
 
 
 @pytest.mark.parametrize(("url", "loopback"), LOOPBACK.items())
-def test_a_url_of_this_machine_is_known(url: str, loopback: bool) -> None:
+def test_loopback_urls_are_recognized(url: str, loopback: bool) -> None:
     assert is_loopback(url) == loopback
 
 
 @pytest.mark.parametrize("url", [url for url, loopback in LOOPBACK.items() if loopback])
-def test_no_proxy_is_for_this_machine(variables: pytest.MonkeyPatch, url: str) -> None:
+def test_loopback_and_cluster_urls_need_no_proxy(variables: pytest.MonkeyPatch, url: str) -> None:
     for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         variables.setenv(name, "socks5://127.0.0.1:1080")
     assert proxy_for(url) is None
     assert proxy_for("http://ml-pipeline.kubeflow.svc.cluster.local:8888") is None
 
 
-def test_the_scheme_says_which_proxy(variables: pytest.MonkeyPatch) -> None:
+def test_the_proxy_depends_on_the_scheme(variables: pytest.MonkeyPatch) -> None:
     assert proxy_for("https://example.com") is None
     variables.setenv("ALL_PROXY", "all:1")
     variables.setenv("https_proxy", "http://me:secret@lower:2")
@@ -81,7 +81,7 @@ def test_the_scheme_says_which_proxy(variables: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
-def test_every_form_of_no_proxy(
+def test_all_forms_of_no_proxy(
     variables: pytest.MonkeyPatch, variable: str, listed: str, url: str, direct: bool
 ) -> None:
     variables.setenv("HTTPS_PROXY", PROXY)
@@ -95,10 +95,10 @@ def test_socks_needs_a_library_that_speaks_it(variables: pytest.MonkeyPatch) -> 
     assert proxy_for("https://example.com") is None  # as kubectl, which does not know ALL_PROXY
     with pytest.raises(
         ConfigError, match=r"ALL_PROXY is socks5h://127\.0\.0\.1, .* PySocks.* example\.com "
-    ) as said:
+    ) as error:
         variables.setattr("modelyard.components.machine.find_spec", lambda _: None)
         proxy_for("https://example.com", "socks")
-    assert "secret" not in str(said.value)
+    assert "secret" not in str(error.value)
     variables.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
     with pytest.raises(ConfigError, match=r"HTTPS_PROXY .* HTTP proxies only"):
         proxy_for("https://example.com")

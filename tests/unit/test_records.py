@@ -31,20 +31,20 @@ def objects(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "models")
 
 
-def test_two_runs_of_one_model_at_the_same_time_do_not_mix_their_records(objects: Folder) -> None:
+def test_concurrent_runs_of_a_model_have_separate_records(objects: Folder) -> None:
     for run, fingerprint in (("r1", "f1"), ("r2", "f2")):
         records.write(objects, records.run_key("digits", run), start(run, fingerprint))
     for run in ("r2", "r1"):
         outcome = OutcomeRecord(outcome=Outcome(version=int(run[1]), decision="promote", reason=run))
         records.write(objects, records.outcome_key("digits", run), outcome)
     for run in ("r1", "r2"):
-        found = records.read_run(objects, "digits", run)
-        assert found.start is not None
-        assert (found.start.fingerprint, found.final_decision()) == (f"f{run[1]}", ("promote", run))
+        record = records.read_run(objects, "digits", run)
+        assert record.start is not None
+        assert (record.start.fingerprint, record.final_decision()) == (f"f{run[1]}", ("promote", run))
     assert records.read_run(objects, "digits", "r3").start is None
 
 
-def test_a_step_that_starts_again_writes_its_record_again(objects: Folder) -> None:
+def test_a_restarted_step_overwrites_its_record(objects: Folder) -> None:
     key = records.run_key("digits", "r1")
     records.write(objects, key, start("r1", "f1"))
     records.write(objects, key, start("r1", "f1", "nothing is new"))
@@ -52,7 +52,7 @@ def test_a_step_that_starts_again_writes_its_record_again(objects: Folder) -> No
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"unknown": 1}, {"run_id": 3}])
-def test_a_record_that_is_none_is_refused(objects: Folder, change: dict[str, object]) -> None:
+def test_an_invalid_record_is_refused(objects: Folder, change: dict[str, object]) -> None:
     key = records.run_key("digits", "r1")
     text = json.dumps({**start("r1", "f1").model_dump(), **change})
     objects.create(key, text.encode())
@@ -60,7 +60,7 @@ def test_a_record_that_is_none_is_refused(objects: Folder, change: dict[str, obj
         records.read_run(objects, "digits", "r1")
 
 
-def test_the_text_of_a_record_is_bounded_and_has_no_control_characters(objects: Folder) -> None:
+def test_text_of_a_record_is_truncated_and_has_no_control_characters(objects: Folder) -> None:
     text = {"run_id": "r1", "model": "digits", "state": "failed", "step": "train\x1b[2J", "kind": "X"}
     objects.create(
         records.end_key("digits", "r1"),
@@ -73,7 +73,7 @@ def test_the_text_of_a_record_is_bounded_and_has_no_control_characters(objects: 
     assert len(end.text) <= 2000
 
 
-def test_a_run_id_that_could_leave_its_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_id_outside_its_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(records.RUN_ID, "../x")
     with pytest.raises(ConfigError, match=records.RUN_ID):
         records.run_id()
@@ -83,7 +83,7 @@ def test_a_run_id_that_could_leave_its_folder_is_refused(monkeypatch: pytest.Mon
     assert records.run_id() is None
 
 
-def test_reading_records_imports_no_client_of_a_store() -> None:
+def test_reading_records_imports_no_store_client() -> None:
     heavy = ("numpy", "google", "kubernetes", "httpx", "kfp")
     code = f"import sys, modelyard.components.records; assert not sys.modules.keys() & {set(heavy)}"
     subprocess.run([sys.executable, "-c", code], check=True)

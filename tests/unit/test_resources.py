@@ -23,14 +23,14 @@ GIB = 2**30
         ("4:cpu,memory:/pods/x\n", {"memory/memory.limit_in_bytes": f"{GIB}"}),
     ],
 )
-def test_the_smallest_limit_around_the_process_counts(
+def test_memory_limit_is_the_smallest_of_all_cgroups(
     groups: str, limits: dict[str, str], tmp_path: Path
 ) -> None:
     assert seen(tmp_path, groups, limits) == GIB
 
 
 @pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
-def test_without_a_limit_it_is_the_memory_of_the_machine(limit: str, tmp_path: Path) -> None:
+def test_memory_limit_without_a_cgroup_limit_is_the_physical_memory(limit: str, tmp_path: Path) -> None:
     limits = {"memory/x/memory.limit_in_bytes": limit, "x/memory.max": limit, "cpu.max": "1"}
     assert seen(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
     assert memory_limit(tmp_path / "none", tmp_path / "none") == PHYSICAL
@@ -45,7 +45,7 @@ def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize(("text", "expected"), [("50000 100000", 1), ("max 100000", None)])
-def test_a_quota_limits_the_processors(tmp_path: Path, text: str, expected: int | None) -> None:
+def test_cpu_limit_is_the_quota(tmp_path: Path, text: str, expected: int | None) -> None:
     (tmp_path / "cgroup").write_text("0::/\n")
     (tmp_path / "groups").mkdir()
     (tmp_path / "groups" / "cpu.max").write_text(text + "\n")
@@ -53,7 +53,7 @@ def test_a_quota_limits_the_processors(tmp_path: Path, text: str, expected: int 
     assert cpu_limit(tmp_path / "cgroup", tmp_path / "groups") == expected
 
 
-def test_a_limit_of_the_process_counts() -> None:
+def test_memory_limit_includes_rlimits() -> None:
     code = "from modelyard.components.resources import memory_limit; print(memory_limit())"
     line = ["prlimit", f"--data={GIB}", sys.executable, "-c", code]
     assert subprocess.run(line, check=True, capture_output=True, text=True).stdout == f"{GIB}\n"

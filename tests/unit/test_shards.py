@@ -15,7 +15,7 @@ def fill(folder, rows):
 
 
 @pytest.mark.parametrize("capacity", [1, 5, 7, 1000])
-def test_rows_come_back_in_order_whatever_the_shard_size(tmp_path, monkeypatch, capacity):
+def test_examples_are_read_in_order_at_any_shard_size(tmp_path, monkeypatch, capacity):
     monkeypatch.setattr(shards, "SHARD_BYTES", capacity * 4)
     x, y = fill(tmp_path, 23)
     split = Split(tmp_path, "train")
@@ -29,7 +29,7 @@ def test_rows_come_back_in_order_whatever_the_shard_size(tmp_path, monkeypatch, 
     assert names[0] == f"train-00000-of-{len(names):05d}.npy"
 
 
-def test_rows_have_the_names_that_the_source_gives_them(tmp_path, monkeypatch):
+def test_examples_have_the_names_of_the_source(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_BYTES", 4 * 3)
     with ShardWriter(tmp_path, "test", (2, 2, 1), "uint8") as writer:
         writer.append(np.zeros((4, 2, 2, 1)), np.zeros(4), ("a/1.png", "a/2.png", "b/\udcff.png", "b/4.png"))
@@ -40,11 +40,11 @@ def test_rows_have_the_names_that_the_source_gives_them(tmp_path, monkeypatch):
     assert Split(tmp_path, "train").names(np.array([4])) == [""]
 
 
-def test_a_split_that_is_not_there_is_empty(tmp_path):
+def test_a_missing_split_is_empty(tmp_path):
     assert len(Split(tmp_path, "validation")) == 0
 
 
-def test_rows_of_another_shape_are_refused(tmp_path):
+def test_examples_of_another_shape_are_refused(tmp_path):
     with (
         ShardWriter(tmp_path, "train", (2, 2, 1), "uint8") as writer,
         pytest.raises(ValueError, match="2, 2, 1"),
@@ -52,7 +52,7 @@ def test_rows_of_another_shape_are_refused(tmp_path):
         writer.append(np.zeros((1, 3, 2, 1)), np.zeros(1))
 
 
-def test_a_shard_is_what_numpy_saves(tmp_path):
+def test_a_shard_is_a_numpy_file(tmp_path):
     x, _ = fill(tmp_path, 23)
     np.save(tmp_path / "expected.npy", x)
     shard = tmp_path / "train-00000-of-00001.npy"
@@ -60,19 +60,19 @@ def test_a_shard_is_what_numpy_saves(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_what_fails_leaves_no_shard_with_a_final_name(tmp_path, rows):
+def test_a_failed_write_leaves_no_shard(tmp_path, rows):
     with pytest.raises(KeyError), ShardWriter(tmp_path, "train", (2,), "uint8") as writer:
         writer.append(np.zeros((rows, 2)), np.zeros(rows))
         raise KeyError
     assert len(Split(tmp_path, "train")) == 0
 
 
-def test_what_is_made_ahead_comes_in_order_and_with_its_error():
+def test_prefetch_keeps_order_and_raises_errors():
     def items():
         yield from range(3)
         raise KeyError
 
-    found = []
+    items_read = []
     with pytest.raises(KeyError):
-        found.extend(prefetch(items()))
+        items_read.extend(prefetch(items()))
     assert list(prefetch(iter("abc"))) == ["a", "b", "c"]

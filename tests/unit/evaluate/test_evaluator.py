@@ -65,7 +65,7 @@ def test_a_perfect_model_without_a_champion_is_promoted(inputs) -> None:
     assert (folder / "report.html").read_text() == page
 
 
-def test_golden_requests_have_raw_examples_and_the_answers_of_the_model(inputs) -> None:
+def test_golden_requests_have_raw_examples_and_predictions(inputs) -> None:
     run(inputs, inputs.model("model", inputs.weights()))
     golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
     instances = np.array(golden.instances)
@@ -96,7 +96,7 @@ def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs
     hashes = inputs.root / "evaluation" / "training_hashes.npy"
     assert np.load(hashes).tolist() == [1000, 1001, 1002]  # what its version has a record of
     few_leaked, most_leaked, all_leaked = (
-        publish_model(inputs, model, first, one) for one in ([3, 7, 9999], range(500), range(595))
+        publish_model(inputs, model, first, hashes) for hashes in ([3, 7, 9999], range(500), range(595))
     )
     result = run(
         inputs, model, Gate(), few_leaked, earlier=(most_leaked, publish_model(inputs, model, first, [5]))
@@ -105,7 +105,7 @@ def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs
     assert result.metrics.trained_on[few_leaked] == Duplicates(
         count=2, examples=("row 3 of all", "row 7 of all")
     )
-    assert [one.split(": ")[1] for one in result.decision.notes] == [
+    assert [note.split(": ")[1] for note in result.decision.notes] == [
         "they are left out of the comparison",
         "it is not compared",
         "they are left out of the comparison",
@@ -143,7 +143,7 @@ def test_an_earlier_champion_that_cannot_be_compared_is_ignored(inputs, capsys) 
     file.chmod(0o644)
     file.write_bytes(b"x")
     result = run(inputs, model, Gate(), version, (damaged, damaged + 1))
-    assert {one.version for one in result.metrics.comparisons} == {version}
+    assert {comparison.version for comparison in result.metrics.comparisons} == {version}
     log = capsys.readouterr().out
     for missing in (damaged, damaged + 1):
         assert f"version {missing}, an earlier champion, is not compared" in log

@@ -23,8 +23,8 @@ def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **mor
         Slice(name=name, rows=rows, values={"recall": higher(right / rows)} if rows else {})
         for name, (right, rows) in recalls.items()
     )
-    rows = sum(one.rows for one in slices)
-    balanced = float(np.mean([one.values["recall"].value for one in slices if one.rows]))
+    rows = sum(item.rows for item in slices)
+    balanced = float(np.mean([item.values["recall"].value for item in slices if item.rows]))
     limit = 1 / len(slices)
     base = accuracy_metrics(sum(right for right, _ in recalls.values()) / rows, 0, 1, rows=rows)
     constant = compared("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
@@ -70,8 +70,10 @@ def test_rules_for_the_candidate_alone(recalls, gate, decision, expected) -> Non
 
 def test_every_rule_is_recorded_and_small_classes_are_named() -> None:
     gate = Gate(minimum={"accuracy": 0.9})
-    one = compared("balanced_accuracy", 0.9, 0.01, -0.005, version=3)
-    result = decide(metrics({"a": (90, 90), "b": (90, 90), "rare": (4, 4), "none": (0, 0)}, one), gate, 3)
+    comparison = compared("balanced_accuracy", 0.9, 0.01, -0.005, version=3)
+    result = decide(
+        metrics({"a": (90, 90), "b": (90, 90), "rare": (4, 4), "none": (0, 0)}, comparison), gate, 3
+    )
     assert [(rule.value, rule.limit, rule.passed) for rule in result.rules] == [
         (pytest.approx(0.95), 0.25, True),
         (1.0, 0.0, True),

@@ -14,23 +14,23 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 class Recorded:
-    """The records of a run; with `gone`, its pods were deleted, as after an hour."""
+    """The records of a run; with `pods_deleted`, its pods were deleted, as after an hour."""
 
-    def __init__(self, name: str, gone: bool = False) -> None:
-        self.found: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
-        self.gone = gone
+    def __init__(self, name: str, pods_deleted: bool = False) -> None:
+        self.records: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
+        self.pods_deleted = pods_deleted
 
     def workflow(self) -> Workflow:
-        return Workflow(self.found["workflow"])
+        return Workflow(self.records["workflow"])
 
     def evidence(self, node: PodNode) -> Evidence:
-        pod = self.found.get("pod")
+        pod = self.records.get("pod")
         assert pod is None or pod["metadata"]["name"] == node.pod
-        return Evidence(node, self.log(node), None if self.gone else pod)
+        return Evidence(node, self.log(node), None if self.pods_deleted else pod)
 
     def log(self, node: PodNode) -> Sequence[str]:
-        logs = self.found.get("logs", {})
-        return logs.get(node.step, self.found.get("log", []) if node.is_failed else [])
+        logs = self.records.get("logs", {})
+        return logs.get(node.step, self.records.get("log", []) if node.is_failed else [])
 
 
 @pytest.fixture

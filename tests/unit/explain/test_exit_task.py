@@ -51,11 +51,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server() as found:
-        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{found.server_port}/hooks/s3cr3t")
-        yield found
-        found.shutdown()
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{running.server_port}/hooks/s3cr3t")
+        yield running
+        running.shutdown()
 
 
 def test_the_paragraph_and_its_fields_are_posted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -125,8 +125,8 @@ def run_exit_task(
 
     def run_exit_task(state: str) -> tuple[str, RunEnd | None]:
         report_end(spec(tmp_path / "models"), "r1", state, str(tmp_path / "explanation"))
-        text_written = (tmp_path / "explanation").read_text()
-        return text_written, records.read(objects, records.end_key("digits", "r1"), RunEnd)
+        text = (tmp_path / "explanation").read_text()
+        return text, records.read(objects, records.end_key("digits", "r1"), RunEnd)
 
     return run_exit_task
 
@@ -160,8 +160,8 @@ def test_an_exit_task_without_access_to_the_run_reports_its_state(
 ) -> None:
     monkeypatch.delenv(records.RUN_FOLDER, raising=False)
     monkeypatch.delenv("KFP_POD_NAME", raising=False)
-    text_written, recorded = run_exit_task("FAILED")
-    assert text_written == "The run r1 of digits failed: `modelyard explain` may show why.\n"
+    text, recorded = run_exit_task("FAILED")
+    assert text == "The run r1 of digits failed: `modelyard explain` may show why.\n"
     assert recorded.state == "failed"
     assert "explain does not run in a pod of Kubeflow Pipelines" in capsys.readouterr().out
     assert "r1 of digits succeeded" in run_exit_task("COMPLETE")[0]
@@ -173,12 +173,12 @@ def test_a_failing_webhook_is_logged_and_does_not_fail_the_task(
 ) -> None:
     server.status = 500
     record_decision(tmp_path, Outcome(version=4, decision="hold", reason="it does not beat version 3"))
-    text = "The run r1 of digits succeeded: hold: it does not beat version 3"
-    text_written, recorded = run_exit_task("SUCCEEDED")
-    assert text_written == f"{text}\n"
-    assert (recorded.state, recorded.text, recorded.kind) == ("succeeded", text, None)
+    expected = "The run r1 of digits succeeded: hold: it does not beat version 3"
+    text, recorded = run_exit_task("SUCCEEDED")
+    assert text == f"{expected}\n"
+    assert (recorded.state, recorded.text, recorded.kind) == ("succeeded", expected, None)
     message = capsys.readouterr().out
-    assert message == f"{text}\nThe webhook failed: it returned status 500.\n"
+    assert message == f"{expected}\nThe webhook failed: it returned status 500.\n"
 
 
 @pytest.mark.usefixtures("run_folder")
@@ -204,8 +204,8 @@ def test_the_record_of_the_failed_step_is_the_reason(
         "explain": failure_document(KeyError(), "explain"),
     }.items():
         (run_folder / "failures" / f"{step}.json").write_bytes(content)
-    text_written, recorded = run_exit_task("FAILED")
-    assert text_written == "The run r1 of digits failed in the step ingest: No such file. Name one.\n"
+    text, recorded = run_exit_task("FAILED")
+    assert text == "The run r1 of digits failed in the step ingest: No such file. Name one.\n"
     assert (recorded.state, recorded.step, recorded.kind) == ("failed", "ingest", "DataError")
 
 

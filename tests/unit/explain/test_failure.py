@@ -34,9 +34,9 @@ def pod(code: int, reason: str = "Error", why: str = "", message: str = "", cont
 
 
 def deleted() -> Any:
-    found = pod(137, message=KILLED)
-    found["metadata"]["deletionTimestamp"] = "now"
-    return found
+    failure = pod(137, message=KILLED)
+    failure["metadata"]["deletionTimestamp"] = "now"
+    return failure
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def deleted() -> Any:
 def test_record_and_fields_give_the_error_class_and_the_remedy(
     status: Any, message: str, kind: str, parts: tuple[str, ...]
 ) -> None:
-    found = pod_failure("train", status, node(message))
-    assert (found.kind, found.step) == (kind, "train"), found
-    assert all(part in found.message for part in parts), found
+    failure = pod_failure("train", status, node(message))
+    assert (failure.kind, failure.step) == (kind, "train"), failure
+    assert all(part in failure.message for part in parts), failure
 
 
 def test_a_pod_without_a_workflow_node_gives_the_same_failure() -> None:
@@ -108,30 +108,30 @@ def test_a_pod_without_a_workflow_node_gives_the_same_failure() -> None:
 def test_a_process_without_a_record_fails_with_its_signal_or_exit_code(
     code: int, memory: bool, kind: str
 ) -> None:
-    found = process_failure("train", code, memory, ["epoch 1", "ImportError: no"])
-    assert found.kind == kind
-    assert ("no" in found.message) == (kind == "ModelyardError") or kind != "ModelyardError"
+    failure = process_failure("train", code, memory, ["epoch 1", "ImportError: no"])
+    assert failure.kind == kind
+    assert ("no" in failure.message) == (kind == "ModelyardError") or kind != "ModelyardError"
 
 
 def test_processes_and_pods_have_the_same_messages() -> None:
     remedy = "environment.steps.train.memory on a cluster, a larger machine otherwise."
     failures = (process_failure("train", -9, True, []), pod_failure("train", pod(137, "OOMKilled")))
-    assert all(one.message.endswith(remedy) for one in failures)
+    assert all(failure.message.endswith(remedy) for failure in failures)
     assert process_failure("train", -9, False, []).message == killed_message("train")
 
 
 def test_without_a_record_the_exit_code_and_the_last_lines_are_quoted() -> None:
     log = ["epoch 1", "epoch 2", "Fatal Python error: Segmentation fault"]
-    found = pod_failure("train", pod(139), node(), log=log)
-    assert "exit code 139" in found.message
-    assert found.message.endswith("\n".join(log))
+    failure = pod_failure("train", pod(139), node(), log=log)
+    assert "exit code 139" in failure.message
+    assert failure.message.endswith("\n".join(log))
 
 
 def test_a_failed_driver_is_not_blamed_on_the_step() -> None:
-    found = pod_failure("train", None, node(driver=True), log=["no such host"])
-    assert "driver of Kubeflow Pipelines" in found.message
-    assert "no such host" in found.message
-    assert "environment.steps" not in found.message
+    failure = pod_failure("train", None, node(driver=True), log=["no such host"])
+    assert "driver of Kubeflow Pipelines" in failure.message
+    assert "no such host" in failure.message
+    assert "environment.steps" not in failure.message
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_a_failed_driver_is_not_blamed_on_the_step() -> None:
     ],
 )
 def test_the_start_error_of_a_deleted_pod_comes_from_its_node(message: str, kind: str) -> None:
-    found = Evidence(node(message, phase="Pending")).start_error
-    assert type(found).__name__ == kind
-    assert str(found or message).startswith(message)
+    failure = Evidence(node(message, phase="Pending")).start_error
+    assert type(failure).__name__ == kind
+    assert str(failure or message).startswith(message)
 
 
 def test_termination_messages_are_sanitized() -> None:
     forged = json.dumps({**json.loads(RECORD), "message": "\x1b[2J" + 9000 * "x", "kind": "Unknown\n"})
-    found = pod_failure("train", pod(1, message=forged))
-    assert len(found.message) <= 2000
-    assert "\x1b" not in found.message
+    failure = pod_failure("train", pod(1, message=forged))
+    assert len(failure.message) <= 2000
+    assert "\x1b" not in failure.message
     assert Failure.parse("{}") is None

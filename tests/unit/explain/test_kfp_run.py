@@ -18,7 +18,7 @@ from modelyard.components.store.settings import Store
 Run = Callable[..., Any]
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["with pods", "pods deleted"])
+@pytest.mark.parametrize("pods_deleted", [False, True], ids=["with pods", "pods deleted"])
 @pytest.mark.parametrize(
     ("name", "step", "kind", "message"),
     [
@@ -36,12 +36,12 @@ Run = Callable[..., Any]
     ],
 )
 def test_a_failed_run_has_the_step_and_the_reason(
-    recorded: Run, name: str, step: str, kind: str, message: str, gone: bool
+    recorded: Run, name: str, step: str, kind: str, message: str, pods_deleted: bool
 ) -> None:
-    found = explain("r1", "digits", recorded(name, gone))
-    assert (found.state, found.step, found.kind) == ("failed", step, kind)
-    assert found.text.startswith(f"The run r1 of digits failed in the step {step}: ")
-    assert message in found.text
+    explanation = explain("r1", "digits", recorded(name, pods_deleted))
+    assert (explanation.state, explanation.step, explanation.kind) == ("failed", step, kind)
+    assert explanation.text.startswith(f"The run r1 of digits failed in the step {step}: ")
+    assert message in explanation.text
 
 
 def test_a_timeout_names_the_configuration_key(recorded: Run) -> None:
@@ -71,10 +71,10 @@ def test_lines_of_the_launcher_are_not_quoted(recorded: Run) -> None:
 def test_a_run_whose_pod_cannot_start_is_running_with_the_reason(
     recorded: Run, name: str, message: str, key: str
 ) -> None:
-    found = explain("r1", "digits", recorded(name))
-    assert (found.state, found.step) == ("running", "fingerprint")
-    assert message in found.text
-    assert key in found.text
+    explanation = explain("r1", "digits", recorded(name))
+    assert (explanation.state, explanation.step) == ("running", "fingerprint")
+    assert message in explanation.text
+    assert key in explanation.text
 
 
 @pytest.mark.parametrize(
@@ -82,33 +82,33 @@ def test_a_run_whose_pod_cannot_start_is_running_with_the_reason(
     [("no-node", "Unschedulable: 0/1 nodes"), ("no-image", "modelyard/nope:1: not found")],
 )
 def test_the_workflow_alone_has_the_reason_after_the_end(recorded: Run, name: str, message: str) -> None:
-    run = recorded(name, gone=True)
-    node = run.found["workflow"]["status"]["nodes"]
-    waiting = next(one for one in node.values() if one["phase"] == "Pending" and one["type"] == "Pod")
+    run = recorded(name, pods_deleted=True)
+    nodes = run.records["workflow"]["status"]["nodes"]
+    waiting = next(node for node in nodes.values() if node["phase"] == "Pending" and node["type"] == "Pod")
     waiting |= {
         "phase": "Error",
         "message": f"Pod failed before main container starts due to {waiting['message']}",
     }
-    for one in node.values():
-        one["phase"] = "Failed" if one["phase"] == "Running" else one["phase"]
-    run.found["workflow"]["status"]["phase"] = "Failed"
+    for node in nodes.values():
+        node["phase"] = "Failed" if node["phase"] == "Running" else node["phase"]
+    run.records["workflow"]["status"]["phase"] = "Failed"
     assert message in explain("r1", "digits", run).text
 
 
 def test_a_terminated_run_is_cancelled(recorded: Run) -> None:
-    found = explain("r1", "digits", recorded("cancelled"))
-    assert (found.state, found.step) == ("cancelled", "train")
+    explanation = explain("r1", "digits", recorded("cancelled"))
+    assert (explanation.state, explanation.step) == ("cancelled", "train")
 
 
 def test_a_succeeded_run_has_the_decision(recorded: Run) -> None:
-    found = explain("r1", "digits", recorded("rejected"), decision="reject: accuracy 0.7 is too low")
-    assert found.state == "succeeded"
-    assert found.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is too low"
+    explanation = explain("r1", "digits", recorded("rejected"), decision="reject: accuracy 0.7 is too low")
+    assert explanation.state == "succeeded"
+    assert explanation.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is too low"
 
 
 def test_a_retried_attempt_is_not_a_failure(recorded: Run) -> None:
     run = recorded("lost-pod")
-    assert [one.phase for one in run.workflow().pods() if one.step == "train" and not one.driver] == [
+    assert [pod.phase for pod in run.workflow().pods() if pod.step == "train" and not pod.driver] == [
         "Error",
         "Succeeded",
     ]
@@ -118,36 +118,36 @@ def test_a_retried_attempt_is_not_a_failure(recorded: Run) -> None:
 
 def test_a_lost_pod_is_not_a_failure_before_the_last_attempt(recorded: Run) -> None:
     run = recorded("lost-pod")
-    nodes = run.found["workflow"]["status"]["nodes"]
-    (second,) = [key for key, one in nodes.items() if one["displayName"] == "executor(1)"]
+    nodes = run.records["workflow"]["status"]["nodes"]
+    (second,) = [key for key, node in nodes.items() if node["displayName"] == "executor(1)"]
     del nodes[second]
     assert run.workflow().failed_pod().message == "pod deleted"
-    (task,) = [one for one in nodes.values() if one["displayName"] == "train" and one["type"] == "Retry"]
+    (task,) = [node for node in nodes.values() if node["displayName"] == "train" and node["type"] == "Retry"]
     task["phase"] = "Running"
     assert run.workflow().failed_pod() is None
 
 
 def test_the_exit_task_sees_a_failure_before_the_workflow_ends(recorded: Run) -> None:
     run = recorded("data-error")
-    run.found["workflow"]["status"]["phase"] = "Running"
+    run.records["workflow"]["status"]["phase"] = "Running"
     assert explain("r1", "digits", run, succeeded=False).step == "fingerprint"
 
 
 def test_pods_have_the_names_of_argo(recorded: Run) -> None:
-    names = {one.pod: one for one in recorded("out-of-memory").workflow().pods()}
-    pod = recorded("out-of-memory").found["pod"]
+    names = {node.pod: node for node in recorded("out-of-memory").workflow().pods()}
+    pod = recorded("out-of-memory").records["pod"]
     assert names[pod["metadata"]["name"]].step == "train"
 
 
 def test_the_step_is_parsed_from_the_annotation_of_a_pod(recorded: Run) -> None:
-    pod = recorded("no-node").found["pod"]
+    pod = recorded("no-node").records["pod"]
     assert (parse_pod(pod).step, parse_pod(pod).driver) == ("fingerprint", False)
     pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] = "w.root.condition-1.train-driver"
     assert (parse_pod(pod).step, parse_pod(pod).driver) == ("train", True)
 
 
 def test_nodes_without_attempt_numbers_are_parsed(recorded: Run) -> None:
-    text = json.dumps(recorded("data-error").found["workflow"]).replace("(0)", "")
+    text = json.dumps(recorded("data-error").records["workflow"]).replace("(0)", "")
     assert Workflow(json.loads(text)).failed_pod().step == "fingerprint"
 
 
@@ -164,19 +164,19 @@ class Cluster:
 
     namespace, nodes = "kubeflow", ()
 
-    def __init__(self, found: dict[str, Any], label: str = kfp_run.WORKFLOW_LABEL) -> None:
-        self.found, self.label = found, label
+    def __init__(self, records: dict[str, Any], label: str = kfp_run.WORKFLOW_LABEL) -> None:
+        self.records, self.label = records, label
 
     def get(self, kind: str, name: str) -> Any:
         own = {"metadata": {"labels": {self.label: "the-workflow"}}}
-        return own if name == "own" else self.found.get({"Pod": "pod", "Workflow": "workflow"}[kind])
+        return own if name == "own" else self.records.get({"Pod": "pod", "Workflow": "workflow"}[kind])
 
     def list_events(self, _pod: Any) -> list[Any]:
         return []
 
     def stream_log(self, _pod: str, container: str) -> Any:
         assert container == "main"
-        yield from self.found["log"]
+        yield from self.records["log"]
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Clus
 
 
 def test_the_exit_task_reads_the_workflow_of_its_pod(recorded: Run, exit_task: Any) -> None:
-    text = exit_task(Cluster(recorded("out-of-memory").found))
+    text = exit_task(Cluster(recorded("out-of-memory").records))
     assert text.startswith("The run r1 of digits failed in the step train: ")
     assert "200 MiB" in text
 
@@ -212,17 +212,17 @@ def test_a_forbidden_log_is_empty(recorded: Run, exit_task: Any) -> None:
         def stream_log(self, _pod: str, _container: str) -> Any:
             raise ClusterError("forbidden")
 
-    assert "in the step preprocess" in exit_task(Forbidden(recorded("exception").found))
+    assert "in the step preprocess" in exit_task(Forbidden(recorded("exception").records))
 
 
 def test_a_pod_without_a_node_or_an_image_is_stuck(recorded: Run) -> None:
     class Pending(Cluster):
         def list_objects(self, _kind: str, labels: str, fields: str) -> list[Any]:
             assert (labels, fields) == ("pipeline/runid=7", "status.phase=Pending")
-            return [self.found["pod"]]
+            return [self.records["pod"]]
 
-    found = kfp_run.find_stuck_pod(Pending(recorded("no-image").found), "7")  # type: ignore[arg-type]
-    assert (found.step, found.wait_limit) == ("fingerprint", 0.0)
-    assert "environment.images.fingerprint" in str(found.error)
-    running = {**recorded("no-image").found["pod"], "status": {"phase": "Pending"}}
+    stuck_pod = kfp_run.find_stuck_pod(Pending(recorded("no-image").records), "7")  # type: ignore[arg-type]
+    assert (stuck_pod.step, stuck_pod.wait_limit) == ("fingerprint", 0.0)
+    assert "environment.images.fingerprint" in str(stuck_pod.error)
+    running = {**recorded("no-image").records["pod"], "status": {"phase": "Pending"}}
     assert kfp_run.find_stuck_pod(Pending({"pod": running}), "7") is None  # type: ignore[arg-type]

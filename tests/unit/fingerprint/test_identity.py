@@ -69,7 +69,7 @@ def publish_and_promote(
     return version
 
 
-def npz(tmp_path: Path, content: bytes = b"data", **keys: object) -> Source:
+def write_npz(tmp_path: Path, content: bytes = b"data", **keys: object) -> Source:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
     return Source.model_validate({"kind": "npz", "source": str(path), **keys})
@@ -84,14 +84,14 @@ def test_equal_data_and_recipe_have_equal_fingerprints(fingerprints: Identify) -
 
 
 def test_other_data_change_the_fingerprints(fingerprints: Identify, tmp_path: Path) -> None:
-    first = fingerprints(source=npz(tmp_path, b"one"))
-    second = fingerprints(source=npz(tmp_path, b"two"))
+    first = fingerprints(source=write_npz(tmp_path, b"one"))
+    second = fingerprints(source=write_npz(tmp_path, b"two"))
     assert first[0] != second[0]
     assert first[1] != second[1]
 
 
 def test_settings_of_examples_change_the_data_fingerprint(tmp_path: Path) -> None:
-    plain = {"kind": "images", "source": npz(tmp_path).source}
+    plain = {"kind": "images", "source": write_npz(tmp_path).source}
     sources = [
         Source.model_validate(plain | keys)
         for keys in (
@@ -109,8 +109,8 @@ def test_settings_of_examples_change_the_data_fingerprint(tmp_path: Path) -> Non
 
 def test_location_and_limits_do_not_change_the_data_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    moved = npz(tmp_path / "elsewhere", timeout=1.0, max_bytes=2**20)
-    assert fingerprint_data(moved) == fingerprint_data(npz(tmp_path))
+    moved = write_npz(tmp_path / "elsewhere", timeout=1.0, max_bytes=2**20)
+    assert fingerprint_data(moved) == fingerprint_data(write_npz(tmp_path))
 
 
 def test_another_root_changes_the_cache_key_only(fingerprints: Identify) -> None:
@@ -181,7 +181,7 @@ def test_skip_unchanged_continues_a_run_with_changed_inputs(
     fingerprints: Identify, store: ModelStore, champion_data: str, tmp_path: Path
 ) -> None:
     assert fingerprints("other recipe", skip=True)[0] == champion_data
-    assert fingerprints(source=npz(tmp_path), skip=True)[0] != "unchanged"
+    assert fingerprints(source=write_npz(tmp_path), skip=True)[0] != "unchanged"
     publish_and_promote(store, "another run", 1)
     assert fingerprints(skip=True)[0] == champion_data
     store.rollback("digits", reason="wrong", by="test")

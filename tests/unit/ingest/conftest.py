@@ -31,9 +31,9 @@ def run_ingest(tmp_path: Path) -> Callable[..., Raw]:
     """Run the step on a source and read its output."""
 
     def run(kind: str, source: Path | None = None, **settings: Any) -> Raw:
-        given = {"kind": kind, "source": str(source) if source else None, **settings}
+        source_settings = {"kind": kind, "source": str(source) if source else None, **settings}
         raw = tmp_path / "artifacts" / "raw"
-        ingest(IngestSpec(source=Source.model_validate(given)), "fingerprint", str(raw))
+        ingest(IngestSpec(source=Source.model_validate(source_settings)), "fingerprint", str(raw))
         schema = artifacts.read(raw / "schema.json", Schema)
         splits = {name: Split(raw, name) for name in schema.splits}
         examples = {name: split.gather(np.arange(len(split))) for name, split in splits.items()}

@@ -112,8 +112,8 @@ def test_an_array_that_is_not_bytes_is_refused(value, python2_pickle) -> None:
 
 
 def test_an_array_shorter_than_its_shape_is_refused(python2_pickle) -> None:
-    whole = python2_pickle({"data": np.full((2, 3), 7, np.uint8)})
-    data = member(whole.replace(b"U\x06" + b"\x07" * 6, b"U\x05" + b"\x07" * 5))
+    pickled = python2_pickle({"data": np.full((2, 3), 7, np.uint8)})
+    data = member(pickled.replace(b"U\x06" + b"\x07" * 6, b"U\x05" + b"\x07" * 5))
     with pytest.raises(DataError, match="damaged array"):
         to_byte_array(data, *unpickle(data, "data"))
 
@@ -123,10 +123,10 @@ def test_damaged_bytes_raise_only_data_errors(python2_pickle, tmp_path, monkeypa
     random = np.random.default_rng(0)
     opcodes = [ord(opcode.code) for opcode in pickletools.opcodes]
     small = {**BATCH, "data": BATCH["data"][:, :4]}
-    whole = [python2_pickle(small), pickle.dumps(small, 2), pickle.dumps(small, 4)]
+    pickles = [python2_pickle(small), pickle.dumps(small, 2), pickle.dumps(small, 4)]
     before = sorted(Path.cwd().iterdir()), dict(os.environ)
     for number in range(2000):
-        data = bytearray(whole[number % 3])
+        data = bytearray(pickles[number % 3])
         for _ in range(random.integers(1, 4)):
             data[random.integers(len(data))] = random.choice([*opcodes, random.integers(256)])
         with suppress(DataError):

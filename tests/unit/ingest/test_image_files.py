@@ -89,8 +89,8 @@ def test_a_file_that_is_not_an_image_is_refused_with_its_name(
 
 
 def test_a_truncated_image_is_refused_with_its_name(pack, png_image, run_ingest) -> None:
-    whole = png_image(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
-    source = pack({"cats/1.png": whole, "dogs/2.png": whole[:-30]})
+    png = png_image(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    source = pack({"cats/1.png": png, "dogs/2.png": png[:-30]})
     with pytest.raises(DataError, match=r"'dogs/2\.png' in .*damaged or cut off"):
         run_ingest("images", source)
 

@@ -230,10 +230,10 @@ def test_a_forged_size_in_a_tar_is_refused(tmp_path, size, kind) -> None:
 
 
 def test_a_truncated_archive_is_refused(tmp_path, pack) -> None:
-    whole = pack({f"cats/{number}.png": os.urandom(700) for number in range(5)})
-    if whole.is_dir():
+    archive = pack({f"cats/{number}.png": os.urandom(700) for number in range(5)})
+    if archive.is_dir():
         return
-    data = whole.read_bytes()
+    data = archive.read_bytes()
     for stop in range(0, len(data) - 1, 211):
         (tmp_path / "cut").write_bytes(data[:stop])
         with pytest.raises(DataError, match=re.escape(f"{tmp_path}/cut")):
@@ -280,17 +280,19 @@ def test_a_huge_file_is_refused(tmp_path) -> None:
 
 
 def test_damaged_archives_raise_only_data_errors(tmp_path, pack) -> None:
-    whole = pack({f"{name}/{number}.png": os.urandom(90) for name in ("cats", "dogs") for number in range(3)})
-    if whole.is_dir():
+    archive = pack(
+        {f"{name}/{number}.png": os.urandom(90) for name in ("cats", "dogs") for number in range(3)}
+    )
+    if archive.is_dir():
         return
     random = np.random.default_rng(0)
-    packed = gzip.decompress(whole.read_bytes()) if whole.suffix == ".tar" else whole.read_bytes()
+    packed = gzip.decompress(archive.read_bytes()) if archive.suffix == ".tar" else archive.read_bytes()
     used = len(packed.rstrip(b"\0"))
     for _ in range(400):
         data = bytearray(packed)
         for _ in range(random.integers(1, 5)):
             data[random.integers(used)] = random.choice([0, 1, 46, 47, 255, random.integers(256)])
-        damaged = gzip.compress(data, 1) if whole.suffix == ".tar" else bytes(data)
+        damaged = gzip.compress(data, 1) if archive.suffix == ".tar" else bytes(data)
         (tmp_path / "damaged").write_bytes(damaged)
         with suppress(DataError):
             contents(tmp_path / "damaged")

@@ -59,10 +59,10 @@ def test_splits_are_kept_and_classes_named(save, run_ingest) -> None:
     ],
 )
 def test_integers_become_uint8_and_floating_point_float32(save, run_ingest, dtype, becomes) -> None:
-    given = (X % 2 if dtype == "bool" else X).astype(dtype)
-    result = run_ingest("npz", save(x=given, y=Y)).examples["all"]
+    array = (X % 2 if dtype == "bool" else X).astype(dtype)
+    result = run_ingest("npz", save(x=array, y=Y)).examples["all"]
     assert result.dtype == becomes
-    np.testing.assert_array_equal(result, given.astype(becomes))
+    np.testing.assert_array_equal(result, array.astype(becomes))
 
 
 @pytest.mark.parametrize("size", [1, 12, 25, 10**6])

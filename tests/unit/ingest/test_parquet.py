@@ -35,8 +35,8 @@ def write(tmp_path: Path, png_image: Callable[..., bytes]) -> Write:
         path = tmp_path / "hub" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if images is None:
-            given = [{"bytes": png_image(row), "path": None} for row in range(len(labels))]
-            images = pa.array(given, IMAGE)
+            values = [{"bytes": png_image(row), "path": None} for row in range(len(labels))]
+            images = pa.array(values, IMAGE)
         table = pa.Table.from_arrays([images, pa.array(labels)], list(columns))
         if features:
             info = json.dumps({"info": {"features": features}})
@@ -206,7 +206,7 @@ def test_other_metadata_has_no_class_names(metadata) -> None:
 
 def test_examples_equal_the_images_in_the_files(write, png_image, run_ingest) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), np.uint8)
-    images = pa.array([{"bytes": png_image(one), "path": None} for one in pixels], IMAGE)
+    images = pa.array([{"bytes": png_image(array), "path": None} for array in pixels], IMAGE)
     result = run_ingest("images", write("a.parquet", [row % 2 for row in range(40)], images=images))
     np.testing.assert_array_equal(result.examples["all"], pixels)
 

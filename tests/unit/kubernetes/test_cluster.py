@@ -14,28 +14,28 @@ from modelyard.components.kubernetes import cluster as client
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.server import NoServerError
 
-Answer = int | tuple[int, bytes] | list[bytes]
+Reply = int | tuple[int, bytes] | list[bytes]
 CUT = b""
 SILENT = b"SILENT"
 
 
 @pytest.fixture
-def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
+def start_cluster(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
     """Return a cluster that answers with statuses or parts in turn, and repeats the last answer."""
     monkeypatch.setattr(client, "RETRY_INTERVAL", 0.01)
     servers, over = [], Event()
 
-    def start(*answers: Answer) -> tuple[Cluster, list[str]]:
-        remaining, requests = list(answers), []
+    def start(*replies: Reply) -> tuple[Cluster, list[str]]:
+        remaining, requests = list(replies), []
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 requests.append(f"{self.headers['Authorization']} {self.path}")
-                answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+                reply = remaining.pop(0) if len(remaining) > 1 else remaining[0]
                 self.close_connection = True
-                status, body = answer if isinstance(answer, tuple) else (answer, b"")
+                status, body = reply if isinstance(reply, tuple) else (reply, b"")
                 self.send_response(status if isinstance(status, int) else 200)
                 if isinstance(status, int):
                     self.send_header("Content-Length", str(len(body)))
@@ -43,14 +43,14 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
                     self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 self.wfile.write(body)
-                for part in answer if isinstance(answer, list) else ():
+                for part in reply if isinstance(reply, list) else ():
                     if part == CUT:
                         return
                     if part == SILENT:
                         over.wait()
                         return
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-                if isinstance(answer, list):
+                if isinstance(reply, list):
                     self.wfile.write(b"0\r\n\r\n")
 
             do_POST = do_GET  # noqa: N815
@@ -73,39 +73,39 @@ def answering(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]
         server.server_close()
 
 
-def test_log_continues_after_a_lost_connection(answering):
-    cluster, requests = answering(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
+def test_log_continues_after_a_lost_connection(start_cluster):
+    cluster, requests = start_cluster(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
     assert list(cluster.stream_log("r1-train", "step", ended=True)) == ["one", "two", "three"]
     path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
     assert requests == [path] * 4
 
 
-def test_incomplete_last_line_is_left_for_the_next_stream(answering):
-    cluster, _ = answering([b"one\ntw"], [b"one\ntwo"])
+def test_incomplete_last_line_is_left_for_the_next_stream(start_cluster):
+    cluster, _ = start_cluster([b"one\ntw"], [b"one\ntwo"])
     assert list(cluster.stream_log("r1-train", "step")) == ["one"]
     assert list(cluster.stream_log("r1-train", "step", skip=1, ended=True)) == ["two"]
 
 
-def test_log_skips_lines_that_were_read(answering):
-    cluster, _ = answering([b"one\n", CUT], [b"one\ntwo\nthree\n"])
+def test_log_skips_lines_that_were_read(start_cluster):
+    cluster, _ = start_cluster([b"one\n", CUT], [b"one\ntwo\nthree\n"])
     assert list(cluster.stream_log("r1-train", "step", skip=1)) == ["two", "three"]
 
 
-def test_silent_log_is_requested_again(answering, monkeypatch):
+def test_log_is_requested_again_after_a_time_out(start_cluster, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
-    cluster, _ = answering([b"one\n", SILENT], [b"one\ntwo\n"])
+    cluster, _ = start_cluster([b"one\n", SILENT], [b"one\ntwo\n"])
     assert list(cluster.stream_log("r1-train", "step")) == ["one", "two"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_missing_or_unreadable_log_ends(answering, monkeypatch, status):
+def test_missing_or_unreadable_log_ends(start_cluster, monkeypatch, status):
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
-    cluster, _ = answering(status)
+    cluster, _ = start_cluster(status)
     assert list(cluster.stream_log("r1-train", "step")) == []
 
 
-def test_forbidden_log_is_an_error(answering):
-    cluster, _ = answering(403)
+def test_forbidden_log_is_an_error(start_cluster):
+    cluster, _ = start_cluster(403)
     with pytest.raises(ClusterError, match="403"):
         list(cluster.stream_log("r1-train", "step"))
 
@@ -115,14 +115,14 @@ def request(cluster, method):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_request_is_retried_after_a_lost_connection(answering, method):
-    cluster, requests = answering([CUT], [b"wh", CUT], [b"whole"])
+def test_request_is_retried_after_a_lost_connection(start_cluster, method):
+    cluster, requests = start_cluster([CUT], [b"wh", CUT], [b"whole"])
     assert request(cluster, method) == (200, b"whole")
     assert len(requests) == 3
 
 
-def test_answer_of_the_proxied_server_is_not_retried(answering):
-    cluster, requests = answering(503)
+def test_response_of_the_proxied_server_is_not_retried(start_cluster):
+    cluster, requests = start_cluster(503)
     assert request(cluster, "GET") == (503, b"")
     assert len(requests) == 1
 
@@ -130,17 +130,17 @@ def test_answer_of_the_proxied_server_is_not_retried(answering):
 @pytest.mark.parametrize(
     ("status", "kind"), [(503, NoServerError), (404, NoServerError), (403, ClusterError)]
 )
-def test_answer_of_the_api_server_is_an_error(answering, status, kind):
-    cluster, _ = answering((status, b'{"kind": "Status", "message": "no endpoints"}'))
+def test_error_of_the_api_server_is_raised(start_cluster, status, kind):
+    cluster, _ = start_cluster((status, b'{"kind": "Status", "message": "no endpoints"}'))
     with pytest.raises(ClusterError, match="no endpoints") as raised:
         request(cluster, "GET")
     assert type(raised.value) is kind
 
 
-def test_silent_server_has_status_504(answering, monkeypatch):
+def test_silent_server_has_status_504(start_cluster, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.0)
-    cluster, _ = answering([SILENT])
+    cluster, _ = start_cluster([SILENT])
     assert request(cluster, "GET") == (504, b"no answer within 0.05 s")
 
 
@@ -193,8 +193,8 @@ def test_first_connection_is_not_retried(tmp_path, monkeypatch, proxy):
     assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(error.value)
 
 
-def test_error_names_an_unreachable_cluster(answering, monkeypatch):
+def test_error_names_an_unreachable_cluster(start_cluster, monkeypatch):
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
-    cluster, _ = answering([CUT])
+    cluster, _ = start_cluster([CUT])
     with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not answer"):
         request(cluster, "GET")

@@ -40,8 +40,8 @@ def test_other_packages_do_not_depend_on_a_problem() -> None:
             if not name.startswith(ALLOWED) and PROBLEM_WORDS.search(text):
                 tokens = tokenize.generate_tokens(io.StringIO(text).readline)
                 identifiers += [
-                    f"{name}:{one.start[0]} {one.string}"
-                    for one in tokens
-                    if one.type == tokenize.NAME and PROBLEM_WORDS.search(one.string)
+                    f"{name}:{token.start[0]} {token.string}"
+                    for token in tokens
+                    if token.type == tokenize.NAME and PROBLEM_WORDS.search(token.string)
                 ]
     assert identifiers == []

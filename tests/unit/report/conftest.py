@@ -44,7 +44,7 @@ def page() -> Callable[..., str]:
             scored_class(name, 50 + size, (label + 1) / size) for label, name in enumerate(classes)
         )
         details = {"confusion": confusion.tolist()}
-        found = accuracy_metrics(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(
+        evaluation = accuracy_metrics(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(
             update=changes
         )
         history = History(
@@ -79,6 +79,8 @@ def page() -> Callable[..., str]:
             notes=("fewer than 10 test examples, too few to judge: a (3)",),
         )
         statistics = Statistics(targets={}, **facts)
-        return render_report("digits", found, decision, history, schema, statistics, "sha256:1", mistakes)
+        return render_report(
+            "digits", evaluation, decision, history, schema, statistics, "sha256:1", mistakes
+        )
 
     return build

@@ -152,7 +152,8 @@ def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
 
 def test_both_models_are_shown_on_the_examples_that_no_champion_was_trained_on(page) -> None:
     candidate_values, champion_values = (
-        {"accuracy": Metric(value=one, low=one, high=one, direction="higher")} for one in (0.8125, 0.875)
+        {"accuracy": Metric(value=value, low=value, high=value, direction="higher")}
+        for value in (0.8125, 0.875)
     )
     html = page(
         ("a", "b"),
@@ -193,12 +194,12 @@ def test_the_plan_comes_last_and_is_escaped(page) -> None:
     assert "<dt>model</dt>" in html
     assert "&lt;script&gt;digits&lt;/script&gt;: 1,234 parameters</dd>" in html
     assert re.findall(r"<td>(?:1\.10|–)</td>", html) == ["<td>1.10</td>", "<td>–</td>", "<td>–</td>"]
-    first, *_, last = (one for one in re.findall(r"<h2>([^<]+)", html) if one.startswith("Plan"))
+    first, *_, last = (title for title in re.findall(r"<h2>([^<]+)", html) if title.startswith("Plan"))
     assert (first, last) == ("Plan", "Plan against actual")
     assert html.rstrip().endswith("</html>")
 
 
 def test_a_plan_without_comparisons_has_no_table(page) -> None:
     html = add_plan(page(("a", "b")), {"model": "digits"}, [], "Planned today.")
-    assert [one for one in re.findall(r"<h2>([^<]+)", html) if "Plan" in one] == ["Plan"]
+    assert [title for title in re.findall(r"<h2>([^<]+)", html) if "Plan" in title] == ["Plan"]
     assert "Planned today." in html

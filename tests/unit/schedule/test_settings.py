@@ -15,7 +15,7 @@ from modelyard.pipelines.config.schedule import numeric_cron
 
 def error_text(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(None, [f"schedule.{one}" for one in ("cron=0 3 * * 1", *overrides)], {})
+        load(None, [f"schedule.{override}" for override in ("cron=0 3 * * 1", *overrides)], {})
     return str(caught.value)
 
 
@@ -24,7 +24,7 @@ def test_no_schedule_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("cron=0 0 31 2 *", "--set schedule.cron: schedule.cron: "),
         ("time_zone=Europe/Berln", "Europe/Berlin"),
@@ -37,8 +37,8 @@ def test_no_schedule_by_default() -> None:
         ("skip_unchange=true", "schedule.skip_unchanged"),
     ],
 )
-def test_error_has_the_key_of_an_invalid_value(override: str, says: str) -> None:
-    assert says in error_text(override)
+def test_error_has_the_key_of_an_invalid_value(override: str, message: str) -> None:
+    assert message in error_text(override)
 
 
 def test_force_after_without_skip_unchanged_is_refused() -> None:
@@ -70,7 +70,7 @@ def test_cron_numbers_keep_the_due_times(line: str, numbers: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("0 3 * *", "five fields"),
         ("@daily", "five fields"),
@@ -95,8 +95,8 @@ def test_cron_numbers_keep_the_due_times(line: str, numbers: str) -> None:
         ),
     ],
 )
-def test_invalid_or_ambiguous_cron_line_is_refused(line: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_invalid_or_ambiguous_cron_line_is_refused(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         numeric_cron(line)
 
 

@@ -21,21 +21,25 @@ MIB = 2**20
 @pytest.mark.parametrize("cpus", [1, 64])
 @pytest.mark.parametrize("memory", [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB, 2**36])
 def test_simultaneous_work_fits_into_the_container(memory, cpus):
-    found = compute_limits(Serving(), memory, cpus)
-    assert found.workers >= 1
-    assert found.body <= 32 * MIB
-    assert found.image_pixels <= 16_000_000
-    assert found.connections >= 2 * found.body
+    limits = compute_limits(Serving(), memory, cpus)
+    assert limits.workers >= 1
+    assert limits.body <= 32 * MIB
+    assert limits.image_pixels <= 16_000_000
+    assert limits.connections >= 2 * limits.body
     if memory >= 256 * MIB:
-        one = max(found.body * JSON_MEMORY_FACTOR, found.image_pixels * PIXEL_MEMORY)
+        largest_request = max(limits.body * JSON_MEMORY_FACTOR, limits.image_pixels * PIXEL_MEMORY)
         assert (
-            BASE_MEMORY + one + found.workers * JSON_MEMORY_FACTOR * LARGE_BODY + found.connections <= memory
+            BASE_MEMORY
+            + largest_request
+            + limits.workers * JSON_MEMORY_FACTOR * LARGE_BODY
+            + limits.connections
+            <= memory
         )
 
 
 def test_configured_limits_are_used():
-    found = compute_limits(Serving(max_body_bytes=7, max_pixels=9, threads=2), 2**30, cpus=8)
-    assert (found.body, found.image_pixels, found.workers) == (7, 9, 4)
+    limits = compute_limits(Serving(max_body_bytes=7, max_pixels=9, threads=2), 2**30, cpus=8)
+    assert (limits.body, limits.image_pixels, limits.workers) == (7, 9, 4)
 
 
 def receive(*parts):

@@ -11,16 +11,16 @@ from tests.versions import classifier_signature
 
 @pytest.mark.parametrize(("side", "size"), [(4, 16), (200, 3), (1000, 1)])
 def test_the_size_of_a_slice_is_limited_in_examples_and_bytes(tmp_path, side, size):
-    predictor = Predictor(counting(tmp_path, side), "tiny", 1, signature(side), 1)
-    answers = predictor.run(np.zeros((size + 1, side, side), np.float32))
-    assert answers[:, 0].tolist() == [size] * size + [1]
+    predictor = Predictor(save_counting_model(tmp_path, side), "tiny", 1, signature(side), 1)
+    predictions = predictor.run(np.zeros((size + 1, side, side), np.float32))
+    assert predictions[:, 0].tolist() == [size] * size + [1]
 
 
 def signature(side):
     return classifier_signature((side, side), "float32", ("size", "nothing"))
 
 
-def counting(folder, side):
+def save_counting_model(folder, side):
     """Return a model that answers with the number of examples that it is given at once."""
     node = helper.make_node
     nodes = [

@@ -27,14 +27,14 @@ def refusal(text: str, signature: Tensor = PIXELS) -> tuple[int, str]:
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t: ")])
 def test_a_batch_has_its_shape_dtype_and_values(signature, separators):
     values = np.arange(18).reshape(3, 2, 3)
-    found = batch(json.dumps({"instances": values.tolist()}, separators=separators), signature)
-    assert found.dtype == signature.dtype
-    np.testing.assert_array_equal(found, values)
+    parsed = batch(json.dumps({"instances": values.tolist()}, separators=separators), signature)
+    assert parsed.dtype == signature.dtype
+    np.testing.assert_array_equal(parsed, values)
 
 
 def test_the_array_may_follow_other_keys():
-    found = batch('{"signature_name": "[[", "x": [[1]], "instances": [[[1, 2, 3], [4, 5, 6]]]}')
-    np.testing.assert_array_equal(found, [[[1, 2, 3], [4, 5, 6]]])
+    parsed = batch('{"signature_name": "[[", "x": [[1]], "instances": [[[1, 2, 3], [4, 5, 6]]]}')
+    np.testing.assert_array_equal(parsed, [[[1, 2, 3], [4, 5, 6]]])
 
 
 def test_whole_numbers_written_as_floats_are_pixels():

@@ -65,7 +65,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def results(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     command = [sys.executable, "-c", TRY, ",".join(CASES)]
     environ = {**os.environ, "LD_PRELOAD": str(shim)}
     folder = tmp_path_factory.mktemp("file-systems")
@@ -75,31 +75,31 @@ def found(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("missing", ["links", "answers", "flush", "maps"])
-def test_a_store_works_without_what_it_can_do_without(found: Any, missing: str) -> None:
-    assert found[missing]["create"] == "works"
-    assert found[missing]["again"][0] == "ConflictError"
-    assert found[missing]["replace"] == 64
-    assert found[missing]["stale"][0] == "ConflictError"
-    assert found[missing]["read"] == "3"
+def test_a_store_works_without_optional_features(results: Any, missing: str) -> None:
+    assert results[missing]["create"] == "works"
+    assert results[missing]["again"][0] == "ConflictError"
+    assert results[missing]["replace"] == 64
+    assert results[missing]["stale"][0] == "ConflictError"
+    assert results[missing]["read"] == "3"
 
 
-def test_without_locks_a_store_refuses_to_replace(found: Any) -> None:
-    kind, message = found["locks"]["replace"]
+def test_a_store_without_locks_refuses_to_replace(results: Any) -> None:
+    kind, message = results["locks"]["replace"]
     assert kind == "StoreError"
     assert "store.url" in message
     assert "No locks available" in message
-    assert found["locks"]["read"] == "1"
+    assert results["locks"]["read"] == "1"
 
 
-def test_runs_are_refused_without_locks_or_memory_maps(found: Any) -> None:
+def test_runs_are_refused_without_locks_or_memory_maps(results: Any) -> None:
     for missing in ("locks", "maps"):
-        kind, message = found[missing]["home"]
+        kind, message = results[missing]["home"]
         assert kind == "ConfigError"
         assert "MODELYARD_HOME" in message
-    assert found["links"]["home"] == "works"
+    assert results["links"]["home"] == "works"
 
 
-def test_without_hard_links_one_of_several_writers_creates_an_object(shim: Path, tmp_path: Path) -> None:
+def test_one_of_several_writers_creates_an_object_without_hard_links(shim: Path, tmp_path: Path) -> None:
     environ = {**os.environ, "LD_PRELOAD": str(shim), "MISSING": "links"}
     racers = [
         subprocess.Popen(

@@ -20,7 +20,7 @@ Folder(Path(sys.argv[1])).upload("m/big", Path(sys.argv[2]))
 """
 
 
-def test_a_killed_upload_leaves_the_old_object_and_nothing_that_is_listed(tmp_path: Path) -> None:
+def test_a_killed_upload_keeps_the_old_object(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "store")
     folder.create("m/big", b"old")
     pipe = tmp_path / "pipe"
@@ -35,7 +35,7 @@ def test_a_killed_upload_leaves_the_old_object_and_nothing_that_is_listed(tmp_pa
     assert folder.keys("") == ["m/big"]
 
 
-def test_a_write_removes_the_partial_files_of_dead_writers_only(tmp_path: Path, monkeypatch) -> None:
+def test_only_partial_files_of_dead_writers_are_removed(tmp_path: Path, monkeypatch) -> None:
     folder = Folder(tmp_path)
     partial = tmp_path / ".partial" / "of-another-process"
     partial.parent.mkdir()
@@ -54,7 +54,7 @@ def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_file_in_the_way_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
+def test_a_file_at_the_path_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = Folder(tmp_path / "file" / "models")
     for use in (
@@ -72,12 +72,12 @@ def test_a_file_in_the_way_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
         assert "store.url" in str(caught.value)
 
 
-def test_a_folder_that_nobody_may_write_is_a_store_error() -> None:
+def test_a_folder_without_write_permission_is_a_store_error() -> None:
     with pytest.raises(StoreError, match=r"/proc/models/m/a \(store.url\)"):
         Folder(Path("/proc/models")).create("m/a", b"")
 
 
-def test_what_is_not_there_cannot_be_sent_and_a_folder_is_no_object(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_uploaded_and_a_folder_is_no_object(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     with pytest.raises(StoreError, match=r"Cannot write .*/m/a ") as caught:
         folder.upload("m/a", tmp_path / "gone")
@@ -86,7 +86,7 @@ def test_what_is_not_there_cannot_be_sent_and_a_folder_is_no_object(tmp_path: Pa
     assert folder.find("m") is None
 
 
-def test_a_folder_that_another_process_removes_as_it_is_empty_is_made_again(tmp_path: Path) -> None:
+def test_a_folder_removed_by_another_process_is_created_again(tmp_path: Path) -> None:
     partial, path = tmp_path / "partial", tmp_path / "m" / "a"
     partial.touch()
 
@@ -112,7 +112,7 @@ def test_a_folder_that_another_process_removes_as_it_is_empty_is_made_again(tmp_
         ("ext4", "rw,nolock", None),
     ],
 )
-def test_locks_that_other_machines_do_not_see(tmp_path, monkeypatch, kind, options, found):
+def test_mounts_with_local_locks_are_refused(tmp_path, monkeypatch, kind, options, found):
     folder = Folder(tmp_path / "store")
     folder.create("m/a", b"1")
     device = folder.root.stat().st_dev
@@ -130,7 +130,7 @@ def test_locks_that_other_machines_do_not_see(tmp_path, monkeypatch, kind, optio
         folder.replace("m/a", b"2", folder.read("m/a")[1])
 
 
-def test_a_path_of_no_form_that_a_record_takes_is_refused():
+def test_unusable_store_paths_are_refused():
     for url in ("file:///a%0Ab", "file:///%ff", "a\nb", "~nobody-here/models"):
         with pytest.raises(ConfigError, match=r"store\.url"):
             open_store(Store(url=url))
@@ -146,7 +146,7 @@ def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
     assert folder.folders("") == ["m"]
 
 
-def test_a_number_that_another_process_takes_at_that_moment_is_not_taken_again(tmp_path, monkeypatch):
+def test_a_version_reserved_concurrently_is_not_reserved_twice(tmp_path, monkeypatch):
     store = open_store(Store(url=str(tmp_path)))
     assert store.reserve("digits", "first") == 1
     monkeypatch.setattr(store, "_reservations", lambda _: {})  # as it was just before
@@ -154,7 +154,7 @@ def test_a_number_that_another_process_takes_at_that_moment_is_not_taken_again(t
     assert store.reserve("digits", "second") == 2
 
 
-def test_a_number_whose_folder_was_made_is_still_to_be_won(tmp_path):
+def test_an_empty_version_folder_is_not_reserved(tmp_path):
     store = open_store(Store(url=str(tmp_path)))
     assert store.reserve("digits", "first") == 1
     (tmp_path / "digits/versions/000002").mkdir()  # as another process has it just before run.json
@@ -162,7 +162,7 @@ def test_a_number_whose_folder_was_made_is_still_to_be_won(tmp_path):
     assert store.reserve("digits", "third") == 3
 
 
-def test_an_object_that_changed_is_put_back_though_its_folder_was_removed(tmp_path, monkeypatch):
+def test_a_changed_object_is_restored_though_its_folder_was_removed(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
     folder.create("m/a", b"old")
     seen = folder.find("m/a")
@@ -173,7 +173,7 @@ def test_an_object_that_changed_is_put_back_though_its_folder_was_removed(tmp_pa
     assert folder.read("m/a")[0] == Path(__file__).read_bytes()
 
 
-def test_replacing_what_is_gone_with_its_folder_is_a_conflict_and_no_lock_is_left(tmp_path):
+def test_replacing_a_missing_object_is_a_conflict_and_leaves_no_lock(tmp_path):
     folder = Folder(tmp_path)
     with pytest.raises(ConflictError):
         folder.replace("m/a", b"new", "0")

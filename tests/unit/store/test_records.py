@@ -36,27 +36,27 @@ def test_without_a_pointer_every_entry_is_an_attempt() -> None:
     assert [item.attempt for item in records.mark_attempts(chain(("promote", 1)), head=0)] == [True]
 
 
-def test_a_second_rollback_goes_further_back_and_not_forward() -> None:
+def test_a_second_rollback_returns_to_an_earlier_version() -> None:
     entries = chain(("promote", 1), ("promote", 2), ("promote", 3))
     assert records.rollback_target(entries, 2) == 1
     entries = chain(("promote", 1), ("promote", 2), ("promote", 3), ("rollback", 2))
     assert records.rollback_target(entries, 1) is None
 
 
-def test_a_version_promoted_twice_has_both_places() -> None:
+def test_a_rollback_after_a_repeated_promotion_returns_to_the_first() -> None:
     entries = chain(("promote", 1), ("promote", 2), ("promote", 1))
     assert records.rollback_target(entries, 2) == 1
 
 
-def test_a_rollback_to_a_version_that_never_was_champion_takes_the_place_of_the_top() -> None:
+def test_a_rollback_to_a_version_that_never_was_champion_replaces_the_champion() -> None:
     entries = chain(("promote", 1), ("promote", 3))
     assert records.rollback_target(entries, 2) == 1
 
 
 def test_a_promotion_ends_a_rollback() -> None:
-    left = chain(("promote", 1), ("promote", 2), ("rollback", 1))
-    assert records.find_rollback(left, 2) == left[-1]
-    assert records.find_rollback(left, 1) is None
+    history = chain(("promote", 1), ("promote", 2), ("rollback", 1))
+    assert records.find_rollback(history, 2) == history[-1]
+    assert records.find_rollback(history, 1) is None
     assert (
         records.find_rollback(chain(("promote", 1), ("promote", 2), ("rollback", 1), ("promote", 2)), 2)
         is None

@@ -19,13 +19,13 @@ from modelyard.components.store.storage import open_objects, open_uri
         ("/srv/models", "/srv/models"),
     ],
 )
-def test_a_folder_by_its_address(url: str, path: str) -> None:
+def test_a_folder_has_a_path_or_a_file_url(url: str, path: str) -> None:
     objects = open_objects(Store(url=url))
     assert isinstance(objects, Folder)
     assert objects.root == Path(path)
 
 
-def test_a_relative_path_starts_at_the_working_directory(
+def test_a_relative_path_is_resolved_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def test_a_relative_path_starts_at_the_working_directory(
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/models", "gs://", "gs:///models", "file://models", ""])
-def test_another_address_is_refused_with_the_ones_that_work(url: str) -> None:
+def test_an_unknown_url_is_refused_with_the_known_forms(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_objects(Store(url=url))
     assert repr(url) in str(caught.value)
@@ -49,7 +49,7 @@ def test_an_endpoint_is_for_buckets_and_has_a_scheme() -> None:
         open_objects(Store(url="gs://bucket", endpoint="localhost:1"))
 
 
-def test_a_folder_does_not_import_the_cloud() -> None:
+def test_a_folder_store_imports_no_cloud_client() -> None:
     code = """
 import sys
 from modelyard.components.store.models import open_store

@@ -86,8 +86,10 @@ def resume_env(train_env: Any) -> ResumeEnv:
     return ResumeEnv(train_env)
 
 
-def equal(one: list[Any], other: list[Any]) -> bool:
-    return all(np.array_equal(first, second) for first, second in zip(one, other, strict=True))
+def equal(first_values: list[Any], second_values: list[Any]) -> bool:
+    return all(
+        np.array_equal(first, second) for first, second in zip(first_values, second_values, strict=True)
+    )
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEnv, capsys: Any) -> None:
@@ -206,13 +208,13 @@ def test_state_preserves_dtypes(tmp_path: Path) -> None:
     values = [np.float32([1.5, -2]), np.int64(7), np.uint32([1, 2**32 - 1]), np.array([True, False])]
     variables = [keras.Variable(value, dtype=str(np.asarray(value).dtype)) for value in values]
     variables.append(keras.Variable([0.5, 3.0], dtype="bfloat16"))
-    expected = [np.asarray(keras.ops.convert_to_numpy(one)).copy() for one in variables]
+    expected = [np.asarray(keras.ops.convert_to_numpy(variable)).copy() for variable in variables]
     state = TrainingState(epochs=2, metrics={"loss": [0.1, 0.2]})
     write_state(tmp_path / "state.npz", state, variables, [values[0]])
-    for one in variables:
-        one.assign(keras.ops.zeros_like(one))
+    for item in variables:
+        item.assign(keras.ops.zeros_like(item))
     restored, best = read_state(tmp_path / "state.npz", variables, variables[:1])
     assert restored == state
     np.testing.assert_array_equal(best[0], values[0])
-    for one, value in zip(variables, expected, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), value)
+    for item, value in zip(variables, expected, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(item), value)

@@ -83,7 +83,7 @@ def test_uncounted_operations_are_listed(train_env: Any) -> None:
     """
     cost = compute_cost(user_code_workload(train_env, code))
     assert "Einsum" in cost.uncounted
-    assert any("While" in one for one in cost.uncounted)
+    assert any("While" in layer for layer in cost.uncounted)
     assert "MatMul" not in cost.uncounted
 
 

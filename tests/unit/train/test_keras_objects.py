@@ -82,12 +82,14 @@ def test_optimizer_settings_are_passed_to_keras(name, settings) -> None:
 
 def test_learning_rate_schedule() -> None:
     arguments = {"initial_learning_rate": 0.5, "decay_steps": 10, "decay_rate": 0.1}
-    one = keras_object("optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments})
-    optimizer = one.build()
+    optimizer_object = keras_object(
+        "optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments}
+    )
+    optimizer = optimizer_object.build()
     optimizer.iterations.assign(10)
     assert float(optimizer.learning_rate) == pytest.approx(0.05)
     schedule = {"class_name": "ExponentialDecay", "config": {**arguments, "staircase": False}}
-    assert one.config()["config"]["learning_rate"] == schedule
+    assert optimizer_object.config()["config"]["learning_rate"] == schedule
 
 
 @pytest.mark.parametrize(
@@ -186,15 +188,15 @@ def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
     predictions = LOGITS if logits else probabilities
     for kind, names in (("losses", description.losses), ("metrics", description.training_metrics)):
         for name in names:
-            one = keras_object(kind, name, **required_arguments(kind, name))
+            function = keras_object(kind, name, **required_arguments(kind, name))
             labels = name.startswith(("Sparse", "CategoricalGeneralized"))
-            expected = one.build()(LABELS if labels else one_hot, probabilities)
+            expected = function.build()(LABELS if labels else one_hot, probabilities)
             if kind == "losses":
-                actual = problem.adapt_loss(one.build(from_logits=logits), logits, Normalization())(
+                actual = problem.adapt_loss(function.build(from_logits=logits), logits, Normalization())(
                     LABELS, predictions
                 )
             else:
-                actual = problem.adapt_metric(one.build(), logits)(LABELS, predictions)
+                actual = problem.adapt_metric(function.build(), logits)(LABELS, predictions)
             assert float(actual) == pytest.approx(float(expected), rel=1e-3, abs=1e-5), name
 
 

@@ -45,12 +45,12 @@ def extrapolate_errors(counts: list[int], errors: list[float], validation_exampl
 
 def test_extrapolation_to_two_and_four_times_the_examples() -> None:
     errors = [float(3 * count**-0.5 + 0.05) for count in COUNTS]
-    few = extrapolate_errors([int(one) for one in COUNTS], errors, validation_examples=100)
-    many = extrapolate_errors([int(one) for one in COUNTS], errors, validation_examples=10_000)
-    assert [one.rows for one in few.beyond] == [8000, 16000]
+    few = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=100)
+    many = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=10_000)
+    assert [point.rows for point in few.beyond] == [8000, 16000]
     for curve in (few, many):
-        for one in curve.beyond:
-            assert one.low <= 3 * one.rows**-0.5 + 0.05 <= one.high
+        for estimate in curve.beyond:
+            assert estimate.low <= 3 * estimate.rows**-0.5 + 0.05 <= estimate.high
     assert many.beyond[1].high - many.beyond[1].low < few.beyond[1].high - few.beyond[1].low
 
 
@@ -59,7 +59,7 @@ def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
     last = curve.points[-1]
     assert last.low == last.error == 0.0
     assert 0.01 < last.high < 0.1
-    assert all(one.low <= one.error <= one.high for one in (*curve.points, *curve.beyond))
+    assert all(point.low <= point.error <= point.high for point in (*curve.points, *curve.beyond))
 
 
 @pytest.mark.parametrize("errors", [[0.10, 0.12, 0.13, 0.14], [0.12, 0.06, 0.07, 0.05], [0.1] * 4])
@@ -68,18 +68,18 @@ def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
     assert curve.refused
     assert f"{errors[-1]:.4f} with 2,000 examples" in curve.refused
     assert curve.beyond == ()
-    assert [one.rows for one in curve.points] == [250, 500, 1000, 2000]
+    assert [point.rows for point in curve.points] == [250, 500, 1000, 2000]
 
 
 def test_extrapolated_errors_never_rise() -> None:
     """The best power law through these errors is above the last one at twice the examples."""
     curve = extrapolate_errors([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], validation_examples=60)
-    whole = (*curve.points, *curve.beyond)
-    assert len(whole) == 6
+    points = (*curve.points, *curve.beyond)
+    assert len(points) == 6
     for value in ("error", "high"):
-        values = [getattr(one, value) for one in whole]
+        values = [getattr(point, value) for point in points]
         assert values == sorted(values, reverse=True)
-    assert all(one.low <= one.error <= one.high for one in whole)
+    assert all(point.low <= point.error <= point.high for point in points)
 
 
 def test_errors_without_a_power_law_are_not_extrapolated() -> None:
@@ -123,12 +123,14 @@ def test_the_error_is_that_of_the_final_weights(train_env: Any, monkeypatch: pyt
     def forget(network: Any, part: Any, training: Any) -> Any:
         history = fit_(network, part, training)
         fitted.append(len(part.train))
-        network.set_weights([0 * one for one in network.get_weights()])  # always predicts the first class
+        network.set_weights(
+            [0 * weights for weights in network.get_weights()]
+        )  # always predicts the first class
         return history
 
     monkeypatch.setattr(curves, "FRACTIONS", (1 / 2, 1.0))
     monkeypatch.setattr(trainer, "fit", forget)
     curve = measure_learning_curve(workload(train_env, 60, 60, epochs=1))
-    assert fitted == [one.rows for one in curve.points] == [30, 60]
-    assert [one.error for one in curve.points] == [pytest.approx(2 / 3)] * 2
-    assert all(one.low <= one.error <= one.high for one in curve.points)
+    assert fitted == [point.rows for point in curve.points] == [30, 60]
+    assert [point.error for point in curve.points] == [pytest.approx(2 / 3)] * 2
+    assert all(point.low <= point.error <= point.high for point in curve.points)

@@ -49,12 +49,12 @@ def layer_shapes(model: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 def test_default_network_is_that_of_the_tutorial() -> None:
     keras.utils.set_random_seed(3)
-    ours = build((32, 32, 3))
+    network = build((32, 32, 3))
     keras.utils.set_random_seed(3)
     theirs = tutorial()
-    assert layer_shapes(ours) == layer_shapes(theirs)
-    assert ours.count_params() == theirs.count_params() == 167_562
-    for weight, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+    assert layer_shapes(network) == layer_shapes(theirs)
+    assert network.count_params() == theirs.count_params() == 167_562
+    for weight, expected in zip(network.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 
@@ -65,9 +65,9 @@ def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
     )  # exact in floating point
     schema = features.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)
-    ours = networks.build_network(Model(), schema, features.normalization, Path(), "")
-    ours.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)
-    trainer.fit(ours, features, Training(epochs=2, seed=5))
+    network = networks.build_network(Model(), schema, features.normalization, Path(), "")
+    network.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)
+    trainer.fit(network, features, Training(epochs=2, seed=5))
 
     keras.utils.set_random_seed(3)
     theirs = tutorial()
@@ -77,7 +77,7 @@ def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
         for examples, classes in same_order:
             theirs.train_on_batch(examples.numpy() / 256.0, classes)
 
-    for weight, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+    for weight, expected in zip(network.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-6)
 
 

@@ -52,7 +52,7 @@ def test_probe_measures_training_steps(
     assert result.validation.seconds(3) > 0
     assert 0 < result.setup + result.compile + result.export < result.inside
     assert result.memory > 10**8
-    written = sum(one.stat().st_size for one in (scratch / "model").rglob("*") if one.is_file())
+    written = sum(file.stat().st_size for file in (scratch / "model").rglob("*") if file.is_file())
     assert result.model_bytes == written
 
 
