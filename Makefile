@@ -77,7 +77,8 @@ format: setup ## Rewrite the code in the project's style
 docs: setup ## Write the generated pages of docs/ and build the site in build/site
 	$(BIN)/modelyard config reference > docs/config.md
 	$(BIN)/modelyard config reference --environments > docs/environment-keys.md
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/commands.py > docs/commands.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet, a warning would not fail
 
 dist: setup ## Build the sdist and, from it, the wheel, in build/dist
 	rm -rf build/dist build/sdist && mkdir -p build/sdist

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -39,6 +40,11 @@ def test_every_command_of_a_page_exists_with_its_options(page):
         known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
         used = {word.split("=")[0] for word in words if word.startswith("-")} - {"--help", "-"}
         assert used <= known, f"{page.name}: {line}"
+
+
+def test_the_command_reference_is_current():
+    page = runpy.run_path(str(ROOT / "docs/commands.py"))["commands_page"]()
+    assert (ROOT / "docs/commands.md").read_text() == page, "run `make docs`"
 
 
 @pytest.fixture(scope="module")
