@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
 import modelyard
 from modelyard.pipelines import api
 from modelyard.pipelines.cli.app import app
+from modelyard.pipelines.config.config import DIGITS, Config
+from modelyard.pipelines.environments.environment import Environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,8 +24,15 @@ BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE
 
 
 def commands(page: Path) -> list[str]:
-    blocks = "".join(text.replace("\\\n", " ") for language, _, text in BLOCK.findall(page.read_text()))
-    lines = [line for line in blocks.splitlines() if line.startswith("modelyard ") and "[" not in line]
+    text = page.read_text()
+    blocks = "".join(block.replace("\\\n", " ") for _, _, block in BLOCK.findall(text))
+    inline = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
+    lines = [
+        line
+        for line in (*blocks.splitlines(), *inline)
+        if line.startswith("modelyard ") and "COMMAND" not in line
+    ]
+    lines = [line.replace("[", "").replace("]", "") for line in lines]
     return [re.sub(r"([\w-]+)(\|[\w-]+)+", r"\1", line) for line in lines]  # a|b|c is a
 
 
@@ -40,6 +50,25 @@ def test_every_command_of_a_page_exists_with_its_options(page):
         known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
         used = {word.split("=")[0] for word in words if word.startswith("-")} - {"--help", "-"}
         assert used <= known, f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_target_and_overlay_of_a_page_exists(page):
+    text = page.read_text()
+    code = "\n".join([*(block for _, _, block in BLOCK.findall(text)), *re.findall(r"`([^`\n]+)`", text)])
+    targets = set(re.findall(r"^(?:\w+=\S+ )*make ([a-z-]+)(?![A-Za-z-])", code, re.MULTILINE))
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for overlay in re.findall(r"\b(manifests/[\w./-]+)", code):
+        assert (ROOT / overlay).exists(), overlay
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_configuration_and_environment_of_a_page_is_valid(page):
+    for language, _, text in BLOCK.findall(page.read_text()):
+        if language == "yaml" and text.startswith("# environments/"):
+            Environment.model_validate({"kind": "kubernetes", **yaml.safe_load(text)})
+        elif language == "yaml":
+            Config.model_validate({**DIGITS, **yaml.safe_load(text)})
 
 
 def test_the_command_reference_is_current():
