@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
     from modelyard.pipelines.runners.select import RunScope
+    from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
     from modelyard.pipelines.serving.prediction import ExamplePrediction, Model
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
 ]
 
 Source = Config | Path | str | None
+Notify = Callable[[str], None]
 DEFAULTS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
 
 
@@ -123,12 +125,8 @@ def start(
 ) -> Run:
     """Return a run that this process leads. `finish` executes it; `Run.events` has its progress.
 
-    Args:
-        config: the configuration.
-        environment: where the steps run.
-        overrides: `key=value` with dotted keys.
-        options: arguments of the pipeline: `skip_unchanged`, `force_after` (seconds).
-        console: shows the progress of uploads.
+    `options` are arguments of the pipeline: `skip_unchanged`, `force_after` (seconds). `console` shows the
+    progress of uploads.
     """
     console = console or _quiet_console()
     with console.status("starting"):
@@ -154,9 +152,7 @@ def start(
 def finish(run: Run, leave_stuck: bool = False) -> RunSummary:
     """Execute or follow a run, return the result, and add the plan of the run to its report.
 
-    Args:
-        run: the run.
-        leave_stuck: do not cancel the run if one of its pods cannot start.
+    With `leave_stuck`, the run is not cancelled if one of its pods cannot start.
     """
     from modelyard.pipelines.planning import comparison
 
@@ -170,6 +166,9 @@ def plan(
     environment: str = "local",
     overrides: Sequence[str] = (),
     request: "Request | None" = None,
+    *,
+    log: Notify = lambda _: None,
+    warn: Notify = lambda _: None,
 ) -> "Plan":
     """Return whether a run fits, how long it takes and what it costs.
 
@@ -178,13 +177,15 @@ def plan(
         environment: where the run would execute.
         overrides: `key=value` with dotted keys.
         request: what to measure, see planning.planner.Request; None measures nothing.
+        log: receives progress messages.
+        warn: receives warnings.
     """
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.runners import run_folder
 
     env = load_environment(environment, overrides)
-    config = _config(config, overrides, environment)
-    return planner.make_plan(config, env, environment, request or planner.Request(), run_folder.home())
+    config, request = _config(config, overrides, environment), request or planner.Request()
+    return planner.make_plan(config, env, environment, request, run_folder.home(), log, warn)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class Submission:
         server: the server of Kubeflow Pipelines.
         uploads: local data and code that the run needs.
         prepared: the pipeline and its arguments.
-        found: the parts of it that the server has.
+        existing: the parts of it that the server has.
         since: the model's last run, if any.
         changes: the differences from the last run.
         notes: warnings of the preflight checks.
@@ -204,7 +205,7 @@ class Submission:
     server: "KfpRunner"
     uploads: "Uploads"
     prepared: "submission.Submission"
-    found: "submission.ExistingObjects"
+    existing: "submission.ExistingObjects"
     since: str | None
     changes: "tuple[Change, ...]"
     notes: Sequence[str]
@@ -215,7 +216,7 @@ class Submission:
 
         plan_key = comparison.find_plan_key(self.uploads.config, self.server.environment)
         self.uploads.send(console or _quiet_console())
-        run = self.server.submit(self.prepared, self.found)
+        run = self.server.submit(self.prepared, self.existing)
         run.plan_key = plan_key
         return run
 
@@ -227,31 +228,60 @@ def prepare_submission(
     budget: float | None = None,
     anyway: bool = False,
 ) -> Submission:
-    """Check a run on Kubeflow Pipelines and return its submission.
+    """Check a run on the server of `scope` and return its submission.
 
-    Args:
-        scope: the environment, the server and the overrides.
-        config: the configuration.
-        options: as for `start`.
-        budget: maximum cost in USD, according to the last plan.
-        anyway: skip the checks against the plan and the nodes.
+    `options` are those of `start`. `budget` is the maximum cost in USD, according to the last plan. `anyway`
+    skips the checks against the plan and the nodes.
     """
     from modelyard.pipelines.compile.preflight import check_pipeline
+    from modelyard.pipelines.runners.kfp import submission
+
+    server, uploads = _prepare_uploads(scope, config, budget, anyway)
+    prepared = submission.prepare(uploads.config, server.environment, DEFAULTS | options)
+    notes = check_pipeline(prepared.arguments, server.environment)
+    existing = submission.find_existing(server.backend, prepared)
+    since, changes = submission.compare_with_last_run(server.backend, prepared, existing)
+    return Submission(server, uploads, prepared, existing, since, changes, notes)
+
+
+def _prepare_uploads(
+    scope: "RunScope", config: Source, budget: float | None, anyway: bool
+) -> "tuple[KfpRunner, Uploads]":
+    """Return the server, and the configuration with its uploads, checked unless `anyway`."""
     from modelyard.pipelines.compile.uploads import prepare_uploads
     from modelyard.pipelines.planning.guard import guard
     from modelyard.pipelines.runners import run_folder, select
-    from modelyard.pipelines.runners.kfp import submission
 
     server = select.kfp_runner(scope)  # fails early if the environment has none
-    environment = server.environment
-    uploads = prepare_uploads(_config(config, scope.overrides, server.name), environment)
+    uploads = prepare_uploads(_config(config, scope.overrides, server.name), server.environment)
     if not anyway:
-        guard(uploads.config, environment, server.name, run_folder.home(), budget)
-    prepared = submission.prepare(uploads.config, environment, DEFAULTS | options)
-    notes = check_pipeline(prepared.arguments, environment)
-    found = submission.find_existing(server.backend, prepared)
-    since, changes = submission.compare_with_last_run(server.backend, prepared, found)
-    return Submission(server, uploads, prepared, found, since, changes, notes)
+        guard(uploads.config, server.environment, server.name, run_folder.home(), budget)
+    return server, uploads
+
+
+def recurring_runs(scope: "RunScope", console: "Console | None" = None) -> "RecurringRuns":
+    """Return the recurring runs on the server of `scope`; `console` shows the progress of uploads."""
+    from modelyard.pipelines.compile import lean_kfp
+
+    lean_kfp.load()
+    from modelyard.pipelines.runners.select import kfp_runner
+    from modelyard.pipelines.schedule.recurring import RecurringRuns
+
+    server = kfp_runner(scope)
+    return RecurringRuns(server.backend, server.environment, console or _quiet_console())
+
+
+def apply_schedule(
+    scope: "RunScope",
+    config: Source = None,
+    console: "Console | None" = None,
+    *,
+    dry_run: bool = False,
+    anyway: bool = False,
+) -> "AppliedSchedule":
+    """Create or replace the recurring run of a configuration; see `prepare_submission`."""
+    _, uploads = _prepare_uploads(scope, config, None, anyway)
+    return recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
 
 
 def submit(
@@ -391,7 +421,7 @@ def rollback(
     by: str,
     url: str | None = None,
     environment: str = "local",
-    log: Callable[[str], None] = lambda _: None,
+    log: Notify = lambda _: None,
 ) -> Champion:
     """Make an earlier version the champion again, after a server has loaded and verified it.
 

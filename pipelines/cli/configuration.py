@@ -17,27 +17,26 @@ def show(
     overrides: Overrides = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Print the effective configuration.
+    """Print the effective configuration, with all defaults.
 
-    Includes all defaults, and with -e the environment.
+    With -e, includes the environment as the section `environment`.
     """
-    from modelyard.pipelines.config import text as config_text
-    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines import api
+    from modelyard.pipelines.config.text import dump
     from modelyard.pipelines.environments.load import load_environment
 
-    env = load_environment(environment or "local", overrides or ())
-    values = load(config, overrides or (), store=env.model_store()).model_dump(mode="json")
+    values = api.load_config(config, overrides or (), environment or "local").model_dump(mode="json")
     if environment:
-        values["environment"] = env.model_dump(mode="json")
+        values["environment"] = load_environment(environment, overrides or ()).model_dump(mode="json")
     if output is Output.JSON:
         emit(values)
     else:
-        typer.echo(config_text.dump(values), nl=False)
+        typer.echo(dump(values), nl=False)
 
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema for editors."""
+    """Print the JSON Schema of the configuration, for editors."""
     from modelyard.pipelines.cli.reference import schema
 
     typer.echo(schema())
@@ -49,7 +48,7 @@ def init(
         "modelyard.yaml"
     ),
 ) -> None:
-    """Create a file with a comment for each key."""
+    """Create a configuration file with a comment for each key."""
     from modelyard.components.errors import ConfigError
     from modelyard.pipelines.cli.reference import starter_config
 
@@ -71,10 +70,10 @@ def init(
 @app.command()
 def reference(
     environments: Annotated[
-        bool, typer.Option("--environments", help="Print the keys of environments instead.")
+        bool, typer.Option("--environments", help="Print the reference of the keys of environments instead.")
     ] = False,
 ) -> None:
-    """Print the reference of all keys as Markdown."""
+    """Print the reference of all configuration keys as Markdown."""
     from modelyard.pipelines.cli.reference import config_page, environments_page
 
     typer.echo(environments_page() if environments else config_page(), nl=False)

@@ -39,23 +39,22 @@ def gc(
 ) -> None:
     """Remove unused versions, local runs, uploads and checkpoints.
 
-    Never removes anything in use. The section `retention` of the configuration keeps the latest versions and
-    runs, and everything younger than `retention.younger_than`. The command lists what it will remove, and
-    why the rest is kept, and asks for confirmation. Without a terminal, it removes nothing unless --yes is
-    set.
+    Never removes anything that is in use, is younger than `retention.younger_than`, or is one of the latest
+    versions and runs, as the section `retention` sets. Lists what it will remove and why the rest is kept,
+    and asks for confirmation. Without a terminal, removes nothing unless --yes is set.
     """
     import time
 
     from rich.console import Console
 
-    from modelyard.pipelines.config.config import load
+    from modelyard.pipelines import api
     from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector
     from modelyard.pipelines.runners import run_folder, select
 
     console = Console(stderr=True)
     with console.status("listing"):
         env = select.RunScope(environment, endpoint, namespace, overrides or ()).environment
-        settings = load(config, overrides or (), store=env.model_store())
+        settings = api.load_config(config, overrides or (), environment)
         removables = GarbageCollector(settings, env, run_folder.home(), time.time(), endpoint).find()
     to_remove = [one for one in removables if one.kept is None]
     if output is Output.TEXT:
@@ -71,7 +70,7 @@ def gc(
 def doctor(
     store: StoreUrl = None, environment: EnvironmentName = "local", output: OutputFormat = Output.TEXT
 ) -> None:
-    """Check this machine, and with -e a cluster.
+    """Check that modelyard can run on this machine, and with -e on a cluster.
 
     Checks Python, packages, CPU, disk, model store, port and network. The exit code is 1 if a check fails.
     """

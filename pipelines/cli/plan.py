@@ -45,14 +45,17 @@ def plan(
     ] = False,
     budget: Budget = None,
     price: Annotated[
-        float | None, typer.Option("--price", min=0, metavar="USD", help="Price per hour of the machine.")
+        float | None,
+        typer.Option(
+            "--price", min=0, metavar="USD", help="Price per hour of the machine; overrides --prices."
+        ),
     ] = None,
     prices: Annotated[
         Path | None,
         typer.Option(
             "--prices",
             metavar="FILE",
-            help="YAML file with accelerators and prices. Default: the file of the package.",
+            help="YAML file with accelerators and prices. Default: the prices in modelyard.",
         ),
     ] = None,
     fetch: Annotated[
@@ -61,7 +64,7 @@ def plan(
     ] = False,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", min=1, metavar="N", help="Number of examples, if the data is not downloaded."),
+        typer.Option("--rows", min=1, metavar="N", help="Number of examples of data that is not downloaded."),
     ] = None,
     outputs: Annotated[
         int | None,
@@ -77,18 +80,16 @@ def plan(
 ) -> None:
     """Estimate memory, time and cost of a run.
 
-    Nothing is deployed. A later run uses the prepared data from the cache. The exit code is 13 if the run
-    cannot succeed or exceeds --budget.
+    Deploys nothing, and trains only with --probe or --learning-curve. A later run takes the prepared data
+    from the cache. The exit code is 13 if the run cannot succeed or exceeds --budget.
     """
     from rich.console import Console
     from rich.text import Text
 
     from modelyard.components.errors import ConfigError, PlanError
-    from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.environments.load import load_environment
-    from modelyard.pipelines.planning import planner
+    from modelyard.pipelines import api
+    from modelyard.pipelines.planning.planner import Request
     from modelyard.pipelines.planning.render import show
-    from modelyard.pipelines.runners import run_folder
 
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
@@ -96,9 +97,7 @@ def plan(
             f"--rows {rows} and {other} exclude each other: {other} downloads the data and counts it. "
             "Remove one."
         )
-    env = load_environment(environment, overrides or ())
-    settings = load(config, overrides or (), store=env.model_store())
-    request = planner.Request(
+    request = Request(
         probe=probe,
         seconds=probe_seconds,
         learning_curve=learning_curve,
@@ -112,16 +111,12 @@ def plan(
     with Console(stderr=True).status("starting") as status:
         warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
         log = lambda message: status.update(Text(message))  # noqa: E731 - a pod's log is not markup
-        result = planner.make_plan(
-            settings, env, environment, request, run_folder.home(), on_progress=log, warn=warn
-        )
+        result = api.plan(config, environment, overrides or (), request, log=log, warn=warn)
     if output is Output.JSON:
         emit(result.model_dump(mode="json"))
     else:
-        arguments = [
-            *([str(config)] if config else ()),
-            *(("-e", environment) if environment != "local" else ()),
-        ]
-        arguments += [part for one in overrides or () for part in ("--set", one)]
-        show(result, Console(), everything, shlex.join(["modelyard", "plan", *arguments, "--probe"]))
+        command = ["modelyard", "plan", *([str(config)] if config else ())]
+        command += ["-e", environment] if environment != "local" else []
+        command += [part for one in overrides or () for part in ("--set", one)]
+        show(result, Console(), everything, shlex.join([*command, "--probe"]))
     raise typer.Exit(PlanError.exit_code if result.problems or result.exceeded else 0)

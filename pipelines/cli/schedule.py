@@ -40,23 +40,15 @@ def apply(
 ) -> None:
     """Create or replace a recurring run.
 
-    The section `schedule` defines it. Shows how it differs from the existing recurring run. Running runs
-    continue.
+    The section `schedule` of the configuration defines it. Shows the changes from the existing recurring run.
+    Active runs continue.
     """
-    from modelyard.pipelines.compile.uploads import prepare_uploads
-    from modelyard.pipelines.config.config import load
-    from modelyard.pipelines.runners.select import kfp_runner
+    from rich.console import Console
 
-    scope = replace(scope, overrides=overrides or ())
-    runner = kfp_runner(scope)  # fails early if the environment has none
-    settings = load(config, overrides or (), store=runner.environment.model_store())
-    uploads = prepare_uploads(settings, runner.environment)
-    if not anyway:
-        from modelyard.pipelines.planning.guard import guard
-        from modelyard.pipelines.runners import run_folder
+    from modelyard.pipelines import api
 
-        guard(uploads.config, runner.environment, runner.name, run_folder.home())
-    applied = _recurring_runs(scope).apply(uploads, dry_run=dry_run)
+    scope, console = replace(scope, overrides=overrides or ()), Console(stderr=True)
+    applied = api.apply_schedule(scope, config, console, dry_run=dry_run, anyway=anyway)
     if output is Output.JSON:
         emit({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
@@ -83,7 +75,7 @@ def list_(scope: "RunScope", output: Output) -> None:
 @app.command()
 @on_kfp
 def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
-    """Pause a schedule until `resume` or the next `apply`. Running runs continue."""
+    """Pause a schedule until `resume` or the next `apply`. Active runs continue."""
     _recurring_runs(scope).pause(name)
     show(output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
 
@@ -107,19 +99,12 @@ def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
 @app.command()
 @on_kfp
 def delete(scope: "RunScope", output: Output, name: ModelName) -> None:
-    """Delete a schedule. Running runs continue."""
+    """Delete a schedule. Active runs continue."""
     _recurring_runs(scope).delete(name)
     show(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 
 
 def _recurring_runs(scope: "RunScope") -> "RecurringRuns":
-    from rich.console import Console
+    from modelyard.pipelines import api
 
-    from modelyard.pipelines.compile import lean_kfp
-
-    lean_kfp.load()
-    from modelyard.pipelines.runners.select import kfp_runner
-    from modelyard.pipelines.schedule.recurring import RecurringRuns
-
-    runner = kfp_runner(scope)
-    return RecurringRuns(runner.backend, runner.environment, Console(stderr=True))
+    return api.recurring_runs(scope)

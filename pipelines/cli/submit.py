@@ -65,9 +65,9 @@ def submit(
         server, sent = prepared.server, prepared.prepared
         facts = {
             "pipeline": sent.pipeline,
-            "new_pipeline": prepared.found.pipeline_id is None,
+            "new_pipeline": prepared.existing.pipeline_id is None,
             "version": sent.version,
-            "new_version": prepared.found.version_id is None,
+            "new_version": prepared.existing.version_id is None,
             "since": prepared.since,
             "differences": [one.model_dump() for one in prepared.changes],
             "notes": prepared.notes,
