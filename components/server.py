@@ -88,10 +88,10 @@ class HttpServer:
                 return response.status, response.read()
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise ServeError(
-                f"{self} does not respond: {reason}. Check the URL, and that a model server runs there "
-                "(`modelyard serve`)."
-            ) from error
+            hint = "Check the URL, and that a model server runs there (`modelyard serve`)."
+            if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+                hint = "Set the PEM file of its CA: `predict --ca FILE`, or the variable SSL_CERT_FILE."
+            raise ServeError(f"{self} does not respond: {reason}. {hint}") from error
 
     def _tls(self) -> "ssl.SSLContext":
         import ssl

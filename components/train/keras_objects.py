@@ -265,7 +265,9 @@ def _match_default_type(value: Any, default: object) -> Any:
 
 def _suggestion(wrong: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known if name != "name"}
-    near = [names[one] for one in difflib.get_close_matches(wrong.lower().replace("_", ""), names, n=3)]
+    plain = wrong.lower().replace("_", "")
+    near = [name for one, name in names.items() if len(plain) > 2 and one.startswith(plain)][:3]
+    near = near or [names[one] for one in difflib.get_close_matches(plain, names, n=3)]
     near = near or difflib.get_close_matches(wrong, names, n=3)
     return f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(names.values())}."
 

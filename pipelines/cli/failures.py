@@ -29,32 +29,44 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """
     as_json, debug = is_json_requested(arguments), "--debug" in arguments
     try:
-        code = _command(app)(list(arguments), prog_name="modelyard", standalone_mode=not as_json)
-        if code == INTERRUPTED and as_json:  # Typer has printed it otherwise
-            report(
-                "Interrupted",
-                "Interrupted by Ctrl-C. Run the command again: finished steps are cached.",
-                code,
-                as_json,
-            )
+        code = _command(app)(list(arguments), prog_name="modelyard", standalone_mode=False)
+        if code == INTERRUPTED and as_json:
+            message = "Interrupted by Ctrl-C. Run the command again: finished steps are cached."
+            report("Interrupted", message, code, as_json)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Interrupted as interrupted:
         code = report("Interrupted", str(interrupted), INTERRUPTED, as_json)
     except UsageError as error:
-        code = report("UsageError", error.format_message(), 2, as_json)
-    except ModelyardError as error:
+        error.message = usage_message(error)
+        if as_json:
+            report("UsageError", error.format_message(), error.exit_code, as_json)
+        else:
+            error.show()
+        code = error.exit_code
+    except typer.Abort:  # Ctrl-C or the end of the input at a confirmation
+        code = 1
+    except Exception as error:
+        known = error if isinstance(error, ModelyardError) else machine_error(error)
+        if known is None:
+            return report(type(error).__name__, bug_message(error, debug), 1, as_json)
         if debug:
             traceback.print_exception(error)
-        code = report(type(error).__name__, str(error), error.exit_code, as_json)
-    except Exception as error:
-        if known := machine_error(error):
-            if debug:
-                traceback.print_exception(error)
-            code = report(type(known).__name__, str(known), known.exit_code, as_json)
-        else:
-            code = report(type(error).__name__, bug_message(error, debug), 1, as_json)
+        code = report(type(known).__name__, str(known), known.exit_code, as_json)
     return code if isinstance(code, int) else 0
+
+
+def usage_message(error: Any) -> str:
+    """Return the message of a usage error; for an invalid value, instead of the message of pydantic."""
+    from pydantic import ValidationError
+
+    from modelyard.pipelines.config.errors import EXPECTED
+
+    if isinstance(error.__cause__, ValidationError):
+        detail = error.__cause__.errors()[0]
+        if expected := EXPECTED.get(detail["type"]):
+            return f"{detail['input']!r} must be {expected.format(**detail.get('ctx', {}))}."
+    return str(error.message).removeprefix("Value error, ")
 
 
 def is_json_requested(arguments: Sequence[str]) -> bool:

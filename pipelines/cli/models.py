@@ -34,6 +34,7 @@ app = typer.Typer(
     name="models", help="List, show and promote versions in the model store.", no_args_is_help=True
 )
 FOLLOW = "Running servers switch to it within serving.poll_interval."
+FINGERPRINT_DIGITS = 12  # of 64, enough for people
 
 
 @app.command("list")
@@ -46,7 +47,10 @@ def list_(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """List the models, or the versions of one, and which versions are served."""
+    """List the models, or the versions of a model.
+
+    Also shows which versions are served.
+    """
     models = open_store(store, environment)
     if name:
         rows = _versions(models, name, _find_served(models, name, environment, store)[0])
@@ -55,7 +59,7 @@ def list_(
         rows = [_model(models, one, *state) for one, state in served]
     errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
-    shown = [tuple(_cell(row[key]) for key in head) for row in rows]
+    shown = [tuple(_cell(key, row[key]) for key in head) for row in rows]
     empty = f"There are no models in {models.url}. `modelyard run` trains one."
     show_list(output, rows, shown, head, empty)
 
@@ -68,7 +72,7 @@ def show_(
         typer.Argument(
             metavar="VERSION",
             min=1,
-            help="The version. Default: the champion, or the latest if there is no champion.",
+            help="Version number. Default: the champion, or the latest version.",
         ),
     ] = None,
     store: StoreUrl = None,
@@ -126,7 +130,7 @@ def rollback(
             "--to",
             min=1,
             metavar="VERSION",
-            help="The version to roll back to. Default: the previous champion.",
+            help="Version number. Default: the previous champion.",
         ),
     ] = None,
     reason: Reason = "rolled back manually",
@@ -134,7 +138,7 @@ def rollback(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Make the previous champion the champion again.
+    """Roll back to the previous champion, or to another version.
 
     Loads and verifies the version in a server first. Local servers switch to it without dropping requests. On
     a cluster, rolls it out.
@@ -200,11 +204,8 @@ def _find_served(
 def _model(
     models: "ModelStore", name: str, locations: dict[str, list[int]], error: str | None
 ) -> dict[str, Any]:
-    champion, versions, manifest = models.champion(name), models.versions(name), None
-    try:
-        manifest = models.manifest(name, champion.version) if champion else None
-    except StoreError as damaged:
-        error = str(damaged)
+    champion, versions = models.champion(name), models.versions(name)
+    manifest, damage = _read_manifest(models, name, champion.version) if champion else (None, None)
     return {
         "model": name,
         "champion": champion.version if champion else None,
@@ -214,7 +215,7 @@ def _model(
         "versions": len(versions),
         "latest": versions[-1],
         "served": sorted({version for versions in locations.values() for version in versions}),
-        "error": error,
+        "error": damage or error,
     }
 
 
@@ -222,11 +223,7 @@ def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) 
     champion, rows = models.champion(name), []
     models.latest(name)  # raises when there is no such model
     for version in models.versions(name):
-        manifest = error = None
-        try:
-            manifest = models.manifest(name, version)
-        except StoreError as damaged:
-            error = str(damaged)
+        manifest, damage = _read_manifest(models, name, version)
         rows.append(
             {
                 "version": version,
@@ -237,10 +234,20 @@ def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) 
                 "run": manifest.run_id if manifest else None,
                 "fingerprint": manifest.run if manifest else None,
                 "served": any(version in versions for versions in locations.values()),
-                "error": error,
+                "error": damage,
             }
         )
     return rows
+
+
+def _read_manifest(
+    models: "ModelStore", name: str, version: int
+) -> "tuple[Manifest, None] | tuple[None, str]":
+    """Return the manifest of a version, or why it cannot be read."""
+    try:
+        return models.manifest(name, version), None
+    except StoreError as error:
+        return None, str(error)
 
 
 def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
@@ -258,13 +265,15 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
         "takes": f"{inputs.dtype} {' x '.join(map(str, inputs.shape))}",
         "gives": f"{outputs.meaning}: {', '.join(outputs.names)}",
         "run": manifest.run_id or "none: published manually",
-        "fingerprint": manifest.run,
-        "data": manifest.data,
+        "fingerprint": manifest.run[:FINGERPRINT_DIGITS],
+        "data": manifest.data[:FINGERPRINT_DIGITS],
         "files": ", ".join(manifest.files),
     }
 
 
-def _cell(value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or format_cell(None)
-    return format_cell(value) if not isinstance(value, bool) else "yes" if value else ""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return value[:FINGERPRINT_DIGITS] if key == "fingerprint" and value else format_cell(value)

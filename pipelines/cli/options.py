@@ -53,9 +53,8 @@ RunsEnvironment = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="Environment of the runs, for a cluster including those on Kubeflow Pipelines. Default: the "
-        "runs "
-        "that `modelyard run` started on this machine.",
+        help="Environment of the runs, including those on Kubeflow Pipelines. Default: all runs that "
+        "`modelyard run` started on this machine.",
         show_default=False,
     ),
 ]
@@ -121,7 +120,7 @@ StoreUrl = Annotated[
 Anyway = Annotated[
     bool,
     typer.Option(
-        "--anyway", help="Start even if a step fits no node, or the last plan predicts that the run fails."
+        "--anyway", help="Continue even if a step fits no node, or the last plan predicts a failure."
     ),
 ]
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Version number.", show_default=False)]

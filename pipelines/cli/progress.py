@@ -110,9 +110,12 @@ def event_line(event: "Event") -> str | None:
 
     text = progress_text(event)
     if isinstance(event, StepChange):
-        states = {"running": "started", "skipped": "skipped", "failed": f"failed after {event.seconds:.1f} s"}
-        states["succeeded"] = "cached" if event.cached else f"succeeded in {event.seconds:.1f} s"
-        text = states.get(event.state, "")
+        text = {
+            "running": "started",
+            "skipped": "skipped",
+            "failed": f"stopped after {event.seconds:.1f} s",  # by an error or by Ctrl-C
+            "succeeded": "cached" if event.cached else f"succeeded in {event.seconds:.1f} s",
+        }.get(event.state, "")
     return f"{event.step:<12}{text}" if text else None
 
 

@@ -41,9 +41,9 @@ def deploy(
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Roll out a version.
+    """Roll out a version of a model.
 
-    Verifies the version, runs the canary analysis on a cluster, and promotes it or rolls it back.
+    Verifies the version, on a cluster runs the canary analysis, and promotes it or rolls it back.
     """
     from modelyard.components.deploy.verification import pin_version
     from modelyard.pipelines.serving.platforms import find_controller
@@ -105,7 +105,10 @@ def abort(
     reason: Reason = "aborted manually",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Remove the candidate and its pods. The command that deploys it ends, too."""
+    """Remove the candidate and its pods.
+
+    The `modelyard deploy`, or the step deploy, that rolls it out fails.
+    """
     from modelyard.pipelines.serving.platforms import find_controller
 
     controller = find_controller(name, environment, user())

@@ -16,6 +16,7 @@ from modelyard.pipelines.cli.options import (
     format_time,
     log,
     on_runner,
+    open_store,
     show,
     show_list,
     show_rows,
@@ -54,7 +55,7 @@ def list_(
 def show_(
     scope: "RunScope", output: Output, name: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
 ) -> None:
-    """Show a run and its steps; with --wait, until it ends."""
+    """Show a run and its steps."""
     from rich.console import Console
 
     from modelyard.pipelines.cli.progress import complete, show, steps_table
@@ -166,8 +167,8 @@ def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
 def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) -> None:
     """Retry the failed steps of a run.
 
-    A run of `modelyard run` is retried as a new run, in which finished steps come from the cache. This
-    command leads it and waits for its end.
+    A run that `modelyard run` started is retried as a new run, which takes finished steps from the cache.
+    This command executes the new run and waits for its end.
     """
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.runners.select import find_run
@@ -221,6 +222,7 @@ def report(
     store: StoreUrl = None,
 ) -> None:
     """Print the path of the report of a run or of a model's version."""
+    from modelyard.components.errors import NotFoundError
     from modelyard.pipelines.runners.reports import report_of_run, report_of_version
     from modelyard.pipelines.runners.select import find_run, is_run_name
 
@@ -228,9 +230,13 @@ def report(
         run = find_run(scope, name)
         path, about = report_of_run(run), dict[str, Any](run=run.name)
     else:
-        from modelyard.pipelines.cli.options import open_store
-
-        path, number = report_of_version(open_store(store, scope.name or "local"), name, version)
+        models = open_store(store, scope.name or "local")
+        if not models.versions(name):
+            raise NotFoundError(
+                f"There is no run {name}, and no model {name} in {models.url}. `modelyard runs list` and "
+                "`modelyard models list` show their names."
+            )
+        path, number = report_of_version(models, name, version)
         about = {"model": name, "version": number}
     show(output, {**about, "report": str(path)}, str(path))
     if browse:

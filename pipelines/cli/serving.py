@@ -1,6 +1,5 @@
 """`serve` and `predict`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +49,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    Without --version, the server follows the champion and switches to a new one without dropping requests.
-    The section `serving` comes from the run that trained the version; options and environment variables
+    Without --version, the server follows the champion: it switches to a new one without dropping requests.
+    The section `serving` is that of the run that trained the version. Options and environment variables
     override it.
     """
     from modelyard.components.serve.server import serve
@@ -61,9 +60,9 @@ def serve(
     files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
     options = {"host": host, "port": port, "access_log": access_log}
     options |= {key: str(path) for key, path in files.items() if path}
-    overrides = [f"serving.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     manifest = recorded_manifest(open_store(store), name, version)
-    serve(name, store_section(store), recorded_section("serving", Serving, overrides, manifest), version)
+    section = recorded_section("serving", Serving, (), manifest, **options)
+    serve(name, store_section(store), section, version)
 
 
 def predict(
@@ -93,9 +92,10 @@ def predict(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Predict examples.
+    """Print the predictions of a model for images or arrays.
 
-    Uses the server at --url, or that of the environment if it is a cluster; otherwise loads the model.
+    Sends them to the server at --url, or to the server of the environment if it is a cluster. Otherwise,
+    loads the model from the store.
     """
     from modelyard.components.errors import ConfigError
     from modelyard.components.server import HttpServer, read_tokens

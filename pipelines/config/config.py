@@ -7,12 +7,14 @@ default. Each key is documented in the `Field` of its section.
 """
 
 import ast
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -308,6 +310,7 @@ def load_section(
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
     defaults: S | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> S:
     """Return one section from --set, variables and defaults, without a configuration file.
 
@@ -317,6 +320,7 @@ def load_section(
         overrides: `key=value`, with the section's name in the key.
         environ: the environment variables.
         defaults: values that replace the defaults of the class.
+        options: values by key, from options of the command with these names; None is ignored.
 
     Raises:
         ConfigError: see `load`.
@@ -326,6 +330,9 @@ def load_section(
     variables = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
     document.add_environment(variables, (name,))
     document.add_overrides(overrides)
+    for key, value in options.items():
+        if value is not None:
+            document.set((name, key), json.dumps(value), f"--{key.replace('_', '-')}")
     try:
         return kind.model_validate(document.values[name])
     except ValidationError as error:

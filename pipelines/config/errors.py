@@ -12,11 +12,12 @@ from pydantic_core import ErrorDetails
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.layers import Document
-from modelyard.pipelines.config.text import Keys, format_value
+from modelyard.pipelines.config.text import DURATION, Keys, format_value
 
 EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
     "string_type": "text (in quotes, if it looks like something else)",
@@ -119,6 +120,9 @@ def _message(
         about = "" if isinstance(value, dict) else f"{path}: "
         text = f"{about}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
+    if field and any(getattr(one, "pattern", None) == DURATION for one in field.metadata):
+        expected = "a duration, such as 90m, 12h, 30d or 8w"
+        return f"{path} is {format_value(value)} and must be {expected}{_default_hint(field)}"
     if len(details) > 1 or first["type"] not in EXPECTED:
         return f"{path} is {format_value(value)}, which is not valid. Expected: {description}"
     hint = _choice_hint(value, first) or _default_hint(field)

@@ -160,7 +160,7 @@ def _interval(found: Estimate) -> str:
 def _batch(largest: int, plan: Plan) -> str:
     """Return about the largest batch that fits, with the two digits that are certain at best."""
     if largest >= plan.rows["train"]:
-        return "all"
+        return "all examples"
     return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"
 
 

@@ -118,21 +118,19 @@ def recorded_manifest(models: ModelStore, name: str, version: int | None) -> Man
     return models.manifest(name, version) if version is not None else None
 
 
-def recorded_section(name: str, kind: type[S], overrides: Sequence[str], manifest: Manifest | None) -> S:
+def recorded_section(
+    name: str, kind: type[S], overrides: Sequence[str], manifest: Manifest | None, **options: Any
+) -> S:
     """Return a section as a version's run had it; the defaults if the recorded keys are unknown.
 
-    Args:
-        name: the section's key.
-        kind: the class of the section.
-        overrides: `key=value`; those of other sections are ignored.
-        manifest: the version's manifest.
+    `overrides` of other sections are ignored. `options` are those of `load_section`.
     """
     try:
         recorded = kind.model_validate(manifest.config.get(name, {})) if manifest else None
     except ValidationError:
         recorded = None
     own = [override for override in overrides if override.startswith(f"{name}.")]
-    return load_section(name, kind, own, defaults=recorded)
+    return load_section(name, kind, own, defaults=recorded, options=options)
 
 
 def _platform(

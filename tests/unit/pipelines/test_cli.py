@@ -102,9 +102,11 @@ def test_an_error_sets_the_exit_code_without_a_traceback(arguments, code):
     [
         (["nope"], "UsageError", 2, "nope"),
         (["models", "show"], "UsageError", 2, "NAME"),
+        (["models", "promote", "tiny", "abc"], "UsageError", 2, "'abc'"),
         (["run", "gone.yaml"], "ConfigError", 2, "gone.yaml: there is no such file"),
         (["config", "show", "--set", "training.epochs=x"], "ConfigError", 2, 'training.epochs is "x"'),
         (["models", "list", "gone"], "NotFoundError", 7, "There is no model gone"),
+        (["report", "gone"], "NotFoundError", 7, "no run gone"),
         (["models", "list", "--store", "ftp://x"], "ConfigError", 2, "ftp://x"),
         (["predict", "gone", "x.npy"], "NotFoundError", 7, "gone"),
         (["predict", "x", "y", "--url", "http://127.0.0.1:9"], "ServeError", 8, "http://127.0.0.1:9"),
@@ -296,6 +298,13 @@ def test_an_invalid_port_is_a_usage_error(modelyard):
     assert ended.code == 2
     assert "--port" in ended.err
     assert "65535" in ended.err
+
+
+def test_an_invalid_section_names_the_option(modelyard):
+    ended = modelyard("serve", "tiny", "--tls-cert", "x.pem")
+    assert ended.code == 2
+    assert "--tls-cert" in ended.err
+    assert "--set" not in ended.err
 
 
 @pytest.mark.usefixtures("store")
