@@ -76,7 +76,7 @@ class ConflictError(StoreError):
 
 
 class DamagedError(StoreError):
-    """A file of a version is missing or does not match the manifest."""
+    """A file of a version is missing, or a file of the store is not what was written."""
 
 
 class UnreachableError(StoreError):

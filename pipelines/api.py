@@ -389,7 +389,14 @@ def store_section(url: str | None, environment: str = "local") -> Store:
 
 
 def promote(
-    name: str, version: int, *, reason: str, by: str, url: str | None = None, environment: str = "local"
+    name: str,
+    version: int,
+    *,
+    reason: str,
+    by: str,
+    url: str | None = None,
+    environment: str = "local",
+    log: Callable[[str], None] = lambda _: None,
 ) -> Champion:
     """Make a version the champion, after a server on this machine has loaded and verified it.
 
@@ -400,6 +407,7 @@ def promote(
         by: the user, for the history.
         url: URL of the model store; that of the environment when None.
         environment: the environment whose store is used; on a cluster, the next deploy rolls it out.
+        log: receives progress messages.
 
     Raises:
         DeployError: a file is damaged, the model cannot be loaded, or its golden requests fail.
@@ -409,7 +417,7 @@ def promote(
     from modelyard.pipelines.serving.platforms import find_controller
 
     section = store_section(url, environment)
-    controller = find_controller(name, "local", by, version=version, store=section)
+    controller = find_controller(name, "local", by, version=version, store=section, log=log)
     return controller.promote(pin_version(controller.models, name, version), reason)
 
 

@@ -44,6 +44,7 @@ from modelyard.components.errors import (
     CancelledError,
     ClusterError,
     ConflictError,
+    DamagedError,
     DeployError,
     ModelyardError,
     StoreError,
@@ -147,6 +148,10 @@ class RolloutController:
         """
         servers = self._describe_servers(pinned.version, pinned.digest)
         self.platform.verify(servers, self._golden_check(pinned), uuid4().hex)
+        try:
+            self.models.champion(self.name)
+        except DamagedError:
+            self.log(f"champion.json of {self.name} is damaged and is written again from the history")
         return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:

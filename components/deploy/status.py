@@ -1,5 +1,7 @@
 """The output of `modelyard rollout status`."""
 
+from contextlib import suppress
+
 from modelyard.components.artifacts import Record
 from modelyard.components.deploy.platforms.base import Servers, ServingPlatform
 from modelyard.components.errors import DamagedError, NotFoundError
@@ -32,9 +34,12 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         StoreError: the store does not answer.
     """
     name, status = platform.name, platform.status(problems=True)
-    champion, history = models.champion(name), models.history(name)
+    history, damages = models.readable_history(name)
     last, stable = history[-1] if history else None, status.stable
-    problems = list(status.problems)
+    problems = [*damages, *status.problems]
+    champion = None
+    with suppress(DamagedError):  # one of `damages`
+        champion = models.champion(name)
     if champion and (stable is None or stable.version != champion.version):
         served = f"version {stable.version}" if stable else "nothing"
         remedy = f"`modelyard deploy {name} {champion.version} -e ENV` updates stable."
@@ -44,7 +49,7 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
             problems.append(f"{difference} {damage or remedy}")
         elif damage and stable is None:  # else the server reports it
             problems.append(damage)
-    if champion is None and stable and not platform.follows_pointer:
+    if champion is None and not damages and stable and not platform.follows_pointer:
         problems.append(
             f"Stable serves version {stable.version}, and {name} has no champion in {models.url}. If this is "
             f"the right store, `modelyard deploy {name} {stable.version} -e ENV` makes the version champion."

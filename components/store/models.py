@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
-from modelyard.components.errors import ConflictError, NotFoundError
+from modelyard.components.errors import ConflictError, DamagedError, NotFoundError
 from modelyard.components.store.objects import Entry, delete_all
 from modelyard.components.store.records import (
     Action,
@@ -73,7 +73,11 @@ class ModelStore(Versions):
     """The models of a store. Every method raises StoreError when the store cannot be used."""
 
     def champion(self, name: str) -> Champion | None:
-        """Return the champion pointer, or None before the first promotion. Reads one object."""
+        """Return the champion pointer, or None before the first promotion. Reads one object.
+
+        Raises:
+            DamagedError: champion.json is damaged.
+        """
         return self._read_pointer(name)[0]
 
     def require_champion(self, name: str) -> Champion:
@@ -102,6 +106,8 @@ class ModelStore(Versions):
     ) -> Champion:
         """Make `version` the champion; return the unchanged pointer if it is the champion already.
 
+        If champion.json is damaged and `expected` is None, it is written again.
+
         Args:
             name: the model's name.
             version: a complete version.
@@ -113,12 +119,22 @@ class ModelStore(Versions):
         Raises:
             NotFoundError: there is no such version.
             ConflictError: the champion is not the expected one.
+            DamagedError: champion.json is damaged, and a champion is expected.
         """
         draft = self._new_entry(name, version, action, reason, by)
         for _ in range(MAXIMUM_ATTEMPTS):
-            current, generation = self._read_pointer(name)
+            damaged = False
+            try:
+                current, generation = self._read_pointer(name)
+            except DamagedError:
+                if expected is not None:
+                    raise
+                damaged, current = True, self._recover_pointer(name, version)
+                generation = self._objects.read(self._pointer_key(name))[1]
             seen = current.version if current else None
             if current and seen == version:
+                if damaged and not self._write_pointer(name, current, generation):
+                    continue
                 return current
             if expected is not None and (expected or None) != seen:
                 raise ConflictError(
@@ -126,7 +142,8 @@ class ModelStore(Versions):
                     f"version {version} was not promoted. Compare it with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
-            pointer = self._pointer_for(name, entry, current)
+            entries = self._read_entries(name, []) if action == "rollback" else []
+            pointer = self._pointer_for(entry, entries)
             if self._write_pointer(name, pointer, generation):
                 self._check_not_removed(name, pointer, current)
                 return pointer
@@ -157,11 +174,34 @@ class ModelStore(Versions):
         Raises:
             NotFoundError: there is no such version.
         """
-        self._append(name, self._new_entry(name, version, "promote", reason, by), self.champion(name))
+        try:
+            current = self.champion(name)
+        except DamagedError:
+            current = self._recover_pointer(name)
+        self._append(name, self._new_entry(name, version, "promote", reason, by), current)
 
     def history(self, name: str) -> list[HistoryEntry]:
-        """Return the promotions and rollbacks of a model, oldest first, including attempts."""
-        return self._history(name, self.champion(name))
+        """Return the promotions and rollbacks of a model, oldest first, including attempts.
+
+        Raises:
+            DamagedError: an entry or champion.json is damaged.
+        """
+        champion = self.champion(name)
+        return mark_attempts(self._read_entries(name), champion.history if champion else 0)
+
+    def readable_history(self, name: str) -> tuple[list[HistoryEntry], list[str]]:
+        """Return the entries of the history that can be read, and a message for each damaged file.
+
+        If champion.json is damaged, the newest entry counts as the one that it named.
+        """
+        damages: list[str] = []
+        entries = self._read_entries(name, damages)
+        try:
+            champion = self.champion(name)
+            head = champion.history if champion else 0
+        except DamagedError as error:
+            head, damages = max((entry.number for entry in entries), default=0), [str(error), *damages]
+        return mark_attempts(entries, head), damages
 
     def read_history_entry(self, name: str, number: int) -> HistoryEntry:
         """Return one entry of a model's history. Reads one object.
@@ -193,14 +233,24 @@ class ModelStore(Versions):
                 except NotFoundError:
                     self._objects.create(key, to_bytes(record))
                     return
-                if parse_record(self._objects, key, data, ServedVersions).versions != record.versions:
-                    self._objects.replace(key, to_bytes(record), generation)
+                with suppress(DamagedError):
+                    if parse_record(self._objects, key, data, ServedVersions).versions == record.versions:
+                        return
+                self._objects.replace(key, to_bytes(record), generation)
                 return
 
-    def served_versions(self, name: str) -> list[ServedVersions]:
-        """Return the versions that serving platforms recorded as loaded."""
+    def served_versions(self, name: str, damages: list[str] | None = None) -> list[ServedVersions]:
+        """Return the versions that serving platforms recorded as loaded.
+
+        Args:
+            name: the model's name.
+            damages: gets a message for each damaged record, which is omitted.
+
+        Raises:
+            DamagedError: a record is damaged, and `damages` is None.
+        """
         keys = self._objects.keys(f"{model_folder(name)}/served/")
-        return [record for record in read_records(self._objects, keys, ServedVersions) if record]
+        return [record for record in read_records(self._objects, keys, ServedVersions, damages) if record]
 
     def stored_files(self, name: str) -> list[VersionFiles]:
         """Return the files of each version number, oldest first; numbers without files are omitted."""
@@ -218,6 +268,20 @@ class ModelStore(Versions):
             )
             for version, files in sorted(found.items())
         ]
+
+    def incomplete_champions(self, name: str) -> list[int]:
+        """Return the versions without a manifest that are the champion, or have files and were it once.
+
+        They are damaged, or `remove` was killed. Any other version without a manifest is a publication that
+        did not end.
+        """
+        entries, _ = self.readable_history(name)
+        stored = {files.version for files in self.stored_files(name)}
+        named = {entry.version for entry in _effective_entries(entries)} & stored
+        with suppress(DamagedError):
+            if champion := self.champion(name):
+                named.add(champion.version)
+        return sorted(named - set(self.versions(name)))
 
     def remove(self, name: str, version: int, grace: float = GRACE_SECONDS) -> bool:
         """Remove the files of a version; return whether they are gone.
@@ -245,8 +309,12 @@ class ModelStore(Versions):
                 data = b""
             if not self._objects.delete(manifest):
                 return False
-            champion = self.champion(name)
-            if champion and version in (champion.version, champion.previous):
+            try:
+                champion = self.champion(name)
+                in_use = champion is not None and version in (champion.version, champion.previous)
+            except DamagedError:
+                in_use = True
+            if in_use:
                 with suppress(ConflictError):
                     if data:
                         self._objects.create(manifest.key, data)
@@ -254,12 +322,30 @@ class ModelStore(Versions):
         return delete_all(self._objects, entries.values())
 
     def _read_pointer(self, name: str) -> tuple[Champion | None, str]:
-        key = f"{model_folder(name)}/champion.json"
+        key = self._pointer_key(name)
         try:
             data, generation = self._objects.read(key)
         except NotFoundError:
             return None, ""
         return parse_record(self._objects, key, data, Champion), generation
+
+    def _recover_pointer(self, name: str, version: int | None = None) -> Champion | None:
+        """Return the pointer that champion.json had before it was damaged; None without a history.
+
+        It named the newest entry or, if that is an attempt, which may be unknown, the entry before. The
+        latter is assumed if it is about `version`.
+        """
+        entries = self._read_entries(name, [])
+        if not entries:
+            return None
+        entry = entries[-1]
+        if entry.action == "promote" and entry.version != version:
+            before = (one for one in entries if (one.number, one.version) == (entry.after, version))
+            entry = next(before, entry)
+        return self._pointer_for(entry, entries)
+
+    def _pointer_key(self, name: str) -> str:
+        return f"{model_folder(name)}/champion.json"
 
     def _new_entry(self, name: str, version: int, action: Action, reason: str, by: str) -> HistoryEntry:
         """Return the entry for a version, which must exist; without its number in the history."""
@@ -285,10 +371,12 @@ class ModelStore(Versions):
                 self._objects.create(_history_key(name, number), to_bytes(entry, {"attempt"}))
                 return entry
 
-    def _pointer_for(self, name: str, entry: HistoryEntry, current: Champion | None) -> Champion:
+    def _pointer_for(self, entry: HistoryEntry, entries: Sequence[HistoryEntry]) -> Champion:
+        """Return the pointer that names `entry` of the history `entries`."""
         previous = entry.previous
         if entry.action == "rollback":
-            previous = rollback_target(_effective_entries(self._history(name, current)), entry.version)
+            before = _effective_entries(mark_attempts(entries, entry.after))
+            previous = rollback_target(before, entry.version)
         return Champion(
             version=entry.version,
             previous=previous,
@@ -300,7 +388,7 @@ class ModelStore(Versions):
 
     def _write_pointer(self, name: str, pointer: Champion, generation: str) -> bool:
         """Replace the pointer if it still has `generation`; return whether it had."""
-        key = f"{name}/champion.json"
+        key = self._pointer_key(name)
         try:
             if generation:
                 self._objects.replace(key, to_bytes(pointer), generation)
@@ -327,10 +415,11 @@ class ModelStore(Versions):
                 self._write_pointer(name, before, generation)
             raise
 
-    def _history(self, name: str, current: Champion | None) -> list[HistoryEntry]:
+    def _read_entries(self, name: str, damages: list[str] | None = None) -> list[HistoryEntry]:
+        """Return the entries of the history in order, without marked attempts; see `read_records`."""
         keys = self._objects.keys(f"{model_folder(name)}/history/")
-        entries = [entry for entry in read_records(self._objects, keys, HistoryEntry) if entry]
-        return mark_attempts(entries, current.history if current else 0)
+        entries = [entry for entry in read_records(self._objects, keys, HistoryEntry, damages) if entry]
+        return sorted(entries, key=lambda entry: entry.number)
 
 
 def _history_key(folder: str, number: int) -> str:

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from modelyard.components.artifacts import Record
-from modelyard.components.errors import NotFoundError, StoreError
+from modelyard.components.errors import DamagedError, NotFoundError
 from modelyard.components.store.objects import CONNECTIONS, Objects
 
 R = TypeVar("R", bound=Record)
@@ -80,41 +80,70 @@ class ServedVersions(Record):
     at: str
 
 
+_REMEDIES = {
+    "Champion": "`modelyard models promote NAME VERSION` writes it again; or restore it from a backup.",
+    "HistoryEntry": "Restore it from a backup, or delete it: the history then lacks this entry.",
+    "ServedVersions": "The next rollout on that platform writes it again. If there is none, delete it.",
+}
+"""What to do about a damaged record, by its kind."""
+
+
 def read_record(objects: Objects, key: str, kind: type[R]) -> R:
     """Return the record at `key`.
 
     Raises:
         NotFoundError: there is none.
-        StoreError: the object is not such a record.
+        DamagedError: the object is not such a record.
     """
     return parse_record(objects, key, objects.read(key)[0], kind)
 
 
-def read_records(objects: Objects, keys: Iterable[str], kind: type[R]) -> list[R | None]:
-    """Return the records at `keys`, read in parallel; None for each missing one."""
+def read_records(
+    objects: Objects, keys: Iterable[str], kind: type[R], damages: list[str] | None = None
+) -> list[R | None]:
+    """Return the records at `keys`, read in parallel; None for each missing one.
 
-    def read_or_none(key: str) -> R | None:
+    Args:
+        objects: the storage.
+        keys: their keys.
+        kind: their class.
+        damages: gets a message for each damaged record, which is None in the result.
+
+    Raises:
+        DamagedError: a record is damaged, and `damages` is None.
+    """
+
+    def read_or_none(key: str) -> R | DamagedError | None:
         try:
             return read_record(objects, key, kind)
         except NotFoundError:
             return None
+        except DamagedError as error:
+            if damages is None:
+                raise
+            return error
 
     with ThreadPoolExecutor(CONNECTIONS) as readers:
-        return list(readers.map(read_or_none, keys))
+        results = list(readers.map(read_or_none, keys))
+    if damages is not None:
+        damages += [str(result) for result in results if isinstance(result, DamagedError)]
+    return [None if isinstance(result, DamagedError) else result for result in results]
 
 
 def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
     """Return the record in `data`, which was read from `key`.
 
     Raises:
-        StoreError: `data` is not such a record.
+        DamagedError: `data` is not such a record.
     """
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise StoreError(
-            f"{objects.url}/{key} is not a {kind.__name__} ({error.errors()[0]['msg']}). It is damaged, "
-            "or another version of modelyard wrote it. Restore it from a backup, or use another store."
+        reason = error.errors()[0]["msg"] if data.strip() else "it is empty"
+        remedy = _REMEDIES.get(kind.__name__, "Restore it from a backup, or use another version.")
+        raise DamagedError(
+            f"{objects.url}/{key} is not a {kind.__name__} ({reason}): it is damaged, or another version of "
+            f"modelyard wrote it. {remedy}"
         ) from error
 
 
@@ -129,10 +158,13 @@ def now() -> str:
 
 
 def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEntry]:
-    """Return `entries` in order, with `attempt` True for those outside the chain that ends at `head`."""
+    """Return `entries` in order, with `attempt` True for those outside the chain that ends at `head`.
+
+    Where an entry of the chain is missing, the chain continues at the entry before it.
+    """
     by_number = {entry.number: entry for entry in entries}
     effective = set()
-    while head in by_number:
+    while head := max((number for number in by_number if number <= head), default=0):
         effective.add(head)
         head = by_number[head].after
     return [

@@ -34,9 +34,9 @@ class Versions:
         self._objects = objects
 
     def names(self) -> list[str]:
-        """Return the names of the models that have a version, sorted."""
+        """Return the names of the models that have a version or a champion, sorted."""
         names = [name for name in self._objects.folders("") if re.fullmatch(MODEL_NAME, name)]
-        return [name for name in names if self.versions(name)]
+        return [name for name in names if self.versions(name) or self._has_champion(name)]
 
     def versions(self, name: str) -> list[int]:
         """Return the complete versions of a model, which have a manifest, oldest first."""
@@ -48,14 +48,27 @@ class Versions:
         """Return a model's newest version.
 
         Raises:
-            NotFoundError: there is no such model.
+            NotFoundError: there is no such model, or no version of it has a manifest.
         """
         if versions := self.versions(name):
             return versions[-1]
+        self.check_model(name)
         raise NotFoundError(
-            f"There is no model {name} in {self.url}; its models: {', '.join(self.names()) or 'none'}. "
-            "Choose another store with --store or MODELYARD_STORE__URL."
+            f"No version of {name} in {self.url} has a {MANIFEST}. Restore the manifests from a backup, or "
+            "publish a new version with `modelyard run`."
         )
+
+    def check_model(self, name: str) -> None:
+        """Check that a model has a version or a champion.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        if not (self.versions(name) or self._has_champion(name)):
+            raise NotFoundError(
+                f"There is no model {name} in {self.url}; its models: {', '.join(self.names()) or 'none'}. "
+                "Choose another store with --store or MODELYARD_STORE__URL."
+            )
 
     def reserve(self, name: str, run: str) -> int:
         """Return the version of `run`: the number that it reserved earlier, or the next number.
@@ -70,11 +83,10 @@ class Versions:
         version, owner = max(reserved, default=0), ""
         while owner != run:
             version, owner = version + 1, run
-            key = f"{version_folder(name, version)}/{RUN}"
             try:
-                self._objects.create(key, to_bytes(Reservation(run=run, at=now())))
+                self._objects.create(self._run_key(name, version), to_bytes(Reservation(run=run, at=now())))
             except ConflictError:
-                owner = read_record(self._objects, key, Reservation).run
+                owner = self._read_reservations(name, [version]).get(version, "")
         return version
 
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
@@ -200,9 +212,36 @@ class Versions:
         )
 
     def _read_reservations(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
-        keys = (f"{version_folder(name, number)}/{RUN}" for number in numbers)
-        found = read_records(self._objects, keys, Reservation)
-        return {number: by.run for number, by in zip(numbers, found, strict=True) if by}
+        """Return the run of each reserved number; empty if it is unknown, as run.json is damaged."""
+        keys = [self._run_key(name, number) for number in numbers]
+        found = read_records(self._objects, keys, Reservation, [])
+        runs = {
+            number: by.run if by else self._owner(name, number)
+            for number, by in zip(numbers, found, strict=True)
+        }
+        return {number: run for number, run in runs.items() if run is not None}
+
+    def _owner(self, name: str, number: int) -> str | None:
+        """Return the run of a number whose run.json is damaged or missing; None if the number is free."""
+        owner = None
+        kinds: tuple[tuple[str, type[Reservation | Manifest]], ...] = (
+            (RUN, Reservation),
+            (MANIFEST, Manifest),
+        )
+        for file, kind in kinds:
+            try:
+                return read_record(self._objects, f"{version_folder(name, number)}/{file}", kind).run
+            except NotFoundError:
+                continue
+            except DamagedError:
+                owner = ""
+        return owner
+
+    def _has_champion(self, name: str) -> bool:
+        return self._objects.find(f"{model_folder(name)}/champion.json") is not None
+
+    def _run_key(self, name: str, version: int) -> str:
+        return f"{version_folder(name, version)}/{RUN}"
 
     def _check_manifest(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> None:
         if (manifest.model, manifest.version, set(manifest.files)) != (name, version, set(files)):
@@ -210,10 +249,14 @@ class Versions:
         for path in files:
             if check_key(path) in (MANIFEST, RUN):
                 raise StoreError(f"The model store reserves the file name {path}. Rename the file.")
-        owner = read_record(self._objects, f"{version_folder(name, version)}/{RUN}", Reservation)
-        if owner.run != manifest.run:
+        owner = self._read_reservations(name, [version]).get(version)
+        if owner is None:
+            raise NotFoundError(
+                f"Version {version} of {name} in {self.url} is not reserved. Reserve it first."
+            )
+        if owner != manifest.run:
             raise ConflictError(
-                f"Version {version} of {name} in {self.url} is reserved by the run {owner.run}, not by "
+                f"Version {version} of {name} in {self.url} is reserved by the run {owner or '?'}, not by "
                 f"{manifest.run}. Reserve a version for this run, then publish it."
             )
 
@@ -222,14 +265,19 @@ class Versions:
         try:
             data, _ = self._objects.read(key)
         except NotFoundError as error:
-            self.latest(name)  # raises when there is no such model
+            self.check_model(name)
+            versions = self._list_versions(name) or "none"
+            files = set(self._objects.keys(f"{version_folder(name, version)}/"))
+            if files - {self._run_key(name, version)}:
+                raise NotFoundError(
+                    f"Version {version} of {name} in {self.url} has files, but no {MANIFEST}: it was "
+                    "deleted, or the publication did not end. Restore it from a backup, or use another "
+                    f"version ({versions})."
+                ) from error
             raise NotFoundError(
-                f"{name} has no version {version} in {self.url}; versions: {self._list_versions(name)}."
+                f"{name} has no version {version} in {self.url}; versions: {versions}."
             ) from error
-        try:
-            return parse_record(self._objects, key, data, Manifest), data
-        except StoreError as error:
-            raise DamagedError(str(error)) from error
+        return parse_record(self._objects, key, data, Manifest), data
 
     def _verified(self, name: str, version: int, digest: str | None) -> tuple[Manifest, bytes]:
         manifest, data = self._manifest(name, version)

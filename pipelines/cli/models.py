@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelyard.components.errors import StoreError
+from modelyard.components.errors import DamagedError, StoreError
 from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
@@ -54,6 +54,7 @@ def list_(
     models = open_store(store, environment)
     if name:
         rows = _versions(models, name, _find_served(models, name, environment, store)[0])
+        _log_damages(models, name)
     else:
         served = [(one, _find_served(models, one, environment, store)) for one in models.names()]
         rows = [_model(models, one, *state) for one, state in served]
@@ -81,17 +82,18 @@ def show_(
 ) -> None:
     """Show the origin and metrics of a version, and where it is served."""
     models = open_store(store, environment)
-    champion = models.champion(name)
+    champion, damage = _read_champion(models, name)
     manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
     is_champion = champion is not None and champion.version == manifest.version
     locations, error = _find_served(models, name, environment, store)
+    _log_damages(models, name)
     served = [location for location, versions in locations.items() if manifest.version in versions]
-    state = {"champion": is_champion, "served": served, "error": error if is_champion else None}
+    state = {"champion": is_champion, "served": served, "error": damage or (error if is_champion else None)}
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), **state})
     else:
         facts = _facts(manifest, is_champion) | {"served": ", ".join(served) or "not known to be served"}
-        show_rows([*facts.items(), *([("error", error)] if is_champion and error else [])])
+        show_rows([*facts.items(), *([("error", error)] if is_champion and error and not damage else [])])
 
 
 @app.command()
@@ -112,7 +114,7 @@ def promote(
     from modelyard.pipelines.environments.load import load_environment
 
     env, by = load_environment(environment), user()
-    champion = api.promote(name, version, reason=reason, by=by, url=store, environment=environment)
+    champion = api.promote(name, version, reason=reason, by=by, url=store, environment=environment, log=log)
     servers = FOLLOW
     if env.on_cluster and store_section(store, environment) == env.model_store():
         servers = (
@@ -161,9 +163,11 @@ def history(
 ) -> None:
     """List the promotions and rollbacks of a model, oldest first."""
     models = open_store(store, environment)
-    entries = models.history(name)
+    entries, damages = models.readable_history(name)
+    for damage in damages:
+        log(f"note: {damage}")
     if not entries:
-        models.latest(name)  # raises when there is no such model
+        models.check_model(name)
     head = ("", "time (UTC)", "action", "by", "reason")
     rows = [(str(one.number), format_time(one.at), _action(one), one.by, one.reason) for one in entries]
     empty = f"No version of {name} in {models.url} was ever promoted."
@@ -181,6 +185,22 @@ def _show_champion(champion: "Champion", name: str, servers: str, output: Output
     show(output, champion.model_dump(mode="json"), text)
 
 
+def _read_champion(models: "ModelStore", name: str) -> "tuple[Champion | None, str | None]":
+    """Return the champion pointer, and why it cannot be read."""
+    try:
+        return models.champion(name), None
+    except DamagedError as error:
+        return None, str(error)
+
+
+def _log_damages(models: "ModelStore", name: str) -> None:
+    """Log which records of a model are damaged."""
+    damages = models.readable_history(name)[1]
+    models.served_versions(name, damages)
+    for damage in damages:
+        log(f"note: {damage}")
+
+
 def _find_served(
     models: "ModelStore", name: str, environment: str, store: str | None
 ) -> tuple[dict[str, list[int]], str | None]:
@@ -191,7 +211,7 @@ def _find_served(
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
-    locations = {one.where: list(one.versions) for one in models.served_versions(name)}
+    locations = {one.where: list(one.versions) for one in models.served_versions(name, [])}
     if load_environment(environment).on_cluster:
         return locations, None
     section = store_section(store, environment)
@@ -204,8 +224,8 @@ def _find_served(
 def _model(
     models: "ModelStore", name: str, locations: dict[str, list[int]], error: str | None
 ) -> dict[str, Any]:
-    champion, versions = models.champion(name), models.versions(name)
-    manifest, damage = _read_manifest(models, name, champion.version) if champion else (None, None)
+    (champion, unreadable), versions = _read_champion(models, name), models.versions(name)
+    manifest, damage = _read_manifest(models, name, champion.version) if champion else (None, unreadable)
     return {
         "model": name,
         "champion": champion.version if champion else None,
@@ -213,16 +233,16 @@ def _model(
         "value": manifest.metrics.primary_metric.value if manifest else None,
         "run": manifest.run_id if manifest else None,
         "versions": len(versions),
-        "latest": versions[-1],
+        "latest": versions[-1] if versions else None,
         "served": sorted({version for versions in locations.values() for version in versions}),
         "error": damage or error,
     }
 
 
 def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) -> list[dict[str, Any]]:
-    champion, rows = models.champion(name), []
-    models.latest(name)  # raises when there is no such model
-    for version in models.versions(name):
+    models.check_model(name)
+    champion, rows = _read_champion(models, name)[0], []
+    for version in sorted({*models.versions(name), *models.incomplete_champions(name)}):
         manifest, damage = _read_manifest(models, name, version)
         rows.append(
             {

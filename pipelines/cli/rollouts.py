@@ -75,7 +75,7 @@ def status(
     controller = find_controller(name, environment, user(), url=url)
     rollout = rollout_status(controller.platform, controller.models)
     if not (rollout.champion or rollout.stable or rollout.candidate):
-        controller.models.latest(name)  # raises when there is no such model
+        controller.models.check_model(name)
     if output is Output.JSON:
         emit(rollout.model_dump(mode="json"))
     else:
@@ -114,7 +114,7 @@ def abort(
     controller = find_controller(name, environment, user())
     version = controller.abort(reason)
     if version is None:
-        controller.models.latest(name)  # raises when there is no such model
+        controller.models.check_model(name)
     text = f"Version {version} was removed." if version else f"{name} has no candidate."
     show(output, {"model": name, "aborted": version}, text)
 

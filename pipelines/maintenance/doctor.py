@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +15,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from modelyard.components import machine
-from modelyard.components.errors import ModelyardError
+from modelyard.components.errors import DamagedError, ModelyardError, NotFoundError
 from modelyard.components.serve.settings import Serving
 from modelyard.components.source.checks import redact_url
-from modelyard.components.store.models import open_store
+from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
 from modelyard.pipelines.config.layers import PREFIX, is_service_link
@@ -100,6 +101,7 @@ def models(store: Store) -> Check:
     try:
         store_models = open_store(store)
         names = store_models.names()
+        damages = [damage for name in names for damage in find_damages(store_models, name)]
     except ModelyardError as error:
         return Check("store", False, str(error))
     if path := local_path(store.url, "store.url"):
@@ -114,7 +116,23 @@ def models(store: Store) -> Check:
             return Check("store", False, f"{path} cannot be written ({error.strerror}): change store.url")
         except ModelyardError as error:
             return Check("store", False, str(error).replace(scratch, str(path)))
+    if damages:
+        more = f" {len(damages) - 1} other files are damaged." if damages[1:] else ""
+        return Check("store", False, damages[0] + more)
     return Check("store", True, f"{store_models.url}, {len(names)} models")
+
+
+def find_damages(models: ModelStore, name: str) -> list[str]:
+    """Return a message for each damaged record of a model, and if the champion's manifest is damaged."""
+    damages = models.readable_history(name)[1]
+    models.served_versions(name, damages)
+    with suppress(DamagedError):  # one of them
+        if champion := models.champion(name):
+            try:
+                models.manifest(name, champion.version)
+            except (DamagedError, NotFoundError) as error:
+                damages.append(str(error))
+    return damages
 
 
 def port(serving: Serving) -> Check:

@@ -122,12 +122,18 @@ class GarbageCollector:
         latest = [one.version for one in stored if one.complete][::-1][: self._policy.versions]
         used = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
         used |= self._used_versions(models) if stored else {}
+        champions = models.incomplete_champions(name)
         for one in stored:
+            killed = "left by a run that was killed"
+            if one.version in champions:
+                killed = (
+                    "a former champion without manifest.json, which a gc that was killed, or a user, deleted"
+                )
             yield Removable(
                 "version",
                 f"{name}/{one.version}",
                 one.size,
-                self._age(one.changed) if one.complete else "left by a run that was killed",
+                self._age(one.changed) if one.complete else killed,
                 used.get(one.version) or self._kept_in_store(one.changed),
                 partial(self._remove_version, models, one.version),
             )

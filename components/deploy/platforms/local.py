@@ -18,7 +18,7 @@ from typing import IO, Any, ClassVar
 from modelyard.components import lifeline, step
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, TrafficWindow
 from modelyard.components.deploy.settings import Target
-from modelyard.components.errors import ConfigError, DeployError, ServeError, StoreError
+from modelyard.components.errors import ConfigError, DamagedError, DeployError, ServeError, StoreError
 from modelyard.components.machine import is_loopback
 from modelyard.components.records import Failure
 from modelyard.components.server import PORT, HttpServer, read_tokens, send
@@ -56,7 +56,12 @@ class LocalPlatform:
 
     def status(self, problems: bool = False) -> Status:
         """See ServingPlatform; stable is the champion or, with `problems`, what a running server reports."""
-        champion = self.config.models.champion(self.name)
+        try:
+            champion = self.config.models.champion(self.name)
+        except DamagedError:
+            if not problems:
+                raise
+            champion = None  # the caller reports it
         stable = self.describe_servers(champion.version, champion.digest) if champion else None
         if problems:
             return self._read_server_status(champion.version if champion else None)

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from modelyard.components.errors import DamagedError
 from modelyard.pipelines.cli.options import format_cell
 from modelyard.pipelines.serving import platforms
 from tests.unit.pipelines.conftest import SIGNATURE
@@ -192,3 +194,112 @@ def test_the_option_store_overrides_the_variable(modelyard, store, tmp_path, mon
     assert str(tmp_path / "other") in modelyard("models", "list").out
     assert "tiny" in modelyard("models", "list", "--store", store.url).out
     assert "tiny" in modelyard("models", "list", "--store", f"file://{store.url}").out
+
+
+@pytest.fixture
+def promoted(store):
+    """Version 2 is the champion, after version 1."""
+    store.promote("tiny", 2, reason="second promotion", by="test")
+    return store
+
+
+@pytest.mark.parametrize("name", ["champion.json", "history/000001.json"])
+@pytest.mark.parametrize("data", ["", '{"version": 2'])
+def test_a_damaged_record_is_named_once_by_commands_that_need_other_data(
+    modelyard, promoted, tmp_path, name, data
+):
+    path = Path(promoted.url, "tiny", name)
+    path.write_text(data)
+    npy = tmp_path / "one.npy"
+    np.save(npy, np.zeros((2, 2), np.uint8))
+    for command, count in (
+        (("models", "list", "tiny"), 1),
+        (("models", "show", "tiny", 1), 1),
+        (("models", "history", "tiny"), 1),
+        (("rollout", "status", "tiny"), 1),
+        (("doctor",), 1),
+        (("models", "list"), int(name == "champion.json")),
+        (("predict", "tiny", npy, "--version", 2), 0),
+    ):
+        ended = modelyard(*command)
+        assert ended.code == int(command == ("doctor",)), ended.err
+        assert (ended.out + ended.err).count(str(path)) == count, command
+    (row,) = json.loads(modelyard("models", "list", "--output", "json").out)
+    assert (row["champion"], row["error"] is None) == ((2, True) if "history" in name else (None, False))
+    assert len(json.loads(modelyard("models", "history", "tiny", "--output", "json").out)) == (
+        1 if "history" in name else 2
+    )
+
+
+def test_promote_writes_a_damaged_pointer_again(modelyard, promoted):
+    data = b""
+    before = promoted.champion("tiny")
+    path = Path(promoted.url, "tiny", "champion.json")
+    path.write_bytes(data)
+    refused = modelyard("rollback", "tiny")
+    assert refused.code == 7
+    assert "`modelyard models promote" in refused.err
+    assert path.read_bytes() == data
+    ended = modelyard("models", "promote", "tiny", 2, "--output", "json")
+    assert json.loads(ended.out)["version"] == 2
+    assert "champion.json" in ended.err
+    assert promoted.champion("tiny") == before
+    promoted.rollback("tiny", reason="", by="test")
+    path.write_bytes(data)
+    promoted.promote("tiny", 1, reason="", by="test")
+    assert promoted.champion("tiny").previous is None, "as after the rollback"
+    path.write_bytes(data)
+    promoted.promote("tiny", 2, reason="", by="test")
+    assert [entry.attempt for entry in promoted.history("tiny")] == [False] * 4
+    assert (promoted.champion("tiny").previous, promoted.champion("tiny").history) == (1, 4)
+
+
+def test_promote_writes_the_pointer_of_a_model_without_a_readable_history(modelyard, store):
+    for path in Path(store.url, "tiny").rglob("history/*.json"):
+        path.write_text("")
+    Path(store.url, "tiny", "champion.json").write_text("")
+    assert modelyard("models", "promote", "tiny", 2).code == 0
+    assert (store.champion("tiny").version, store.champion("tiny").previous) == (2, None)
+
+
+def test_a_champion_without_a_manifest_is_shown_and_refused(modelyard, promoted):
+    for version in (1, 2):
+        Path(promoted.url, "tiny", f"versions/00000{version}/manifest.json").unlink()
+        rows = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+        assert [(row["version"], row["champion"]) for row in rows] == [(1, False), (2, True)]
+        assert [bool(row["error"]) for row in rows] == [True, version == 2]
+        refused = modelyard("models", "promote", "tiny", version)
+        assert refused.code == 7
+        assert "no manifest.json" in refused.err
+    (row,) = json.loads(modelyard("models", "list", "--output", "json").out)
+    assert (row["champion"], row["latest"], row["versions"]) == (2, None, 0)
+    assert "no manifest.json" in row["error"]
+    assert modelyard("doctor").code == 1
+    assert modelyard("models", "list", "other").code == 7
+
+
+def test_a_publication_that_did_not_end_is_no_damage(modelyard, store):
+    store.reserve("tiny", "third")
+    Path(store.url, "tiny/versions/000003/model.onnx").write_bytes(b"half")
+    rows = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    assert [(row["version"], row["error"]) for row in rows] == [(1, None), (2, None)]
+
+
+@pytest.mark.parametrize("data", [None, ""])
+def test_a_lost_reservation_of_a_published_version_is_that_of_its_manifest(store, data):
+    path = Path(store.url, "tiny/versions/000002/run.json")
+    path.unlink() if data is None else path.write_text(data)
+    assert store.reserve("tiny", "second") == 2
+    assert store.reserve("tiny", "third") == 3
+    Path(store.url, "tiny/versions/000003/run.json").write_text("")
+    assert store.reserve("tiny", "third") == 4, "the owner of 3 is unknown"
+
+
+def test_a_damaged_record_of_served_versions_is_written_again(store):
+    store.record_served("tiny", "uid", "modelyard-serving", [2])
+    path = Path(store.url, "tiny/served/uid.json")
+    path.write_text("")
+    with pytest.raises(DamagedError, match=r"uid\.json"):
+        store.served_versions("tiny")
+    store.record_served("tiny", "uid", "modelyard-serving", [2])
+    assert [record.versions for record in store.served_versions("tiny")] == [(2,)]
