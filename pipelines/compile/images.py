@@ -24,9 +24,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from modelyard.components.artifacts import write_text
 from modelyard.components.interface import interface
 from modelyard.pipelines.compile.code import find_packages
 from modelyard.pipelines.environments.environment import IMAGES_FILE, INTERFACES_FILE
+from modelyard.pipelines.environments.load import read_build_record
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
 
 ROOT = Path(__file__).parents[3]
@@ -116,19 +118,13 @@ def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
     return done.stdout or b""
 
 
-def read_references(path: Path = REFERENCES) -> dict[str, Any]:
-    """Return what the JSON file at `path` holds; nothing when there is no file."""
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
 def write_references(images: Sequence[Image], path: Path = REFERENCES) -> None:
     """Write the images' references into the JSON file at `path`, beside those of other targets."""
-    known = read_references(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
+    known = read_build_record(path)
+    write_text(path, json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
     held = {image.reference: _interfaces(image.target) for image in images}
     file = path.with_name(Path(INTERFACES_FILE).name)
-    file.write_text(json.dumps(read_references(file) | held, indent=2) + "\n")
+    write_text(file, json.dumps(read_build_record(file) | held, indent=2) + "\n")
 
 
 def _interfaces(target: str) -> dict[str, str]:
@@ -191,7 +187,7 @@ def main() -> int:
     if unknown := set(options.targets) - set(budgets):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the images are {', '.join(budgets)}")
     targets = options.targets or (ACCELERATED_IMAGES if options.accelerators else (*IMAGES, EMULATOR))
-    errors, known = Console(stderr=True), read_references()
+    errors, known = Console(stderr=True), read_build_record(REFERENCES)
     labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
     try:
         images = [

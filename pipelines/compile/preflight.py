@@ -15,6 +15,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.interface import interface, mismatch
 from modelyard.components.machine import is_loopback
 from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
+from modelyard.pipelines.environments.load import read_build_record
 from modelyard.pipelines.steps import STEPS
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
@@ -79,8 +80,7 @@ def check_interfaces(environment: Environment) -> None:
 
 
 def _find_mismatches(environment: Environment) -> Iterator[str]:
-    path = Path(INTERFACES_FILE)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_build_record(Path(INTERFACES_FILE))
     for step in STEPS:
         image, expected = environment.image(step), interface(step)
         if (actual := known.get(image, {}).get(step, expected)) != expected:

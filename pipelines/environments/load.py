@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -77,9 +78,23 @@ def _section(parsed: Parsed, file: Path) -> Parsed:
     return Parsed({SECTION: parsed.value}, {(SECTION, *keys): line for keys, line in parsed.lines.items()})
 
 
+def read_build_record(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of `make images`; empty if there is no file.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}). Delete it, and run `make images` again for images of your own."
+        ) from error
+
+
 def _built_images() -> dict[str, str]:
     """Return the images that `make images` built, if any."""
-    if not (file := Path(IMAGES_FILE)).is_file():
-        return {}
-    built: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    built = read_build_record(Path(IMAGES_FILE))
     return {name: reference for name, reference in built.items() if name in (*IMAGES, *ACCELERATED_IMAGES)}

@@ -177,3 +177,10 @@ def test_a_variable_of_an_unknown_section_is_an_error() -> None:
 def test_an_environment_without_a_pipeline_root_has_no_artifact_store() -> None:
     with pytest.raises(ConfigError, match="pipeline_root"):
         Environment(kind="local").artifact_store()
+
+
+@pytest.mark.parametrize("text", ["", '{"serve": "model', "[1]"])
+def test_a_damaged_record_of_built_images_is_a_configuration_error(tmp_path, text):
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/images.json").write_text(text)
+    assert "build/images.json" in refused("kind")
