@@ -4,13 +4,13 @@ import ast
 import importlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from modelyard.components import lifeline
 from modelyard.pipelines.steps import STEPS
+from tests.processes import has_ended, wait_until
 
 CHILD = """
 from modelyard.components import lifeline
@@ -33,14 +33,6 @@ with lifeline.hold(Path(sys.argv[1])) as variables:
 LISTS_THREADS = "import modelyard.components, threading; print([t.name for t in threading.enumerate()])"
 
 
-def has_ended(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "lifeline"), CHILD], stdout=subprocess.PIPE, text=True
@@ -50,10 +42,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     assert not has_ended(child)
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 100
-    while not has_ended(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert has_ended(child)
+    wait_until(lambda: has_ended(child))
     assert not lifeline.is_held(tmp_path / "lifeline")
 
 

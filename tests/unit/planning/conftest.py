@@ -1,4 +1,4 @@
-"""A cost, a probe and data of round numbers, and plans that are made of them without TensorFlow."""
+"""A cost, a probe and data with round numbers, and plans made from them without TensorFlow."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,8 @@ from modelyard.pipelines.planning.planner import Request
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
 CURVE = LearningCurve(measure="RMSE", points=(), beyond=(), refused="3 validation examples are too few")
-Make = Callable[..., Plan]
+MakePlan = Callable[..., Plan]
+Results = dict[str, Any]
 
 
 @pytest.fixture
@@ -68,32 +69,30 @@ def data() -> Dataset:
 
 
 @pytest.fixture
-def answers(
-    monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: ProbeResult, data: Dataset
-) -> dict[str, Any]:
-    """What processes and pods answer; a test may change it. An exception is raised."""
-    found: dict[str, Any] = {"cost": cost, "probe": probed, "learning_curve": CURVE, "data": data}
+def measurements(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: ProbeResult, data: Dataset) -> Results:
+    """Results of processes and pods, which a test may change; an exception is raised."""
+    results: Results = {"cost": cost, "probe": probed, "learning_curve": CURVE, "data": data}
 
-    def answer(name: str) -> Any:
-        if isinstance(found[name], Exception):
-            raise found[name]
-        return found[name], 46.0
+    def get_result(name: str) -> Any:
+        if isinstance(results[name], Exception):
+            raise results[name]
+        return results[name], 46.0
 
-    monkeypatch.setattr(planner, "describe_dataset", lambda *_: found["data"])
-    monkeypatch.setattr(measuring, "run_in_process", lambda name, *_, **__: answer(name))
-    monkeypatch.setattr(measuring, "probe_in_pod", lambda *_: answer("probe"))
+    monkeypatch.setattr(planner, "describe_dataset", lambda *_: results["data"])
+    monkeypatch.setattr(measuring, "run_in_process", lambda name, *_, **__: get_result(name))
+    monkeypatch.setattr(measuring, "probe_in_pod", lambda *_: get_result("probe"))
     monkeypatch.setattr(measuring, "check", lambda _: None)
-    return found
+    return results
 
 
 @pytest.fixture
-def make(answers: dict[str, Any], tmp_path: Path) -> Make:
-    """Make a plan in an environment; keyword arguments are what is asked of it."""
-    assert answers
+def make_plan(measurements: Results, tmp_path: Path) -> MakePlan:
+    """Return a function that makes a plan in an environment; keywords are fields of the Request."""
+    assert measurements
 
-    def one(name: str = "local", settings: Sequence[str] = (), **request: Any) -> Plan:
+    def make(name: str = "local", settings: Sequence[str] = (), **request: Any) -> Plan:
         settings = [*(GKE if name == "gke" else ()), "training.epochs=10", *settings]
         environment = load_environment(name, settings)
         return planner.make_plan(load(None, settings), environment, name, Request(**request), tmp_path)
 
-    return one
+    return make

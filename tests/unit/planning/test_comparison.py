@@ -10,7 +10,7 @@ from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import comparison
 from modelyard.pipelines.planning.plan import Plan
 from modelyard.pipelines.runners.base import RunSummary, Step
-from tests.unit.planning.conftest import Make
+from tests.unit.planning.conftest import MakePlan
 
 PAGE = "<html><main>before</main></html>"
 
@@ -18,18 +18,18 @@ PAGE = "<html><main>before</main></html>"
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
-    made = tmp_path / "runs" / "one"
-    model = made / "artifacts" / "pipeline" / "train" / "model"
+    run_folder = tmp_path / "runs" / "run-1"
+    model = run_folder / "artifacts" / "pipeline" / "train" / "model"
     model.mkdir(parents=True)
     (model / "model.onnx").write_bytes(b"0" * 26_000_000)
-    (made / "report.html").write_text(PAGE)
-    return made
+    (run_folder / "report.html").write_text(PAGE)
+    return run_folder
 
 
 def summary(folder: Path, cached: bool = False, **changes: Any) -> RunSummary:
     train = Step(name="train", state="succeeded", seconds=60.0, cached=cached)
-    given = {"state": "succeeded", "report": str(folder / "report.html"), **changes}
-    return RunSummary(run="one", model="digits", steps=(train,), seconds=70.0, store="models", **given)
+    fields = {"state": "succeeded", "report": str(folder / "report.html"), **changes}
+    return RunSummary(run="run-1", model="digits", steps=(train,), seconds=70.0, store="models", **fields)
 
 
 def key() -> str | None:
@@ -41,8 +41,8 @@ def report(folder: Path) -> str:
     return (folder / "report.html").read_text()
 
 
-def test_a_planned_run_has_both_in_its_report(make: Make, folder: Path) -> None:
-    plan = make(probe=True, price=3.0)
+def test_the_report_of_a_planned_run_compares_plan_and_actual(make_plan: MakePlan, folder: Path) -> None:
+    plan = make_plan(probe=True, price=3.0)
     comparison.add_plan_to_report(folder, key(), summary(folder))
     page = report(folder)
     assert page.index("before") < page.index("Plan against actual")
@@ -51,46 +51,48 @@ def test_a_planned_run_has_both_in_its_report(make: Make, folder: Path) -> None:
     for row, ratio in (("train", None), ("money for train", None), ("the exported model", "2.00")):
         assert f"<td>{row}" in page
         assert ratio is None or f"<td>{ratio}</td>" in page
-    kept = Plan.model_validate_json((folder / "plan.json").read_bytes())
-    assert kept.train == plan.train
+    saved = Plan.model_validate_json((folder / "plan.json").read_bytes())
+    assert saved.train == plan.train
 
 
-def test_of_a_step_from_the_cache_nothing_is_compared(make: Make, folder: Path) -> None:
-    make(probe=True)
+def test_a_cached_step_is_not_compared(make_plan: MakePlan, folder: Path) -> None:
+    make_plan(probe=True)
     comparison.add_plan_to_report(folder, key(), summary(folder, cached=True))
     assert "1,000,000 parameters" in report(folder)
     assert "Plan against actual" not in report(folder)
 
 
-def test_without_a_probe_the_size_of_the_model_is_compared(make: Make, folder: Path) -> None:
-    make()
+def test_without_a_probe_the_size_of_the_model_is_compared(make_plan: MakePlan, folder: Path) -> None:
+    make_plan()
     comparison.add_plan_to_report(folder, key(), summary(folder))
     assert "<td>the exported model" in report(folder)
     assert "<td>train</td>" not in report(folder)
 
 
 @pytest.mark.parametrize("changes", [{"state": "failed"}, {"report": None}])
-def test_only_a_run_that_succeeded_is_compared(make: Make, folder: Path, changes: dict[str, Any]) -> None:
-    make()
+def test_a_run_that_failed_or_has_no_report_is_not_compared(
+    make_plan: MakePlan, folder: Path, changes: dict[str, Any]
+) -> None:
+    make_plan()
     comparison.add_plan_to_report(folder, key(), summary(folder, **changes))
     assert report(folder) == PAGE
 
 
-def test_a_run_that_was_not_planned_has_its_report_as_it_is(folder: Path) -> None:
+def test_the_report_of_an_unplanned_run_is_not_changed(folder: Path) -> None:
     comparison.add_plan_to_report(folder, key(), summary(folder))
     comparison.add_plan_to_report(folder, None, summary(folder))
     assert report(folder) == PAGE
 
 
-def test_a_report_that_cannot_be_read_does_not_fail_the_run(
-    make: Make, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unreadable_report_does_not_fail_the_run(
+    make_plan: MakePlan, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make()
+    make_plan()
     comparison.add_plan_to_report(folder, key(), summary(folder, report=str(folder / "none.html")))
     assert "not in its report" in capsys.readouterr().err
 
 
-def test_code_that_cannot_be_read_has_no_plan(tmp_path: Path) -> None:
+def test_unreadable_code_has_no_plan_key(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # which a fingerprint does not follow
     (tmp_path / "own.py").touch()
     config = load(None, [f"model={{build: 'own:build', code: {tmp_path}}}"])

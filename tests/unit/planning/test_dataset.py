@@ -1,4 +1,4 @@
-"""What is known about the data: counted on this machine, else by its kind or as the user says."""
+"""Descriptions of the data: counted on this machine, or from its kind, or from options."""
 
 import json
 from pathlib import Path
@@ -20,51 +20,51 @@ def config(**data: Any) -> Config:
     return load(None, [f"data={json.dumps(data)}", "gate=null"])
 
 
-def test_cifar10_is_known_without_a_download() -> None:
-    found = describe_dataset(config(**CIFAR10), None, None, fetch=False)
-    assert found.rows == {"train": 45_000, "validation": 5_000, "test": 10_000}
-    assert (found.examples.shape, len(found.examples.names)) == ((32, 32, 3), 10)
-    assert found.features == ""
-    assert "4,500" in found.targets
-    assert found.row_bytes == 32 * 32 * 3 + 8
+def test_cifar10_is_described_without_a_download() -> None:
+    description = describe_dataset(config(**CIFAR10), None, None, fetch=False)
+    assert description.rows == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    assert (description.examples.shape, len(description.examples.names)) == ((32, 32, 3), 10)
+    assert description.features == ""
+    assert "4,500" in description.targets
+    assert description.row_bytes == 32 * 32 * 3 + 8
 
 
-def test_images_are_as_the_user_says() -> None:
-    found = describe_dataset(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
-    assert (found.rows, found.targets) == ({"train": 720, "validation": 80, "test": 200}, "")
-    assert (found.examples.shape, found.examples.names) == ((8, 8, 3), ("0", "1", "2"))
+def test_images_are_described_by_options() -> None:
+    description = describe_dataset(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
+    assert (description.rows, description.targets) == ({"train": 720, "validation": 80, "test": 200}, "")
+    assert (description.examples.shape, description.examples.names) == ((8, 8, 3), ("0", "1", "2"))
 
 
 def test_validation_on_the_test_examples() -> None:
-    found = describe_dataset(config(**CIFAR10, validation="test"), None, None, fetch=False)
-    assert found.rows == {"train": 50_000, "validation": 10_000, "test": 10_000}
+    description = describe_dataset(config(**CIFAR10, validation="test"), None, None, fetch=False)
+    assert description.rows == {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 
 @pytest.mark.parametrize(("rows", "outputs"), [(None, 3), (1000, None)])
-def test_half_of_it_is_not_enough(rows: int | None, outputs: int | None) -> None:
+def test_rows_and_outputs_are_required_together(rows: int | None, outputs: int | None) -> None:
     with pytest.raises(ConfigError, match="--rows and --outputs"):
         describe_dataset(config(**IMAGES), rows, outputs, fetch=False)
 
 
 @pytest.mark.parametrize("data", [{"kind": "digits"}, {"kind": "npz", "source": "/data/set.npz"}])
 @pytest.mark.parametrize("fetch", [False, True])
-def test_examples_of_this_machine_are_counted_and_not_given(data: Any, fetch: bool) -> None:
+def test_rows_of_local_data_are_refused(data: Any, fetch: bool) -> None:
     with pytest.raises(ConfigError, match=r"--rows is 5,000"):
         describe_dataset(config(**data), 5000, None, fetch)
 
 
-def test_digits_are_prepared_once_and_are_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_are_prepared_once_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
-    found = describe_dataset(load(), None, None, fetch=False)
-    assert found.rows["train"] > 1000
-    assert found.targets.startswith("10 classes, with ")
-    assert (Path(found.features) / "schema.json").is_file()
-    assert describe_dataset(load(), None, None, fetch=False) == found
+    description = describe_dataset(load(), None, None, fetch=False)
+    assert description.rows["train"] > 1000
+    assert description.targets.startswith("10 classes, with ")
+    assert (Path(description.features) / "schema.json").is_file()
+    assert describe_dataset(load(), None, None, fetch=False) == description
     assert len(list((tmp_path / "runs").iterdir())) == 1
     assert select.list_runs(select.RunScope()) == []
 
 
-def test_a_preparation_that_fails_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_preparation_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 

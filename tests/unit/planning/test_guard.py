@@ -1,4 +1,4 @@
-"""What is refused before it starts."""
+"""Runs that are refused before they start."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,22 +12,22 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import guard as guarding
 from modelyard.pipelines.planning.guard import guard, unschedulable
-from tests.unit.planning.conftest import GKE, Make
+from tests.unit.planning.conftest import GKE, MakePlan, Results
 
 TEN = "training.epochs=10"
 
 
 def node(**labels: str) -> dict[str, Any]:
-    allocatable = {"cpu": "2", "memory": "4Gi", "pods": "110"}
-    return {"metadata": {"name": "one", "labels": labels}, "spec": {}, "status": {"allocatable": allocatable}}
+    status = {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"}}
+    return {"metadata": {"name": "node-1", "labels": labels}, "spec": {}, "status": status}
 
 
 @pytest.fixture(autouse=True)
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The nodes of the cluster: one small one."""
-    found = [node()]
-    monkeypatch.setattr(guarding, "connect", lambda _: SimpleNamespace(nodes=found))
-    return found
+    """The nodes of the cluster: a small node."""
+    nodes = [node()]
+    monkeypatch.setattr(guarding, "connect", lambda _: SimpleNamespace(nodes=nodes))
+    return nodes
 
 
 def check(home: Path, name: str, *settings: str, budget: float | None = None) -> None:
@@ -35,12 +35,12 @@ def check(home: Path, name: str, *settings: str, budget: float | None = None) ->
     guard(load(None, settings), load_environment(name, settings), name, home, budget)
 
 
-def test_what_fits_on_a_node_may_start(tmp_path: Path) -> None:
+def test_a_run_that_fits_on_a_node_is_accepted(tmp_path: Path) -> None:
     check(tmp_path, "kind")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_step_that_is_larger_than_every_node_is_refused(tmp_path: Path) -> None:
+def test_a_step_larger_than_all_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"train.* 64 GiB") as refused:
         check(tmp_path, "kind", "environment.steps.train.memory=64Gi")
     assert "--anyway" in str(refused.value)
@@ -48,20 +48,22 @@ def test_a_step_that_is_larger_than_every_node_is_refused(tmp_path: Path) -> Non
 
 
 def test_an_accelerator_that_no_node_has_is_refused() -> None:
-    wants = load_environment("kind", ["environment.steps.train.accelerator={type: nvidia-l4, count: 1}"])
-    (reason,) = unschedulable(wants)
+    environment = load_environment(
+        "kind", ["environment.steps.train.accelerator={type: nvidia-l4, count: 1}"]
+    )
+    (reason,) = unschedulable(environment)
     assert reason.startswith("train")
 
 
 @pytest.mark.parametrize(
     "label", ["cloud.google.com/gke-nodepool", "eks.amazonaws.com/nodegroup", "karpenter.sh/nodepool"]
 )
-def test_where_an_autoscaler_adds_nodes_nothing_is_impossible(nodes: list[Any], label: str) -> None:
+def test_a_cluster_with_an_autoscaler_refuses_no_step(nodes: list[Any], label: str) -> None:
     nodes[:] = [node(**{label: "small"})]
     assert unschedulable(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
-def test_nodes_that_may_not_be_listed_refuse_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_whose_nodes_cannot_be_listed_refuses_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: str) -> None:
         raise ClusterError("no.")
 
@@ -69,42 +71,42 @@ def test_nodes_that_may_not_be_listed_refuse_nothing(monkeypatch: pytest.MonkeyP
     assert unschedulable(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
-def test_the_no_of_a_plan_reaches_submit(
-    make: Make, answers: dict[str, Any], cost: Cost, nodes: list[Any], tmp_path: Path
+def test_problems_of_the_plan_refuse_a_run(
+    make_plan: MakePlan, measurements: Results, cost: Cost, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()
-    answers["cost"] = cost.model_copy(update={"weights": 10**12, "gradients": 10**12})
-    plan = make("gke")
+    measurements["cost"] = cost.model_copy(update={"weights": 10**12, "gradients": 10**12})
+    plan = make_plan("gke")
     with pytest.raises(PlanError) as refused:
         check(tmp_path, "gke", TEN)
     for problem in plan.problems:
         assert problem in str(refused.value)
     assert f"plan of {plan.created[:10]}" in str(refused.value)
-    check(tmp_path, "gke", "training.epochs=11")  # nobody planned this
+    check(tmp_path, "gke", "training.epochs=11")  # without a plan
 
 
 def test_a_budget_needs_a_plan_with_a_time_and_a_price(
-    make: Make, answers: dict[str, Any], probed: ProbeResult, nodes: list[Any], tmp_path: Path
+    make_plan: MakePlan, measurements: Results, probed: ProbeResult, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()
     with pytest.raises(PlanError, match="modelyard plan --probe -e gke"):
         check(tmp_path, "gke", TEN, budget=5.0)
-    make("gke")
+    make_plan("gke")
     with pytest.raises(PlanError, match="--budget 5 USD cannot be checked without a time"):
         check(tmp_path, "gke", TEN, budget=5.0)
-    answers["probe"] = probed.model_copy(update={"device": "gpu:0"})
-    make("gke", probe=True, budget=0.0)  # which the plan does not keep
+    measurements["probe"] = probed.model_copy(update={"device": "gpu:0"})
+    make_plan("gke", probe=True, budget=0.0)  # exceeded
     check(tmp_path, "gke", TEN, budget=5.0)
     check(tmp_path, "gke", TEN)
     with pytest.raises(PlanError, match="more than --budget 0 USD"):
         check(tmp_path, "gke", TEN, budget=0.0)
 
 
-def test_the_time_of_the_whole_run_may_change_after_the_plan(
-    make: Make, nodes: list[Any], tmp_path: Path
+def test_active_deadline_is_checked_though_it_changed_after_the_plan(
+    make_plan: MakePlan, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()
-    make("gke", probe=True)
+    make_plan("gke", probe=True)
     with pytest.raises(PlanError, match=r"environment\.active_deadline"):
         check(tmp_path, "gke", TEN, "environment.active_deadline=10")
     check(tmp_path, "gke", TEN, "environment.active_deadline=7200")

@@ -13,7 +13,7 @@ from modelyard.pipelines.planning.hardware import load_catalog, options
 from modelyard.pipelines.planning.plan import estimate_memory
 
 PRICE: dict[str, Any] = {
-    "region": "here",
+    "region": "us-central1",
     "scope": "vm",
     "count": 8,
     "on_demand": 80.0,
@@ -28,13 +28,13 @@ def write(path: Path, **accelerators: dict[str, Any]) -> Path:
     return path
 
 
-def test_the_shipped_file_has_a_memory_for_all_but_any_gpu() -> None:
+def test_the_catalog_has_the_memory_of_all_accelerators() -> None:
     catalog = load_catalog(CATALOG)
-    assert [name for name, one in catalog.accelerators.items() if one.memory_gb is None] == ["gpu"]
+    assert [name for name, entry in catalog.accelerators.items() if entry.memory_gb is None] == ["gpu"]
     assert catalog.accelerators.keys() == accelerator_types().keys()
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_catalog_has_prices(tmp_path: Path) -> None:
     kind = load_catalog(write(tmp_path / "own.yaml", gpu=ROW)).accelerators["gpu"]
     assert kind.price
     assert (kind.price.hourly(1, spot=False), kind.price.hourly(16, spot=True)) == (80.0, 40.0)
@@ -48,7 +48,9 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ({"on_demand_counts": [8]}, None),
     ],
 )
-def test_the_price_of_an_hour_of_one(tmp_path: Path, change: dict[str, Any], hour: float | None) -> None:
+def test_price_per_hour_of_one_accelerator(
+    tmp_path: Path, change: dict[str, Any], hour: float | None
+) -> None:
     row = {**ROW, "price": {**PRICE, **change}}
     kind = load_catalog(write(tmp_path / "own.yaml", gpu=row)).accelerators["gpu"]
     assert kind.price
@@ -56,7 +58,7 @@ def test_the_price_of_an_hour_of_one(tmp_path: Path, change: dict[str, Any], hou
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "said"),
+    ("name", "row", "message"),
     [
         ("gpu", {**ROW, "price": {**PRICE, "spot": 90.0}}, "not below on_demand"),
         ("gpu", {**ROW, "price": {**PRICE, "count": 1, "on_demand": 700.0}}, "on_demand is 700"),
@@ -66,13 +68,15 @@ def test_the_price_of_an_hour_of_one(tmp_path: Path, change: dict[str, Any], hou
         ("mine", ROW, "nvidia-tesla-t4"),
     ],
 )
-def test_a_row_that_cannot_be_is_refused(tmp_path: Path, name: str, row: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_an_invalid_entry_of_the_catalog_is_refused(
+    tmp_path: Path, name: str, row: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         load_catalog(write(tmp_path / "own.yaml", **{name: row}))
 
 
 @pytest.mark.parametrize("text", ["- a list", "read: 2026-11-23", "read: soon\naccelerators: {}", None])
-def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
+def test_an_invalid_catalog_is_refused(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "own.yaml"
     if text:
         path.write_text(text)
@@ -80,12 +84,12 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str | None) -> Non
         load_catalog(path)
 
 
-def test_what_fits_comes_first_then_what_needs_no_other_backend_then_the_cheapest(cost: Cost) -> None:
+def test_options_are_sorted_by_fit_then_backend_then_price(cost: Cost) -> None:
     memory = estimate_memory(cost.model_copy(update={"weights": 20 * 10**9}))
-    found = options(load_catalog(CATALOG), memory, "tensorflow")
-    fits = [one for one in found if one.fit == "fits"]
-    assert [one.accelerator for one in fits[:2]] == ["nvidia-tesla-a100", "nvidia-a100-80gb"]
-    assert [one.note for one in fits].index("JAX only") > 5
-    assert {one.accelerator for one in found if one.fit == "does not fit"} >= {"nvidia-tesla-t4"}
-    assert found[-1].largest_batch == 0
-    assert not any("JAX" in one.note for one in options(load_catalog(CATALOG), memory, "jax"))
+    ranked = options(load_catalog(CATALOG), memory, "tensorflow")
+    fits = [option for option in ranked if option.fit == "fits"]
+    assert [option.accelerator for option in fits[:2]] == ["nvidia-tesla-a100", "nvidia-a100-80gb"]
+    assert [option.note for option in fits].index("JAX only") > 5
+    assert {option.accelerator for option in ranked if option.fit == "does not fit"} >= {"nvidia-tesla-t4"}
+    assert ranked[-1].largest_batch == 0
+    assert not any("JAX" in option.note for option in options(load_catalog(CATALOG), memory, "jax"))

@@ -1,11 +1,9 @@
-"""A process, or a pod, that measures a model: how it may end, and that it ends with the plan."""
+"""Processes and pods that measure a model: their results and failures, and their end."""
 
 import json
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,16 @@ from modelyard.pipelines.environments.environment import INTERFACES_FILE, Enviro
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.runners.pods import pod as pods
+from tests.processes import has_ended, wait_until
 
 DIGEST = "@sha256:" + 64 * "1"
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
 IMAGES = {name: f"registry.example/{name}{DIGEST}" for name in (*STEPS, "train-cuda", "serve")}
 
 
-def asked(*overrides: str) -> tuple[ProbeRequest, Config, Environment]:
-    given = f"environment.images={json.dumps(IMAGES)}"
-    environment = load_environment("kind", [given, *overrides])
+def probe_arguments(*overrides: str) -> tuple[ProbeRequest, Config, Environment]:
+    images = f"environment.images={json.dumps(IMAGES)}"
+    environment = load_environment("kind", [images, *overrides])
     config = load(None, ["training.epochs=3"], store=environment.model_store())
     workload = TrainingWorkload(
         example_schema=Schema(
@@ -50,42 +49,42 @@ def asked(*overrides: str) -> tuple[ProbeRequest, Config, Environment]:
     return ProbeRequest(workload=workload, seconds=3.0), config, environment
 
 
-def pod_of(*overrides: str) -> Any:
-    request, config, environment = asked(*overrides)
+def create_probe_pod(*overrides: str) -> Any:
+    request, config, environment = probe_arguments(*overrides)
     return measuring.probe_pod(request, config.name, environment)
 
 
-def test_it_is_the_pod_of_train_with_another_command() -> None:
-    pod = pod_of()
+def test_probe_pod_is_the_pod_of_train_with_another_command() -> None:
+    pod = create_probe_pod()
     fetch, main = pod["spec"]["initContainers"]
     assert main["image"] == IMAGES["train"]
     assert main["command"][:3] == ["python3", "-m", "modelyard.components.train.probe"]
-    asked = ProbeRequest.model_validate_json(main["command"][3])
-    assert asked.seconds == 3.0
-    assert asked.workload.training.epochs == 3
+    probe_request = ProbeRequest.model_validate_json(main["command"][3])
+    assert probe_request.seconds == 3.0
+    assert probe_request.workload.training.epochs == 3
     assert fetch["command"] == pod["spec"]["containers"][0]["command"] == ["true"]
     assert pod["metadata"]["labels"]["modelyard.dev/step"] == "train"
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert main["resources"]["limits"]["memory"] == "3Gi"
 
 
-def test_it_asks_for_the_accelerator_of_train() -> None:
-    pod = pod_of("environment.steps.train.accelerator={type: nvidia-l4, count: 1}")
+def test_probe_pod_requests_the_accelerator_of_train() -> None:
+    pod = create_probe_pod("environment.steps.train.accelerator={type: nvidia-l4, count: 1}")
     _, main = pod["spec"]["initContainers"]
     assert main["image"] == IMAGES["train-cuda"]
     assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pod["spec"]["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
 
 
-def test_it_belongs_to_no_run_and_ends_also_when_nobody_removes_it() -> None:
-    pod = pod_of()
+def test_probe_pod_belongs_to_no_run_and_has_a_deadline() -> None:
+    pod = create_probe_pod()
     assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "probe"
     assert "modelyard.dev/run" not in pod["metadata"]["labels"]
     assert pod["spec"]["activeDeadlineSeconds"] < 3600
 
 
 class Cluster:
-    """A cluster in which a pod goes through what it is given, and prints some lines."""
+    """A cluster with a pod that has these statuses in turn and this log."""
 
     namespace, nodes = "runs", ()
 
@@ -118,8 +117,8 @@ class Cluster:
     def read_memory_usage(self, _pod: Any, _container: str) -> float:
         raise ClusterError("it may not be read")
 
-    def delete(self, _kind: str, seen: Any) -> bool:
-        if self.others.pop(seen["metadata"]["name"], None) is None:
+    def delete(self, _kind: str, observed: Any) -> bool:
+        if self.others.pop(observed["metadata"]["name"], None) is None:
             self.pod = None
         return True
 
@@ -148,30 +147,30 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def left(error: Exception) -> str:
-    """Return the record that a probe leaves."""
+def failure_record(error: Exception) -> str:
+    """Return the record of a failed probe."""
     return failure_document(error, "probe").decode()
 
 
-def followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[ProbeResult, list[str]]:
-    said: list[str] = []
+def follow_probe(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[ProbeResult, list[str]]:
+    messages: list[str] = []
     monkeypatch.setattr(measuring, "connect", lambda _: cluster)
     monkeypatch.setattr(pods, "PAUSE", 0.0)
-    found, seconds = measuring.probe_in_pod(*asked(), on_progress=said.append)
+    result, seconds = measuring.probe_in_pod(*probe_arguments(), on_progress=messages.append)
     assert seconds > 0
-    return found, said
+    return result, messages
 
 
-def test_what_keeps_it_waiting_is_said_and_its_answer_is_not(
+def test_problems_and_log_of_a_pod_are_reported_but_not_its_result(
     probed: ProbeResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["probing on cpu:0 with tensorflow"]
     cluster = Cluster(lines, WAITING, ended(0, message=probed.model_dump_json()))
-    found, said = followed(cluster, monkeypatch)
-    assert found == probed
-    assert len(said) == 2
-    assert "requests" in said[0]
-    assert said[1] == lines[0]
+    result, messages = follow_probe(cluster, monkeypatch)
+    assert result == probed
+    assert len(messages) == 2
+    assert "requests" in messages[0]
+    assert messages[1] == lines[0]
     assert cluster.pod is None
     assert capsys.readouterr().out == ""
 
@@ -184,7 +183,7 @@ def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
     (home / "plans").mkdir(parents=True)
     (home / "plans" / "killed.lifeline").touch()
     with lifeline.hold(home / "plans" / "alive.lifeline"):
-        followed(cluster, monkeypatch)
+        follow_probe(cluster, monkeypatch)
     assert set(cluster.others) == {"alive", "elsewhere"}
     assert [path.name for path in (home / "plans").iterdir()] == ["alive.lifeline"]
 
@@ -193,26 +192,26 @@ def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
     ("status", "lines", "kind", "message"),
     [
         (ended(137, reason="OOMKilled"), [], TooLargeError, "its limit is 3 GiB"),
-        (ended(1, message=left(TooLargeError("It is full."))), [], TooLargeError, r"^It is full\.$"),
-        (ended(1, message=left(TrainError("It is wrong."))), [], TrainError, r"^It is wrong\.$"),
+        (ended(1, message=failure_record(TooLargeError("Full."))), [], TooLargeError, r"^Full\.$"),
+        (ended(1, message=failure_record(TrainError("It is wrong."))), [], TrainError, r"^It is wrong\.$"),
         (ended(3), ["Oh, no."], ClusterError, r"(?s)exit code 3 .*Oh, no\."),
     ],
 )
-def test_how_it_failed_is_said(
+def test_failures_of_the_pod_are_errors(
     status: Any, lines: list[str], kind: type[ModelyardError], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(kind, match=message) as failed:
-        followed(Cluster(lines, status), monkeypatch)
+        follow_probe(Cluster(lines, status), monkeypatch)
     assert type(failed.value) is kind
 
 
-QUESTION = CurvePoint(rows=7, error=0.1, low=0.0, high=0.2)  # any record does
+REQUEST = CurvePoint(rows=7, error=0.1, low=0.0, high=0.2)  # any record does
 PYTHON = """#!{python}
 import os, signal, sys, time
 from pathlib import Path
 from modelyard.components.step import step
 with step("cost"):
-    question, answer = map(Path, sys.argv[-2:])
+    request, result = map(Path, sys.argv[-2:])
     {body}
 """
 PARENT = """
@@ -226,18 +225,18 @@ measuring.run_in_process("cost", CurvePoint(rows=7, error=0.1, low=0.0, high=0.2
 
 
 def stub(folder: Path, body: str) -> str:
-    """Return a program that is called as Python is, and does something else than a module of train."""
+    """Return a program that replaces Python and executes other code than a module of train."""
     path = folder / "python"
     path.write_text(PYTHON.format(python=sys.executable, body=body))
     path.chmod(0o755)
     return str(path)
 
 
-def test_the_answer_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: Cost) -> None:
-    body = "assert os.environ['KERAS_BACKEND'] == 'none'; answer.write_text(question.read_text())"
+def test_result_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: Cost) -> None:
+    body = "assert os.environ['KERAS_BACKEND'] == 'none'; result.write_text(request.read_text())"
     monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
-    found, seconds = measuring.run_in_process("cost", cost, Cost, KERAS_BACKEND="none")
-    assert found == cost
+    result, seconds = measuring.run_in_process("cost", cost, Cost, KERAS_BACKEND="none")
+    assert result == cost
     assert seconds > 0
 
 
@@ -256,57 +255,39 @@ def test_the_answer_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("raise MemoryError()", TooLargeError, "batch_size"),
     ],
 )
-def test_how_a_process_ended_is_said(
+def test_failures_of_the_process_are_errors(
     body: str, kind: type[ModelyardError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
     with pytest.raises(kind, match=message) as ended:
-        measuring.run_in_process("cost", QUESTION, CurvePoint)
+        measuring.run_in_process("cost", REQUEST, CurvePoint)
     assert type(ended.value) is kind
     assert "\n" not in str(ended.value)
 
 
-def test_a_process_ends_with_the_plan_that_asked(tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    body = f"Path({str(mark)!r}).write_text(str(os.getpid())); time.sleep(120)"
+def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    body = f"Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(120)"
     plan = subprocess.Popen([sys.executable, "-c", PARENT, stub(tmp_path, body)])
-    wait_for(lambda: mark.is_file() and mark.read_text())
-    child = int(mark.read_text())
-    assert not gone(child)
+    wait_until(lambda: pid_file.is_file() and pid_file.read_text())
+    child = int(pid_file.read_text())
+    assert not has_ended(child)
     plan.kill()
     plan.wait()
-    wait_for(lambda: gone(child))
+    wait_until(lambda: has_ended(child))
 
 
-def test_an_image_of_another_version_is_refused_before_anything_is_prepared(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_image_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "connect", lambda _: Cluster([]))
     (tmp_path / INTERFACES_FILE).parent.mkdir()
     (tmp_path / INTERFACES_FILE).write_text(json.dumps({IMAGES["train"]: {"train": "0.0.9 (abc)"}}))
-    _, _, environment = asked()
+    _, _, environment = probe_arguments()
     with pytest.raises(ConfigError, match=r"registry\.example/train@.* 0\.0\.9 "):
         measuring.check(environment)
 
 
-def test_without_a_cluster_there_is_no_probe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_check_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ClusterError):
         measuring.check(load_environment("kind"))
-
-
-def wait_for(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 100
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def gone(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (ProcessLookupError, FileNotFoundError):
-        return True
-    return state == "Z"

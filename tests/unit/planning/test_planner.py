@@ -1,4 +1,4 @@
-"""What a plan says, on the screen and as JSON."""
+"""Plans as text and as JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from modelyard.pipelines.planning.dataset import Dataset
 from modelyard.pipelines.planning.plan import Plan, estimate_train_time, exceeded, load_plan, plan_key
 from modelyard.pipelines.planning.planner import Request
 from modelyard.pipelines.planning.render import dollars, seconds, show
-from tests.unit.planning.conftest import GKE, Make
+from tests.unit.planning.conftest import GKE, MakePlan, Results
 
 
 def screen(plan: Plan, everything: bool = False, config: str = "digits.yaml") -> str:
@@ -27,8 +27,8 @@ def screen(plan: Plan, everything: bool = False, config: str = "digits.yaml") ->
     return capture.get().replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_without_a_probe_a_plan_shows_what_is_known(make: Make) -> None:
-    plan = make()
+def test_a_plan_without_a_probe_has_size_and_memory(make_plan: MakePlan) -> None:
+    plan = make_plan()
     long = "long/" * 20 + "digits.yaml"
     text = screen(plan, config=long)
     assert (plan.parameters, plan.steps, plan.fit, plan.train) == (1_000_000, 300, "fits", None)
@@ -42,7 +42,7 @@ def test_without_a_probe_a_plan_shows_what_is_known(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "request_"),
+    ("name", "settings", "fields"),
     [
         ("local", (), {"probe": True, "learning_curve": True, "price": 2.5}),
         ("gke", ("training.batch_size=1",), {"probe": True, "budget": 0.0001}),
@@ -56,10 +56,10 @@ def test_without_a_probe_a_plan_shows_what_is_known(make: Make) -> None:
         ),
     ],
 )
-def test_the_screen_has_eighty_columns_and_breaks_no_word(
-    make: Make, name: str, settings: tuple[str, ...], request_: dict[str, Any]
+def test_a_plan_fits_eighty_columns_and_breaks_no_word(
+    make_plan: MakePlan, name: str, settings: tuple[str, ...], fields: dict[str, Any]
 ) -> None:
-    plan = make(name, settings, **request_)
+    plan = make_plan(name, settings, **fields)
     text = screen(plan, everything=True)
     assert max(map(len, text.rstrip().splitlines())) <= 80
     words = text.split()
@@ -69,8 +69,8 @@ def test_the_screen_has_eighty_columns_and_breaks_no_word(
         assert option.accelerator in words
 
 
-def test_the_time_is_that_of_the_probe(make: Make, probed: ProbeResult) -> None:
-    plan = make(probe=True)
+def test_training_time_is_computed_from_the_probe(make_plan: MakePlan, probed: ProbeResult) -> None:
+    plan = make_plan(probe=True)
     assert plan.train
     # 46 s in all, of which 40 s inside, 1 s of setup; 2 s to compile and 2 s to export; 10 epochs of 30 steps
     assert plan.train.start == pytest.approx(7.0)
@@ -82,10 +82,12 @@ def test_the_time_is_that_of_the_probe(make: Make, probed: ProbeResult) -> None:
     assert "10 epochs of" in screen(plan)
 
 
-def test_a_busy_machine_widens_the_interval(make: Make, answers: dict[str, Any], probed: ProbeResult) -> None:
-    idle = make(probe=True)
-    answers["probe"] = probed.model_copy(update={"load": 3.0})
-    busy = make(probe=True)
+def test_a_busy_machine_widens_the_interval(
+    make_plan: MakePlan, measurements: Results, probed: ProbeResult
+) -> None:
+    idle = make_plan(probe=True)
+    measurements["probe"] = probed.model_copy(update={"load": 3.0})
+    busy = make_plan(probe=True)
     assert idle.train
     assert busy.train
     assert busy.train.total.low == pytest.approx(idle.train.total.low / 3)
@@ -93,95 +95,99 @@ def test_a_busy_machine_widens_the_interval(make: Make, answers: dict[str, Any],
     assert not idle.warnings
 
 
-def test_with_early_stopping_the_interval_begins_at_the_fewest_epochs(probed: ProbeResult) -> None:
+def test_early_stopping_lowers_the_minimum_time(probed: ProbeResult) -> None:
     rows, epochs = {"train": 960, "validation": 192}, 10
-    whole = estimate_train_time(probed, 46.0, Training(epochs=epochs), rows)
+    full = estimate_train_time(probed, 46.0, Training(epochs=epochs), rows)
     early = estimate_train_time(
         probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), rows
     )
-    assert early.total.value == whole.total.value
-    assert early.total.low < whole.total.low
-    assert early.total.high == whole.total.high
+    assert early.total.value == full.total.value
+    assert early.total.low < full.total.low
+    assert early.total.high == full.total.high
 
 
-def test_the_last_probe_of_the_same_examples_is_remembered(
-    make: Make, answers: dict[str, Any], data: Dataset
+def test_the_last_probe_of_the_same_examples_is_used_again(
+    make_plan: MakePlan, measurements: Results, data: Dataset
 ) -> None:
-    probed = make(probe=True)
-    again = make()
+    probed = make_plan(probe=True)
+    again = make_plan()
     assert (again.train, again.probed_at) == (probed.train, probed.probed_at)
-    answers["data"] = data.model_copy(update={"rows": {"train": 96, "validation": 192, "test": 300}})
-    assert make().train is None
+    measurements["data"] = data.model_copy(update={"rows": {"train": 96, "validation": 192, "test": 300}})
+    assert make_plan().train is None
 
 
-def test_a_probe_without_enough_memory_is_an_answer(
-    make: Make, answers: dict[str, Any], tmp_path: Path
+def test_a_probe_that_runs_out_of_memory_is_a_problem_of_the_plan(
+    make_plan: MakePlan, measurements: Results, tmp_path: Path
 ) -> None:
-    answers["probe"] = TooLargeError("A batch of 32 does not fit. Lower training.batch_size.")
-    plan = make("gke", probe=True)
+    measurements["probe"] = TooLargeError("A batch of 32 does not fit. Lower training.batch_size.")
+    plan = make_plan("gke", probe=True)
     assert (plan.fit, plan.train) == ("does not fit", None)
     assert plan.problems == ("A batch of 32 does not fit. Lower training.batch_size",)
     assert "does not fit into nvidia-l4" in screen(plan)
     settings = [*GKE, "training.epochs=10"]
     environment = load_environment("gke", settings)
-    kept = load_plan(tmp_path, plan_key(load(None, settings), environment))
-    assert kept
-    assert kept.problems == plan.problems
-    answers["probe"] = AssertionError("it was probed again")
-    assert make("gke").problems == plan.problems
+    saved = load_plan(tmp_path, plan_key(load(None, settings), environment))
+    assert saved
+    assert saved.problems == plan.problems
+    measurements["probe"] = AssertionError("it was probed again")
+    assert make_plan("gke").problems == plan.problems
 
 
-def test_a_model_that_is_too_large_is_not_probed(make: Make, answers: dict[str, Any], cost: Cost) -> None:
-    answers["cost"] = cost.model_copy(update={"weights": 10**13, "gradients": 10**13})
-    answers["probe"] = AssertionError("it was probed")
-    plan = make(probe=True)
+def test_a_model_that_is_too_large_is_not_probed(
+    make_plan: MakePlan, measurements: Results, cost: Cost
+) -> None:
+    measurements["cost"] = cost.model_copy(update={"weights": 10**13, "gradients": 10**13})
+    measurements["probe"] = AssertionError("it was probed")
+    plan = make_plan(probe=True)
     assert plan.fit == "does not fit"
     (memory, disk) = plan.problems
     assert "this machine" in memory
     assert "MODELYARD_HOME" in disk
-    assert {one.fit for one in plan.options} == {"does not fit"}
+    assert {option.fit for option in plan.options} == {"does not fit"}
 
 
-def test_what_may_not_fit_is_told_with_the_batch_that_would(
-    make: Make, answers: dict[str, Any], cost: Cost
+def test_a_model_that_may_not_fit_has_a_warning_with_a_smaller_batch(
+    make_plan: MakePlan, measurements: Results, cost: Cost
 ) -> None:
-    answers["cost"] = cost.model_copy(update={"activations": 30 * 10**9})
-    plan = make("gke")
+    measurements["cost"] = cost.model_copy(update={"activations": 30 * 10**9})
+    plan = make_plan("gke")
     assert plan.fit == "uncertain"
     (warning,) = plan.warnings
     assert "--probe" in warning
     assert "a batch of 20 would fit" in warning
-    assert make("gke", probe=True).fit == "fits"  # the probe has seen that it does
+    assert make_plan("gke", probe=True).fit == "fits"  # the probe has seen that it does
 
 
-def test_a_pod_without_a_limit_of_memory_is_not_judged(make: Make) -> None:
-    plan = make("kind", ("environment.steps.train={memory: null}", "environment.defaults={memory: null}"))
+def test_a_pod_without_a_memory_limit_has_no_fit(make_plan: MakePlan) -> None:
+    plan = make_plan(
+        "kind", ("environment.steps.train={memory: null}", "environment.defaults={memory: null}")
+    )
     assert (plan.device, plan.capacity, plan.fit) == ("the pod", None, None)
     assert "fit into" not in screen(plan)
 
 
-def test_money_is_hours_times_the_price_of_the_accelerator(make: Make) -> None:
-    plan = make("gke", ("environment.steps.train.spot=false",), probe=True)
+def test_a_probe_on_a_cpu_gives_no_price_of_a_gpu(make_plan: MakePlan) -> None:
+    plan = make_plan("gke", ("environment.steps.train.spot=false",), probe=True)
     assert plan.money is None  # the probe ran on a CPU: accelerator_optional, and no GPU on the node
-    assert any("cpu:0" in one for one in plan.warnings)
+    assert any("cpu:0" in warning for warning in plan.warnings)
 
 
-def test_money_on_a_gpu(make: Make, answers: dict[str, Any], probed: ProbeResult) -> None:
-    answers["probe"] = probed.model_copy(update={"device": "gpu:0", "device_memory": 10**9})
-    plan = make("gke", ("environment.steps.train.spot=false",), probe=True)
+def test_price_of_training_on_a_gpu(make_plan: MakePlan, measurements: Results, probed: ProbeResult) -> None:
+    measurements["probe"] = probed.model_copy(update={"device": "gpu:0", "device_memory": 10**9})
+    plan = make_plan("gke", ("environment.steps.train.spot=false",), probe=True)
     assert plan.train
     assert plan.money
     assert plan.money.train
     assert plan.money.train.value == pytest.approx(plan.money.hour * plan.train.total.value / 3600)
     assert plan.prices_read in plan.money.note
-    spot = make("gke", probe=True)
+    spot = make_plan("gke", probe=True)
     assert spot.money
     assert spot.money.hour < plan.money.hour
     assert "1 GB on the device" in screen(plan)
 
 
-def test_a_given_price_is_used(make: Make) -> None:
-    plan = make(probe=True, price=3.0)
+def test_the_option_price_is_used(make_plan: MakePlan) -> None:
+    plan = make_plan(probe=True, price=3.0)
     assert plan.train
     assert plan.money
     assert plan.money.train
@@ -189,7 +195,7 @@ def test_a_given_price_is_used(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("fields", "message"),
     [
         ({"budget": 1.0}, "--probe"),
         ({"budget": 1.0, "probe": True}, "--price"),
@@ -197,81 +203,87 @@ def test_a_given_price_is_used(make: Make) -> None:
         ({"budget": 1.0, "probe": True, "price": 3.0}, None),
     ],
 )
-def test_a_budget_is_kept_or_refused(make: Make, request_: dict[str, Any], said: str | None) -> None:
-    plan = make(**request_)
-    assert bool(plan.exceeded) is (said is not None)
-    assert (said or "") in "".join(plan.exceeded)
+def test_budget_is_checked(make_plan: MakePlan, fields: dict[str, Any], message: str | None) -> None:
+    plan = make_plan(**fields)
+    assert bool(plan.exceeded) is (message is not None)
+    assert (message or "") in "".join(plan.exceeded)
 
 
-def test_the_times_of_the_environment_are_limits(make: Make) -> None:
+def test_timeouts_of_the_environment_are_limits(make_plan: MakePlan) -> None:
     settings = ("environment.steps.train.timeout=20", "environment.active_deadline=21")
-    plan = make("gke", settings, probe=True)
-    timeout, whole = plan.exceeded
+    plan = make_plan("gke", settings, probe=True)
+    timeout, active_deadline = plan.exceeded
     assert "environment.steps.train.timeout" in timeout
-    assert "environment.active_deadline" in whole
+    assert "environment.active_deadline" in active_deadline
     early = Training(epochs=10, early_stopping=EarlyStopping(patience=0))
     environment = load_environment("gke", [*GKE, *settings])
     assert plan.train
     few = plan.train.model_copy(update={"total": plan.train.total.model_copy(update={"low": 20.5})})
-    (said,) = exceeded(plan.model_copy(update={"train": few}), environment, early)
-    assert "at least" in said  # 20.5 s are certain
+    (message,) = exceeded(plan.model_copy(update={"train": few}), environment, early)
+    assert "at least" in message  # 20.5 s are certain
 
 
-def test_a_checkpoint_has_to_fit_on_the_pods_disk(make: Make, answers: dict[str, Any], cost: Cost) -> None:
-    answers["cost"] = cost.model_copy(update={"optimizer": 19 * 10**9})
+def test_a_checkpoint_must_fit_on_the_disk_of_the_pod(
+    make_plan: MakePlan, measurements: Results, cost: Cost
+) -> None:
+    measurements["cost"] = cost.model_copy(update={"optimizer": 19 * 10**9})
     settings = ("environment.steps.train.ephemeral_storage=10Gi", "environment.steps.train.accelerator=null")
-    (memory, disk) = make("gke", settings).problems
+    (memory, disk) = make_plan("gke", settings).problems
     assert "the pod has" in memory
     assert "ephemeral_storage" in disk
-    assert len(make("gke", (*settings, "training.checkpoint_every=0")).problems) == 1
+    assert len(make_plan("gke", (*settings, "training.checkpoint_every=0")).problems) == 1
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (("environment.steps.train.accelerator={type: nvidia-l4, count: 2}",), "one of 2 nvidia-l4"),
         (("environment.steps.train.retries=0",), "environment.steps.train.retries"),
     ],
 )
-def test_known_pitfalls_are_warnings(make: Make, settings: tuple[str, ...], said: str) -> None:
-    (warning,) = make("gke", settings).warnings
-    assert said in warning
+def test_known_pitfalls_are_warnings(make_plan: MakePlan, settings: tuple[str, ...], message: str) -> None:
+    (warning,) = make_plan("gke", settings).warnings
+    assert message in warning
 
 
-def test_own_code_that_jax_trains_may_use_keras_alone(make: Make, tmp_path: Path) -> None:
+def test_user_code_for_jax_has_a_warning(make_plan: MakePlan, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("")
     settings = (f"model={{build: 'own:build', code: {tmp_path}}}", "environment.keras_backend=jax")
-    (warning,) = make("kind", settings).warnings
+    (warning,) = make_plan("kind", settings).warnings
     assert "own:build must use keras.ops only" in warning
 
 
-def test_a_learning_curve_is_shown(make: Make, answers: dict[str, Any]) -> None:
-    assert "too few" in screen(make(learning_curve=True))
+def test_a_learning_curve_is_shown(make_plan: MakePlan, measurements: Results) -> None:
+    assert "too few" in screen(make_plan(learning_curve=True))
     points = tuple(CurvePoint(rows=rows, error=0.1, low=0.05, high=0.2) for rows in (120, 240))
-    answers["learning_curve"] = LearningCurve(measure="RMSE", points=points, beyond=points[1:], refused=None)
-    assert "expected 240: 0.1000 (0.0500 to 0.2000)" in " ".join(screen(make(learning_curve=True)).split())
+    measurements["learning_curve"] = LearningCurve(
+        measure="RMSE", points=points, beyond=points[1:], refused=None
+    )
+    assert "expected 240: 0.1000 (0.0500 to 0.2000)" in " ".join(
+        screen(make_plan(learning_curve=True)).split()
+    )
 
 
-@pytest.mark.usefixtures("answers")
-def test_a_plan_that_cannot_be_kept_is_shown(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("measurements")
+def test_a_plan_that_cannot_be_saved_is_shown(tmp_path: Path) -> None:
     (tmp_path / "plans").write_text("a file")
-    said: list[str] = []
+    warnings: list[str] = []
     settings = ["training.epochs=10"]
     environment = load_environment("local", settings)
     plan = planner.make_plan(
-        load(None, settings), environment, "local", Request(), tmp_path, warn=said.append
+        load(None, settings), environment, "local", Request(), tmp_path, warn=warnings.append
     )
     assert plan.parameters == 1_000_000
-    assert "cannot be kept" in said[0]
+    assert "cannot be kept" in warnings[0]
 
 
-def test_uncounted_operations_are_named(make: Make, answers: dict[str, Any], cost: Cost) -> None:
-    answers["cost"] = cost.model_copy(update={"uncounted": ("Einsum", "While")})
-    assert "not counted: Einsum, While" in screen(make())
+def test_uncounted_operations_are_named(make_plan: MakePlan, measurements: Results, cost: Cost) -> None:
+    measurements["cost"] = cost.model_copy(update={"uncounted": ("Einsum", "While")})
+    assert "not counted: Einsum, While" in screen(make_plan())
 
 
 @pytest.mark.parametrize(
-    ("setting", "request_", "name", "fetched"),
+    ("setting", "fields", "name", "fetched"),
     [
         ("cifar10", {"probe": True}, "local", True),
         ("cifar10", {"probe": True}, "gke", False),  # its pod has random examples, and the shape is known
@@ -281,44 +293,44 @@ def test_uncounted_operations_are_named(make: Make, answers: dict[str, Any], cos
         ("npz", {}, "gke", False),
     ],
 )
-def test_no_more_is_downloaded_than_is_needed(
-    make: Make,
-    answers: dict[str, Any],
+def test_data_are_downloaded_only_if_needed(
+    make_plan: MakePlan,
+    measurements: Results,
     monkeypatch: pytest.MonkeyPatch,
     setting: str,
-    request_: dict[str, Any],
+    fields: dict[str, Any],
     name: str,
     fetched: bool,
 ) -> None:
-    asked: list[bool] = []
+    fetches: list[bool] = []
     monkeypatch.setattr(
-        planner, "describe_dataset", lambda *arguments: asked.append(arguments[3]) or answers["data"]
+        planner, "describe_dataset", lambda *arguments: fetches.append(arguments[3]) or measurements["data"]
     )
     source = {"cifar10": "https://example.com/cifar.tar.gz", "npz": "gs://a/b.npz"}[setting]
-    make(name, (f"data={{kind: {setting}, source: '{source}'}}",), **request_)
-    assert asked == [fetched]
+    make_plan(name, (f"data={{kind: {setting}, source: '{source}'}}",), **fields)
+    assert fetches == [fetched]
 
 
-def test_the_disk_of_this_machine_is_a_limit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_must_fit_on_the_local_disk(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    (problem,) = make().problems
+    (problem,) = make_plan().problems
     assert "MODELYARD_HOME" in problem
 
 
 @pytest.mark.parametrize(
-    ("amount", "said"), [(0.0123, "12.3 ms"), (4.5, "4.5 s"), (200, "3.33 min"), (18000, "5 h")]
+    ("amount", "message"), [(0.0123, "12.3 ms"), (4.5, "4.5 s"), (200, "3.33 min"), (18000, "5 h")]
 )
-def test_times_are_words(amount: float, said: str) -> None:
-    assert seconds(amount).replace("\N{NO-BREAK SPACE}", " ") == said
+def test_durations_are_formatted(amount: float, message: str) -> None:
+    assert seconds(amount).replace("\N{NO-BREAK SPACE}", " ") == message
 
 
-def test_less_than_a_cent() -> None:
+def test_prices_below_a_cent_are_formatted() -> None:
     assert dollars(0.001).startswith("<")
 
 
 @pytest.mark.parametrize(("budget", "code"), [((), 0), (("--budget", "1"), 13)])
-@pytest.mark.usefixtures("answers")
-def test_the_command(
+@pytest.mark.usefixtures("measurements")
+def test_plan_command(
     budget: tuple[str, ...],
     code: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -327,18 +339,20 @@ def test_the_command(
 ) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     for output in ((), ("--output", "json")):
-        assert _code("plan", *budget, *output) == code
+        assert exit_code("plan", *budget, *output) == code
         assert "parameters" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--fetch", "--learning-curve"])
-def test_rows_are_given_or_fetched(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _code("plan", "--rows", "50", option) == 2
+def test_rows_with_fetch_or_learning_curve_are_refused(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("plan", "--rows", "50", option) == 2
     assert option in capsys.readouterr().err
 
 
-def _code(*words: str) -> int:
+def exit_code(*arguments: str) -> int:
     try:
-        return invoke(words)
+        return invoke(arguments)
     except SystemExit as end:  # Typer ends so when it prints for people
         return int(end.code or 0)
