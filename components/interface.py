@@ -1,8 +1,8 @@
 """The interface between the image of a step and the pipeline that calls it.
 
-The program of a step is written when the pipeline is compiled, and calls the work that the step's image
-holds. An image of another version may take other arguments or other settings. So the compiler writes
-`interface` of each step into its container, and `check` compares it before the work begins.
+The compiler writes the program that a step executes, which calls the code in the step's image. An image of
+another version may take other arguments or settings. So the compiler also writes the interface of each step
+into its container, and `check` compares it before the step starts.
 """
 
 import ast
@@ -24,9 +24,9 @@ IMAGE = "MODELYARD_IMAGE"
 
 
 def interface(step: str) -> str:
-    """Return the version of modelyard, and a fingerprint of how a step is called and of the keys of its spec.
+    """Return the version of modelyard, and a fingerprint of a step's component and of the keys of its spec.
 
-    Docstrings and formatting do not count, so that it is the same on every Python.
+    Docstrings and formatting are ignored, so that each version of Python gives the same.
     """
     module = f"modelyard.components.{step}"
     keys = sorted(set(_keys(getattr(importlib.import_module(f"{module}.spec"), f"{step.title()}Spec"))))
@@ -37,15 +37,15 @@ def interface(step: str) -> str:
             and ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    agreed = json.dumps([keys, ast.unparse(program)])
-    return f"{version('modelyard')} ({hashlib.sha256(agreed.encode()).hexdigest()[:12]})"
+    content = json.dumps([keys, ast.unparse(program)])
+    return f"{version('modelyard')} ({hashlib.sha256(content.encode()).hexdigest()[:12]})"
 
 
 def mismatch(image: str, actual: str, expected: str) -> str:
-    """Return what is wrong with an image whose interface is another than that of the pipeline."""
+    """Return the message that an image and the pipeline have different interfaces."""
     return (
-        f"The image {image} holds modelyard {actual}, and the pipeline was compiled by modelyard {expected}. "
-        "Build the images of this version (`make images`), or use the version that the image holds."
+        f"The image {image} has modelyard {actual}, and the pipeline was compiled by modelyard {expected}. "
+        "Build the images of this version (`make images`), or use the version in the image."
     )
 
 
@@ -55,11 +55,7 @@ def variables(step: str, image: str) -> dict[str, str]:
 
 
 def check(step: str) -> None:
-    """Compare what is installed here with what the pipeline expects of this step, if it says so.
-
-    Raises:
-        ConfigError: they differ.
-    """
+    """Raise ConfigError if the installed interface of a step is not the one that the pipeline expects."""
     name, _, expected = os.environ.get(EXPECTED, "").partition("=")
     if name == step and (actual := interface(step)) != expected:
         raise ConfigError(mismatch(os.environ.get(IMAGE, "of this step"), actual, expected))
@@ -68,6 +64,6 @@ def check(step: str) -> None:
 def _keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in kind.model_fields.items():
         yield f"{prefix}{name}"
-        for one in (field.annotation, *get_args(field.annotation)):
-            if isinstance(one, type) and issubclass(one, BaseModel):
-                yield from _keys(one, f"{prefix}{name}.")
+        for nested in (field.annotation, *get_args(field.annotation)):
+            if isinstance(nested, type) and issubclass(nested, BaseModel):
+                yield from _keys(nested, f"{prefix}{name}.")

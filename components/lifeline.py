@@ -1,14 +1,11 @@
-"""A child process that ends when its parent does, however the parent dies.
+"""A lifeline: child processes exit when their parent exits, even after `kill -9`.
 
-The parent holds an exclusive lock on a file for as long as it lives (`hold`); a child waits for that
-lock in a thread (`follow`) and leaves at once when it gets it. The kernel gives the lock up even after
-`kill -9`, so no step goes on training, and no server holds a port, for a run that is gone. Nothing
-polls, and on a cluster, where the variable is not set, nothing happens.
+The parent holds an exclusive lock on a file (`hold`). A child waits for the lock in a thread (`follow`) and
+exits when it gets it, so that no step continues and no server holds a port after its run ended. Without the
+variable, as on a cluster, `follow` does nothing.
 
     with lifeline.hold(run / "lifeline") as environment:
         subprocess.run(command, env={**os.environ, **environment})
-
-The body of each component and the `main` of each module that runs as a child process call `follow` first.
 """
 
 import errno
@@ -24,11 +21,7 @@ VARIABLE = "MODELYARD_LIFELINE"
 
 
 def lock(file: IO[Any], how: int) -> None:
-    """Lock an open file, as fcntl.flock does.
-
-    Raises:
-        OSError: ENOLCK, whatever a file system without locks answers.
-    """
+    """Lock an open file with fcntl.flock; raise OSError with ENOLCK if the file system has no locks."""
     try:
         fcntl.flock(file, how)
     except BlockingIOError:
@@ -39,10 +32,7 @@ def lock(file: IO[Any], how: int) -> None:
 
 @contextmanager
 def hold(path: Path) -> Iterator[dict[str, str]]:
-    """Hold the lifeline at `path`; yield the environment variables for child processes.
-
-    Child processes write UTF-8 in any locale.
-    """
+    """Hold the lifeline at `path`; yield the environment variables for child processes, also for UTF-8."""
     with path.open("w") as file:
         lock(file, fcntl.LOCK_EX)
         yield {VARIABLE: str(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
@@ -53,7 +43,7 @@ def is_held(path: Path) -> bool:
     try:
         with path.open() as file:
             lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # the latter: of another user, so it may be held
+    except (BlockingIOError, PermissionError):  # another user's file may be held
         return True
     except FileNotFoundError:
         return False
@@ -61,7 +51,7 @@ def is_held(path: Path) -> bool:
 
 
 def follow() -> None:
-    """Exit when the process exits that holds the lifeline in the environment, if there is one."""
+    """Exit when the process that holds the lifeline in the environment exits."""
     if path := os.environ.get(VARIABLE):
         threading.Thread(target=_exit_with, args=(path,), name="lifeline", daemon=True).start()
 
@@ -71,5 +61,5 @@ def _exit_with(path: str) -> None:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
     except OSError:
-        pass  # the file went with the run that it belonged to
+        pass  # the run was deleted
     os._exit(1)

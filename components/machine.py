@@ -1,10 +1,7 @@
-"""Settings from environment variables: proxies, certificates, Keras.
+"""Proxies, certificates and Keras' settings, from environment variables and keras.json.
 
-    proxy_for("https://example.com/set.npz", socks="socksio")   # "http://proxy:3128", or None
-    certificates()                                              # the file of SSL_CERT_FILE, or None
-
-Each HTTP library reads these variables in its own way, and all of them send requests for 127.0.0.1 to the
-proxy. So modelyard's clients ignore the variables and use these functions.
+HTTP libraries interpret the variables differently, and send requests for 127.0.0.1 to the proxy. So
+modelyard's clients ignore them and use these functions.
 """
 
 import json
@@ -37,12 +34,12 @@ PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether a URL refers to this machine."""
+    """Return whether the host of a URL is this machine."""
     from ipaddress import ip_address
 
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # malformed, which those who open it say
+    except ValueError:  # malformed; opening it raises an error
         return False
     try:
         return ip_address(host).is_loopback or ip_address(host).is_unspecified
@@ -51,54 +48,54 @@ def is_loopback(url: str) -> bool:
 
 
 def proxy_for(url: str, socks: str | None = None) -> str | None:
-    """Return the URL of the proxy for a URL; None when it is reached directly.
+    """Return the URL of the proxy for a URL; None for a direct connection.
 
     Args:
         url: the URL.
-        socks: the module with which the HTTP library speaks SOCKS. None: it cannot, and ALL_PROXY is ignored
-            if it names such a proxy.
+        socks: the module that adds SOCKS to the HTTP library. None: it has no SOCKS, and a SOCKS proxy in
+            ALL_PROXY is ignored.
 
     Raises:
         ConfigError: the proxy is malformed, or the library does not support it.
     """
-    from urllib.request import getproxies  # the servers of models import this module and need none of it
+    from urllib.request import getproxies  # model servers import this module, but do not need it
 
     proxies, scheme = getproxies(), urlsplit(url).scheme
     key = scheme if proxies.get(scheme) else "all"
     proxy = proxies.get(key)
-    if not proxy or is_loopback(url) or _excepted(url, proxies.get("no", "")):
+    if not proxy or is_loopback(url) or _in_no_proxy(url, proxies.get("no", "")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
         parts = urlsplit(proxy)
-        shown, kind = f"{parts.scheme}://{parts.hostname}", parts.scheme.removesuffix("h")
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        redacted, kind = f"{parts.scheme}://{parts.hostname}", parts.scheme.removesuffix("h")
+        valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        shown, kind, usable = "malformed", "", False
-    origin = f"{key.upper()}_PROXY is {shown}"  # which may have a password
+        redacted, kind, valid = "malformed", "", False
+    origin = f"{key.upper()}_PROXY is {redacted}"  # the URL may have a password
     remedy = f"Correct it, or add {urlsplit(url).hostname} to NO_PROXY."
-    if usable and kind in PORTS:
+    if valid and kind in PORTS:
         return proxy
-    if not usable or kind != "socks5":
+    if not valid or kind != "socks5":
         raise ConfigError(f"{origin}, which is not the URL of an HTTP or SOCKS5 proxy. {remedy}")
     if socks and find_spec(socks):
         return proxy
     if socks:
         package = {"socks": "PySocks"}.get(socks, socks)
         raise ConfigError(
-            f"{origin}, and the package {package}, which SOCKS needs, is not installed. Install it with `pip "
-            f"install {package}`, name an HTTP proxy, or add {urlsplit(url).hostname} to NO_PROXY."
+            f"{origin}, and the package {package} for SOCKS is not installed. Run `pip install {package}`, "
+            f"use an HTTP proxy, or add {urlsplit(url).hostname} to NO_PROXY."
         )
     if key == "all":
         return None
-    raise ConfigError(f"{origin}, and {urlsplit(url).hostname} can be reached by HTTP proxies only. {remedy}")
+    raise ConfigError(f"{origin}; {urlsplit(url).hostname} supports HTTP proxies only. {remedy}")
 
 
 def certificates() -> str | None:
-    """Return the file or folder of the certificate authorities to trust; None for the usual ones.
+    """Return the file or folder of the trusted certificate authorities; None for the default ones.
 
     Raises:
-        ConfigError: it does not exist, or has no certificate.
+        ConfigError: it does not exist, or has no certificates.
     """
     name = next((name for name in CERTIFICATES if os.environ.get(name)), None)
     if name is None:
@@ -107,16 +104,16 @@ def certificates() -> str | None:
     try:
         tls_context(path)
     except OSError as error:  # also ssl.SSLError
-        reason = "it holds no certificate" if type(error).__name__ == "SSLError" else error.strerror
+        reason = "it has no certificates" if type(error).__name__ == "SSLError" else error.strerror
         raise ConfigError(
             f"{name} is {path}, which cannot be used for https://: {reason}. Correct it, or unset it to "
-            "trust the usual certificate authorities."
+            "trust the default certificate authorities."
         ) from error
     return path
 
 
 def tls_context(authorities: str) -> "ssl.SSLContext":
-    """Return a context for clients that trusts the certificate authorities of a file or folder."""
+    """Return a client context that trusts the certificate authorities in a file or folder."""
     import ssl
 
     if Path(authorities).is_dir():
@@ -125,15 +122,15 @@ def tls_context(authorities: str) -> "ssl.SSLContext":
 
 
 def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, dict[str, object]]:
-    """Return the path of keras.json and what it holds.
+    """Return the path of keras.json and its values.
 
     Raises:
-        ConfigError: Keras would refuse it.
+        ConfigError: Keras does not accept it.
     """
     path = Path(environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")) / "keras.json"  # noqa: PTH111
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # which Keras ignores, too
+    except (OSError, ValueError):  # Keras ignores them, too
         return path, {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a JSON object, so Keras cannot be imported. Remove the file.")
@@ -147,16 +144,16 @@ def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, dict[st
 
 
 def check_keras(environ: Mapping[str, str] = os.environ) -> None:
-    """Check what Keras reads when it is imported, before a run comes to that.
+    """Check KERAS_BACKEND and keras.json, which Keras reads when it is imported.
 
     Raises:
-        ConfigError: it names a backend that cannot train here, or Keras would refuse it.
+        ConfigError: the backend is not supported or not installed, or Keras does not accept keras.json.
     """
     backend = environ.get("KERAS_BACKEND") or KERAS_BACKENDS[0]
     if backend not in KERAS_BACKENDS:
         raise ConfigError(
-            f"KERAS_BACKEND is {backend}, and modelyard trains with tensorflow or jax. Unset it, or set it "
-            "to one of them."
+            f"KERAS_BACKEND is {backend}, and modelyard supports tensorflow and jax. Unset it, or set it to "
+            "one of them."
         )
     if not find_spec(backend):
         raise ConfigError(
@@ -166,16 +163,16 @@ def check_keras(environ: Mapping[str, str] = os.environ) -> None:
     keras_config(environ)
 
 
-def _excepted(url: str, listed: str) -> bool:
-    """Say whether NO_PROXY lists the host of a URL, in any form that curl, Python or Go understand.
+def _in_no_proxy(url: str, listed: str) -> bool:
+    """Return whether NO_PROXY has the host of a URL, in any form that curl, Python or Go support.
 
-    A Service of a cluster is never reached through a proxy.
+    Services of a cluster are always exempt from proxies.
     """
     parts = urlsplit(url)
     host, port = (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme)
     for entry in re.split(r"[\s,]+", f".svc.cluster.local {listed.lower()}".strip()):
-        name, given = _without_port(entry.rpartition("://")[2])
-        if given not in (None, port):
+        name, entry_port = _split_port(entry.rpartition("://")[2])
+        if entry_port not in (None, port):
             continue
         if name == "*" or _in_network(host, name):
             return True
@@ -185,13 +182,13 @@ def _excepted(url: str, listed: str) -> bool:
     return False
 
 
-def _without_port(entry: str) -> tuple[str, int | None]:
-    """Return an entry of NO_PROXY without brackets and port, and the port: [::1]:80, host:80, 10.0.0.0/8."""
-    found = re.fullmatch(r"\[(?P<six>.*)\](?::(?P<a>\d+))?|(?P<name>[^:]*):(?P<b>\d+)", entry)
-    if not found:
+def _split_port(entry: str) -> tuple[str, int | None]:
+    """Return host and port of an entry of NO_PROXY, such as [::1]:80, host:80 or 10.0.0.0/8."""
+    match = re.fullmatch(r"\[(?P<six>.*)\](?::(?P<a>\d+))?|(?P<name>[^:]*):(?P<b>\d+)", entry)
+    if not match:
         return entry, None
-    port = found["a"] or found["b"]
-    return found["six"] or found["name"] or "", int(port) if port else None
+    port = match["a"] or match["b"]
+    return match["six"] or match["name"] or "", int(port) if port else None
 
 
 def _in_network(host: str, name: str) -> bool:

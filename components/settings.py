@@ -1,7 +1,7 @@
-"""The base classes of the sections of the configuration and of the specs of steps.
+"""The base classes of configuration sections and step specs.
 
-A section is a small frozen model, checked where it enters. Each key is documented once, in its `Field`;
-the reference (docs/config.md) and the JSON Schema are made from there. A step's spec is composed of sections.
+Each key is documented in its `Field`, from which docs/config.md and the JSON Schema are generated. The spec
+of a step consists of sections and single values.
 """
 
 import json
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A section: frozen, strict about types, unknown keys are errors."""
+    """A section: immutable, with strict types; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
@@ -26,15 +26,12 @@ class Settings(BaseModel):
 
 
 class Spec(Settings):
-    """The input of a step: the settings that decide its result, as one JSON text that enters its cache key.
+    """The settings that decide the result of a step; as JSON, they are a part of its cache key.
 
-    The compiler fills each field by its name, with a section of the configuration or with what it derives
-    from the configuration and the environment (`modelyard.pipelines.compile.compiler.create_specs`).
+    The compiler sets each field by its name, to a section of the configuration or to a value that it derives
+    from configuration and environment (`modelyard.pipelines.compile.compiler.create_specs`).
     """
 
     def modules(self) -> tuple[str, ...]:
-        """Return the modules that the step imports by name because of these settings.
-
-        No import statement names them, so the fingerprint of the step's code would not cover them.
-        """
+        """Return the modules that the step imports dynamically, for the fingerprint of the step's code."""
         return ()

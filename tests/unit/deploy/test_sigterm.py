@@ -43,12 +43,12 @@ def test_candidate_is_withdrawn_before_promotion(
             deploy(v2) if command == "deploy" else controller.rollback(None, "bad")
         if models.champion("digits").version == target:
             break
-        assert "(SIGTERM)" in str(error.value)
+        assert "SIGTERM" in str(error.value)
         assert f"{target} was not promoted, and stable serves version {serves}" in str(error.value)
         assert state() == (serves, serves, None, True)
         attempt = models.history("digits")[-1]
         assert (attempt.version, attempt.attempt) == (target, True)
-        assert attempt.reason == "not promoted: This rollout was told to end (SIGTERM)."
+        assert attempt.reason == "not promoted: The rollout was cancelled by SIGTERM."
     assert at > 5
     assert f"Version {target} is the champion; deploy it again" in str(error.value)
     assert world.candidate is None
