@@ -1,8 +1,9 @@
 """A real store with two versions of a tiny real model, and the command line in this process."""
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ SIGNATURE = classifier_signature((2, 2), "uint8", ("dark", "bright"))
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, without the variables of the user."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODELYARD_HOME", raising=False)
@@ -28,7 +29,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Ended:
+class CommandResult:
     """The exit code and output of a command."""
 
     code: int
@@ -36,16 +37,27 @@ class Ended:
     err: str
 
 
-@pytest.fixture
-def modelyard(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    def run(*arguments: object) -> Ended:
+class CommandLine:
+    """The command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> CommandResult:
         try:
             code = invoke([str(argument) for argument in arguments])
         except SystemExit as error:
             code = int(error.code or 0)
-        return Ended(code, *capsys.readouterr())
+        return CommandResult(code, *self._capsys.readouterr())
 
-    return run
+    def json(self, *arguments: object) -> Any:
+        """Return the JSON output of a command."""
+        return json.loads(self(*arguments, "--output", "json").out)
+
+
+@pytest.fixture
+def modelyard(capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(capsys)
 
 
 @pytest.fixture

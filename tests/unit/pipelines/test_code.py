@@ -1,4 +1,4 @@
-"""The fingerprint of a step's code, of which tests/integration/flow/test_code.py sees what really runs."""
+"""The hash of a step's code; tests/integration/flow/test_code.py compares it with the modules that run."""
 
 import ast
 import re
@@ -29,12 +29,12 @@ SOURCES = sorted(path.relative_to(ROOT) for part in PARTS for path in part.rglob
 def parsed(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (one.name for one in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module
             assert not node.level
             yield node.module
-            yield from (f"{node.module}.{one.name}" for one in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_imports_are_those_that_python_parses() -> None:
@@ -43,37 +43,37 @@ def test_imports_are_those_that_python_parses() -> None:
         assert find_imports(source) == set(parsed(source)), path
 
 
-def test_a_step_imports_no_other_step_and_what_the_steps_share_imports_none() -> None:
-    alone = {*STEPS, SERVER_IMAGE}
+def test_neither_steps_nor_shared_modules_import_other_steps() -> None:
+    independent = {*STEPS, SERVER_IMAGE}
     for path in SOURCES:
         if path.parts[0] == "components":
             imported = {
                 name.split(".")[2] for name in find_imports((ROOT / path).read_text()) if OURS.match(name)
             }
-            assert imported & alone <= {path.parts[1]}, path
+            assert imported & independent <= {path.parts[1]}, path
 
 
-def test_every_distribution_is_one_that_modelyard_requires() -> None:
+def test_imported_distributions_are_requirements_of_modelyard() -> None:
     """So the name of each imported module leads to the version of what is installed."""
     required = {canonicalize_name(Requirement(line).name) for line in requires("modelyard") or ()}
-    for step in (one for one in STEPS.values() if one.cached):
+    for step in filter(lambda step: step.cached, STEPS.values()):
         _, distributions = find_imported_modules((step.component,), IGNORED_KEYS)
         assert {canonicalize_name(name) for name in (*distributions, *step.distributions)} <= required
 
 
 @pytest.fixture
-def changed(tmp_path: Path) -> Callable[[str], set[str]]:
-    """Change a file in a copy of the package; return the steps whose fingerprint is another then."""
+def find_changed_steps(tmp_path: Path) -> Callable[[str], set[str]]:
+    """Return a function that changes a file in a copy of the package and returns the changed steps."""
     root = shutil.copytree(ROOT / "components", tmp_path / "components").parent
     (root / "__init__.py").touch()
     before = {step: code_sha256(step, root=root) for step in STEPS}
 
-    def one(name: str) -> set[str]:
+    def change(name: str) -> set[str]:
         with (root / name).open("a") as file:
             file.write("\n")
         return {step for step in STEPS if code_sha256(step, root=root) != before[step]}
 
-    return one
+    return change
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,15 @@ def changed(tmp_path: Path) -> Callable[[str], set[str]]:
     ],
 )
 def test_a_changed_file_changes_the_steps_that_use_it(
-    name: str, steps: set[str], changed: Callable[[str], set[str]]
+    name: str, steps: set[str], find_changed_steps: Callable[[str], set[str]]
 ) -> None:
-    assert changed(name if (ROOT / name).exists() else f"{name.removesuffix('.py')}/__init__.py") == steps
+    assert (
+        find_changed_steps(name if (ROOT / name).exists() else f"{name.removesuffix('.py')}/__init__.py")
+        == steps
+    )
 
 
-def test_another_version_of_a_distribution_changes_the_steps_that_use_it(monkeypatch) -> None:
+def test_a_changed_version_of_a_distribution_changes_the_steps_that_use_it(monkeypatch) -> None:
     before = {step: code_sha256(step) for step in STEPS}
     monkeypatch.setattr(
         code, "_version", lambda name: "next" if name == "onnxruntime" else code.version(name)

@@ -1,4 +1,4 @@
-"""What the compiled pipeline says about pods: facts of its YAML, as KFP's driver reads it."""
+"""Pods in the YAML of the compiled pipeline, which the driver of KFP reads, and arguments of runs."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ active_deadline: 1234
 defaults: {cpu: 1, memory: 2Gi, ephemeral_storage: 3Gi}
 steps:
 """
-SERVING = "{token_secret: words}"
+SERVING = "{token_secret: model-token}"
 GPU = (
     ENVIRONMENT + "  train: {accelerator: {type: nvidia-l4, count: 2}, spot: true, timeout: 60, retries: 2}\n"
 )
@@ -38,10 +38,10 @@ def environment_of(text: str):
 
 
 @pytest.fixture
-def compiled(tmp_path):
-    """Compile the digits for an environment; return a step's container, its pod's settings, and the whole."""
+def compile_digits(tmp_path):
+    """Return a function that compiles the digits to containers and pods by step, and the pipeline."""
 
-    def one(text):
+    def compile_for(text):
         environment = environment_of(text)
         path = tmp_path / "pipeline.yaml"
         compile_to(load(environ={}, store=environment.model_store()), path, environment)
@@ -55,11 +55,11 @@ def compiled(tmp_path):
             {"spec": spec, "pipeline": kubernetes["pipelineConfig"]},
         )
 
-    return one
+    return compile_for
 
 
-def recipe(given):
-    return deploy_spec(given)["recipe_sha256"]
+def recipe(arguments):
+    return deploy_spec(arguments)["recipe_sha256"]
 
 
 def tasks(spec):
@@ -68,10 +68,10 @@ def tasks(spec):
     return {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
 
 
-def test_every_step_has_its_image_size_user_and_disk(compiled):
-    containers, pods, whole = compiled(ENVIRONMENT + "  train: {memory: 8Gi}\n")
+def test_steps_have_image_resources_user_and_disk(compile_digits):
+    containers, pods, pipeline = compile_digits(ENVIRONMENT + "  train: {memory: 8Gi}\n")
     images = {step: f"a/{step[0]}" for step in STEPS} | {"explain": "a/d"}
-    assert {step: one["image"] for step, one in containers.items()} == images
+    assert {step: container["image"] for step, container in containers.items()} == images
     for step in STEPS:
         memory = "8Gi" if step == "train" else "2Gi"
         assert containers[step]["resources"]["resourceCpuRequest"] == "1"
@@ -87,12 +87,12 @@ def test_every_step_has_its_image_size_user_and_disk(compiled):
             {"volumeName": "tmp", "mountPath": "/tmp", "sizeLimit": "3Gi"}  # noqa: S108
         ]
         assert "nodeSelector" not in pods[step]
-    assert whole["pipeline"] == {"activeDeadlineSeconds": 1234}
+    assert pipeline["pipeline"] == {"activeDeadlineSeconds": 1234}
 
 
-def test_only_explain_gets_the_webhook_and_from_a_secret(compiled):
+def test_only_explain_gets_the_webhook_from_its_secret(compile_digits):
     webhook = "webhook: {secret: chat, key: url}\n"
-    _, pods, _ = compiled(webhook + ENVIRONMENT + "  train: {}\n")
+    _, pods, _ = compile_digits(webhook + ENVIRONMENT + "  train: {}\n")
     assert pods["explain"]["secretAsEnv"] == [
         {
             "secretName": "chat",
@@ -104,8 +104,8 @@ def test_only_explain_gets_the_webhook_and_from_a_secret(compiled):
     assert not [step for step in STEPS if step != "explain" and "secretAsEnv" in pods[step]]
 
 
-def test_a_gpu_is_asked_for_by_resource_label_and_taint_and_spot_likewise(compiled):
-    containers, pods, whole = compiled(GPU)
+def test_a_gpu_and_spot_are_requested_with_resource_labels_and_tolerations(compile_digits):
+    containers, pods, pipeline = compile_digits(GPU)
     accelerator = containers["train"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "2")
     assert pods["train"]["nodeSelector"]["labels"] == {
@@ -119,12 +119,12 @@ def test_a_gpu_is_asked_for_by_resource_label_and_taint_and_spot_likewise(compil
     assert containers["train"]["image"] == "a/c"
     assert {"name": "MODELYARD_ACCELERATOR", "value": "gpu"} in containers["train"]["env"]
     assert pods["train"]["activeDeadlineSeconds"] == "60"
-    assert tasks(whole["spec"])["train"]["retryPolicy"]["maxRetryCount"] == 2
+    assert tasks(pipeline["spec"])["train"]["retryPolicy"]["maxRetryCount"] == 2
     assert "accelerator" not in containers["evaluate"]["resources"]
 
 
-def test_a_tpu_is_asked_for_by_resource_type_topology_and_taint(compiled):
-    containers, pods, _ = compiled(TPU)
+def test_a_tpu_is_requested_with_resource_labels_and_tolerations(compile_digits):
+    containers, pods, _ = compile_digits(TPU)
     accelerator = containers["train"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("google.com/tpu", "4")
     assert pods["train"]["nodeSelector"]["labels"] == {
@@ -140,44 +140,44 @@ def test_a_tpu_is_asked_for_by_resource_type_topology_and_taint(compiled):
     assert containers["train"]["image"] == "a/j"
 
 
-def test_an_accelerator_that_may_be_missing_is_said_so(compiled):
-    containers, _, _ = compiled(GPU.replace("kind:", "accelerator_optional: true\nkind:"))
+def test_accelerator_optional_is_an_environment_variable(compile_digits):
+    containers, _, _ = compile_digits(GPU.replace("kind:", "accelerator_optional: true\nkind:"))
     assert {"name": "MODELYARD_ACCELERATOR_OPTIONAL", "value": "1"} in containers["train"]["env"]
 
 
-def test_the_launcher_of_kfp_is_told_the_emulators_address_without_a_scheme_and_only_of_an_emulator(compiled):
-    said = {"name": "STORAGE_EMULATOR_HOST", "value": "inside:1"}
-    containers, _, _ = compiled(ENVIRONMENT + "  train: {}\n")
-    assert [step for step in STEPS if said not in containers[step]["env"]] == []
+def test_the_launcher_of_kfp_gets_the_host_of_the_emulator(compile_digits):
+    variable = {"name": "STORAGE_EMULATOR_HOST", "value": "inside:1"}
+    containers, _, _ = compile_digits(ENVIRONMENT + "  train: {}\n")
+    assert [step for step in STEPS if variable not in containers[step]["env"]] == []
     real = ENVIRONMENT.replace("storage_endpoint", "#").replace("#_outside", "#") + "  train: {}\n"
-    containers, _, _ = compiled(real)
+    containers, _, _ = compile_digits(real)
     assert "STORAGE_EMULATOR_HOST" not in str(containers)
 
 
 # Arguments
 
 
-def test_steps_are_told_the_stores_address_inside_the_cluster():
+def test_steps_get_the_endpoint_inside_the_cluster():
     environment = environment_of(ENVIRONMENT + "  train: {}\n")
     config = load(overrides=["store.user_project=payer"], environ={}, store=environment.model_store())
     payer = environment.model_copy(update={"user_project": "payer"}).model_store()
     assert load(environ={}, store=payer).store == config.store == payer
     assert config.store.endpoint == "http://outside:2"
-    given = create_arguments(config, environment)
-    stores = {key: json.loads(text).get("store") for key, text in given.items()}
-    told = {"endpoint": "http://inside:1", "url": "gs://bucket/models", "user_project": "payer"}
-    assert {key for key, store in stores.items() if store == told} >= {"train_spec", "deploy_spec"}
-    assert "outside" not in str(given)
-    assert deploy_spec(given)["target"]["platform"] == "deployment"
+    arguments = create_arguments(config, environment)
+    stores = {key: json.loads(text).get("store") for key, text in arguments.items()}
+    expected = {"endpoint": "http://inside:1", "url": "gs://bucket/models", "user_project": "payer"}
+    assert {key for key, store in stores.items() if store == expected} >= {"train_spec", "deploy_spec"}
+    assert "outside" not in str(arguments)
+    assert deploy_spec(arguments)["target"]["platform"] == "deployment"
 
 
-def test_an_option_for_the_store_wins_over_the_environment():
+def test_options_for_the_store_override_the_environment():
     environment = environment_of(ENVIRONMENT + "  train: {}\n")
     config = load(overrides=["store.url=gs://other"], environ={}, store=environment.model_store())
     assert config.store.url == "gs://other"
 
 
-def test_another_image_is_another_run_and_another_server_is_not():
+def test_the_recipe_depends_on_images_of_steps_but_not_of_the_server():
     def of(text):
         environment = environment_of(text + "  train: {}\n")
         return recipe(create_arguments(load(environ={}, store=environment.model_store()), environment))
@@ -187,13 +187,13 @@ def test_another_image_is_another_run_and_another_server_is_not():
     assert of(ENVIRONMENT) == of(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
 
 
-def test_when_checkpoints_are_made_does_not_make_another_run():
+def test_the_recipe_does_not_depend_on_checkpoint_every():
     often, longer = (
         create_arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
     )
     usual = create_arguments(load())
     assert recipe(often) == recipe(usual) != recipe(longer)
-    assert often["train_spec"] != usual["train_spec"]  # the step is told
+    assert often["train_spec"] != usual["train_spec"]
 
 
 @pytest.mark.parametrize(
@@ -207,27 +207,29 @@ def test_when_checkpoints_are_made_does_not_make_another_run():
         ("store.url", "store={url: 'file:///models'}"),
     ],
 )
-def test_what_only_this_machine_has_is_refused_for_a_cluster_with_its_key_and_the_remedy(key, override):
+def test_local_paths_and_urls_are_refused_for_a_cluster(key, override):
     with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods cannot reach\. [`G]"):
         create_arguments(
             load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n")
         )
 
 
-def test_a_token_of_this_machine_needs_a_secret_for_pods():
-    places = [environment_of(ENVIRONMENT + f"  train: {{}}\nserving: {one}\n") for one in (SERVING, "{}")]
-    config = load(overrides=["serving.token_file=t"], environ={}, store=places[0].model_store())
-    told = json.loads(create_arguments(config, places[0])["deploy_spec"])
-    assert told["target"].items() >= {("token_secret", "words")}
+def test_a_local_token_file_requires_a_secret_for_pods():
+    environments = [
+        environment_of(ENVIRONMENT + f"  train: {{}}\nserving: {text}\n") for text in (SERVING, "{}")
+    ]
+    config = load(overrides=["serving.token_file=t"], environ={}, store=environments[0].model_store())
+    deploy = json.loads(create_arguments(config, environments[0])["deploy_spec"])
+    assert deploy["target"].items() >= {("token_secret", "model-token")}
     with pytest.raises(ConfigError, match=r"serving\.token_file is t, .*environment\.serving\.token_secret"):
-        create_arguments(config, places[1])
+        create_arguments(config, environments[1])
     with pytest.raises(ConfigError, match=r"serving\.token_file is t, which cannot be read"):
         create_arguments(config)
 
 
-def test_what_everybody_has_is_not_refused():
+def test_reachable_urls_are_accepted():
     data = "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://inside:1'}"
     store = "store={url: 'gs://bucket/models', endpoint: 'http://127.0.0.1:1'}"
     config = load(overrides=[data, store], environ={})
-    given = create_arguments(config, environment_of(ENVIRONMENT + "  train: {}\n"))
-    assert "127.0.0.1:1" not in str(given)
+    arguments = create_arguments(config, environment_of(ENVIRONMENT + "  train: {}\n"))
+    assert "127.0.0.1:1" not in str(arguments)

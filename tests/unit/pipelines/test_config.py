@@ -14,35 +14,35 @@ DIGITS = "name: x\ndata:\n  kind: digits\n"
 
 
 @pytest.fixture
-def config(tmp_path):
+def load_text(tmp_path):
     """Return a function that loads a text as the file `folder/x.yaml`."""
 
-    def one(text, *overrides, **environ):
+    def load_with(text, *overrides, **environ):
         path = tmp_path / "folder" / "x.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return load(path, overrides, environ)
 
-    return one
+    return load_with
 
 
-def test_a_path_with_a_kfp_placeholder_is_rejected(refused):
+def test_a_path_with_a_kfp_placeholder_is_rejected(error_text):
     for text, key in (("kind: npz\n  source: 'a{{$b.npz'", "data.source"), ("kind: digits", "model.code")):
-        message = refused(f"name: x\ndata:\n  {text}\nmodel:\n  code: 'x{{{{$'\n")
+        message = error_text(f"name: x\ndata:\n  {text}\nmodel:\n  code: 'x{{{{$'\n")
         assert key in message
         assert ", line " in message
 
 
 @pytest.fixture
-def refused(config):
+def error_text(load_text):
     """Return a function that loads an invalid text and returns the error message."""
 
-    def one(text, *overrides, **environ):
+    def load_with(text, *overrides, **environ):
         with pytest.raises(ConfigError) as caught:
-            config(text, *overrides, **environ)
+            load_text(text, *overrides, **environ)
         return str(caught.value)
 
-    return one
+    return load_with
 
 
 def test_the_default_is_the_digits_example():
@@ -62,20 +62,20 @@ def test_the_cifar10_example_has_the_values_of_the_tutorial():
     assert config.training.early_stopping is None
 
 
-def test_order_of_precedence(config):
+def test_order_of_precedence(load_text):
     text = DIGITS + "training: {epochs: 2, batch_size: 2, seed: 2}\n"
     environ = {"MODELYARD_TRAINING__EPOCHS": "3", "MODELYARD_TRAINING__BATCH_SIZE": "3"}
-    training = config(text, "training.epochs=4", **environ).training
+    training = load_text(text, "training.epochs=4", **environ).training
     values = (training.epochs, training.batch_size, training.seed, training.optimizer)
     assert values == (4, 3, 2, "adam")
 
 
-def test_the_last_of_repeated_options_wins(config):
-    assert config(DIGITS, "training.epochs=4", "training.epochs=5").training.epochs == 5
+def test_the_last_of_repeated_options_wins(load_text):
+    assert load_text(DIGITS, "training.epochs=4", "training.epochs=5").training.epochs == 5
 
 
-def test_options_and_variables_are_yaml_and_create_sections(config):
-    loaded = config(
+def test_options_and_variables_are_yaml_and_create_sections(load_text):
+    loaded = load_text(
         DIGITS,
         "training.early_stopping.patience=1",
         "training.optimizer_settings.learning_rate=1e-3",
@@ -89,11 +89,11 @@ def test_options_and_variables_are_yaml_and_create_sections(config):
     assert (loaded.name, loaded.model.filters, loaded.gate) == ("other", (8, 16), None)
 
 
-def test_other_variables_are_ignored(config):
-    assert config(DIGITS, MODELYARD_HOME="/x", MODELYARD_LIFELINE="/y", OTHER__X="1").name == "x"
+def test_other_variables_are_ignored(load_text):
+    assert load_text(DIGITS, MODELYARD_HOME="/x", MODELYARD_LIFELINE="/y", OTHER__X="1").name == "x"
 
 
-def test_service_links_of_kubernetes_are_ignored(config):
+def test_service_links_of_kubernetes_are_ignored(load_text):
     links = {
         "SERVICE_HOST": "10.0.0.7",
         "SERVICE_PORT": "80",
@@ -101,34 +101,36 @@ def test_service_links_of_kubernetes_are_ignored(config):
         "PORT": "tcp://x:80",
     }
     links |= {"PORT_80_TCP": "tcp://x:80", "PORT_80_TCP_PROTO": "tcp", "PORT_53_UDP_ADDR": "x"}
-    assert config(DIGITS, **{f"MODELYARD_STORE_{name}": value for name, value in links.items()}).name == "x"
+    assert (
+        load_text(DIGITS, **{f"MODELYARD_STORE_{name}": value for name, value in links.items()}).name == "x"
+    )
     for name in ("SERVICE_HOSTS", "PORT", "URL"):
         with pytest.raises(ConfigError, match=f"did you mean MODELYARD_STORE__{name}"):
-            config(DIGITS, **{f"MODELYARD_STORE_{name}": "80"})
+            load_text(DIGITS, **{f"MODELYARD_STORE_{name}": "80"})
 
 
-def test_a_variable_with_one_underscore_is_an_error(config):
+def test_a_variable_with_one_underscore_is_an_error(load_text):
     with pytest.raises(ConfigError, match="did you mean MODELYARD_TRAINING__BATCH_SIZE"):
-        config(DIGITS, MODELYARD_TRAINING_BATCH_SIZE="8")
+        load_text(DIGITS, MODELYARD_TRAINING_BATCH_SIZE="8")
 
 
-def test_paths_are_relative_to_the_file_or_the_working_directory(config, tmp_path):
+def test_paths_are_relative_to_the_file_or_the_working_directory(load_text, tmp_path):
     (tmp_path / "folder" / "code").mkdir(parents=True)
-    (tmp_path / "here").mkdir()
-    for folder in ("folder/code", "here"):
+    (tmp_path / "project").mkdir()
+    for folder in ("folder/code", "project"):
         (tmp_path / folder / "m.py").touch()
     text = "name: x\ndata: {kind: npz, source: ../a.npz}\nmodel: {build: 'm:f', code: code}\n"
-    loaded = config(text)
+    loaded = load_text(text)
     assert loaded.data.source == str(tmp_path / "a.npz")
     assert loaded.model.code == str(tmp_path / "folder" / "code")
-    assert config(text, "model.code=here").model.code == str(tmp_path / "here")
-    assert config(text, "data={kind: npz, source: b}").data.source == str(tmp_path / "b")
-    assert config(text, MODELYARD_DATA__SOURCE="c").data.source == str(tmp_path / "c")
-    assert config(text, "data.source=gs://b/x.npz").data.source == "gs://b/x.npz"
-    assert config(text).store.url == ".modelyard/models"
+    assert load_text(text, "model.code=project").model.code == str(tmp_path / "project")
+    assert load_text(text, "data={kind: npz, source: b}").data.source == str(tmp_path / "b")
+    assert load_text(text, MODELYARD_DATA__SOURCE="c").data.source == str(tmp_path / "c")
+    assert load_text(text, "data.source=gs://b/x.npz").data.source == "gs://b/x.npz"
+    assert load_text(text).store.url == ".modelyard/models"
 
 
-def test_model_build_is_checked_without_executing_the_module(config, refused, tmp_path):
+def test_model_build_is_checked_without_executing_the_module(load_text, error_text, tmp_path):
     (tmp_path / "folder").mkdir()
     module = tmp_path / "folder" / "nets.py"
     text = DIGITS + "model: {build: 'nets:%s', code: .}\n"
@@ -137,42 +139,42 @@ def test_model_build_is_checked_without_executing_the_module(config, refused, tm
         "try:\n    class cnn4: ...\nexcept ValueError:\n    pass\nasync def cnn5():\n    inner = 1\n"
     )
     for number in range(1, 6):
-        assert config(text % f"cnn{number}").model.build == f"nets:cnn{number}"
+        assert load_text(text % f"cnn{number}").model.build == f"nets:cnn{number}"
     for wrong in ("cnnn", "inner", "x"):
-        assert f"line 4: model.build is nets:{wrong}, but {module} defines no {wrong}" in refused(
+        assert f"line 4: model.build is nets:{wrong}, but {module} defines no {wrong}" in error_text(
             text % wrong
         )
-    assert "did you mean cnn" in refused(text % "cnnn")
-    assert "defines no cnnn; did you mean" in refused(text % "f", "model.build=nets:cnnn")
+    assert "did you mean cnn" in error_text(text % "cnnn")
+    assert "defines no cnnn; did you mean" in error_text(text % "f", "model.build=nets:cnnn")
     module.write_text("from other import *\n")
-    assert config(text % "cnnn")
+    assert load_text(text % "cnnn")
     module.write_text("def cnn(:\n")
-    assert f"{module} is not valid Python" in refused(text % "cnn")
+    assert f"{module} is not valid Python" in error_text(text % "cnn")
     module.unlink()
     module.with_suffix("").mkdir()
     (module.with_suffix("") / "__init__.py").write_text("cnn = 1")
-    assert "did you mean cnn?" in refused(text % "cnnn")
+    assert "did you mean cnn?" in error_text(text % "cnnn")
 
 
-def test_source_and_preparation_are_parts_of_data(config):
-    loaded = config("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
+def test_source_and_preparation_are_parts_of_data(load_text):
+    loaded = load_text("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
     assert Source.from_json(loaded.source().to_json()) == loaded.source()
     assert Preparation.from_json(loaded.preparation().to_json()) == loaded.preparation()
     assert (loaded.source().resize.width, loaded.preparation().test) == (3, 10)
 
 
-def test_a_dumped_configuration_loads_to_an_equal_one(config):
-    loaded = config(
+def test_a_dumped_configuration_loads_to_an_equal_one(load_text):
+    loaded = load_text(
         "name: x\ndata: {kind: npz, source: /a, classes: [no, '1e-3', '010', 'true', é]}\ngate: null\n"
         "training: {optimizer_settings: {learning_rate: 1e-7}}\n"
     )
     assert loaded.data.classes == ("no", "1e-3", "010", "true", "é")
-    assert config(config_text.dump(loaded.model_dump(mode="json"))) == loaded
+    assert load_text(config_text.dump(loaded.model_dump(mode="json"))) == loaded
 
 
-def test_a_configuration_is_frozen(config):
+def test_a_configuration_is_frozen(load_text):
     with pytest.raises(ValueError, match="frozen"):
-        config(DIGITS).name = "y"
+        load_text(DIGITS).name = "y"
 
 
 @pytest.mark.parametrize(
@@ -247,17 +249,17 @@ def test_a_configuration_is_frozen(config):
         ("name: x", ["line 4", "'name'", "duplicated"]),
     ],
 )
-def test_an_error_names_the_origin_value_and_remedy(refused, lines, parts):
+def test_an_error_names_the_origin_value_and_remedy(error_text, lines, parts):
     head = DIGITS if not lines.startswith("data:") else "name: x\n"
-    message = refused(f"{head}{lines}\n")
+    message = error_text(f"{head}{lines}\n")
     assert "x.yaml" in message
     assert [part for part in parts if part not in message] == []
     assert "pydantic" not in message
 
 
-def test_the_diabetes_data_is_a_regression(config):
+def test_the_diabetes_data_is_a_regression(load_text):
     text = "name: x\nproblem: regression\ndata: {kind: diabetes}\n"
-    loaded = config(text + "gate: {maximum: {rmse: 60}}\n", "training.loss=huber", "gate.minimum.r2=0.3")
+    loaded = load_text(text + "gate: {maximum: {rmse: 60}}\n", "training.loss=huber", "gate.minimum.r2=0.3")
     assert (loaded.source().problem, loaded.gate.maximum, loaded.gate.minimum) == (
         "regression",
         {"rmse": 60},
@@ -265,32 +267,34 @@ def test_the_diabetes_data_is_a_regression(config):
     )
 
 
-def test_keys_of_classification_are_errors_for_regression(refused):
+def test_keys_of_classification_are_errors_for_regression(error_text):
     text = "name: x\nproblem: regression\ndata: {kind: npz, source: x.npz}\n"
-    assert "data.classes is for problem: classification" in refused(text, "data.classes=[a, b]")
-    assert "model.logits is not for problem: regression" in refused(text, "model.logits=true")
-    assert "class_weights is not for problem: regression" in refused(text, "training.class_weights=balanced")
+    assert "data.classes is for problem: classification" in error_text(text, "data.classes=[a, b]")
+    assert "model.logits is not for problem: regression" in error_text(text, "model.logits=true")
+    assert "class_weights is not for problem: regression" in error_text(
+        text, "training.class_weights=balanced"
+    )
 
 
 @pytest.mark.parametrize("key", ["validation", "test"])
 @pytest.mark.parametrize("value", ["-1", "0", "0.0", "1.0", "1.5", "-0.1"])
-def test_an_invalid_split_size_is_an_error(refused, key, value):
-    message = refused(f"{DIGITS}  {key}: {value}\n")
+def test_an_invalid_split_size_is_an_error(error_text, key, value):
+    message = error_text(f"{DIGITS}  {key}: {value}\n")
     assert f"line 4: data.{key}: {value} " in message
     assert "set " in message
 
 
 @pytest.mark.parametrize("value", ["ten", "true", "null", ".nan", "[1]", "{a: 1}"])
-def test_a_split_size_of_a_wrong_type_is_one_error(refused, value):
-    message = refused(f"{DIGITS}  validation: {value}\n")
+def test_a_split_size_of_a_wrong_type_is_one_error(error_text, value):
+    message = error_text(f"{DIGITS}  validation: {value}\n")
     assert "line 4: data.validation is " in message
     assert "a share (0.1) or a number (5000)" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("value", ["0.1", "0.999", "1", "5000"])
-def test_a_split_size_is_a_share_or_a_number(config, value):
-    data = config(f"{DIGITS}  validation: {value}\n  test: {value}\n").data
+def test_a_split_size_is_a_share_or_a_number(load_text, value):
+    data = load_text(f"{DIGITS}  validation: {value}\n  test: {value}\n").data
     assert data.validation == data.test == float(value)
 
 
@@ -310,41 +314,43 @@ def test_a_split_size_is_a_share_or_a_number(config, value):
         ("kind: digits\n  scale: 1e999", ["line 4", "too large"]),
     ],
 )
-def test_invalid_data_is_an_error(refused, data, parts):
-    message = refused(f"name: x\ndata:\n  {data}\n")
+def test_invalid_data_is_an_error(error_text, data, parts):
+    message = error_text(f"name: x\ndata:\n  {data}\n")
     assert [part for part in parts if part not in message] == []
 
 
-def test_validation_on_the_test_split_excludes_model_selection(config, refused):
+def test_validation_on_the_test_split_excludes_model_selection(load_text, error_text):
     text = DIGITS + "  validation: test\n"
-    message = refused(text + "training: {early_stopping: {}}\n")
+    message = error_text(text + "training: {early_stopping: {}}\n")
     for part in ("training.early_stopping", "gate: null", "data.validation: 0.1", "judge"):
         assert part in message
-    assert "early_stopping" not in refused(text)
-    assert "ReduceLROnPlateau" in refused(text + "training: {callbacks: [ReduceLROnPlateau]}\n")
-    assert config(text + "gate: null\n").data.validation == "test"
+    assert "early_stopping" not in error_text(text)
+    assert "ReduceLROnPlateau" in error_text(text + "training: {callbacks: [ReduceLROnPlateau]}\n")
+    assert load_text(text + "gate: null\n").data.validation == "test"
 
 
-def test_an_error_of_a_section_names_the_origin_of_the_key(refused):
+def test_an_error_of_a_section_names_the_origin_of_the_key(error_text):
     """Also when another layer than the file has the key, and when several keys do not go together."""
     text = f"{DIGITS}gate:\n  minimum:\n    accuracy: 0.9\n    acuracy: 0.9\n"
-    assert "x.yaml, line 7: gate.minimum.acuracy" in refused(text)
+    assert "x.yaml, line 7: gate.minimum.acuracy" in error_text(text)
     valid = text.replace("acuracy", "log_loss").replace("    log_loss: 0.9\n", "")
-    assert refused(valid, "gate.minimum.acuracy=1").startswith("--set gate.minimum.acuracy: gate.minimum.ac")
-    message = refused(valid, MODELYARD_PROBLEM="regression")
+    assert error_text(valid, "gate.minimum.acuracy=1").startswith(
+        "--set gate.minimum.acuracy: gate.minimum.ac"
+    )
+    message = error_text(valid, MODELYARD_PROBLEM="regression")
     assert "x.yaml, line 3: problem is regression, but the targets of data.kind digits" in message
-    assert refused(valid, "model.build='m:f'").startswith("--set model.build: model.build and model.code")
+    assert error_text(valid, "model.build='m:f'").startswith("--set model.build: model.build and model.code")
 
 
 @pytest.mark.parametrize("name", ["Digits", "-x", "x-", "a_b", "a" * 64, "''", "../x"])
-def test_an_invalid_name_is_an_error(refused, name):
-    message = refused(f"name: {name}\ndata: {{kind: digits}}\n")
+def test_an_invalid_name_is_an_error(error_text, name):
+    message = error_text(f"name: {name}\ndata: {{kind: digits}}\n")
     assert "lower-case letters, digits and dashes" in message
     assert message.count('"') == 2
 
 
-def test_all_problems_are_listed_with_their_origins(refused):
-    message = refused(
+def test_all_problems_are_listed_with_their_origins(error_text):
+    message = error_text(
         DIGITS + "serving: 3\n",
         "training.epochs=ten",
         MODELYARD_DATA__SORCE="x",
@@ -372,8 +378,8 @@ def test_all_problems_are_listed_with_their_origins(refused):
         ("training.epochs=[", "--set training.epochs, line 1: this is not YAML"),
     ],
 )
-def test_an_invalid_override_is_an_error(refused, override, parts):
-    assert parts in refused(DIGITS, override)
+def test_an_invalid_override_is_an_error(error_text, override, parts):
+    assert parts in error_text(DIGITS, override)
 
 
 @pytest.mark.parametrize(
@@ -385,8 +391,8 @@ def test_an_invalid_override_is_an_error(refused, override, parts):
         ("digits", 'the configuration is "digits", without sections'),
     ],
 )
-def test_a_file_without_sections_is_an_error(refused, text, parts):
-    message = refused(text)
+def test_a_file_without_sections_is_an_error(error_text, text, parts):
+    message = error_text(text)
     assert parts in message
     assert "modelyard config init" in message
 
@@ -404,7 +410,7 @@ def test_an_unreadable_file_is_an_error(tmp_path):
 def test_load_section_reads_only_one_section():
     environ = {"MODELYARD_STORE__URL": "gs://b/p", "MODELYARD_DATA__SOURCE": "x"}
     assert load_section("store", Store, environ=environ).url == "gs://b/p"
-    assert load_section("store", Store, ["store.url=here"], environ).url == "here"
+    assert load_section("store", Store, ["store.url=project"], environ).url == "project"
     assert load_section("store", Store, environ={}).url == ".modelyard/models"
     with pytest.raises(
         ConfigError, match=r"MODELYARD_STORE__URI: store\.uri is not a key; did you mean store\.url"

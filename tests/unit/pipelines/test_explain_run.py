@@ -1,6 +1,5 @@
-"""How `modelyard explain` tells of runs of this machine."""
+"""Explanations of local runs by `modelyard explain`."""
 
-import json
 import os
 import time
 
@@ -11,14 +10,14 @@ from modelyard.pipelines.runners.base import Failure
 from tests.run_folders import create_ended_run, create_run
 
 
-def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyard):
+def test_the_latest_or_the_named_run_is_explained(tmp_path, modelyard):
     home = tmp_path / ".modelyard"
     failure = Failure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
     create_ended_run(home, "20260101-000000-aaaa", state="failed", failure=failure)
     create_ended_run(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
     assert modelyard("explain").out == "The run 20260102-000000-bbbb of digits succeeded: hold: no gain\n"
-    told = json.loads(modelyard("explain", "20260101-000000-aaaa", "--output", "json").out)
-    assert told == {
+    explanation = modelyard.json("explain", "20260101-000000-aaaa")
+    assert explanation == {
         "text": "The run 20260101-000000-aaaa of digits failed in the step ingest: No such file.",
         "run": "20260101-000000-aaaa",
         "model": "digits",
@@ -31,13 +30,13 @@ def test_the_latest_run_is_explained_or_the_one_that_is_named(tmp_path, modelyar
     assert "20260103-000000-cccc" in missing.err
 
 
-def test_without_a_run_the_next_command_is_named(modelyard):
+def test_explain_without_a_run_names_the_next_command(modelyard):
     missing = modelyard("explain")
     assert missing.code == 7
     assert "modelyard run" in missing.err
 
 
-def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tmp_path, modelyard):
+def test_running_and_killed_runs_are_explained_with_their_step(tmp_path, modelyard):
     run = create_run(tmp_path / ".modelyard", "20260101-000000-aaaa")
     (run / "logs" / "ingest.log").write_text("read 3 files\n")
     append(run / run_folder.EVENTS, StepChange(step="ingest", state="running", at=time.time()))
@@ -47,34 +46,36 @@ def test_a_run_that_lives_is_running_and_one_that_was_killed_says_during_what(tm
         )
         running = modelyard("report")
         assert (running.code, "is running" in running.err) == (7, True)
-    told = json.loads(modelyard("explain", "--output", "json").out)
-    assert (told["state"], told["kind"], told["step"]) == ("failed", "KilledError", "ingest")
-    assert told["text"].startswith(
+    explanation = modelyard.json("explain")
+    assert (explanation["state"], explanation["kind"], explanation["step"]) == (
+        "failed",
+        "KilledError",
+        "ingest",
+    )
+    assert explanation["text"].startswith(
         "The run 20260101-000000-aaaa of digits failed in the step ingest: it was killed"
     )
     assert "it was killed" in modelyard("runs", "show", "20260101-000000-aaaa").out
-    shown = json.loads(modelyard("runs", "show", "20260101-000000-aaaa", "--output", "json").out)
-    os.utime(
-        run / run_folder.EVENTS, (time.time() + 1000,) * 2
-    )  # the last sign of life, not the time of the question
-    again = json.loads(modelyard("runs", "show", "20260101-000000-aaaa", "--output", "json").out)
+    before = modelyard.json("runs", "show", "20260101-000000-aaaa")
+    os.utime(run / run_folder.EVENTS, (time.time() + 1000,) * 2)  # the time of the last event counts
+    after = modelyard.json("runs", "show", "20260101-000000-aaaa")
     seconds = [
-        next(one for one in told["steps"] if one["name"] == "ingest")["seconds"] for told in (shown, again)
+        next(step for step in run["steps"] if step["name"] == "ingest")["seconds"] for run in (before, after)
     ]
     assert seconds[0] < 900 < seconds[1] < 1100
     followed = modelyard("runs", "show", "20260101-000000-aaaa", "--wait")
     assert (followed.code, "modelyard runs retry" in followed.err) == (14, True)
     assert "last lines of ingest:\n  read 3 files\n" in followed.err
     (run / run_folder.CANCELLED).touch()
-    told = json.loads(modelyard("explain", "--output", "json").out)
-    assert (told["state"], told["kind"]) == ("cancelled", "CancelledError")
-    assert "`modelyard runs cancel` ended it" in told["text"]
+    explanation = modelyard.json("explain")
+    assert (explanation["state"], explanation["kind"]) == ("cancelled", "CancelledError")
+    assert "`modelyard runs cancel` ended it" in explanation["text"]
 
 
-def test_what_a_killed_plan_or_a_run_elsewhere_left_is_no_run_of_this_machine(tmp_path, modelyard):
+def test_folders_of_plans_and_remote_runs_are_no_local_runs(tmp_path, modelyard):
     for name in ("20260101-000000-aaaa", "20260101-000000-bbbb-digits"):
         folder = tmp_path / ".modelyard" / "runs" / name
         (folder / "logs").mkdir(parents=True)
         (folder / "lifeline").touch()
     assert modelyard("explain").code == 7
-    assert json.loads(modelyard("runs", "list", "--output", "json").out) == []
+    assert modelyard.json("runs", "list") == []

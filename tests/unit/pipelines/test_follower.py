@@ -1,4 +1,4 @@
-"""A pod whose log is cut while it runs."""
+"""A pod whose log is interrupted while it runs."""
 
 import pytest
 
@@ -9,14 +9,14 @@ META = {"name": "r1-train", "labels": {"modelyard.dev/step": "train"}}
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": META}
 
 
-class Cut:
-    """A cluster in which each container prints, its log is cut, and it prints once more and ends."""
+class ClusterWithInterruptedLog:
+    """Each container prints, its log is interrupted, and it prints once more and ends."""
 
     namespace, nodes = "runs", ()
 
     def __init__(self) -> None:
         self.ended = {"step": False, "put": False}
-        self.there = True
+        self.exists = True
 
     def apply(self, pod, _manager):
         return pod
@@ -24,13 +24,13 @@ class Cut:
     def get(self, _kind, _name):
         states = [
             {
-                "name": one,
-                "state": {"terminated": {"exitCode": 0, "message": one}} if ended else {"running": {}},
+                "name": name,
+                "state": {"terminated": {"exitCode": 0, "message": name}} if ended else {"running": {}},
             }
-            for one, ended in self.ended.items()
+            for name, ended in self.ended.items()
         ]
         status = {"phase": "Running", "containerStatuses": states}
-        return {**POD, "status": status} if self.there else None
+        return {**POD, "status": status} if self.exists else None
 
     def stream_log(self, _pod, container, skip, ended):  # noqa: ARG002
         lines = [f"{container} began"]
@@ -42,19 +42,19 @@ class Cut:
     def read_memory_usage(self, _pod, _container):
         raise ClusterError("it may not be read")
 
-    def delete(self, _kind, _seen):
+    def delete(self, _kind, _observed):
         assert all(self.ended.values()), "the pod was removed while it ran"
-        self.there = False
+        self.exists = False
 
 
-def test_a_cut_log_neither_ends_the_run_nor_loses_the_last_lines(capsys, monkeypatch):
+def test_an_interrupted_log_is_read_to_its_end(capsys, monkeypatch):
     monkeypatch.setattr(pods, "PAUSE", 0.0)
-    assert pods.run_pod(Cut(), POD, start_timeout=1) == "step"
+    assert pods.run_pod(ClusterWithInterruptedLog(), POD, start_timeout=1) == "step"
     assert capsys.readouterr().out.splitlines() == ["step began", "step ended", "put began", "put ended"]
 
 
-def test_a_pod_that_is_deleted_before_its_step_began_is_lost(monkeypatch):
-    class Deleted(Cut):
+def test_a_pod_deleted_before_its_step_is_a_retryable_failure(monkeypatch):
+    class Deleted(ClusterWithInterruptedLog):
         def get(self, _kind, _name):
             status = {"phase": "Failed", "initContainerStatuses": []}
             return {**POD, "metadata": {**POD["metadata"], "deletionTimestamp": "now"}, "status": status}

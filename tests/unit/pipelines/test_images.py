@@ -11,27 +11,27 @@ IMAGES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if path.stem no
 
 def pins(name: str) -> dict[str, set[str]]:
     """Return the versions that a requirements file allows, by package; more than one where Pythons differ."""
-    found: dict[str, set[str]] = {}
+    versions_by_package: dict[str, set[str]] = {}
     for package, version in re.findall(r"^([\w-]+)==(\S+)", (REQUIREMENTS / f"{name}.txt").read_text(), re.M):
-        found.setdefault(package, set()).add(version)
-    return found
+        versions_by_package.setdefault(package, set()).add(version)
+    return versions_by_package
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_holds_the_versions_that_the_tests_run_with(image: str) -> None:
+def test_images_pin_the_versions_of_the_tests(image: str) -> None:
     tested = pins("dev")
-    held = {package: versions for package, versions in pins(image).items() if package in tested}
-    assert held
-    assert held == {package: tested[package] for package in held}
+    pinned = {package: versions for package, versions in pins(image).items() if package in tested}
+    assert pinned
+    assert pinned == {package: tested[package] for package in pinned}
 
 
-def test_an_image_above_its_budget_is_named_with_both_sizes() -> None:
+def test_an_image_above_its_budget_is_reported_with_both_sizes() -> None:
     images = [Image("serve", "serve:1", 481 * 10**6, 1.0), Image("deploy", "deploy:1", 100 * 10**6, 1.0)]
     (problem,) = describe_oversized(images, {"serve": 480, "deploy": 100})
     assert problem.startswith("serve holds 481 MB and its budget is 480 MB.")
 
 
-def test_an_image_that_was_pushed_and_changed_since_is_named() -> None:
+def test_an_image_that_changed_after_its_push_is_reported() -> None:
     images = [Image(target, f"modelyard/{target}:1", 1, 1.0) for target in ("serve", "deploy", "train")]
     images.append(Image("ingest", "host/modelyard/ingest@sha256:2", 1, 1.0))
     known = {
@@ -39,5 +39,5 @@ def test_an_image_that_was_pushed_and_changed_since_is_named() -> None:
         "deploy": "modelyard/deploy:0",
         "ingest": "host/i@sha256:1",
     }
-    (said,) = describe_unpushed(images, known)
-    assert said.startswith("serve is another image than host/modelyard/serve@sha256:1, which was pushed")
+    (problem,) = describe_unpushed(images, known)
+    assert problem.startswith("serve is another image than host/modelyard/serve@sha256:1, which was pushed")

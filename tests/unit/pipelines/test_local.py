@@ -59,7 +59,7 @@ Run = Callable[..., tuple[Tasks, list[tuple[str, str]]]]
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the tests take for granted is done once."""
+    """A cache for the steps that the tests share."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -76,8 +76,8 @@ def run(tmp_path: Path, cache: Path) -> Run:
             cache_root=str(cache),
             raise_on_error=False,
         )
-        seen: list[tuple[str, str]] = []
-        tasks = Tasks(STEPS, folder, lambda step: seen.append((step.name, step.state)))
+        transitions: list[tuple[str, str]] = []
+        tasks = Tasks(STEPS, folder, lambda step: transitions.append((step.name, step.state)))
 
         @dsl.pipeline(name="p")
         def pipeline(how: str) -> None:
@@ -87,7 +87,7 @@ def run(tmp_path: Path, cache: Path) -> Run:
         with tasks.replace_kfp_functions():
             pipeline(how=how)
         tasks.mark_unfinished()
-        return tasks, seen
+        return tasks, transitions
 
     return run
 
@@ -97,41 +97,41 @@ def states(tasks: Tasks) -> dict[str, str]:
 
 
 def test_states_outputs_and_logs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tasks, seen = run("well", tmp_path / "cache")
-    assert states(tasks) == {one: "skipped" if one == "branch" else "succeeded" for one in STEPS}
-    assert seen[:2] == [("ingest", "running"), ("ingest", "succeeded")]
-    assert seen[2:4] == [("branch", "skipped"), ("train", "running")]
+    tasks, transitions = run("well", tmp_path / "cache")
+    assert states(tasks) == {step: "skipped" if step == "branch" else "succeeded" for step in STEPS}
+    assert transitions[:2] == [("ingest", "running"), ("ingest", "succeeded")]
+    assert transitions[2:4] == [("branch", "skipped"), ("train", "running")]
     assert tasks.last_line == ""
     assert tasks.outputs["ingest"] == {"Output": 2}
     assert "reading\n" in tasks.log("ingest").read_text()
-    again, seen = run("well", tmp_path / "cache")
+    again, transitions = run("well", tmp_path / "cache")
     expected = {"ingest": "cached", "branch": "skipped", "train": "succeeded", "deploy": "cached"}
     assert states(again) == expected
     assert again.outputs == tasks.outputs
-    assert seen[0] == ("ingest", "succeeded")
+    assert transitions[0] == ("ingest", "succeeded")
     assert again.steps()[0].seconds == 0
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    ("how", "kind", "said"),
+    ("how", "kind", "message"),
     [
         ("raise", "DataError", "No such file."),
         ("kill", "KilledError", "environment.steps.train.memory"),
         ("exit", "ModelyardError", "exit code 3"),
     ],
 )
-def test_a_step_that_fails_leaves_a_record(run: Run, how: str, kind: str, said: str) -> None:
+def test_a_failed_step_leaves_a_record(run: Run, how: str, kind: str, message: str) -> None:
     tasks, _ = run(how)
     assert [step.state for step in tasks.steps()] == ["succeeded", "skipped", "failed", "skipped"]
     folder = tasks.log("train").parents[1]
-    found = local_run.find_failure(folder)
-    assert found is not None
-    assert (found.step, found.kind) == ("train", kind)
-    assert said in found.message
+    failure = local_run.find_failure(folder)
+    assert failure is not None
+    assert (failure.step, failure.kind) == ("train", kind)
+    assert message in failure.message
 
 
-def test_the_last_line_is_the_steps_own(run: Run) -> None:
+def test_last_line_excludes_lines_of_kfp(run: Run) -> None:
     tasks, _ = run("well")
     dump = '[KFP Executor x INFO]: Got executor_input:\n{\n    "inputs": {\n    }\n}\n'
     for text in (dump, dump + "read 3 files\n", dump.replace("inputs", "1" * 9000) + "read 3 files\nha"):
@@ -139,7 +139,7 @@ def test_the_last_line_is_the_steps_own(run: Run) -> None:
         assert tasks.last_line == ("read 3 files" if "read" in text else "")
 
 
-def test_an_interrupted_run_says_where_training_goes_on_when_there_is_a_checkpoint(tmp_path: Path) -> None:
+def test_resume_message_names_the_last_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "20260101-000000-aaaa"
     folder.mkdir(parents=True)
     execution = LocalExecution(load(environ={}), folder)
@@ -150,15 +150,15 @@ def test_an_interrupted_run_says_where_training_goes_on_when_there_is_a_checkpoi
 
 
 @pytest.mark.parametrize(("how", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])
-def test_only_what_the_kernel_may_have_killed_is_out_of_memory(
+def test_only_a_step_killed_by_a_signal_is_out_of_memory(
     run: Run, monkeypatch: pytest.MonkeyPatch, how: str, kind: str
 ) -> None:
     """Another process of the machine may have been killed for its memory meanwhile."""
     kills = itertools.count()
     monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._oom_kills", lambda: next(kills))
-    found = local_run.find_failure(run(how)[0].log("train").parents[1])
-    assert found is not None
-    assert found.kind == kind
+    failure = local_run.find_failure(run(how)[0].log("train").parents[1])
+    assert failure is not None
+    assert failure.kind == kind
 
 
 def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path) -> Non
     assert summary.failure.kind == "KeyError"
 
 
-def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_machine_error(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "20260101-000000-aaaa"
     folder.mkdir(parents=True)
     execution = LocalExecution(load(environ={}), folder)
@@ -186,7 +186,7 @@ def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
     assert f"{folder}: No space left on device (" in failure.message
 
 
-def test_the_python_of_a_step_may_be_at_any_path_and_imports_nothing_from_the_working_directory(
+def test_python_of_a_step_may_have_any_path_and_ignores_the_working_directory(
     tmp_path: Path,
 ) -> None:
     python = tmp_path / "pets [v1] python3 'x'" / "python3"

@@ -19,12 +19,12 @@ from tests.versions import publish
 
 @pytest.mark.usefixtures("store")
 def test_models_list(modelyard):
-    rows = json.loads(modelyard("models", "list", "--output", "json").out)
+    rows = modelyard.json("models", "list")
     expected = {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "run": "", "versions": 2}
     assert rows == [{**expected, "latest": 2, "served": [], "error": None}]
     text = modelyard("models", "list").out
     assert re.search(r"^tiny +1 +accuracy +0.9000 +2 +2", text, re.M)
-    versions = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    versions = modelyard.json("models", "list", "tiny")
     assert [(row["version"], row["champion"], row["fingerprint"]) for row in versions] == [
         (1, True, "first"),
         (2, False, "second"),
@@ -43,7 +43,7 @@ def test_numbers_in_tables_are_formatted_as_in_reports():
 
 def test_the_list_of_an_empty_store_names_modelyard_run(modelyard):
     assert "`modelyard run`" in modelyard("models", "list").out
-    assert json.loads(modelyard("models", "list", "--output", "json").out) == []
+    assert modelyard.json("models", "list") == []
 
 
 @pytest.mark.usefixtures("store")
@@ -51,7 +51,7 @@ def test_models_show(modelyard):
     text = modelyard("models", "show", "tiny").out
     assert "1 of tiny, the champion" in text
     assert "uint8 2 x 2" in text
-    shown = json.loads(modelyard("models", "show", "tiny", 2, "--output", "json").out)
+    shown = modelyard.json("models", "show", "tiny", 2)
     assert (shown["version"], shown["champion"], shown["run"]) == (2, False, "second")
     missing = modelyard("models", "show", "tiny", 3)
     assert missing.code == 7
@@ -61,9 +61,9 @@ def test_models_show(modelyard):
 
 def test_promote_and_rollback_are_recorded_in_the_history(modelyard, store):
     assert "Version 2 is the champion" in modelyard("models", "promote", "tiny", 2, "--reason", "why not").out
-    back = json.loads(modelyard("rollback", "tiny", "--output", "json").out)
+    back = modelyard.json("rollback", "tiny")
     assert back["version"] == store.champion("tiny").version == 1
-    entries = json.loads(modelyard("models", "history", "tiny", "--output", "json").out)
+    entries = modelyard.json("models", "history", "tiny")
     assert [(entry["action"], entry["version"]) for entry in entries] == [
         ("promote", 1),
         ("promote", 2),
@@ -107,9 +107,9 @@ def damaged(store):
     [("models", "promote", "tiny", 2), ("rollback", "tiny", "--to", 2), ("deploy", "tiny", 2, "-e", "local")],
 )
 def test_promotion_of_a_damaged_version_is_an_error(modelyard, store, command):
-    ended = modelyard(*command, "--output", "json")
-    error = json.loads(ended.out)["error"]
-    assert (ended.code, error["kind"]) == (6, "DeployError")
+    result = modelyard(*command, "--output", "json")
+    error = json.loads(result.out)["error"]
+    assert (result.code, error["kind"]) == (6, "DeployError")
     assert "model.onnx of version 2" in error["message"]
     assert store.champion("tiny").version == 1
 
@@ -117,7 +117,7 @@ def test_promotion_of_a_damaged_version_is_an_error(modelyard, store, command):
 @pytest.mark.usefixtures("damaged")
 def test_rollout_status_shows_a_damaged_champion(modelyard, store):
     store.promote("tiny", 2, reason="past the verification", by="test")
-    status = json.loads(modelyard("rollout", "status", "tiny", "--output", "json").out)
+    status = modelyard.json("rollout", "status", "tiny")
     assert (status["champion"], status["stable"]) == (2, None)
     (unreachable, damaged) = status["problems"]
     assert "http://127.0.0.1:1" in unreachable
@@ -128,17 +128,17 @@ def test_rollback_to_an_unloadable_version_is_an_error(modelyard, store, tmp_pat
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
     files = {name: tmp_path / name for name in ("model.onnx", "golden.json")}
     assert publish(store, "tiny", files, SIGNATURE) == 3
-    ended = modelyard("rollback", "tiny", "--to", 3)
-    assert ended.code == 6
-    assert "Version 3 of tiny cannot be loaded by ONNX Runtime" in ended.err
-    assert "Version 3 was not promoted, and the champion is version 1 as before." in ended.err
+    result = modelyard("rollback", "tiny", "--to", 3)
+    assert result.code == 6
+    assert "Version 3 of tiny cannot be loaded by ONNX Runtime" in result.err
+    assert "Version 3 was not promoted, and the champion is version 1 as before." in result.err
     assert store.champion("tiny").version == 1
 
 
 def test_models_list_shows_a_damaged_manifest(modelyard, damaged):
     (damaged.parent / "manifest.json").chmod(0o644)
     (damaged.parent / "manifest.json").write_text("{")
-    first, second = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    first, second = modelyard.json("models", "list", "tiny")
     assert (first["error"], second["version"]) == (None, 2)
     assert "manifest.json is not a Manifest" in second["error"]
     assert modelyard("models", "promote", "tiny", 2).code == 6
@@ -183,9 +183,9 @@ def test_promotion_on_a_cluster_names_the_deploy_command(modelyard, store, tmp_p
 
 
 def test_rollback_without_a_previous_champion_is_an_error(modelyard, store):
-    ended = modelyard("rollback", "tiny")
-    assert ended.code == 7
-    assert "--to" in ended.err
+    result = modelyard("rollback", "tiny")
+    assert result.code == 7
+    assert "--to" in result.err
     assert store.champion("tiny").version == 1
 
 
@@ -221,14 +221,12 @@ def test_a_damaged_record_is_named_once_by_commands_that_need_other_data(
         (("models", "list"), int(name == "champion.json")),
         (("predict", "tiny", npy, "--version", 2), 0),
     ):
-        ended = modelyard(*command)
-        assert ended.code == int(command == ("doctor",)), ended.err
-        assert (ended.out + ended.err).count(str(path)) == count, command
-    (row,) = json.loads(modelyard("models", "list", "--output", "json").out)
+        result = modelyard(*command)
+        assert result.code == int(command == ("doctor",)), result.err
+        assert (result.out + result.err).count(str(path)) == count, command
+    (row,) = modelyard.json("models", "list")
     assert (row["champion"], row["error"] is None) == ((2, True) if "history" in name else (None, False))
-    assert len(json.loads(modelyard("models", "history", "tiny", "--output", "json").out)) == (
-        1 if "history" in name else 2
-    )
+    assert len(modelyard.json("models", "history", "tiny")) == (1 if "history" in name else 2)
 
 
 def test_promote_writes_a_damaged_pointer_again(modelyard, promoted):
@@ -240,9 +238,9 @@ def test_promote_writes_a_damaged_pointer_again(modelyard, promoted):
     assert refused.code == 7
     assert "`modelyard models promote" in refused.err
     assert path.read_bytes() == data
-    ended = modelyard("models", "promote", "tiny", 2, "--output", "json")
-    assert json.loads(ended.out)["version"] == 2
-    assert "champion.json" in ended.err
+    result = modelyard("models", "promote", "tiny", 2, "--output", "json")
+    assert json.loads(result.out)["version"] == 2
+    assert "champion.json" in result.err
     assert promoted.champion("tiny") == before
     promoted.rollback("tiny", reason="", by="test")
     path.write_bytes(data)
@@ -265,13 +263,13 @@ def test_promote_writes_the_pointer_of_a_model_without_a_readable_history(modely
 def test_a_champion_without_a_manifest_is_shown_and_refused(modelyard, promoted):
     for version in (1, 2):
         Path(promoted.url, "tiny", f"versions/00000{version}/manifest.json").unlink()
-        rows = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+        rows = modelyard.json("models", "list", "tiny")
         assert [(row["version"], row["champion"]) for row in rows] == [(1, False), (2, True)]
         assert [bool(row["error"]) for row in rows] == [True, version == 2]
         refused = modelyard("models", "promote", "tiny", version)
         assert refused.code == 7
         assert "no manifest.json" in refused.err
-    (row,) = json.loads(modelyard("models", "list", "--output", "json").out)
+    (row,) = modelyard.json("models", "list")
     assert (row["champion"], row["latest"], row["versions"]) == (2, None, 0)
     assert "no manifest.json" in row["error"]
     assert modelyard("doctor").code == 1
@@ -281,7 +279,7 @@ def test_a_champion_without_a_manifest_is_shown_and_refused(modelyard, promoted)
 def test_a_publication_that_did_not_end_is_no_damage(modelyard, store):
     store.reserve("tiny", "third")
     Path(store.url, "tiny/versions/000003/model.onnx").write_bytes(b"half")
-    rows = json.loads(modelyard("models", "list", "tiny", "--output", "json").out)
+    rows = modelyard.json("models", "list", "tiny")
     assert [(row["version"], row["error"]) for row in rows] == [(1, None), (2, None)]
 
 

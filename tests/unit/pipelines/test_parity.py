@@ -34,12 +34,14 @@ class Compiled:
         self.spec, *platform = yaml.load_all(package, LOADER)
         self.platform: Json = platform[0] if platform else {}
         components = {"root": self.spec["root"], **self.spec["components"]}
-        self.groups: Json = {name: one["dag"] for name, one in components.items() if "dag" in one}
+        self.groups: Json = {
+            name: component["dag"] for name, component in components.items() if "dag" in component
+        }
         self.tasks: Json = {name: task for dag in self.groups.values() for name, task in dag["tasks"].items()}
         executors = self.spec["deploymentSpec"]["executors"]
         # an importer has no container; neither the cache nor kfp.local sees changes at its URI
         self.containers: Json = {
-            name.removeprefix("exec-"): one["container"] for name, one in executors.items()
+            name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()
         }
 
     def sources(self) -> Iterator[tuple[str, str]]:
@@ -52,20 +54,20 @@ class Compiled:
 
 @pytest.fixture(scope="module", params=["local", "kind", "gke"])
 def compiled(request: pytest.FixtureRequest) -> Compiled:
-    images = "{" + ", ".join(f"{one}: a/{one}" for one in (*IMAGES, *ACCELERATED_IMAGES)) + "}"
-    places = ["store=gs://a/models", "pipeline_root=gs://a/runs"] if request.param == "gke" else []
-    overrides = [f"environment.{one}" for one in (f"images={images}", *places)]
+    images = "{" + ", ".join(f"{image}: a/{image}" for image in (*IMAGES, *ACCELERATED_IMAGES)) + "}"
+    locations = ["store=gs://a/models", "pipeline_root=gs://a/runs"] if request.param == "gke" else []
+    overrides = [f"environment.{setting}" for setting in (f"images={images}", *locations)]
     return Compiled(compile_package(load_environment(request.param, overrides, environ={})))
 
 
-def test_every_step_is_a_lightweight_component_without_installation(compiled):
+def test_steps_are_lightweight_components_without_pip_install(compiled):
     assert {step for step, _ in compiled.sources()} == set(STEPS)
     assert "pip install" not in compiled.text
 
 
-def test_a_step_takes_one_spec_beside_artifacts_and_what_only_a_run_knows(compiled):
-    given = set(compiled.spec["root"]["inputDefinitions"]["parameters"])
-    assert given == {step.parameter for step in STEPS.values()} | {"skip_unchanged", "force_after"}
+def test_steps_have_a_spec_and_values_of_the_run_as_parameters(compiled):
+    parameters = set(compiled.spec["root"]["inputDefinitions"]["parameters"])
+    assert parameters == {step.parameter for step in STEPS.values()} | {"skip_unchanged", "force_after"}
     at_run_time = {"skip_unchanged", "force_after", "fingerprint", "identity", "run", "status"}
     for step in STEPS:
         parts = compiled.spec["components"][f"comp-{step}"]
@@ -93,17 +95,16 @@ def test_conditions_are_on_unnamed_outputs_and_without_quotes(compiled):
     assert len(conditions) == 2
 
 
-def test_no_loop_no_choice_and_no_output_of_the_pipeline(compiled):
+def test_the_pipeline_has_no_loop_choice_or_output(compiled):
     assert "parameterIterator" not in compiled.text
     assert "artifactIterator" not in compiled.text
     for name, dag in compiled.groups.items():
-        assert all(
-            len(one["artifactSelectors"]) == 1 for one in dag.get("outputs", {}).get("artifacts", {}).values()
-        )
+        artifacts = dag.get("outputs", {}).get("artifacts", {})
+        assert all(len(output["artifactSelectors"]) == 1 for output in artifacts.values())
         assert name != "root" or "outputs" not in dag
 
 
-def test_one_exit_task_at_the_end_of_the_whole_pipeline(compiled):
+def test_explain_is_the_exit_task_of_the_pipeline(compiled):
     exits = [name for name, task in compiled.tasks.items() if "strategy" in task.get("triggerPolicy", {})]
     assert exits == ["explain"]
     root = compiled.groups["root"]["tasks"]
@@ -119,7 +120,7 @@ def test_only_steps_without_side_effects_are_cached(compiled):
     assert cached & set(STEPS) == {"ingest", "preprocess", "train", "evaluate"}
 
 
-def test_nothing_in_the_cache_key_changes_by_itself(compiled):
+def test_the_cache_key_has_no_times(compiled):
     assert "pipeline_job_create_time_utc" not in compiled.text
     assert "pipeline_job_schedule_time_utc" not in compiled.text
     assert "__KFP_EMBEDDED_ARCHIVE" not in compiled.text  # its archive has times
@@ -136,10 +137,10 @@ def test_parameters_are_text_where_json_would_change(compiled):
 def test_artifacts_stay_under_the_pipeline_root(compiled):
     for step, source in compiled.sources():
         stores = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
-        assert not [one for one in stores if one.attr == "uri" and isinstance(one.ctx, ast.Store)], step
+        assert not [node for node in stores if node.attr == "uri" and isinstance(node.ctx, ast.Store)], step
 
 
-def test_sources_use_only_names_that_get_into_the_pod(compiled):
+def test_component_sources_use_only_names_defined_in_the_pod(compiled):
     for step, source in compiled.sources():
         top = symtable.symtable(source, step, "exec")
         known = set(top.get_identifiers()) | set(dir(builtins)) | IMPORTED
@@ -148,15 +149,15 @@ def test_sources_use_only_names_that_get_into_the_pod(compiled):
 
 def global_names(table: symtable.SymbolTable) -> set[str]:
     """Return the names that functions take from outside of themselves."""
-    found = {
+    names = {
         symbol.get_name()
         for symbol in table.get_symbols()
         if table.get_type() == "function" and symbol.is_global() and symbol.is_referenced()
     }
-    return found.union(*map(global_names, table.get_children()))
+    return names.union(*map(global_names, table.get_children()))
 
 
-def test_no_argument_is_longer_than_linux_allows(compiled):
+def test_arguments_are_below_the_limit_of_linux(compiled):
     for container in compiled.containers.values():
         assert (
             max(len(part.encode()) for part in (*container["command"], *container["args"]))

@@ -1,4 +1,4 @@
-"""The pod of a step, and what becomes of a task's artifacts."""
+"""The pod of a step, and the artifacts of a task."""
 
 import json
 from pathlib import Path
@@ -34,21 +34,21 @@ def pods(tmp_path_factory):
     return {step: create_step_pod(compiled, step, environment) for step in IN_PODS}
 
 
-def test_inputs_come_before_the_step_and_outputs_go_after_it(pods):
-    for step, made in pods.items():
-        first, second = made["spec"]["initContainers"]
-        (last,) = made["spec"]["containers"]
-        assert [one["name"] for one in (first, second, last)] == ["fetch", "step", "put"]
+def test_a_pod_fetches_inputs_then_runs_the_step_then_uploads_outputs(pods):
+    for step, pod in pods.items():
+        first, second = pod["spec"]["initContainers"]
+        (last,) = pod["spec"]["containers"]
+        assert [container["name"] for container in (first, second, last)] == ["fetch", "step", "put"]
         assert second["image"] == ("a/c" if step == "train" else f"a/{step[0]}")
         assert first["image"] == last["image"] == "a/f"
-        for one in (first, second, last):
-            assert [mount["mountPath"] for mount in one["volumeMounts"]] == ["/tmp", "/gcs"]  # noqa: S108
-        assert made["spec"]["restartPolicy"] == "Never"
+        for container in (first, second, last):
+            assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp", "/gcs"]  # noqa: S108
+        assert pod["spec"]["restartPolicy"] == "Never"
 
 
-def test_every_container_is_as_restricted_as_pod_security_asks(pods):
-    for made in pods.values():
-        spec = made["spec"]
+def test_containers_comply_with_the_restricted_pod_security_standard(pods):
+    for pod in pods.values():
+        spec = pod["spec"]
         assert spec["securityContext"] == {
             "runAsUser": 65532,
             "runAsGroup": 65532,
@@ -65,11 +65,11 @@ def test_every_container_is_as_restricted_as_pod_security_asks(pods):
 
 
 def test_only_deploy_gets_a_token_for_kubernetes(pods):
-    tokens = {step: made["spec"]["automountServiceAccountToken"] for step, made in pods.items()}
+    tokens = {step: pod["spec"]["automountServiceAccountToken"] for step, pod in pods.items()}
     assert tokens == {step: step == "deploy" for step in IN_PODS}
 
 
-def test_a_step_gets_what_the_compiled_pipeline_says(pods):
+def test_a_pod_has_the_settings_of_the_compiled_pipeline(pods):
     train, evaluate = (pods[step]["spec"]["initContainers"][1] for step in ("train", "evaluate"))
     assert train["resources"] == {
         "requests": {"cpu": "1", "memory": "2Gi"},
@@ -84,7 +84,7 @@ def test_a_step_gets_what_the_compiled_pipeline_says(pods):
     assert pods["train"]["spec"]["volumes"][0] == {"name": "tmp", "emptyDir": {"sizeLimit": "3Gi"}}
 
 
-def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_where_they_are():
+def test_outputs_of_a_task_are_in_the_bucket_of_the_run():
     launch = LaunchConfig(
         run="r1",
         namespace="runs",
@@ -97,7 +97,7 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
         retries={},
     )
     folder = "/home/me/artifacts/pipeline-1/train"
-    asked = {
+    executor_input = {
         "inputs": {"artifacts": {"features": {"artifacts": [{"uri": "gs://bucket/runs/r0/x/features"}]}}},
         "outputs": {
             "outputFile": f"{folder}/executor_output.json",
@@ -105,9 +105,9 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
             "artifacts": {"model": {"artifacts": [{"uri": f"{folder}/model", "name": "model"}]}},
         },
     }
-    before = json.dumps(asked)
-    task = PodTask(asked, launch)
-    assert json.dumps(asked) == before
+    before = json.dumps(executor_input)
+    task = PodTask(executor_input, launch)
+    assert json.dumps(executor_input) == before
     outputs = task.executor_input["outputs"]
     assert outputs["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/executor_output.json"
     assert outputs["parameters"]["epochs"]["outputFile"] == "/gcs/bucket/runs/r1/pipeline-1/train/epochs"
@@ -118,7 +118,7 @@ def test_a_task_writes_below_gcs_what_goes_to_the_bucket_and_reads_artifacts_whe
     assert task.parameter_files == [Path(folder, "executor_output.json"), Path(folder, "epochs")]
 
 
-def test_an_event_in_the_log_of_a_pod_goes_to_those_of_the_run(tmp_path, monkeypatch, capsys):
+def test_events_in_the_log_of_a_pod_are_recorded_in_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MODELYARD_EVENTS", str(tmp_path / "events.jsonl"))
     resumed = Resumed(step="train", epoch=1, epochs=2)
     for line in ("training on cpu:0", resumed.model_dump_json(), '{"event":"forged"}'):

@@ -17,7 +17,7 @@ def model(store):
 
 
 @pytest.fixture
-def saved(tmp_path):
+def save_array(tmp_path):
     def save(values, dtype="uint8", name="x.npy"):
         np.save(tmp_path / name, np.asarray(values, dtype))
         return tmp_path / name
@@ -25,30 +25,33 @@ def saved(tmp_path):
     return save
 
 
-def test_one_example_and_a_batch_in_the_order_of_the_files(model, saved):
-    one, many = saved(np.full((2, 2), 255)), saved([[[0, 0]] * 2, [[51, 51]] * 2], name="many.npy")
-    answers = predict(model, [one, many])
-    assert [(answer.example, answer.answer) for answer in answers] == [
-        (str(one), "bright"),
-        (f"{many}[0]", "dark"),
-        (f"{many}[1]", "dark"),
+def test_predictions_are_in_the_order_of_the_files(model, save_array):
+    example, batch = (
+        save_array(np.full((2, 2), 255)),
+        save_array([[[0, 0]] * 2, [[51, 51]] * 2], name="many.npy"),
+    )
+    predictions = predict(model, [example, batch])
+    assert [(prediction.example, prediction.answer) for prediction in predictions] == [
+        (str(example), "bright"),
+        (f"{batch}[0]", "dark"),
+        (f"{batch}[1]", "dark"),
     ]
-    assert [answer.note for answer in answers] == ["1.0000", "1.0000", "0.8000"]
-    assert answers[2].values == pytest.approx({"dark": 0.8, "bright": 0.2})
+    assert [prediction.note for prediction in predictions] == ["1.0000", "1.0000", "0.8000"]
+    assert predictions[2].values == pytest.approx({"dark": 0.8, "bright": 0.2})
 
 
-def test_many_examples_are_split_into_batches(model, saved):
-    answers = predict(model, [saved(np.arange(1000 * 4).reshape(1000, 2, 2) % 256)])
-    assert len(answers) == 1000
-    assert answers[999].values["bright"] == pytest.approx((3996 % 256 + 1.5) / 255)
+def test_many_examples_are_split_into_batches(model, save_array):
+    predictions = predict(model, [save_array(np.arange(1000 * 4).reshape(1000, 2, 2) % 256)])
+    assert len(predictions) == 1000
+    assert predictions[999].values["bright"] == pytest.approx((3996 % 256 + 1.5) / 255)
 
 
-def test_whole_numbers_of_another_type_are_taken(model, saved):
-    assert predict(model, [saved(np.full((2, 2), 255), "float64")])[0].answer == "bright"
+def test_whole_numbers_of_another_dtype_are_accepted(model, save_array):
+    assert predict(model, [save_array(np.full((2, 2), 255), "float64")])[0].answer == "bright"
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "said"),
+    ("values", "dtype", "message"),
     [
         ([[1, 2, 3]], "uint8", "uint8 of shape 1 x 3; this model takes uint8 of shape 2 x 2, or n x 2 x 2"),
         (np.empty((0, 2, 2)), "uint8", "shape 0 x 2 x 2"),
@@ -60,12 +63,14 @@ def test_whole_numbers_of_another_type_are_taken(model, saved):
         ([["a", "b"], ["c", "d"]], "U1", "whole numbers from 0 to 255"),
     ],
 )
-def test_what_the_model_does_not_take_is_refused_with_the_file(model, saved, values, dtype, said):
-    with pytest.raises(DataError, match=f"x.npy has .*{said}"):
-        predict(model, [saved(values, dtype)])
+def test_an_array_of_another_shape_or_dtype_is_refused_with_its_file(
+    model, save_array, values, dtype, message
+):
+    with pytest.raises(DataError, match=f"x.npy has .*{message}"):
+        predict(model, [save_array(values, dtype)])
 
 
-def test_a_file_that_is_none_is_refused(model, tmp_path):
+def test_missing_and_invalid_files_are_refused(model, tmp_path):
     for name in ("gone.npy", "gone.png"):
         with pytest.raises(DataError, match=rf"There is no file .*{name}"):
             predict(model, [tmp_path / name])
@@ -99,18 +104,18 @@ def test_a_model_without_champion_names_its_versions(store):
 
 
 @pytest.mark.usefixtures("store")
-def test_the_command_tells_people_and_scripts(modelyard, saved):
-    file = saved([[[0, 0]] * 2, [[255, 255]] * 2])
-    told = json.loads(modelyard("predict", "tiny", file, file, "--output", "json").out)
-    assert (told["model"], told["version"], len(told["predictions"])) == ("tiny", 1, 4)
-    assert told["predictions"][1]["answer"] == "bright"
+def test_predict_prints_text_and_json(modelyard, save_array):
+    file = save_array([[[0, 0]] * 2, [[255, 255]] * 2])
+    output = modelyard.json("predict", "tiny", file, file)
+    assert (output["model"], output["version"], len(output["predictions"])) == ("tiny", 1, 4)
+    assert output["predictions"][1]["answer"] == "bright"
     text = modelyard("predict", "tiny", file, "--version", 2).out.split("\n")
     assert text[2].split() == [f"{file}[1]", "bright", "1.0000"]
 
 
-def test_a_running_server_answers_like_the_version_here(modelyard, store, saved, tmp_path):
-    file = saved(np.arange(300 * 4).reshape(300, 2, 2) % 256)
-    cert, key = (write_private(tmp_path / f"{n}.pem", one) for n, one in enumerate(make_certificate()))
+def test_a_server_returns_the_predictions_of_the_local_model(modelyard, store, save_array, tmp_path):
+    file = save_array(np.arange(300 * 4).reshape(300, 2, 2) % 256)
+    cert, key = (write_private(tmp_path / f"{n}.pem", data) for n, data in enumerate(make_certificate()))
     tokens = write_private(tmp_path / "tokens", "first\nsecond")
     line = [
         Path(sys.executable).with_name("modelyard"),
@@ -126,14 +131,14 @@ def test_a_running_server_answers_like_the_version_here(modelyard, store, saved,
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             url = json.loads(server.stdout.readline())["url"]
-            there = modelyard("predict", "tiny", file, "--url", url, "--output", "json", *access)
+            remote = modelyard("predict", "tiny", file, "--url", url, "--output", "json", *access)
             unknown = modelyard("predict", "gone", file, "--url", url, *access)
             wrong = modelyard("predict", "tiny", file, "--url", url, "--version", 2, *access)
             untrusted = modelyard("predict", "tiny", file, "--url", url)
             without = modelyard("predict", "tiny", file, "--url", url, "--ca", cert)
         finally:
             server.terminate()
-    assert json.loads(there.out) == json.loads(modelyard("predict", "tiny", file, "--output", "json").out)
+    assert json.loads(remote.out) == modelyard.json("predict", "tiny", file)
     assert (unknown.code, wrong.code, untrusted.code, without.code) == (8, 8, 8, 8)
     assert "404" in unknown.err
     assert "CERTIFICATE_VERIFY_FAILED" in untrusted.err
@@ -142,7 +147,7 @@ def test_a_running_server_answers_like_the_version_here(modelyard, store, saved,
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://[", "ftp://x"])
-def test_an_address_without_a_server_is_told(modelyard, saved, url):
-    ended = modelyard("predict", "tiny", saved([[0, 0]] * 2), "--url", url)
-    assert ended.code == 8
-    assert "modelyard serve" in ended.err
+def test_a_url_without_a_server_is_an_error(modelyard, save_array, url):
+    result = modelyard("predict", "tiny", save_array([[0, 0]] * 2), "--url", url)
+    assert result.code == 8
+    assert "modelyard serve" in result.err

@@ -26,60 +26,60 @@ def environment(**keys: Any) -> Environment:
     )
 
 
-def checked(target: Environment, **given: Any) -> tuple[str, ...]:
+def check(target: Environment, **changes: Any) -> tuple[str, ...]:
     """Check the digits, with changed arguments."""
     config = load(environ={}, store=target.model_store())
-    return check_pipeline(create_arguments(config, target) | given, target)
+    return check_pipeline(create_arguments(config, target) | changes, target)
 
 
 def test_digits_pass_without_notes():
-    assert checked(environment()) == ()
+    assert check(environment()) == ()
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("changes", "message"),
     [
         ({"train_spec": "a" * 2**17}, "most of them in `train_spec`"),
         ({"deploy_spec": "é" * 2**16}, "most of them in `deploy_spec`"),
     ],
 )
-def test_arguments_that_linux_would_refuse(given, message):
+def test_too_long_arguments_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        checked(environment(), **given)
+        check(environment(), **changes)
 
 
-def test_every_problem_is_named():
+def test_all_problems_are_listed():
     images = environment().images | {"train": "a/train"}
     with pytest.raises(ConfigError, match=r"2 problems\.\n  .*train_spec.*\n  .*a/train"):
-        checked(environment(images=images), train_spec="a" * 2**17)
+        check(environment(images=images), train_spec="a" * 2**17)
 
 
 @pytest.mark.parametrize("image", ["a/train", "a/train:latest", "localhost:5000/train"])
 def test_untagged_and_latest_images_are_refused(image):
     images = environment().images | {"train": image}
     with pytest.raises(ConfigError, match=rf"image of train is {image}, .*environment\.images"):
-        checked(environment(images=images))
+        check(environment(images=images))
 
 
-def test_a_tag_is_noted_unless_it_is_made_of_the_content():
+def test_tags_are_noted_except_content_hashes():
     images = environment().images | {"train": "a/train:1.2"}
-    (note,) = checked(environment(images=images))
+    (note,) = check(environment(images=images))
     assert note.startswith("The images of train are")
-    assert checked(environment(images=images | {"train": "a/train:0123456789abcdef"})) == ()
+    assert check(environment(images=images | {"train": "a/train:0123456789abcdef"})) == ()
 
 
 def test_an_emulator_on_this_machine_is_refused():
     with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:4443.* storage_endpoint_outside"):
-        checked(environment(storage_endpoint="http://127.0.0.1:4443"))
+        check(environment(storage_endpoint="http://127.0.0.1:4443"))
 
 
 def test_a_timeout_beyond_the_deadline_is_noted():
-    (note,) = checked(environment(active_deadline=100, steps={"train": {"timeout": 200}}))
+    (note,) = check(environment(active_deadline=100, steps={"train": {"timeout": 200}}))
     assert "train may take 200 s" in note
     assert "environment.active_deadline" in note
 
 
 def test_retries_are_noted_with_the_setting_of_the_controller():
-    (note,) = checked(environment(steps={"train": {"retries": 2}, "ingest": {"retries": 1}}))
+    (note,) = check(environment(steps={"train": {"retries": 2}, "ingest": {"retries": 1}}))
     assert note.startswith("ingest, train ask for retries")
     assert "workflow-controller-configmap" in note

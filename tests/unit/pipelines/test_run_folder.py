@@ -26,12 +26,12 @@ with run_folder.create(Path("home").absolute()) as run:
         failure = Failure.of(error, "train")
         result = {"state": "failed", "steps": (), "seconds": 1.0, "store": "x", "failure": failure}
         run_folder.write_summary(run, RunSummary(run=run.name, model="m", **result))
-    found = [json.loads(Path(file).read_text()) for file in (record, run / "run.json")]
-    print(json.dumps(found), flush=True)  # the step ends with the run
+    results = [json.loads(Path(file).read_text()) for file in (record, run / "run.json")]
+    print(json.dumps(results), flush=True)  # the step ends with the run
 """
 
 
-def test_a_run_has_scratch_and_lifeline_while_it_lives(tmp_path):
+def test_a_run_has_scratch_and_lifeline_until_its_end(tmp_path):
     with run_folder.create(tmp_path) as run:
         assert os.environ["TMPDIR"] == str(run / "scratch")
         assert os.environ["MODELYARD_LIFELINE"] == str(run / "lifeline")
@@ -39,7 +39,7 @@ def test_a_run_has_scratch_and_lifeline_while_it_lives(tmp_path):
     assert not (run / "scratch").exists()
 
 
-def test_what_a_killed_run_left_half_written_is_cleared_by_the_next(tmp_path):
+def test_partial_artifacts_of_a_killed_run_are_removed_by_the_next_run(tmp_path):
     dead = tmp_path / "runs" / "20200101-000000-dead"
     (dead / "scratch" / "x").mkdir(parents=True)
     (dead / "artifacts" / "p" / "ingest" / "raw.partial").mkdir(parents=True)
@@ -52,18 +52,18 @@ def test_what_a_killed_run_left_half_written_is_cleared_by_the_next(tmp_path):
     assert [path.name for path in (dead / "artifacts" / "p" / "ingest").iterdir()] == ["whole"]
 
 
-def test_a_starting_run_is_never_taken_for_a_dead_one(tmp_path, monkeypatch):
-    seen = []
+def test_a_starting_run_is_not_a_killed_run(tmp_path, monkeypatch):
+    killed_runs = []
     hold = lifeline.hold
 
-    def watched(path):
-        seen.append(run_folder._killed_runs(tmp_path))
+    def hold_after_search(path):
+        killed_runs.append(run_folder._killed_runs(tmp_path))
         return hold(path)
 
-    monkeypatch.setattr(lifeline, "hold", watched)
+    monkeypatch.setattr(lifeline, "hold", hold_after_search)
     with run_folder.create(tmp_path) as run:
         assert (run / "scratch").is_dir()
-    assert seen == [[]]
+    assert killed_runs == [[]]
 
 
 @pytest.mark.skipif(
@@ -75,9 +75,9 @@ def test_a_run_that_fills_its_disk_is_recorded(tmp_path):
     command = ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, FILLS_ITS_DISK]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     record, summary = json.loads(done.stdout)
-    for found in (record, summary["failure"]):
-        assert (found["kind"], found["exit_code"]) == ("MachineError", 15)
-        assert "No space left on device (0.0 MB free)" in found["message"]
+    for failure in (record, summary["failure"]):
+        assert (failure["kind"], failure["exit_code"]) == ("MachineError", 15)
+        assert "No space left on device (0.0 MB free)" in failure["message"]
 
 
 def test_a_run_does_not_start_without_room_or_open_files(tmp_path, monkeypatch):
@@ -91,7 +91,7 @@ def test_a_run_does_not_start_without_room_or_open_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "caf\udce9", "{{$.inputs}}"])
-def test_runs_are_not_kept_where_no_record_can_name_them(name, monkeypatch):
+def test_an_unusable_home_is_refused(name, monkeypatch):
     monkeypatch.setenv("MODELYARD_HOME", f"/disk/{name}")
     with pytest.raises(ConfigError, match="MODELYARD_HOME"):
         run_folder.home()

@@ -1,7 +1,6 @@
 """The commands `runs …` for runs that this machine leads or led."""
 
 import io
-import json
 import os
 import re
 import signal
@@ -40,14 +39,10 @@ def metrics(accuracy):
     )
 
 
-def runs_json(modelyard, *words):
-    return json.loads(modelyard("runs", *words, "--output", "json").out)
-
-
 def test_runs_list_shows_results_newest_first(home, modelyard):
     create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9), version=3)
     create_run(home, SECOND, "name=cats")
-    second, first = runs_json(modelyard, "list")
+    second, first = modelyard.json("runs", "list")
     assert (first["name"], first["data"], first["decision"], first["version"]) == (
         FIRST,
         "digits",
@@ -56,8 +51,8 @@ def test_runs_list_shows_results_newest_first(home, modelyard):
     )
     assert (first["metric"], first["value"], first["state"]) == ("accuracy", 0.9, "succeeded")
     assert (second["name"], second["model"], second["state"]) == (SECOND, "cats", "failed")
-    assert [one["name"] for one in runs_json(modelyard, "list", "--model", "digits")] == [FIRST]
-    assert [one["name"] for one in runs_json(modelyard, "list", "--limit", "1")] == [SECOND]
+    assert [run["name"] for run in modelyard.json("runs", "list", "--model", "digits")] == [FIRST]
+    assert [run["name"] for run in modelyard.json("runs", "list", "--limit", "1")] == [SECOND]
     text = modelyard("runs", "list").out
     assert "accuracy 0.9000" in text
     assert FIRST in text
@@ -66,7 +61,7 @@ def test_runs_list_shows_results_newest_first(home, modelyard):
 def test_a_run_with_an_unknown_record_format_is_unreadable(home, modelyard):
     (create_ended_run(home, FIRST) / "run.json").write_text('{"run": "x"}')
     create_ended_run(home, SECOND)
-    assert [one["state"] for one in runs_json(modelyard, "list")] == ["succeeded", "unreadable"]
+    assert [run["state"] for run in modelyard.json("runs", "list")] == ["succeeded", "unreadable"]
     assert "run.json" in modelyard("explain", FIRST).err
 
 
@@ -90,11 +85,11 @@ def test_the_summary_shows_candidate_and_champion():
     assert {"note a", "b"} <= set(lines)
 
 
-def test_the_latest_run_is_that_with_the_latest_start(home, modelyard):
+def test_the_latest_run_has_the_latest_start_time(home, modelyard):
     """The name of its folder has the local time and does not count."""
     create_run(home, FIRST, at="2026-10-25T01:10:00+00:00")
     create_run(home, SECOND, at="2026-10-25T00:50:00+00:00")
-    assert [one["name"] for one in runs_json(modelyard, "list")] == [FIRST, SECOND]
+    assert [run["name"] for run in modelyard.json("runs", "list")] == [FIRST, SECOND]
     assert modelyard("explain").out.startswith(f"The run {FIRST}")
 
 
@@ -104,12 +99,12 @@ def test_runs_show_prints_the_steps_of_a_running_run(home, modelyard):
     append(events, StepChange(step="ingest", state="succeeded", cached=True, at=time.time()))
     append(events, StepChange(step="train", state="running", at=time.time()))
     with lifeline.hold(run / "lifeline"):
-        shown = runs_json(modelyard, "show", FIRST)
+        shown = modelyard.json("runs", "show", FIRST)
     assert shown["state"] == "running"
     steps = {step["name"]: step for step in shown["steps"]}
     assert steps["ingest"]["cached"]
     assert (steps["train"]["state"], steps["deploy"]["state"]) == ("running", "waiting")
-    killed = {step["name"]: step["state"] for step in runs_json(modelyard, "show", FIRST)["steps"]}
+    killed = {step["name"]: step["state"] for step in modelyard.json("runs", "show", FIRST)["steps"]}
     assert (killed["train"], killed["deploy"]) == ("failed", "skipped")
     text = modelyard("runs", "show", FIRST).out
     assert re.search(r"^in +on this machine *$", text, re.M)
@@ -124,8 +119,8 @@ def test_the_serve_command_includes_the_keys_of_the_store():
 def test_runs_compare(home, modelyard):
     create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9))
     create_ended_run(home, SECOND, "training.epochs=3", decision="hold", reason="r", evaluation=metrics(0.8))
-    compared = runs_json(modelyard, "compare", FIRST, SECOND)
-    assert [one["name"] for one in compared["runs"]] == [FIRST, SECOND]
+    compared = modelyard.json("runs", "compare", FIRST, SECOND)
+    assert [run["name"] for run in compared["runs"]] == [FIRST, SECOND]
     assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
     assert compared["metrics"] == [{"key": "accuracy", "before": 0.9, "after": 0.8}]
     text = modelyard("runs", "compare", FIRST, SECOND).out
@@ -136,7 +131,7 @@ def test_runs_compare(home, modelyard):
     keys = [line.split()[0] for line in modelyard("runs", "compare", FIRST, third).out.splitlines()]
     assert [key for key in keys if key.startswith("gate")] == ["gate.comparison", "gate.minimum.accuracy"]
     assert (
-        runs_json(modelyard, "compare", FIRST, third)["results"][1]["before"] == "2026-01-01T00:00:00+00:00"
+        modelyard.json("runs", "compare", FIRST, third)["results"][1]["before"] == "2026-01-01T00:00:00+00:00"
     )
     assert modelyard("runs", "compare", FIRST, "20260103-000000-cccc").code == 7
 
@@ -177,16 +172,16 @@ class Cluster:
     def get(self, _kind, name):
         return self.pods.get(name)
 
-    def delete(self, _kind, seen):
-        return self.pods.pop(seen["metadata"]["name"]) is seen
+    def delete(self, _kind, observed):
+        return self.pods.pop(observed["metadata"]["name"]) is observed
 
 
-def test_the_pods_of_a_run_whose_leader_was_killed_are_removed(home, modelyard, monkeypatch):
+def test_cancel_removes_the_pods_of_a_killed_run(home, modelyard, monkeypatch):
     cluster = Cluster()
     monkeypatch.setattr("modelyard.components.kubernetes.cluster.connect", lambda _: cluster)
-    place = Environment(kind="kubernetes", store="gs://b/models", pipeline_root="gs://b/runs")
-    run = create_run(home, FIRST, runner="pods", environment="kind", settings=place)
-    assert runs_json(modelyard, "list")[0]["runner"] == "pods"
+    environment = Environment(kind="kubernetes", store="gs://b/models", pipeline_root="gs://b/runs")
+    run = create_run(home, FIRST, runner="pods", environment="kind", settings=environment)
+    assert modelyard.json("runs", "list")[0]["runner"] == "pods"
     with lifeline.hold(run / "lifeline"):
         modelyard("runs", "logs", FIRST)
     assert modelyard("runs", "cancel", FIRST).code == 0
@@ -205,7 +200,7 @@ with lifeline.hold(Path(sys.argv[1])):
 
 
 def test_cancel_does_not_end_other_processes(home, modelyard):
-    """Its number is that of the leader, which has ended, or it is older than the run."""
+    """Its number is that of the leader, which has result, or it is older than the run."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
             run = create_run(home, FIRST, pid=other.pid, pid_started=process_start_time(other.pid))
@@ -230,11 +225,11 @@ def test_a_running_run_is_cancelled(home, modelyard):
         create_run(home, FIRST, pid=leader.pid, pid_started=process_start_time(leader.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
         assert leader.wait(120) == -signal.SIGTERM
-    assert runs_json(modelyard, "show", FIRST)["state"] == "cancelled"
+    assert modelyard.json("runs", "show", FIRST)["state"] == "cancelled"
 
 
 @pytest.mark.parametrize(
-    ("event", "words"),
+    ("event", "parts"),
     [
         (StepChange(step="train", state="running", at=1.0), ("train", "started")),
         (StepChange(step="train", state="succeeded", seconds=2.0, at=1.0), ("succeeded", "2.0 s")),
@@ -246,14 +241,14 @@ def test_a_running_run_is_cancelled(home, modelyard):
         (Resumed(step="train", epoch=4, epochs=9), ("epoch 4 of 9",)),
     ],
 )
-def test_an_event_is_printed_as_one_line(event, words):
+def test_events_are_printed_as_single_lines(event, parts):
     line = event_line(event)
-    assert all(word in line for word in words)
+    assert all(part in line for part in parts)
     assert "\n" not in line
 
 
 def test_the_table_shows_the_checkpoint_and_the_last_message_of_a_step():
-    epochs = [Epoch(step="train", epoch=one, epochs=9, metrics={}, seconds=1.0) for one in (5, 6)]
+    epochs = [Epoch(step="train", epoch=epoch, epochs=9, metrics={}, seconds=1.0) for epoch in (5, 6)]
     resumed = Resumed(step="train", epoch=4, epochs=9)
     for events, lines in (
         ([], ["reading"]),
@@ -265,7 +260,7 @@ def test_the_table_shows_the_checkpoint_and_the_last_message_of_a_step():
         console = Console(file=StringIO(), width=100)
         console.print(steps_table(run))
         shown = console.file.getvalue().splitlines()[1:]
-        assert [words in line for words, line in zip(lines, shown, strict=True)] == [True] * len(lines)
+        assert [expected in line for expected, line in zip(lines, shown, strict=True)] == [True] * len(lines)
 
 
 def test_incomplete_events_are_not_read(tmp_path: Path):
@@ -284,13 +279,13 @@ def test_incomplete_events_are_not_read(tmp_path: Path):
     assert len(reader.read()) == 1
     with path.open("a") as file:
         file.write(',"epoch":2,"epochs":2}\nnoise\n')
-    assert [one.epoch for one in reader.read()] == [1, 2]
+    assert [event.epoch for event in reader.read()] == [1, 2]
     assert parse('{"event":"none"}') is None
 
 
 def test_a_run_with_an_unknown_start_format_is_skipped_with_a_warning(home, modelyard):
     (create_ended_run(home, FIRST) / run_folder.START).write_text('{"key of another version": 1}')
     create_run(home, SECOND)
-    assert [run["name"] for run in runs_json(modelyard, "list")] == [SECOND]
+    assert [run["name"] for run in modelyard.json("runs", "list")] == [SECOND]
     assert f"the run {FIRST} is not shown" in modelyard("runs", "list").err
     assert modelyard("explain").code == 0

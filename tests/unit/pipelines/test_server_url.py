@@ -1,4 +1,4 @@
-"""A model on a cluster, asked through an API server that does what Kubernetes' own does with a Service."""
+"""Predictions of a model on a cluster, through an API server that proxies Services like Kubernetes."""
 
 import base64
 import json
@@ -21,13 +21,13 @@ from modelyard.pipelines.serving.platforms import find_server
 from tests.access import write_private
 
 TOKENS = "first\nsecond\n"
-OBJECT = "/api/v1/namespaces/servers/secrets/words"
+OBJECT = "/api/v1/namespaces/servers/secrets/model-token"
 PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 
 
 @pytest.fixture
 def server(store, tmp_path):
-    """A real server of `tiny` that asks for a token: its address."""
+    """The URL of a server of `tiny` that requires a token."""
     serving = json.dumps({"port": 0, "token_file": write_private(tmp_path / "tokens", TOKENS)})
     line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", serving]
     line += ["--store", json.dumps({"url": store.url})]
@@ -54,8 +54,8 @@ def environment(server, tmp_path, monkeypatch):
             own = ("host", "authorization")  # which go no further
             head = {key: value for key, value in self.headers.items() if key.lower() not in own}
             url = f"{server}{self.path.removeprefix(PROXY)}"
-            answer = httpx.request(self.command, url, content=body, headers=head)
-            return self.reply(answer.status_code, answer.content)
+            response = httpx.request(self.command, url, content=body, headers=head)
+            return self.reply(response.status_code, response.content)
 
         def do_POST(self) -> None:
             self.do_GET()
@@ -67,7 +67,7 @@ def environment(server, tmp_path, monkeypatch):
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     api = ThreadingHTTPServer(("127.0.0.1", 0), ApiServer)
     Thread(target=api.serve_forever, args=(0.01,), daemon=True).start()
@@ -78,42 +78,42 @@ def environment(server, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     path = tmp_path / "environment.yaml"
     keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
-    path.write_text(json.dumps({**keys, "serving": {"namespace": "servers", "token_secret": "words"}}))
+    path.write_text(json.dumps({**keys, "serving": {"namespace": "servers", "token_secret": "model-token"}}))
     yield path
     api.shutdown()
     api.server_close()
 
 
 @pytest.fixture
-def picture(tmp_path):
+def example(tmp_path):
     np.save(tmp_path / "x.npy", np.full((2, 2), 255, "uint8"))
     return tmp_path / "x.npy"
 
 
-def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, environment, picture):
-    ended = modelyard("predict", "tiny", picture, "-e", environment, "--output", "json")
-    assert ended.code == 0, ended.err
-    assert json.loads(ended.out)["predictions"][0]["answer"] == "bright"
+def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, environment, example):
+    result = modelyard("predict", "tiny", example, "-e", environment, "--output", "json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["predictions"][0]["answer"] == "bright"
 
-    ended = modelyard("predict", "tiny", picture, "-e", environment, "--version", 2)
-    assert ended.code == 8
-    assert "404" in ended.err, "the server itself has no such version"
+    result = modelyard("predict", "tiny", example, "-e", environment, "--version", 2)
+    assert result.code == 8
+    assert "404" in result.err, "the server itself has no such version"
 
-    ended = modelyard("predict", "gone", picture, "-e", environment)
-    assert ended.code == 9
-    assert 'no server of gone in servers: services "gone" not found.' in ended.err
-    assert "modelyard rollout status gone" in ended.err
+    result = modelyard("predict", "gone", example, "-e", environment)
+    assert result.code == 9
+    assert 'no server of gone in servers: services "gone" not found.' in result.err
+    assert "modelyard rollout status gone" in result.err
 
-    given = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
-    place = load_environment(str(environment), given, {})
-    assert find_server("tiny", place) == HttpServer(
+    overrides = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
+    loaded = load_environment(str(environment), overrides, {})
+    assert find_server("tiny", loaded) == HttpServer(
         "http://127.0.0.1:30851", proxies=True, token=TOKENS.split()[0]
     )
-    other = find_server("other", place)
+    other = find_server("other", loaded)
     assert (other.kind, other.name, other.port, other.tls) == ("Service", "other", 8501, False)
-    PodsRunner("servers", place, Path()).check()
+    PodsRunner("servers", loaded, Path()).check()
     without = load_environment(str(environment), ["environment.serving.token_secret=gone"], {})
     with pytest.raises(ConfigError, match="no Secret gone"):
         PodsRunner("servers", without, Path()).check()
-    given = ["environment.serving.tls_secret=cert"]
-    assert find_server("other", load_environment(str(environment), given, {})).tls
+    overrides = ["environment.serving.tls_secret=cert"]
+    assert find_server("other", load_environment(str(environment), overrides, {})).tls

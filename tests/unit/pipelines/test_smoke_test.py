@@ -16,7 +16,7 @@ from modelyard.pipelines.serving.smoke_test import predict_once
 from tests.versions import classifier_signature
 
 GOLDEN = Golden(problem="classification", instances=[[[1]], [[2]]], predictions=[[0.2, 0.8], [1.0, 0.0]])
-ANSWER = {"predictions": [[0.25, 0.75]]}
+REPLY = {"predictions": [[0.25, 0.75]]}
 
 
 class Models:
@@ -25,7 +25,7 @@ class Models:
     def champion(self, name):
         return SimpleNamespace(version=7) if name == "digits" else None
 
-    def record(self, name, version, path, kind):
+    def read_record(self, name, version, path, kind):
         assert (name, version, path, kind) == ("digits", 7, "golden.json", Golden)
         return SimpleNamespace(signature=classifier_signature((1, 1), "float32", ("cat", "dog"))), GOLDEN
 
@@ -38,16 +38,16 @@ def store(monkeypatch):
 @pytest.fixture
 def server():
     class Handler(http.server.BaseHTTPRequestHandler):
-        answer = json.dumps(ANSWER).encode()
+        body = json.dumps(REPLY).encode()
         status = 200
 
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert (self.path, body) == ("/v1/models/digits:predict", {"instances": [[[1]]]})
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert (self.path, request) == ("/v1/models/digits:predict", {"instances": [[[1]]]})
             self.send_response(self.status)
-            self.send_header("Content-Length", str(len(self.answer)))
+            self.send_header("Content-Length", str(len(self.body)))
             self.end_headers()
-            self.wfile.write(self.answer)
+            self.wfile.write(self.body)
 
         def do_GET(self):
             self.send_response(200)
@@ -64,11 +64,11 @@ def server():
 
 
 def test_a_prediction_over_http(server):
-    found = predict_once(HttpServer(server[1]), "digits", Store())
-    assert (found.version, found.answer) == (7, "dog")
+    prediction = predict_once(HttpServer(server[1]), "digits", Store())
+    assert (prediction.version, prediction.answer) == (7, "dog")
 
 
-def test_a_cluster_that_leads_to_no_server_is_no_error_of_the_server():
+def test_a_missing_endpoint_is_a_no_server_error():
     class Proxied:
         def request(self, *_):
             raise NoServerError("no endpoints")
@@ -77,7 +77,7 @@ def test_a_cluster_that_leads_to_no_server_is_no_error_of_the_server():
         predict_once(Proxied(), "digits", Store())
 
 
-def test_a_proxy_is_used_for_other_machines_alone(server, monkeypatch):
+def test_a_proxy_is_used_for_other_machines_only(server, monkeypatch):
     """The server of the fixture is the proxy: it gets the whole URL."""
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, server[1])
@@ -91,10 +91,10 @@ def test_a_proxy_is_used_for_other_machines_alone(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "answer"), [(503, b"{}"), (302, b"{}"), (200, b"{}"), (200, b"no JSON"), (200, b"[]")]
+    ("status", "body"), [(503, b"{}"), (302, b"{}"), (200, b"{}"), (200, b"no JSON"), (200, b"[]")]
 )
-def test_a_server_that_does_not_answer_a_prediction_is_named(server, status, answer):
-    server[0].status, server[0].answer = status, answer
+def test_an_invalid_response_is_an_error_with_the_url(server, status, body):
+    server[0].status, server[0].body = status, body
     with pytest.raises(DeployError, match=server[1]):
         predict_once(HttpServer(server[1]), "digits", Store())
 

@@ -28,7 +28,7 @@ def test_selected_modules_are_in_components():
     by_step = create_specs(Config.model_validate(BASE))
     selected = {step: spec.modules() for step, spec in by_step.items()}
     assert (selected["fingerprint"], selected["explain"]) == ((), ())
-    assert all(one.startswith("modelyard.components.") for modules in selected.values() for one in modules)
+    assert all(name.startswith("modelyard.components.") for modules in selected.values() for name in modules)
 
 
 # The key, what replaces a section of BASE before and after, and the first cached step that runs again: the
@@ -38,12 +38,12 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {}
 
 def changes(first: str | None, section: str, before: dict[str, Any] | None = None, **after: Any) -> None:
     """Add keys of a section with another value each."""
-    whole = BASE.get(section, {}) if before is None else before
+    values = BASE.get(section, {}) if before is None else before
     for key, value in after.items():
         path = ".".join((section, *key.split("__")))
         outer, _, inner = key.partition("__")
-        changed = {**whole.get(outer, {}), inner: value} if inner else value
-        CHANGES[path] = ({section: whole}, {section: {**whole, outer: changed}}, first)
+        changed = {**values.get(outer, {}), inner: value} if inner else value
+        CHANGES[path] = ({section: values}, {section: {**values, outer: changed}}, first)
 
 
 changes("ingest", "data", source="/b.zip", sha256="0" * 64, channels=1, max_bytes=7, timeout=7.0)
