@@ -17,7 +17,7 @@ from modelyard.components.source.checks import check_sha256, check_size, safe_fi
 from modelyard.components.source.folder import is_ignored
 from modelyard.components.source.settings import Source
 from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
-from modelyard.components.store.storage import Access, Storage, unusable_url
+from modelyard.components.store.storage import Connection, Storage, unusable_url
 
 NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """Errors for a file name that is not allowed, or exists, also in another case on some file systems."""
@@ -30,14 +30,14 @@ class ObjectLocation:
         storage: the storage of the URL.
         url: URL of an object or a prefix.
         source: limits, emulator URL, and SHA-256 if known.
-        patience: seconds for which a request is retried.
+        retry_seconds: seconds for which a request is retried.
 
     Raises:
         ValueError: the URL is not valid for the storage.
     """
 
-    def __init__(self, storage: Storage, url: str, source: Source, patience: float = 30.0) -> None:
-        self._storage, self._url, self._source, self._patience = storage, url, source, patience
+    def __init__(self, storage: Storage, url: str, source: Source, retry_seconds: float = 30.0) -> None:
+        self._storage, self._url, self._source, self._retry_seconds = storage, url, source, retry_seconds
         self._root, self._name = storage.split(url)
 
     def identity(self) -> str:
@@ -126,9 +126,10 @@ class ObjectLocation:
     @cached_property
     def _objects(self) -> Objects:
         source = self._source
-        access = Access(source.endpoint, source.user_project, source.timeout, self._patience, "data.source")
+        timeouts = source.timeout, self._retry_seconds
+        connection = Connection(source.endpoint, source.user_project, *timeouts, "data.source")
         try:
-            return self._storage.open(self._root, access)
+            return self._storage.open(self._root, connection)
         except ValueError as error:
             raise unusable_url(self._url, "data.source", str(error)) from error
 

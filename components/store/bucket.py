@@ -9,7 +9,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
@@ -17,12 +17,12 @@ from typing import IO, Any
 
 from modelyard.components import machine
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, UnreachableError, describe
-from modelyard.components.store.objects import Entry, check_key
-from modelyard.components.store.storage import Access, Setting, Storage
+from modelyard.components.store.objects import Entry, Objects, check_key
+from modelyard.components.store.storage import Connection, Setting, Storage
 
 CONNECT_TIMEOUT = 5.0
 STORAGE = "https://storage.googleapis.com"
-MAXIMUM_MESSAGE = 400  # characters of a message
+MAXIMUM_MESSAGE = 400  # characters of an error message of Cloud Storage
 ABSENT = "0"
 PART_BYTES = 8 * 2**20
 LIST_FIELDS = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
@@ -51,32 +51,32 @@ class GoogleCloudStorage(Storage):
     takes_endpoint = True
     mount = "/gcs"
 
-    def open(self, url: str, access: Access) -> "Bucket":
-        """See Storage."""
+    def open(self, url: str, connection: Connection) -> "Bucket":
         root, prefix = self.split(url)
-        return Bucket(root.removeprefix("gs://"), prefix.strip("/"), access)
+        return Bucket(root.removeprefix("gs://"), prefix.strip("/"), connection)
 
     def split(self, url: str) -> tuple[str, str]:
-        """See Storage."""
         bucket, _, key = url.partition("://")[2].partition("/")
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*[a-z0-9]", bucket):
             raise ValueError(f"and {bucket!r} is not a bucket name")
         return f"gs://{bucket}", key
 
 
-class Bucket:
-    """Objects in one bucket.
+class Bucket(Objects):
+    """The objects in an existing bucket below a prefix, which has no `/` at its ends and may be empty.
 
-    Args:
-        bucket: the bucket's name; it exists.
-        prefix: the prefix of all keys, without `/` at its ends; may be empty.
-        access: timeouts, and the URL of an emulator.
+    The revision of an Entry is the metageneration of the object.
 
     Raises:
         StoreError: there are no credentials.
     """
 
-    def __init__(self, bucket: str, prefix: str = "", access: Access = Access()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        connection: Connection = Connection(),  # noqa: B008 - immutable
+    ) -> None:
         # Otherwise the library requests the bucket's metadata in a thread, for traces.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         from google.auth.credentials import AnonymousCredentials
@@ -84,126 +84,101 @@ class Bucket:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         self.url = f"gs://{bucket}/{prefix}".rstrip("/")
-        endpoint, timeout = access.endpoint, access.timeout
-        self._name, self._endpoint, self._access = bucket, endpoint, access
+        endpoint, timeout = connection.endpoint, connection.timeout
+        self._name, self._endpoint, self._connection = bucket, endpoint, connection
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bounds: dict[str, Any] = {
+        self._timeouts: dict[str, Any] = {
             "timeout": (min(CONNECT_TIMEOUT, timeout), timeout),
-            "retry": DEFAULT_RETRY.with_timeout(access.patience),
+            "retry": DEFAULT_RETRY.with_timeout(connection.retry_seconds),
         }
-        self._bucket_seen = False
+        self._bucket_found = False
         options: dict[str, Any] = {}
         if endpoint:
-            anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
-            options = {
-                "project": "emulator",
-                "credentials": anonymous,
-                "client_options": {"api_endpoint": endpoint},
-            }
+            credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            client_options = {"api_endpoint": endpoint}
+            options = {"project": "emulator", "credentials": credentials, "client_options": client_options}
         with self._translate_errors("open", ""):
             client = storage.Client(**options)
-            self._bucket = client.bucket(bucket, user_project=access.user_project)
+            self._bucket = client.bucket(bucket, user_project=connection.user_project)
         url = endpoint or STORAGE
         session = client._http
-        session.trust_env = False  # a password of .netrc would replace the credentials
+        session.trust_env = False  # a password in .netrc would replace the credentials
         if proxy := machine.proxy_for(url, "socks"):
             session.proxies = {"http": proxy, "https": proxy}
         if url.startswith("https:"):
             session.verify = machine.certificates() or True
 
     def read(self, key: str) -> tuple[bytes, str]:
-        """See Objects."""
         blob = self._blob(key)
         with self._translate_errors("read", key):
-            data = blob.download_as_bytes(**self._bounds)
+            data = blob.download_as_bytes(**self._timeouts)
         return data, str(blob.generation)
 
     def create(self, key: str, data: bytes) -> None:
-        """See Objects."""
         self._write(key, data, ABSENT)
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
-        """See Objects."""
         return self._write(key, data, generation)
 
     def upload(self, key: str, path: Path) -> None:
-        """See Objects."""
         with self._translate_errors("write", key):
-            self._blob(key).upload_from_filename(str(path), **self._bounds)
+            self._blob(key).upload_from_filename(str(path), **self._timeouts)
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:
-        """See Objects."""
-        from google.api_core.exceptions import PreconditionFailed
-
         blob = self._blob(key)
         blob.chunk_size = PART_BYTES  # held in memory
         with self._translate_errors("write", key):
-            try:
-                blob.upload_from_file(file, size=size, if_generation_match=int(ABSENT), **self._bounds)
-            except PreconditionFailed as error:
-                raise ConflictError(f"{self.url}/{key} exists already.") from error
+            blob.upload_from_file(file, size=size, if_generation_match=int(ABSENT), **self._timeouts)
 
     def touch(self, key: str) -> bool:
-        """See Objects."""
-        from google.api_core.exceptions import NotFound
-
         blob = self._blob(key)
-        blob.custom_time = datetime.now(UTC)  # a new metageneration, too
-        with self._translate_errors("write", key):
-            try:
-                blob.patch(**self._bounds)
-            except NotFound:
-                if not self._bucket_exists():
-                    raise
-                return False
+        blob.custom_time = datetime.now(UTC)  # changes the metageneration, too
+        try:
+            with self._translate_errors("write", key):
+                blob.patch(**self._timeouts)
+        except NotFoundError:
+            return False
         return True
 
-    def delete(self, seen: Entry) -> bool:
-        """See Objects."""
-        from google.api_core.exceptions import NotFound, PreconditionFailed
-
-        with self._translate_errors("delete", seen.key):
-            try:
-                self._blob(seen.key).delete(
-                    if_generation_match=int(seen.generation),
-                    if_metageneration_match=int(seen.revision),
-                    **self._bounds,
-                )
-            except NotFound:
-                return True
-            except PreconditionFailed:
-                return False
+    def delete(self, listed: Entry) -> bool:
+        generations = {
+            "if_generation_match": int(listed.generation),
+            "if_metageneration_match": int(listed.revision),
+        }
+        try:
+            with self._translate_errors("delete", listed.key):
+                self._blob(listed.key).delete(**generations, **self._timeouts)
+        except NotFoundError:
+            return True
+        except ConflictError:
+            return False
         return True
 
     def download(self, key: str, path: Path, generation: str | None = None) -> None:
-        """See Objects."""
         blob = self._bucket.blob(self._prefix + key, generation=generation and int(generation))
         with self._translate_errors("read", key):
-            # Raw: an object with Content-Encoding gzip stays the bytes that are stored.
-            blob.download_to_filename(str(path), raw_download=True, **self._bounds)
+            # raw: objects with Content-Encoding gzip are not decompressed
+            blob.download_to_filename(str(path), raw_download=True, **self._timeouts)
 
     def find(self, key: str) -> Entry | None:
-        """See Objects."""
         with self._translate_errors("read", key):
-            blob = self._bucket.get_blob(self._prefix + key, **self._bounds)
+            blob = self._bucket.get_blob(self._prefix + key, **self._timeouts)
         return self._entry(blob) if blob else None
 
     def keys(self, prefix: str) -> list[str]:
-        """See Objects."""
         return [entry.key for entry in self.entries(prefix)]
 
     def entries(self, prefix: str) -> list[Entry]:
-        """See Objects; a revision is the object's metageneration."""
         with self._translate_errors("list", prefix):
-            blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, fields=LIST_FIELDS, **self._bounds)
-            found = sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
-        keys = [entry.key for entry in found]
-        return [entry for entry in found if not _is_folder(entry, keys)]
+            full = self._prefix + prefix
+            blobs = self._bucket.list_blobs(prefix=full, fields=LIST_FIELDS, **self._timeouts)
+            entries = sorted((self._entry(blob) for blob in blobs), key=lambda entry: entry.key)
+        keys = [entry.key for entry in entries]
+        return [entry for entry in entries if not _is_folder(entry, keys)]
 
     def folders(self, prefix: str) -> list[str]:
-        """See Objects."""
         with self._translate_errors("list", prefix):
-            pages = self._bucket.list_blobs(prefix=self._prefix + prefix, delimiter="/", **self._bounds)
+            pages = self._bucket.list_blobs(prefix=self._prefix + prefix, delimiter="/", **self._timeouts)
             names = {name for page in pages.pages for name in page.prefixes}
         return sorted(filter(None, (name.removeprefix(self._prefix + prefix).rstrip("/") for name in names)))
 
@@ -216,26 +191,19 @@ class Bucket:
         return self._bucket.blob(self._prefix + check_key(key))
 
     def _write(self, key: str, data: bytes, generation: str) -> str:
-        from google.api_core.exceptions import PreconditionFailed
-
-        blob = self._blob(key)
-        with self._translate_errors("write", key):
-            try:
-                blob.upload_from_string(
-                    data, "application/json", if_generation_match=int(generation), **self._bounds
-                )
-            except PreconditionFailed as error:
-                found, current = self._read_current(key)
-                if found == data:
-                    return current
-                raise ConflictError(f"{self.url}/{key} was changed by another process.") from error
-        return str(blob.generation)
-
-    def _read_current(self, key: str) -> tuple[bytes | None, str]:
+        blob, media_type = self._blob(key), "application/json"
         try:
-            return self.read(key)
-        except NotFoundError:
-            return None, ABSENT
+            with self._translate_errors("write", key):
+                blob.upload_from_string(
+                    data, media_type, if_generation_match=int(generation), **self._timeouts
+                )
+        except ConflictError:
+            with suppress(NotFoundError):
+                current, current_generation = self.read(key)
+                if current == data:
+                    return current_generation
+            raise
+        return str(blob.generation)
 
     @contextmanager
     def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
@@ -248,14 +216,16 @@ class Bucket:
         try:
             yield
         except exceptions.NotFound as error:
-            if verb == "read" and self._bucket_exists():
+            if self._bucket_exists():
                 raise NotFoundError(f"{self.url} has no {key}.") from error
             raise self._unusable(
                 verb,
                 key,
-                f"there is no bucket {self._name} (404). Correct {self._access.setting}, or create the "
+                f"there is no bucket {self._name} (404). Correct {self._connection.setting}, or create the "
                 f"bucket with `gcloud storage buckets create gs://{self._name}`.",
             ) from error
+        except exceptions.PreconditionFailed as error:
+            raise ConflictError(f"{self.url}/{key} was changed by another process.") from error
         except (GoogleAuthError, exceptions.Unauthorized) as error:
             raise self._unusable(
                 verb,
@@ -268,12 +238,12 @@ class Bucket:
             code = int(getattr(cause, "code", None) or 0)
             if 400 <= code < 500 and code not in BUSY:
                 raise self._unusable(verb, key, self._refusal(code, _message(cause))) from error
-            where = self._endpoint or STORAGE
-            message = f"{where} is busy ({code}: {_message(cause)}), also after retries. Retry later."
+            endpoint = self._endpoint or STORAGE
+            message = f"{endpoint} is busy ({code}: {_message(cause)}), also after retries. Retry later."
             if code not in BUSY and code < 500:
                 message = (
-                    f"{where} did not respond correctly ({_message(cause)}). Check the network and "
-                    f"{self._access.endpoint_setting}, then retry."
+                    f"{endpoint} did not respond correctly ({_message(cause)}). Check the network and "
+                    f"{self._connection.endpoint_setting}, then retry."
                 )
             raise UnreachableError(str(self._unusable(verb, key, message))) from error
         except OSError as error:
@@ -281,39 +251,35 @@ class Bucket:
 
     def _refusal(self, code: int, message: str) -> str:
         """Return the message of Cloud Storage for a refused request, and what to do."""
-        setting, bucket = self._access.setting, f"gs://{self._name}"
-        default = f"Correct {setting}{f' or {self._access.endpoint_setting}' if self._endpoint else ''}."
+        setting, bucket = self._connection.setting, f"gs://{self._name}"
+        default = f"Correct {setting}{f' or {self._connection.endpoint_setting}' if self._endpoint else ''}."
         if code == 403:
             role = "roles/storage.object" + ("Viewer" if setting in READ_ONLY else "User")
             default = f"Grant the account the role {role} on {bucket}, or correct {setting}."
-        remedy = next((remedy for words, remedy in REMEDIES.items() if words in message.lower()), default)
-        remedy = remedy.format(user_project=self._access.user_project_setting, bucket=bucket)
+        remedy = next((remedy for part, remedy in REMEDIES.items() if part in message.lower()), default)
+        remedy = remedy.format(user_project=self._connection.user_project_setting, bucket=bucket)
         return f"{self._endpoint or 'Cloud Storage'} refuses the request ({code}: {message}). {remedy}"
 
     def _bucket_exists(self) -> bool:
         """Return whether the bucket exists; listing needs no permission beyond those on objects."""
         from google.api_core.exceptions import NotFound
 
-        if not self._bucket_seen:
+        if not self._bucket_found:
             with self._translate_errors("list", ""):
                 try:
-                    next(iter(self._bucket.list_blobs(max_results=1, **self._bounds)), None)
+                    next(iter(self._bucket.list_blobs(max_results=1, **self._timeouts)), None)
                 except NotFound:
                     return False
-            self._bucket_seen = True
+            self._bucket_found = True
         return True
 
-    def _unusable(self, verb: str, key: str, why: str) -> StoreError:
-        return StoreError(f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._access.setting}): {why}")
+    def _unusable(self, verb: str, key: str, reason: str) -> StoreError:
+        url = f"{self.url}/{key}".rstrip("/")
+        return StoreError(f"Cannot {verb} {url} ({self._connection.setting}): {reason}")
 
 
 def _is_folder(entry: Entry, keys: list[str]) -> bool:
-    """Return whether an object is only a folder marker, as consoles and Hadoop create.
-
-    Args:
-        entry: the object.
-        keys: all listed keys, sorted.
-    """
+    """Return whether an object is a folder marker, as consoles and Hadoop create; `keys` are sorted."""
     if entry.size or entry.key.endswith(("/", "_$folder$")):
         return entry.key.endswith(("/", "_$folder$"))
     index = bisect_left(keys, f"{entry.key}/")
@@ -321,7 +287,7 @@ def _is_folder(entry: Entry, keys: list[str]) -> bool:
 
 
 def _message(error: Any) -> str:
-    """Return the message of Cloud Storage for an error, as one bounded line without a full stop."""
+    """Return the message of Cloud Storage as one line of limited length, without a full stop."""
     response = getattr(error, "response", None)
     try:
         text = response.json()["error"]["message"]  # type: ignore[union-attr]

@@ -1,9 +1,9 @@
 """Objects in a folder, for a laptop or a shared disk.
 
-A write goes to a file in the hidden folder `.partial`, which is flushed and then moved: by a hard link for
-`create`, which fails when the name exists, and by a rename otherwise. On a file system without hard links,
-`create` holds the lock of `replace` and renames. Files of killed writers are never listed, and the first
-write after a day removes them. The generation that `read` returns is the SHA-256 of the bytes.
+Each file is written in the hidden folder `.partial`, flushed, and then moved: by a hard link for `create`,
+which fails if the name exists, otherwise by a rename. On a file system without hard links, `create` takes the
+lock of `replace` and renames. Partial files of killed processes are never listed; the first write after a day
+deletes them. The generation that `read` returns is the SHA-256 of the content.
 """
 
 import errno
@@ -22,17 +22,17 @@ from uuid import uuid4
 
 from modelyard.components import lifeline
 from modelyard.components.errors import ConflictError, NotFoundError, StoreError, machine_error, unusable_path
-from modelyard.components.store.objects import Entry, check_key
-from modelyard.components.store.storage import Access, Setting, Storage, is_path
+from modelyard.components.store.objects import Entry, Objects, check_key
+from modelyard.components.store.storage import Connection, Setting, Storage, is_path
 
 PART_BYTES = 2**20
 PARTIAL = ".partial"
 MOUNTS = Path("/proc/self/mountinfo")
-NETWORK = ("nfs", "nfs4", "cifs", "smb3")
-MACHINE_LOCAL = ("nolock", "local_lock=all", "local_lock=flock", "nobrl")
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3")
+LOCAL_LOCK_OPTIONS = ("nolock", "local_lock=all", "local_lock=flock", "nobrl")
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV)
 NO_FOLDER_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
-ABANDONED_SECONDS = 86400.0  # without a change to a partial file, after which its writer counts as dead
+ABANDONED_SECONDS = 86400.0  # age of a partial file after which its process counts as killed
 
 
 class LocalDisk(Storage):
@@ -40,17 +40,14 @@ class LocalDisk(Storage):
 
     form = "file:///path"
 
-    def open(self, url: str, access: Access) -> "Folder":
-        """See Storage."""
-        return Folder(self.path(url), access.setting)
+    def open(self, url: str, connection: Connection) -> "Folder":
+        return Folder(self.path(url), connection.setting)
 
     def split(self, url: str) -> tuple[str, str]:
-        """See Storage."""
         path = self.path(url)
         return str(path.parent), path.name
 
     def path(self, url: str) -> Path:
-        """See Storage."""
         if is_path(url):
             try:
                 folder = Path(url).expanduser().absolute()
@@ -61,37 +58,33 @@ class LocalDisk(Storage):
             if host not in ("", "localhost") or not path:
                 raise ValueError("which is not a path of this machine")
             folder = Path("/", unquote(path, errors="surrogateescape"))
-        if why := unusable_path(folder):
-            raise ValueError(f"which {why}")
+        if reason := unusable_path(folder):
+            raise ValueError(f"which {reason}")
         return folder
 
-    def unreachable_from_pods(self, url: str) -> str:  # noqa: ARG002 - none is
-        """See Storage."""
+    def unreachable_from_pods(self, url: str) -> str:  # noqa: ARG002
         return "a path of this machine"
 
 
-class Folder:
-    """Objects below a folder, which the first write creates."""
+class Folder(Objects):
+    """The objects below a folder, which the first write creates."""
 
     def __init__(self, root: Path, setting: Setting = "store.url") -> None:
         self.root, self._setting = root, setting
         self.url = str(root)
 
     def read(self, key: str) -> tuple[bytes, str]:
-        """See Objects."""
         with self._translate_errors("read", key):
             data = self._path(key).read_bytes()
         return data, _generation(data)
 
     def create(self, key: str, data: bytes) -> None:
-        """See Objects."""
         with self._translate_errors("write", key), self._partial() as (partial, file):
             file.write(data)
             _flush(file)
             self._create(key, partial)
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
-        """See Objects."""
         path = self._path(key)
         with self._translate_errors("write", key), self._locked(key), self._partial() as (partial, file):
             if not path.is_file() or _generation(path.read_bytes()) != generation:
@@ -102,7 +95,6 @@ class Folder:
         return _generation(data)
 
     def upload(self, key: str, path: Path) -> None:
-        """See Objects."""
         target = self._path(key)
         with self._translate_errors("write", key), self._partial() as (partial, file):
             with path.open("rb") as source:
@@ -110,15 +102,13 @@ class Folder:
             _flush(file)
             _move(os.replace, partial, target)
 
-    def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002 - for buckets
-        """See Objects."""
+    def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002
         with self._translate_errors("write", key), self._partial() as (partial, written):
             shutil.copyfileobj(file, written, PART_BYTES)
             _flush(written)
             self._create(key, partial)
 
     def touch(self, key: str) -> bool:
-        """See Objects."""
         with self._translate_errors("write", key):
             try:
                 os.utime(self._path(key))
@@ -126,33 +116,30 @@ class Folder:
                 return False
         return True
 
-    def delete(self, seen: Entry) -> bool:
-        """See Objects."""
-        path = self._path(seen.key)
-        with self._translate_errors("delete", seen.key):
+    def delete(self, listed: Entry) -> bool:
+        path = self._path(listed.key)
+        with self._translate_errors("delete", listed.key):
             moved = self._new_partial()
             try:
                 path.rename(moved)  # other writers cannot change it now
             except FileNotFoundError:
                 return True
-            changed = str(moved.stat().st_mtime_ns) != seen.revision
+            changed = str(moved.stat().st_mtime_ns) != listed.revision
             if changed:
                 with suppress(ConflictError):
-                    self._create(seen.key, moved)
+                    self._create(listed.key, moved)
             moved.unlink(missing_ok=True)
             self._prune(path.parent)
         return not changed
 
     def download(self, key: str, path: Path, generation: str | None = None) -> None:
-        """See Objects."""
         with self._translate_errors("read", key), self._path(key).open("rb") as source:
             if generation not in (None, str(os.fstat(source.fileno()).st_mtime_ns)):
-                raise NotFoundError(f"{self.url}/{key} was overwritten meanwhile.")
+                raise NotFoundError(f"{self.url}/{key} was overwritten.")
             with path.open("wb") as target:
                 shutil.copyfileobj(source, target, PART_BYTES)
 
     def find(self, key: str) -> Entry | None:
-        """See Objects."""
         with self._translate_errors("read", key):
             try:
                 status = self._path(key).stat()
@@ -164,7 +151,6 @@ class Folder:
         return Entry(key, status.st_size, status.st_mtime, generation, generation)
 
     def keys(self, prefix: str) -> list[str]:
-        """See Objects."""
         keys = []
         with self._translate_errors("list", prefix):
             for folder, folders, files in os.walk(self._below(prefix), onerror=_raise_unless_missing):
@@ -174,11 +160,9 @@ class Folder:
         return sorted(keys)
 
     def entries(self, prefix: str) -> list[Entry]:
-        """See Objects."""
         return [entry for key in self.keys(prefix) if (entry := self.find(key))]
 
     def folders(self, prefix: str) -> list[str]:
-        """See Objects."""
         with self._translate_errors("list", prefix):
             try:
                 entries = list(os.scandir(self._below(prefix)))
@@ -202,7 +186,7 @@ class Folder:
             folder = folder.parent
 
     def _create(self, key: str, partial: Path) -> None:
-        """Give a partial file its name, unless that exists."""
+        """Move a partial file to its name; raise ConflictError if that exists."""
         path = self._path(key)
         try:
             _move(os.link, partial, path)
@@ -216,7 +200,7 @@ class Folder:
 
     @contextmanager
     def _partial(self) -> Iterator[tuple[Path, IO[bytes]]]:
-        """Yield a new file with the permissions of the umask; remove it when the block ends."""
+        """Yield a new file with the permissions of the umask; delete it at the end of the block."""
         partial = self._new_partial()
         with partial.open("xb") as file:
             try:
@@ -225,12 +209,12 @@ class Folder:
                 partial.unlink(missing_ok=True)
 
     def _new_partial(self) -> Path:
-        """Return the name of a new partial file, after removing those of dead writers."""
+        """Return the path of a new partial file; delete those of killed processes."""
         folder = self.root / PARTIAL
         folder.mkdir(parents=True, exist_ok=True)
         oldest = time.time() - ABANDONED_SECONDS
         for entry in os.scandir(folder):
-            with suppress(FileNotFoundError, PermissionError):  # another process removed it, or owns it
+            with suppress(FileNotFoundError, PermissionError):  # deleted, or another user's
                 if entry.stat().st_ctime < oldest:
                     Path(entry).unlink()
         return folder / uuid4().hex
@@ -240,17 +224,17 @@ class Folder:
         name = self._new_partial().with_name(f"{_generation(key.encode())}.lock")
         if option := machine_local_locks(name.parent.stat().st_dev, MOUNTS):
             raise StoreError(
-                f"{self.url} ({self._setting}) is mounted with {option}, so other machines do not see its "
-                f"locks and the champion could change twice. Remove that option, or set {self._setting} to "
-                "another folder."
+                f"{self.url} ({self._setting}) is mounted with {option}, so other machines ignore its locks "
+                f"and could overwrite the champion. Remove the option, or set {self._setting} to another "
+                "folder."
             )
         with ExitStack() as stack:
             while True:
                 lock = stack.enter_context(name.open("w"))
-                lifeline.lock(lock, fcntl.LOCK_EX)  # released by the kernel when this process ends
+                lifeline.lock(lock, fcntl.LOCK_EX)  # released when this process ends
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
-                        break  # otherwise its owner has removed the file
+                        break  # otherwise its owner has deleted the file
             try:
                 yield
             finally:
@@ -269,34 +253,29 @@ class Folder:
             raise self._unusable(verb, key, error) from error
 
     def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
-        what = f"Cannot {verb} {f'{self.url}/{key}'.rstrip('/')} ({self._setting})"
-        if known := machine_error(error, self.root):
-            return StoreError(f"{what}: {known}")
-        return StoreError(
-            f"{what}: {error.strerror or error} ({error.filename}). Set {self._setting} to another folder."
-        )
+        url = f"{self.url}/{key}".rstrip("/")
+        reason: Exception | str | None = machine_error(error, self.root)
+        if reason is None:
+            reason = f"{error.strerror or error} ({error.filename}). Set {self._setting} to another folder."
+        return StoreError(f"Cannot {verb} {url} ({self._setting}): {reason}")
 
 
 def _generation(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _move(by: Callable[[Path, Path], None], partial: Path, path: Path) -> None:
-    """Give a flushed partial file its name.
-
-    Raises:
-        ConflictError: `by` creates a link, and the name exists.
-    """
+def _move(link_or_rename: Callable[[Path, Path], None], partial: Path, path: Path) -> None:
+    """Move a flushed partial file to its name; raise ConflictError if a link with that name exists."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                by(partial, path)
+                link_or_rename(partial, path)
             except FileExistsError as error:
-                if not path.exists() or not path.samefile(partial):  # NFS may repeat a request that succeeded
+                if not path.exists() or not path.samefile(partial):  # NFS may repeat requests
                     raise ConflictError(f"{path} exists already.") from error
             break
-        except FileNotFoundError:  # another process removed the empty folder
+        except FileNotFoundError:  # another process deleted the empty folder
             if not partial.exists():
                 raise
     _flush_folder(path.parent)
@@ -312,26 +291,26 @@ def _flush_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in NO_FOLDER_FLUSH:  # of SMB and some of FUSE
+        if error.errno not in NO_FOLDER_FLUSH:  # SMB and some FUSE file systems
             raise
     finally:
         os.close(descriptor)
 
 
 def machine_local_locks(device: int, mounts: Path) -> str | None:
-    """Return the mount option that makes locks of a network file system local to this machine, if any.
+    """Return the mount option of a network file system that makes its locks local to this machine, if any.
 
     Args:
         device: the `st_dev` of the file system.
-        mounts: the kernel's list of mounts; absent outside Linux.
+        mounts: the kernel's list of mounts; missing outside Linux.
     """
     number = f"{os.major(device)}:{os.minor(device)}"
     with suppress(FileNotFoundError):
         for line in mounts.read_text(errors="replace").splitlines():
             mount, _, system = line.partition(" - ")
             kind, *_, options = system.split(" ")
-            if mount.split(" ")[2] == number and kind in NETWORK:
-                return next((one for one in options.split(",") if one in MACHINE_LOCAL), None)
+            if mount.split(" ")[2] == number and kind in NETWORK_FILE_SYSTEMS:
+                return next((option for option in options.split(",") if option in LOCAL_LOCK_OPTIONS), None)
     return None
 
 

@@ -1,8 +1,7 @@
-"""The interface of a storage: objects with keys, shared by processes.
+"""The interface of object storage, which several processes use at the same time.
 
-A key is a relative path with `/` (`digits/versions/000007/manifest.json`). Two writes are conditional:
-`create` fails when the key exists, and `replace` fails when the object changed since it was read. Both are
-atomic: a reader sees a complete object or none.
+A key is a relative path such as `digits/versions/000007/manifest.json`. All writes are atomic. `create` fails
+if the key exists, and `replace` if the object changed since it was read.
 """
 
 from collections.abc import Iterable
@@ -18,9 +17,9 @@ CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """An object in a listing: its size in bytes, and its last write or touch (`changed`, epoch seconds).
+    """An object in a listing, with its size in bytes and the time of its last change in epoch seconds.
 
-    A write changes `generation` and `revision`; a touch changes `revision` only.
+    A write changes `generation` and `revision`; `touch` changes only `revision`.
     """
 
     key: str
@@ -31,16 +30,12 @@ class Entry:
 
 
 class Objects(Protocol):
-    """The objects below a URL. Every method raises StoreError when the storage cannot be used.
-
-    Attributes:
-        url: the URL or path.
-    """
+    """The objects below a URL or path. Every method raises StoreError if the storage cannot be used."""
 
     url: str
 
     def read(self, key: str) -> tuple[bytes, str]:
-        """Return the bytes at `key` and their generation, which `replace` takes.
+        """Return the content and the generation of an object.
 
         Raises:
             NotFoundError: there is no such object.
@@ -54,17 +49,17 @@ class Objects(Protocol):
         """
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
-        """Overwrite the object if it still has `generation`, which `read` returned; return the new one.
+        """Overwrite an object with this generation, from `read`; return the new generation.
 
         Raises:
-            ConflictError: the object was written or deleted since.
+            ConflictError: the object has another generation, or was deleted.
         """
 
     def upload(self, key: str, path: Path) -> None:
-        """Write the file at `path`; overwrite an existing object."""
+        """Write an object from a file; overwrite an existing object."""
 
     def add(self, key: str, file: IO[bytes], size: int) -> None:
-        """Write a new object of `size` bytes from an open file, in parts.
+        """Write a new object of `size` bytes from an open file.
 
         Raises:
             ConflictError: the object exists.
@@ -73,50 +68,41 @@ class Objects(Protocol):
     def touch(self, key: str) -> bool:
         """Set the time of the last change to now; return whether the object exists."""
 
-    def delete(self, seen: Entry) -> bool:
-        """Delete an object unless it changed since it was listed; return whether it is gone."""
+    def delete(self, listed: Entry) -> bool:
+        """Delete an object unless it changed since it was listed; return whether it no longer exists."""
 
     def download(self, key: str, path: Path, generation: str | None = None) -> None:
-        """Write the object into a file at `path`, whose folder exists.
-
-        Args:
-            key: the object.
-            path: the file.
-            generation: the required generation, from its Entry; any when None.
+        """Write an object to a file in an existing folder.
 
         Raises:
-            NotFoundError: there is no such object, or its generation is another.
+            NotFoundError: there is no such object, or it does not have the generation of an Entry.
         """
 
     def find(self, key: str) -> Entry | None:
-        """Return the object with this key; None when there is none."""
+        """Return the object with this key, or None."""
 
     def keys(self, prefix: str) -> list[str]:
-        """Return the keys below `prefix` (which ends with `/`, or is empty), in order."""
+        """Return the keys below `prefix`, which ends with `/` or is empty, sorted."""
 
     def entries(self, prefix: str) -> list[Entry]:
-        """Return the objects below `prefix`, in the order of their keys."""
+        """Return the objects below `prefix`, sorted by key."""
 
     def folders(self, prefix: str) -> list[str]:
-        """Return the names directly below `prefix` that have keys below them, in order."""
+        """Return the names of the folders directly below `prefix`, sorted."""
 
 
 def check_key(key: str) -> str:
-    """Return `key` after a check that it does not leave the store and is not hidden.
-
-    Raises:
-        StoreError: the key is absolute, or has an empty, hidden or `..` part.
-    """
+    """Return `key`; raise StoreError if it is absolute, or has an empty or hidden part or `..`."""
     parts = key.split("/")
     if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
         raise StoreError(
-            f"{key!r} is not a valid key of the store: it must be a relative path whose parts are not empty "
-            "and do not start with a dot. Rename the file and publish it again."
+            f"{key!r} is not a valid file name in a store: it must be a relative path whose parts are not "
+            "empty and do not start with a dot. Rename the file and publish it again."
         )
     return key
 
 
 def delete_all(objects: Objects, entries: Iterable[Entry]) -> bool:
-    """Delete objects in parallel; return whether all are gone. Objects that changed meanwhile are not."""
+    """Delete objects in parallel, except changed ones; return whether none exists any longer."""
     with ThreadPoolExecutor(CONNECTIONS) as workers:
         return all(list(workers.map(objects.delete, entries)))

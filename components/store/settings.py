@@ -13,13 +13,9 @@ class Store(Settings):
     url: str = Field(
         default=".modelyard/models",
         description="gs://bucket/prefix, file:///path, the URL of another installed storage, or a path "
-        "relative "
-        "to the working directory.",
+        "relative to the working directory.",
     )
-    endpoint: str | None = Field(
-        default=None,
-        description="URL of a GCS emulator, for gs:// in tests.",
-    )
+    endpoint: str | None = Field(default=None, description="URL of a GCS emulator, for gs:// in tests.")
     user_project: str | None = Field(
         default=None,
         description="Google Cloud project that is billed for requests, if the bucket has Requester Pays.",

@@ -17,27 +17,18 @@ SETTING: Setting = "environment.pipeline_root"
 
 
 def fetch(uri: str, path: Path, endpoint: str | None = None) -> None:
-    """Copy the file or folder at `uri` to `path`.
-
-    Raises:
-        NotFoundError: `uri` does not exist.
-        StoreError: the storage cannot be read.
-    """
+    """Copy the file or folder at `uri` to `path`; raise NotFoundError if it does not exist."""
     objects, key = open_uri(uri, endpoint, SETTING)
-    found = {one: path / one.removeprefix(f"{key}/") for one in objects.keys(f"{key}/")}
-    for one, target in (found or {key: path}).items():
+    files = {name: path / name.removeprefix(f"{key}/") for name in objects.keys(f"{key}/")}
+    for name, target in (files or {key: path}).items():
         target.parent.mkdir(parents=True, exist_ok=True)
-        objects.download(one, target)
+        objects.download(name, target)
 
 
 def put(path: Path, uri: str, endpoint: str | None = None) -> None:
-    """Copy the files of the folder at `path` to `uri`.
-
-    Raises:
-        StoreError: the storage cannot be written.
-    """
+    """Copy the files of the folder at `path` to `uri`."""
     objects, key = open_uri(uri, endpoint, SETTING)
-    for file in sorted(one for one in path.rglob("*") if one.is_file()):
+    for file in sorted(filter(Path.is_file, path.rglob("*"))):
         objects.upload(f"{key}/{file.relative_to(path).as_posix()}", file)
 
 
@@ -56,7 +47,7 @@ def mounted(uri: str) -> Path:
 
 
 def main() -> None:
-    """Copy the artifacts that the command line names."""
+    """Run the command."""
     with step("staging"):
         parser = argparse.ArgumentParser(description="Copy artifacts between a storage and steps.")
         parser.add_argument("--endpoint", help="URL of an emulator")

@@ -1,10 +1,9 @@
-"""The storage of a URL. Its scheme is an entry point of the group `modelyard.storage`, looked up only here.
+"""Storage by URL scheme: the scheme is the name of an entry point in the group `modelyard.storage`.
 
-    find_storage("https://host/set.zip", "data.source")     # the Storage; opens nothing
+    find_storage("https://host/set.zip", "data.source")     # the Storage, without opening it
     open_objects(Store(url="gs://bucket/models"))            # the Objects, to read and write
 
-A path is a URL of the scheme `file`. Only installed distributions have entry points: no content of a URL or a
-dataset is executed.
+A path has the scheme `file`. Entry points belong to installed distributions, so no data is executed.
 """
 
 import re
@@ -39,26 +38,26 @@ def is_path(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Access:
-    """How the objects of a storage are accessed.
+class Connection:
+    """The options of a connection to a storage.
 
     Attributes:
-        endpoint: URL of an emulator, used without credentials; None: the storage itself.
-        user_project: Google Cloud project that pays for the requests; None: the owner of the bucket.
-        timeout: seconds without a byte after which a request fails.
-        patience: seconds for which a request is retried.
-        setting: the configuration key that gives the URL, for errors.
+        endpoint: URL of an emulator, which needs no credentials.
+        user_project: Google Cloud project that is billed for requests; default: the owner of the bucket.
+        timeout: seconds without data after which a request fails.
+        retry_seconds: seconds for which a request is retried.
+        setting: the configuration key of the URL, for errors.
     """
 
     endpoint: str | None = None
     user_project: str | None = None
     timeout: float = READ_TIMEOUT
-    patience: float = 30.0
+    retry_seconds: float = 30.0
     setting: Setting = "store.url"
 
     @property
     def endpoint_setting(self) -> str:
-        """The configuration key that gives the endpoint."""
+        """The configuration key of the endpoint."""
         return ENDPOINT_SETTINGS[self.setting]
 
     @property
@@ -68,50 +67,38 @@ class Access:
 
 
 class Limits(Protocol):
-    """Limits of the `data` section for reading its source."""
+    """The section `data`: SHA-256 of a file, if known, maximum size, and seconds without data."""
 
-    @property
-    def sha256(self) -> str | None:
-        """The SHA-256 of the file, when it is known."""
-
-    @property
-    def max_bytes(self) -> int:
-        """Maximum size in bytes."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds without a byte after which a request fails."""
+    sha256: str | None
+    max_bytes: int
+    timeout: float
 
 
 class Location(Protocol):
-    """A file or directory of a data source. Every method raises DataError when it cannot be read."""
+    """A file or folder of a data source. Every method raises DataError if it cannot be read."""
 
     def identity(self) -> str:
-        """Return a string that changes when the content may have changed, without a download.
+        """Return a string that changes if the content may have changed, without a download.
 
-        It may be the SHA-256 of the configuration, which `fetch` checks.
+        It may be the SHA-256 in the configuration, which `fetch` verifies.
         """
 
     def fetch(self, scratch: Path) -> Path:
-        """Return the local file or directory, its SHA-256 checked when the configuration gives one.
+        """Return the path of the file or folder; its SHA-256, if configured, is verified.
 
-        Args:
-            scratch: directory for downloads, created when needed. A download keeps its name and is complete
-                or absent; a local file is not copied.
+        Downloads are written atomically to the folder `scratch`; local files are not copied.
         """
 
 
 class Storage:
-    """The storage of one URL scheme. A distribution registers a subclass, which is created without arguments.
-
-    Its objects can also be data sources, which `location` may read in another way.
+    """The storage of a URL scheme; its objects can also be data sources. Subclasses have no arguments.
 
     Attributes:
         form: the form of its URLs, for errors.
-        writable: whether it can be written; otherwise it holds data sources only.
-        takes_endpoint: whether it accepts the URL of an emulator and a user project for requester pays.
-        mount: the folder in which Kubeflow Pipelines mounts its objects for steps; None when it does not,
-            so that artifacts of pods cannot be stored there.
+        writable: whether it is writable; otherwise it contains data sources only.
+        takes_endpoint: whether it supports the URL of an emulator, and a user project for Requester Pays.
+        mount: the folder in which Kubeflow Pipelines mounts its objects for steps; None if it does not, so
+            that it cannot store artifacts of pods.
     """
 
     form: str
@@ -119,17 +106,17 @@ class Storage:
     takes_endpoint: bool = False
     mount: str | None = None
 
-    def open(self, url: str, access: Access) -> Objects:  # noqa: ARG002 - for subclasses
-        """Return the objects below `url`; nothing is read or written. Read-only storages do not implement it.
+    def open(self, url: str, connection: Connection) -> Objects:  # noqa: ARG002
+        """Return the objects below `url`, without reading or writing; read-only storages do not override it.
 
         Raises:
-            ValueError: the URL does not have this form; the message is the end of a sentence about it.
+            ValueError: the URL is invalid; the message is the end of a sentence about the URL.
             StoreError: there are no credentials.
         """
         raise ValueError("which can only be read")
 
     def split(self, url: str) -> tuple[str, str]:
-        """Return the URL that `open` takes to reach the object at `url`, and the object's key.
+        """Return the URL of the root for `open`, and the key of the object at `url`.
 
         Raises:
             ValueError: see `open`.
@@ -138,8 +125,8 @@ class Storage:
         host, _, key = rest.partition("/")
         return f"{scheme}://{host}", key
 
-    def path(self, url: str) -> Path | None:  # noqa: ARG002 - for subclasses
-        """Return the absolute path when `url` is a file or folder of this machine; else None.
+    def path(self, url: str) -> Path | None:  # noqa: ARG002
+        """Return the absolute path if `url` is a file or folder of this machine, else None.
 
         Raises:
             ValueError: see `open`.
@@ -147,11 +134,11 @@ class Storage:
         return None
 
     def unreachable_from_pods(self, url: str) -> str | None:  # noqa: ARG002
-        """Return what `url` is, as "a path of this machine", when pods cannot reach it; None otherwise."""
+        """Return a description such as "a path of this machine" if pods cannot reach `url`, else None."""
         return None
 
     def location(self, url: str, limits: Limits) -> Location | None:  # noqa: ARG002
-        """Return the data source at `url` when it is not read through `open`.
+        """Return the data source at `url`; None if it is read with `open`.
 
         Raises:
             ValueError: see `open`.
@@ -159,62 +146,57 @@ class Storage:
         return None
 
 
-def find_storage(url: str, setting: str, shown: str | None = None) -> Storage:
-    """Return the storage of a URL or a path.
+def find_storage(url: str, setting: str, redacted: str | None = None) -> Storage:
+    """Return the storage of a URL or path.
 
     Args:
         url: the URL or path.
         setting: its configuration key, for errors.
-        shown: a redacted form of the URL, for errors.
+        redacted: the URL without secrets, for errors.
 
     Raises:
-        ConfigError: no installed distribution has a storage of this scheme, or it can only be read.
+        ConfigError: no installed distribution supports the scheme, or the storage is read-only.
     """
     scheme = "file" if is_path(url) else url.partition("://")[0].lower()
-    why = "which is not a path" if is_path(url) else f"and {scheme}:// is not supported"
+    reason = "which is not a path" if is_path(url) else f"and {scheme}:// is not supported"
     if url and "\0" not in url and (storage := load_storage(scheme)):
         if storage.writable or setting.startswith("data."):
             return storage
-        why = "which can only be read"
-    raise unusable_url(shown or repr(url), setting, why)
+        reason = "which can only be read"
+    raise unusable_url(redacted or repr(url), setting, reason)
 
 
-def unusable_url(shown: str, setting: str, why: str) -> ConfigError:
-    """Return the error for a URL that cannot be used, with the forms that can.
-
-    Args:
-        shown: the URL.
-        setting: its configuration key.
-        why: the reason, as the end of a sentence.
-    """
-    forms = dict.fromkeys(one.form for one in _load_all() if one.writable or setting == "data.source")
-    if not forms:
+def unusable_url(url: str, setting: str, reason: str) -> ConfigError:
+    """Return the error for an unsupported URL, with the supported forms; `reason` ends the sentence."""
+    storages = [storage for storage in _load_all() if storage.writable or setting == "data.source"]
+    if not storages:
         return ConfigError("The storages of modelyard are not registered. Reinstall modelyard.")
-    return ConfigError(f"{setting} is {shown}, {why}. Use {', '.join(forms)}, or a path.")
+    forms = ", ".join(dict.fromkeys(storage.form for storage in storages))
+    return ConfigError(f"{setting} is {url}, {reason}. Use {forms}, or a path.")
 
 
 def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
-    """Return the objects below `settings.url`; a relative path starts at the working directory.
+    """Return the objects below `settings.url`; a path may be relative to the working directory.
 
     Args:
-        settings: the URL, and the endpoint of an emulator.
-        setting: the configuration key that gives the URL, for errors.
+        settings: the section `store`.
+        setting: the configuration key of the URL, for errors.
 
     Raises:
-        ConfigError: there is no storage for the URL, or it is incomplete.
+        ConfigError: the URL is invalid or not supported.
         StoreError: there are no credentials for it.
     """
     url, endpoint = settings.url, settings.endpoint
     storage = find_storage(url, setting)
-    access = Access(endpoint, settings.user_project, setting=setting)
-    key = access.endpoint_setting
-    for value, name in ((endpoint, key), (settings.user_project, access.user_project_setting)):
+    connection = Connection(endpoint, settings.user_project, setting=setting)
+    key = connection.endpoint_setting
+    for value, name in ((endpoint, key), (settings.user_project, connection.user_project_setting)):
         if value is not None and not storage.takes_endpoint:
-            raise ConfigError(f"{name} is only for gs://, and {setting} is {url!r}. Remove {name}.")
+            raise ConfigError(f"{name} is set, and {setting} is {url!r}, not gs://. Remove {name}.")
     if endpoint is not None and not re.match("https?://", endpoint):
         raise ConfigError(f"{key} is {endpoint!r}, which has no scheme. Set it to http://host:port.")
     try:
-        return storage.open(url, access)
+        return storage.open(url, connection)
     except ValueError as error:
         raise unusable_url(repr(url), setting, str(error)) from error
 
@@ -222,17 +204,11 @@ def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
 def open_uri(
     uri: str, endpoint: str | None, setting: Setting, user_project: str | None = None
 ) -> tuple[Objects, str]:
-    """Return the Objects that contain `uri`, and its key.
-
-    Args:
-        uri: the URI of an object or a folder.
-        endpoint: the URL of an emulator.
-        setting: the configuration key that gives `uri`, for errors.
-        user_project: see Access.
+    """Return the objects that contain an object or folder, and its key; see Connection and `open_objects`.
 
     Raises:
         ConfigError: see `open_objects`.
-        StoreError: the key leads out of the storage.
+        StoreError: the key is invalid, or there are no credentials.
     """
     root, key = find_storage(uri, setting).split(uri)
     store = Store(url=root, endpoint=endpoint, user_project=user_project)
@@ -240,10 +216,10 @@ def open_uri(
 
 
 def local_path(url: str, setting: str) -> Path | None:
-    """Return the absolute path when `url` is a file or folder of this machine; otherwise None.
+    """Return the absolute path if `url` is a file or folder of this machine, else None.
 
     Raises:
-        ConfigError: there is no storage for the URL, or it is incomplete.
+        ConfigError: the URL is invalid or not supported.
     """
     try:
         return find_storage(url, setting).path(url)
@@ -253,9 +229,8 @@ def local_path(url: str, setting: str) -> Path | None:
 
 @cache
 def load_storage(scheme: str) -> Storage | None:
-    """Return the storage of a scheme, preferring those of modelyard; None when none is installed."""
-    entry = next((one for one in _entry_points() if one.name == scheme), None)
-    return _load(entry) if entry else None
+    """Return the storage of a scheme, preferring those of modelyard; None if none is installed."""
+    return next((_load(entry) for entry in _entry_points() if entry.name == scheme), None)
 
 
 def _load_all() -> Iterator[Storage]:
@@ -265,7 +240,7 @@ def _load_all() -> Iterator[Storage]:
 
 
 def _entry_points() -> "Iterator[EntryPoint]":
-    """Yield the entry points of modelyard first: most URLs need no search of all distributions."""
+    """Yield the entry points, those of modelyard first, so that most URLs need no search."""
     from importlib import metadata
 
     with suppress(metadata.PackageNotFoundError):
@@ -278,7 +253,7 @@ def _load(entry: "EntryPoint") -> Storage:
         storage: Storage = entry.load()()
     except Exception as error:  # importing a distribution may raise anything
         raise ConfigError(
-            f"The storage of {entry.name}:// cannot be loaded from {entry.value} ({error!r}). Reinstall its "
+            f"The storage of {entry.name}:// ({entry.value}) cannot be loaded: {error!r}. Reinstall its "
             "distribution, or use another URL."
         ) from error
     return storage

@@ -13,7 +13,7 @@ from typing import IO
 
 from modelyard.components.errors import ConflictError, NotFoundError
 from modelyard.components.store.objects import Entry, check_key
-from modelyard.components.store.storage import Access, Storage
+from modelyard.components.store.storage import Connection, Storage
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS objects (
 class Shelf(Storage):
     form = "shelf://name/prefix"
 
-    def open(self, url: str, access: Access) -> "Table":  # noqa: ARG002
+    def open(self, url: str, connection: Connection) -> "Table":  # noqa: ARG002
         root, prefix = self.split(url)
         if not (name := root.removeprefix("shelf://")):
             raise ValueError("which has no name")

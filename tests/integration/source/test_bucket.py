@@ -243,7 +243,7 @@ def test_requester_pays(web_server: Any) -> None:
 
 def test_a_service_that_is_busy_or_stalls(web_server: Any) -> None:
     source = Source(kind="npz", source="gs://data/set.npz", endpoint=web_server.url, timeout=0.2)
-    location = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, patience=0.3)
+    location = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, retry_seconds=0.3)
     web_server.answer = lambda request: request.send(503)
     check_error(location.identity, f"{web_server.url} is busy .503.*Retry later")
     web_server.answer = lambda request: request.stall()

@@ -17,7 +17,7 @@ from modelyard.components.store import staging
 from modelyard.components.store.bucket import Bucket
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.objects import Entry
-from modelyard.components.store.storage import Access, open_objects
+from modelyard.components.store.storage import Connection, open_objects
 
 BUCKET = "models-for-tests"
 
@@ -77,18 +77,18 @@ def check_errors(bucket: Bucket, path: Path, *phrases: str) -> None:
 
 def test_without_permission(tmp_path: Path) -> None:
     with start_server(403) as (url, _):
-        bucket = Bucket("private", "models", Access(url))
+        bucket = Bucket("private", "models", Connection(url))
         check_errors(bucket, tmp_path / "f", "(403: no)", "roles/storage.objectUser on gs://private")
 
 
 def test_without_credentials(tmp_path: Path) -> None:
     with start_server(401) as (url, _):
-        bucket = Bucket("private", "models", Access(url))
+        bucket = Bucket("private", "models", Connection(url))
         check_errors(bucket, tmp_path / "f", "credentials", "gcloud auth application-default login")
 
 
 def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
-    bucket = Bucket("no-such-bucket", "models", Access(emulator))
+    bucket = Bucket("no-such-bucket", "models", Connection(emulator))
     check_errors(bucket, tmp_path / "f", "no bucket no-such-bucket", "gcloud storage buckets create")
     with pytest.raises(StoreError, match="no bucket"):
         ModelStore(bucket).champion("digits")
@@ -97,7 +97,7 @@ def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
 def test_an_unreachable_server(tmp_path: Path) -> None:
     with start_server(200) as (url, _):
         pass  # and gone
-    bucket = Bucket("models", "", Access(url, patience=0.3))
+    bucket = Bucket("models", "", Connection(url, retry_seconds=0.3))
     check_errors(bucket, tmp_path / "f", url, "store.endpoint")
 
 
@@ -114,23 +114,23 @@ def test_an_emulator_ignores_proxies_certificates_and_passwords(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     check_errors(
-        Bucket("no-such-bucket", "models", Access(emulator)), tmp_path / "f", "no bucket no-such-bucket"
+        Bucket("no-such-bucket", "models", Connection(emulator)), tmp_path / "f", "no bucket no-such-bucket"
     )
     with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
-        Bucket("models", "", Access(emulator.replace("http:", "https:")))
+        Bucket("models", "", Connection(emulator.replace("http:", "https:")))
     with start_server(403) as (url, requests):
         monkeypatch.setenv("HTTP_PROXY", url)
-        check_errors(Bucket("private", "", Access("http://storage.invalid")), tmp_path / "f", "(403: no)")
+        check_errors(Bucket("private", "", Connection("http://storage.invalid")), tmp_path / "f", "(403: no)")
         assert all("http://storage.invalid/" in one for one in requests)
     monkeypatch.delenv("HTTP_PROXY")
     with pytest.raises(ConfigError, match="PySocks"):
-        Bucket("models", "", Access("http://storage.invalid"))
+        Bucket("models", "", Connection("http://storage.invalid"))
 
 
 def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
     with start_server(400) as (url, _):
         check_errors(
-            Bucket("models", "", Access(url)),
+            Bucket("models", "", Connection(url)),
             tmp_path / "f",
             f"{url} refuses the request (400: no)",
             "endpoint",
@@ -157,7 +157,7 @@ def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
 )
 def test_an_error_has_the_message_of_the_service(code: int, message: str, remedy: str, tmp_path) -> None:
     with start_server(code, message=message) as (url, _):
-        bucket = Bucket("models", "", Access(url))
+        bucket = Bucket("models", "", Connection(url))
         check_errors(bucket, tmp_path / "f", f"({code}: {message.rstrip('.')})", remedy)
         for use in (lambda: bucket.delete(Entry("m/a", 1, 0.0, "1", "1")), lambda: bucket.touch("m/a")):
             with pytest.raises(StoreError, match=remedy):
@@ -166,7 +166,7 @@ def test_an_error_has_the_message_of_the_service(code: int, message: str, remedy
 
 def test_each_request_has_the_user_project(tmp_path: Path) -> None:
     with start_server(403) as (url, requests):
-        check_errors(Bucket("models", "", Access(url, "payer")), tmp_path / "f", "403")
+        check_errors(Bucket("models", "", Connection(url, "payer")), tmp_path / "f", "403")
         assert requests
         assert [line for line in requests if "userProject=payer" not in line] == []
 
@@ -193,20 +193,20 @@ def test_folder_placeholders_are_ignored(settings, store, publish, emulator, tmp
 def test_a_busy_service_is_retried() -> None:
     with start_server(503, 429, 403) as (url, requests):
         with pytest.raises(StoreError, match="403"):
-            Bucket("models", "", Access(url)).read("m/a")
+            Bucket("models", "", Connection(url)).read("m/a")
         assert len(requests) == 3
 
 
 def test_reading_the_champion_is_one_request() -> None:
     with start_server(403) as (url, requests):
         with pytest.raises(StoreError):
-            ModelStore(Bucket("models", "there", Access(url))).champion("digits")
+            ModelStore(Bucket("models", "there", Connection(url))).champion("digits")
         assert requests == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
 
 
 def test_a_missing_champion_is_one_request_after_the_first() -> None:
     with start_server(404, 200, 404) as (url, requests):
-        models = ModelStore(Bucket("models", "", Access(url)))
+        models = ModelStore(Bucket("models", "", Connection(url)))
         for _ in range(3):
             assert models.champion("digits") is None
         assert ["/download/" in line for line in requests] == [True, False, True, True]
@@ -214,12 +214,12 @@ def test_a_missing_champion_is_one_request_after_the_first() -> None:
 
 def test_a_missing_object_without_permission_to_list() -> None:
     with start_server(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as caught:
-        Bucket("models", "", Access(url)).read("m/a")
+        Bucket("models", "", Connection(url)).read("m/a")
     assert not isinstance(caught.value, NotFoundError)
 
 
 def test_a_write_with_a_lost_response_is_idempotent(emulator: str) -> None:
-    bucket = Bucket(BUCKET, uuid4().hex, Access(emulator))
+    bucket = Bucket(BUCKET, uuid4().hex, Connection(emulator))
     bucket.create("m/a", b"1")
     bucket.create("m/a", b"1")  # as a retry would
     _, generation = bucket.read("m/a")
