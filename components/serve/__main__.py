@@ -7,16 +7,13 @@ writes the error to the termination log, as steps do.
 
 import argparse
 import gc
+import os
 import sys
 from contextlib import suppress
-
-from pydantic import ValidationError
+from types import ModuleType
 
 from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError, ModelyardError
-from modelyard.components.serve.settings import Serving
-from modelyard.components.step import failure_document, termination_log
-from modelyard.components.store.settings import Store
 
 
 def main() -> None:
@@ -37,6 +34,8 @@ def main() -> None:
     try:
         _serve(options)
     except ModelyardError as error:
+        from modelyard.components.step import failure_document, termination_log
+
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         if path := termination_log():
             with suppress(OSError):  # the error is also in the log
@@ -47,6 +46,12 @@ def main() -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from pydantic import ValidationError
+
+    from modelyard.components.serve.server import serve
+    from modelyard.components.serve.settings import Serving
+    from modelyard.components.store.settings import Store
+
     try:
         store, serving = Store.from_json(options.store), Serving.from_json(options.serving)
     except ValidationError as error:
@@ -55,11 +60,18 @@ def _serve(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"{error.title.lower()} is invalid at {where}: {first['msg']}, got {first['input']!r}."
         ) from error
-    gc.disable()  # the startup creates no garbage; the server enables it again when it is ready
-    from modelyard.components.serve.server import serve
-
     serve(options.name, store, serving, options.version, options.digest, options.ready_fd)
 
 
+def _speed_up_imports() -> None:
+    """Save 70 of 400 ms of the start."""
+    gc.disable()  # imports create no garbage; the server enables it again when it is ready
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # do not search all distributions for them
+    command_line = ModuleType("uvicorn.main")  # needs click and multiprocessing, and is not used
+    vars(command_line).update(Server=None, main=None, run=None)
+    sys.modules["uvicorn.main"] = command_line
+
+
 if __name__ == "__main__":
+    _speed_up_imports()
     main()

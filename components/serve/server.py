@@ -17,7 +17,8 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server as UvicornServer
 
 from modelyard.components.errors import ServeError
 from modelyard.components.serve.access import Access
@@ -81,8 +82,7 @@ def serve(
         )
         if version is None:
             follower.start()
-        gc.collect()
-        gc.freeze()  # later collections skip the existing objects
+        gc.freeze()  # collections skip the existing objects, which the server needs until it ends
         gc.enable()
         Server(app, serving, access, predictor, ready_fd).run(sockets=[listener])
         follower.stop()
@@ -91,7 +91,7 @@ def serve(
             os._exit(0)
 
 
-class Server(uvicorn.Server):
+class Server(UvicornServer):
     """uvicorn's server, which writes a ready line, and exits with 0 after a drain."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Server(uvicorn.Server):
     ) -> None:
         tls = access.tls_context()
         super().__init__(
-            uvicorn.Config(
+            Config(
                 app,
                 http=connection_class(serving.body_timeout, app.limits.connections, access.log_refusal),
                 ssl_context_factory=(lambda *_: tls) if tls else None,
