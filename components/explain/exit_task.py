@@ -21,12 +21,12 @@ from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
 TIMEOUT = 10.0
-NO_DECISION = "no new version was deployed"  # evaluate was cached, and its record was removed
+NO_DECISION = "no new version was deployed"  # evaluate was cached, and its record was deleted
 NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # KFP reports RUNNING if all steps were cached
 
 
 def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
-    """Write how the run ended as a paragraph; the arguments are those of the component `explain`."""
+    """Write the paragraph; the arguments are those of the component `explain`."""
     decision, succeeded = "", state in NO_FAILURE
     if succeeded:
         with _logged():
@@ -46,11 +46,7 @@ def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
 
 
 def record_end(objects: Objects, model: str, run_id: str, explanation: Explanation) -> None:
-    """Record in the store how a run ended.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Record in the store how a run ended; raise StoreError if the store is not writable."""
     if explanation.state == "running":
         return
     end = records.RunEnd(
@@ -67,7 +63,7 @@ def record_end(objects: Objects, model: str, run_id: str, explanation: Explanati
 
 @contextmanager
 def _logged() -> Iterator[None]:
-    """Log errors instead of raising them: the exit task must not fail the run."""
+    """Log errors, so that the exit task does not fail the run."""
     try:
         yield
     except ModelyardError as error:
@@ -75,11 +71,7 @@ def _logged() -> Iterator[None]:
 
 
 def post_webhook(value: Mapping[str, str | None]) -> str | None:
-    """Post a value as JSON to the URL in MODELYARD_WEBHOOK, if it is set.
-
-    Returns:
-        An error message without the URL; None if the request succeeded or there is no URL.
-    """
+    """Post a value as JSON to the URL in MODELYARD_WEBHOOK; return an error without the URL, or None."""
     url = os.environ.get(WEBHOOK, "").strip()
     if not url:
         return None

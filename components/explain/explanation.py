@@ -1,7 +1,4 @@
-"""How a run ended and why, as a paragraph for the artifact, the webhook and the command `explain`.
-
-Log lines of a step are only quoted, never interpreted.
-"""
+"""How a run ended and why, as a paragraph for the artifact, the webhook and the command `explain`."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,17 +20,15 @@ _SYSTEM_LINE = re.compile(
     r"\[KFP Executor|\{\"event\":|time=|(?!F0000)[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$"
     r"|WARNING: All log messages before absl::InitializeLog\(\)"
 )
-_JSON_START = re.compile(
-    r"(?:\[KFP Executor|[IWEF]\d{4} ).*(?:Got executor_input:|\{)$"
-)  # before JSON on many lines
+_JSON_START = re.compile(r"(?:\[KFP Executor|[IWEF]\d{4} ).*(?:Got executor_input:|\{)$")  # of several lines
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a run ended.
+    """How a run ended; `text` is the paragraph.
 
-    `model` is the model's name, if known; `step` the step that failed, is running or cannot start; `kind` the
-    class of its error. `text` is the paragraph.
+    `step` is the step that failed, is running or cannot start, `kind` the class of its error. Unknown values
+    are None.
     """
 
     run: str
@@ -44,23 +39,14 @@ class Explanation:
     text: str
 
     def json(self) -> dict[str, str | None]:
-        """Return it as JSON, with `text` first, which is the part that chat programs show."""
+        """Return the fields as JSON; `text` is first, because chat programs show it."""
         return {"text": self.text, **asdict(self)}
 
 
 def create_explanation(
     run: str, model: str | None, state: State, step: str | None, reason: str = "", kind: str | None = None
 ) -> Explanation:
-    """Return how a run ended.
-
-    Args:
-        run: the run's name.
-        model: the model's name, if known.
-        state: the run's state.
-        step: the step that failed, is running or cannot start, if there is one.
-        reason: the reason and the remedy, or the decision.
-        kind: the class of the error, if there is one.
-    """
+    """Return how a run ended; `reason` is the error with its remedy, or the decision. See Explanation."""
     name = f"The run {run} of {model}" if model else f"The run {run}"
     phrase, step_phrase = PHRASES[state]
     subject = f"{name} {phrase} {step_phrase} {step}" if step else f"{name} {phrase}"
@@ -85,6 +71,6 @@ def last_line(lines: Iterable[str]) -> str:
 
 
 def quote_end(lines: Sequence[str]) -> str:
-    """Return the last lines of a log verbatim: of the step itself, or, if it wrote none, any lines."""
+    """Return the last lines of a log: those that the step itself wrote or, without any, the last of all."""
     last = list(step_lines(lines))[-QUOTED_LINES:] or [line for line in lines if line.strip()][-QUOTED_LINES:]
     return "\n".join(["Its log ends:", *last]) if last else "It wrote no log."

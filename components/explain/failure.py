@@ -1,11 +1,11 @@
 """Why a step failed, as the same record for a process, a pod and a step on Kubeflow Pipelines.
 
-A failing step writes a record (components/step.py). An external cause is in fields: the exit code of its
-process, the status of its pod, its node in the Workflow. Logs are only quoted if nothing else is known.
+A failing step writes a record (components/step.py). External causes are in the exit code of its process, the
+status of its pod, and its node in the Workflow. Logs are quoted only if nothing else is known.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from modelyard.components.errors import (
     CancelledError,
@@ -26,24 +26,20 @@ from modelyard.components.kubernetes.pod_problem import (
     OUT_OF_MEMORY,
     PULL_REASONS,
     PodProblem,
+    container_statuses,
     find_problem,
 )
 from modelyard.components.records import Failure
 from modelyard.components.step import RUN_AGAIN, killed_message, out_of_memory_message
 
 DEADLINE = "DeadlineExceeded"
-DEADLINE_MESSAGE = (
-    "Pod was active on the node longer than the specified deadline"  # message of the kubelet, with DEADLINE
-)
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"  # of the kubelet
 NODE_MESSAGE = re.compile(
     r"(?P<container>[\w-]+): (?P<reason>\w+) \(exit code (?P<code>\d+)\)(?:: (?P<document>.*))?", re.DOTALL
 )
-"""The message of an Argo node: the state of a container, with its termination message at the end."""
+"""The message of an Argo node: the state of a container, and its termination message."""
 SIGKILL = 9
-TERMINATION_KINDS = (
-    KilledError.__name__,
-    CancelledError.__name__,
-)  # the status of the pod may have the cause
+TERMINATION_KINDS = (KilledError.__name__, CancelledError.__name__)  # the pod's status may have the cause
 START_ERRORS: dict[str, tuple[type[StuckError], str]] = {
     "Unschedulable": (
         UnschedulableError,
@@ -58,11 +54,11 @@ START_ERRORS: dict[str, tuple[type[StuckError], str]] = {
 
 
 def process_failure(step: str, exit_code: int, memory_ran_out: bool, log: Sequence[str]) -> Failure:
-    """Return why a process without a record ended.
+    """Return why the process of a step ended without a record.
 
     Args:
-        step: the step of the process.
-        exit_code: its exit code; negative, or more than 128, after a signal.
+        step: the step.
+        exit_code: negative, or more than 128, after a signal.
         memory_ran_out: whether the kernel killed a process during the step because memory ran out.
         log: its log lines.
     """
@@ -86,16 +82,16 @@ def pod_failure(
     events: Sequence[Json] = (),
     nodes: Sequence[Json] = (),
 ) -> Failure:
-    """Return why a pod failed, or cannot start.
+    """Return why the pod of a step failed, or cannot start.
 
     Args:
-        step: the step of the pod.
+        step: the step.
         pod: the pod; None if it was deleted.
         node: its node in the Workflow, if there is one.
         log: log lines of the step's container.
         used_memory: the last measured memory usage in bytes.
         events: events of the pod.
-        nodes: nodes of the cluster, for the resources that fit.
+        nodes: nodes of the cluster, to compare with the pod's requests.
     """
     status = pod["status"] if pod else {}
     problem = find_problem(pod, events, nodes, used_memory) if pod else None
@@ -132,12 +128,9 @@ def pod_failure(
 
 
 def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:
-    """Return the error that a pod cannot start, with the keys to change; None if there is no known problem.
+    """Return the error that a pod cannot start, with the keys to change; None without a known problem.
 
-    Args:
-        step: the step of the pod.
-        problem: the problem in the status of the pod.
-        node: its node in the Workflow, which has fewer details but outlives the pod.
+    The node in the Workflow has fewer details than the problem in the pod's status, but outlives the pod.
     """
     reason = problem.reason if problem else node.start_problem if node else ""
     message = problem.message if problem else f"{node.message.rstrip('.')}." if node else ""
@@ -172,26 +165,26 @@ def _driver_error(node: PodNode, problem: PodProblem | None, log: Sequence[str])
     )
 
 
+def _failed_containers(pod: Json | None) -> Iterator[Json]:
+    """Yield the states of the containers that failed."""
+    for status in container_statuses(pod) if pod else ():
+        ended = status.get("state", {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            yield ended
+
+
 def _parse_record(pod: Json | None, document: str | None) -> Failure | None:
     """Return the record in the termination message of a failed container."""
-    documents = [document or ""]
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for status in pod["status"].get(kind, []) if pod else []:
-            ended = status.get("state", {}).get("terminated") or {}
-            documents += [ended.get("message", "")] if ended.get("exitCode") else []
+    documents = [document or "", *(ended.get("message", "") for ended in _failed_containers(pod))]
     return next(filter(None, map(Failure.parse, documents)), None)
 
 
 def _exit_code(pod: Json | None) -> int | None:
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for status in pod["status"].get(kind, []) if pod else []:
-            if exit_code := (status.get("state", {}).get("terminated") or {}).get("exitCode"):
-                return int(exit_code)
-    return None
+    return next((int(ended["exitCode"]) for ended in _failed_containers(pod)), None)
 
 
 def _unknown_error(step: str, exit_code: int | None, message: str, log: Sequence[str]) -> ModelyardError:
     ended = "ended" if exit_code is None else f"ended with exit code {exit_code}"
     detail = f" ({message})" if message else ""
-    end = quote_end(log) if log else "Its log is not available here; try `modelyard runs logs`."
+    end = quote_end(log) if log else "Its log is not available; try `modelyard runs logs`."
     return ModelyardError(f"The step {step} {ended}{detail} without a failure record. {end}")

@@ -1,12 +1,13 @@
 """How a run on Kubeflow Pipelines ended and what to change, from its Workflow, its pods and their logs.
 
-Conclusions come from fields of Kubernetes objects and records of steps; messages and logs are only quoted.
+Causes come from fields of Kubernetes objects and records of steps; messages and logs are only quoted.
 """
 
 import os
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +28,7 @@ RUN_LABEL = "pipeline/runid"
 MAX_LOG_LINES = 5000
 CANCELLED = "by a user, or by `--wait` because a pod could not start. None of its steps is running."
 GENERIC_KINDS = tuple(kind.__name__ for kind in (ModelyardError, KilledError, ClusterError))
-"""Kinds of failures that may be caused by the deadline of the run."""
+"""The classes of errors that the deadline of the run may cause."""
 MAIN_CONTAINER = "main"  # the container of the step in an Argo pod
 
 
@@ -39,7 +40,7 @@ class Evidence:
     log: Sequence[str] = ()
     pod: Json | None = None
     events: Sequence[Json] = ()
-    nodes: Sequence[Json] = field(default=())
+    nodes: Sequence[Json] = ()
 
     @property
     def problem(self) -> PodProblem | None:
@@ -59,46 +60,40 @@ class Evidence:
         return find_start_error(self.node.step, self.problem, self.node)
 
 
-class Records(Protocol):
-    """The records of a run."""
+class RunInspector(Protocol):
+    """Reads the Workflow of a run and the evidence for its pods."""
 
     def workflow(self) -> Workflow:
-        """Return its Workflow."""
+        """Return the Workflow."""
 
     def evidence(self, node: PodNode) -> Evidence:
         """Return the evidence for a pod."""
 
-    def log(self, node: PodNode) -> Sequence[str]:
-        """Return the log of a pod that ended."""
 
-
-class ClusterRecords:
-    """The records of a run in its cluster."""
+class ClusterInspector:
+    """Inspects a run in its cluster."""
 
     def __init__(self, cluster: Cluster, workflow: Workflow) -> None:
         self._cluster, self._workflow = cluster, workflow
 
     def workflow(self) -> Workflow:
-        """See Records."""
+        """See RunInspector."""
         return self._workflow
 
     def evidence(self, node: PodNode) -> Evidence:
-        """See Records."""
+        """See RunInspector; without permission the log is empty."""
+        log: Sequence[str] = ()
+        if node.finished:
+            with suppress(ClusterError):
+                log = deque(self._cluster.stream_log(node.pod, MAIN_CONTAINER), maxlen=MAX_LOG_LINES)
         pod = self._cluster.get("Pod", node.pod)
         events = self._cluster.list_events(pod) if pod else []
         nodes = self._cluster.nodes if node.phase == "Pending" else []
-        return Evidence(node, self.log(node) if node.finished else [], pod, events, nodes)
-
-    def log(self, node: PodNode) -> Sequence[str]:
-        """See Records; empty without permission."""
-        try:
-            return deque(self._cluster.stream_log(node.pod, MAIN_CONTAINER), maxlen=MAX_LOG_LINES)
-        except ClusterError:
-            return ()
+        return Evidence(node, log, pod, events, nodes)
 
 
-def current_run() -> ClusterRecords:
-    """Return the records of the run of this exit task.
+def current_run() -> ClusterInspector:
+    """Return the inspector of the run of this exit task.
 
     Raises:
         ClusterError: this process is not in a pod of a Workflow, or may not read it.
@@ -111,23 +106,19 @@ def current_run() -> ClusterRecords:
     if pod is None or WORKFLOW_LABEL not in pod["metadata"].get("labels", {}):
         raise ClusterError(f"The pod {name} does not belong to a Workflow, so there is nothing to explain.")
     if workflow := cluster.get("Workflow", pod["metadata"]["labels"][WORKFLOW_LABEL]):
-        return ClusterRecords(cluster, Workflow(workflow))
+        return ClusterInspector(cluster, Workflow(workflow))
     raise ClusterError("The Workflow of this run was deleted, so there is nothing to explain.")
 
 
 def explain(
-    run: str, model: str | None, records: Records, succeeded: bool | None = None, decision: str = ""
+    run: str, model: str | None, inspector: RunInspector, succeeded: bool | None = None, decision: str = ""
 ) -> Explanation:
     """Return how a run ended, or that it is running.
 
-    Args:
-        run: the run's name.
-        model: the model's name.
-        records: its records.
-        succeeded: whether no step failed, which the exit task knows before the Workflow ends.
-        decision: the decision and its reason.
+    `succeeded` is whether no step failed, which the exit task knows before the Workflow ends; `decision` is
+    the decision with its reason.
     """
-    workflow = records.workflow()
+    workflow = inspector.workflow()
     if workflow.terminated:
         pod_at_end = workflow.failed_pod() or workflow.running_pod()
         return create_explanation(run, model, "cancelled", pod_at_end.step if pod_at_end else None, CANCELLED)
@@ -135,10 +126,10 @@ def explain(
         return create_explanation(run, model, "succeeded", None, decision)
     failed_pod = workflow.failed_pod()
     if failed_pod or succeeded is False or workflow.phase in FAILED_PHASES:
-        failure = find_failure(workflow, records.evidence(failed_pod) if failed_pod else None)
+        failure = find_failure(workflow, inspector.evidence(failed_pod) if failed_pod else None)
         return create_explanation(run, model, "failed", failure.step, failure.message, failure.kind)
     if pending_pod := workflow.pending_pod():
-        start_error = records.evidence(pending_pod).start_error
+        start_error = inspector.evidence(pending_pod).start_error
         kind = type(start_error).__name__ if start_error else None
         return create_explanation(run, model, "running", pending_pod.step, str(start_error or ""), kind)
     pod_at_end = workflow.running_pod()
@@ -146,12 +137,7 @@ def explain(
 
 
 def find_failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
-    """Return why a run failed.
-
-    Args:
-        workflow: the Workflow of the run.
-        evidence: the evidence for the failed pod; None if no pod failed.
-    """
+    """Return why a run failed; without evidence, no pod failed."""
     if evidence:
         failure, seconds = evidence.failure, workflow.exceeded_deadline
         if seconds and failure.kind in GENERIC_KINDS:
@@ -168,11 +154,7 @@ def find_failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
 
 @dataclass(frozen=True)
 class StuckPod:
-    """A pending pod that may never start.
-
-    `step` is its task, and `error` has the reason and the remedy. `wait_limit` is the number of seconds that
-    waiting may help: 0 if it does not, None if only the caller knows.
-    """
+    """A pending pod of a step that may never start; see PodProblem for `wait_limit`."""
 
     step: str
     error: StuckError
@@ -180,11 +162,7 @@ class StuckPod:
 
 
 def find_stuck_pod(cluster: Cluster, run: str) -> StuckPod | None:
-    """Return the first pending pod of a run without a node or an image, if there is one.
-
-    Args:
-        cluster: the cluster, with the namespace of the run.
-        run: the ID of the run.
+    """Return the first pending pod without a node or an image of the run with this ID, if there is one.
 
     Raises:
         ClusterError: no permission to read the pods, or the cluster does not answer.

@@ -1,4 +1,4 @@
-"""How a run that this machine leads ended, from the records of its steps in the run folder."""
+"""How a run on this machine ended, from the records of its steps in the run folder."""
 
 import os
 from pathlib import Path
@@ -8,20 +8,13 @@ from modelyard.components.records import RUN_FOLDER, Failure
 
 
 def run_folder() -> Path | None:
-    """Return the folder of the run of this process, if this machine leads it."""
+    """Return the folder of the run of this process, or None on a cluster."""
     path = os.environ.get(RUN_FOLDER)
     return Path(path) if path else None
 
 
 def explain(run: Path, model: str, succeeded: bool, decision: str) -> Explanation:
-    """Return how a run ended, for its exit task.
-
-    Args:
-        run: the run's folder.
-        model: the model's name.
-        succeeded: whether no step failed.
-        decision: the decision and its reason.
-    """
+    """Return how the run in a folder ended; `decision` is the decision with its reason."""
     if succeeded:
         return create_explanation(run.name, model, "succeeded", None, decision)
     if failure := find_failure(run):

@@ -23,12 +23,7 @@ NODE_NAME = "workflows.argoproj.io/node-name"
 
 
 def parse_task(pod: str, parent: str) -> tuple[str, bool]:
-    """Return the task of a pod, and whether the pod is its driver.
-
-    Args:
-        pod: the display name of its node.
-        parent: the display name of the parent node.
-    """
+    """Return the task of a pod, and whether the pod is its driver, from the display names of the nodes."""
     name = ATTEMPT.sub("", pod)
     if name.endswith(DRIVER):
         return name.removesuffix(DRIVER), True
@@ -40,8 +35,7 @@ class PodNode:
     """One pod of a run.
 
     `step` is its task. `driver` is whether it is the driver of the task. `phase` is Pending, Running,
-    Succeeded, Failed, Error or Omitted; `started` and `finished` are ISO 8601 times, empty if unknown; `host`
-    is the node of the cluster, empty until the pod is scheduled.
+    Succeeded, Failed, Error or Omitted; `started` and `finished` are ISO 8601 times, empty if unknown.
     """
 
     step: str
@@ -51,7 +45,6 @@ class PodNode:
     message: str
     started: str
     finished: str
-    host: str = ""
 
     @property
     def is_failed(self) -> bool:
@@ -145,7 +138,8 @@ class Workflow:
 
     def _pod(self, key: str, node: Json) -> PodNode:
         name = str(node.get("displayName", key))
-        step, driver = parse_task(name, str(self._task_node(node).get("displayName", name)))
+        task_node = self._nodes.get(str(node.get("boundaryID")), {})
+        step, driver = parse_task(name, str(task_node.get("displayName", name)))
         return PodNode(
             step=step,
             driver=driver,
@@ -154,12 +148,7 @@ class Workflow:
             message=str(node.get("message") or ""),
             started=str(node.get("startedAt") or ""),
             finished=str(node.get("finishedAt") or ""),
-            host=str(node.get("hostNodeName") or ""),
         )
-
-    def _task_node(self, node: Json) -> Json:
-        """Return the task node of a pod."""
-        return self._nodes.get(str(node.get("boundaryID")), {})
 
     def _pod_name(self, key: str, node: Json) -> str:
         """Return the name of a pod according to Argo: workflow, template, and the number in the node ID."""

@@ -61,7 +61,7 @@ def find_problem(
     if pod["status"].get("phase") == "Pending" and (missing := _missing_secret(events)):
         message = f"Pod {_name(pod)} cannot start: {missing}. Create it, or correct its name."
         return PodProblem(reason="FailedMount", message=message, wait_limit=SECRET_TIMEOUT)
-    for status in _statuses(pod):
+    for status in container_statuses(pod):
         if problem := _container_problem(pod, status, memory_used):
             return problem
     if pod["status"].get("phase") == "Failed":
@@ -85,7 +85,8 @@ def is_running(pod: Json) -> bool:
 def count_restarts(pod: Json) -> int:
     """Return how often containers of a pod ended, including the present end."""
     return sum(
-        status.get("restartCount", 0) + ("terminated" in status.get("state", {})) for status in _statuses(pod)
+        status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
+        for status in container_statuses(pod)
     )
 
 
@@ -167,7 +168,8 @@ def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodPr
     )
 
 
-def _statuses(pod: Json) -> Iterator[Json]:
+def container_statuses(pod: Json) -> Iterator[Json]:
+    """Yield the statuses of the containers of a pod, init containers first."""
     for kind in ("initContainerStatuses", "containerStatuses"):
         yield from pod["status"].get(kind, [])
 

@@ -19,7 +19,7 @@ LIMIT = {"resources": {"limits": {"memory": "200Mi"}}}
 
 
 def node(message: str = EXIT_1, *, driver: bool = False, phase: str = "Failed") -> PodNode:
-    return PodNode("train", driver, "pod-1", phase, message, "", "", "a-node")
+    return PodNode("train", driver, "pod-1", phase, message, "", "")
 
 
 def pod(code: int, reason: str = "Error", why: str = "", message: str = "", container: str = "main") -> Any:
