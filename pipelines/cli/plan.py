@@ -89,7 +89,7 @@ def plan(
     from modelyard.components.errors import ConfigError, PlanError
     from modelyard.pipelines import api
     from modelyard.pipelines.planning.planner import Request
-    from modelyard.pipelines.planning.render import show
+    from modelyard.pipelines.planning.render import print_plan
 
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
@@ -102,7 +102,7 @@ def plan(
         seconds=probe_seconds,
         learning_curve=learning_curve,
         fetch=fetch,
-        rows=rows,
+        examples=rows,
         outputs=outputs,
         prices=prices,
         price=price,
@@ -118,5 +118,5 @@ def plan(
         command = ["modelyard", "plan", *([str(config)] if config else ())]
         command += ["-e", environment] if environment != "local" else []
         command += [part for one in overrides or () for part in ("--set", one)]
-        show(result, Console(), everything, shlex.join([*command, "--probe"]))
+        print_plan(result, Console(), everything, shlex.join([*command, "--probe"]))
     raise typer.Exit(PlanError.exit_code if result.problems or result.exceeded else 0)

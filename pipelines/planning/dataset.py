@@ -1,7 +1,7 @@
 """Describe the data before a run: from prepared examples, otherwise from its kind.
 
-Local data is prepared with the steps and the cache of a run, which later finds it in the cache. Remote data
-is prepared only with `--fetch`.
+Local data is prepared with the steps and the cache of a run, so a later run finds it in the cache. Remote
+data is prepared only with `--fetch`.
 """
 
 import shutil
@@ -23,60 +23,62 @@ from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.train_to_serve import build_preparation
 
-CIFAR10_ROWS = {"train": 50_000, "test": 10_000}
+CIFAR10_EXAMPLES = {"train": 50_000, "test": 10_000}
 
 
 class Dataset(Record):
-    """The examples of each split. `features` is the folder that preprocess wrote, empty when it has not run.
+    """The form of an example and the number of examples of each split.
 
-    `targets` says in a few words what the targets of the training examples are, where they were counted.
+    `features` is the output folder of preprocess; empty if it has not run. `targets` describes the targets
+    of the training examples, if they were counted.
     """
 
-    examples: Schema
+    example_schema: Schema
     normalization: Normalization
-    rows: dict[str, int]
+    examples: dict[str, int]
     targets: str = ""
     features: str = ""
 
     @property
-    def row_bytes(self) -> int:
+    def example_bytes(self) -> int:
         """Return the bytes of one example in a shard, with its target."""
-        return int(np.prod(self.examples.shape)) * np.dtype(self.examples.dtype).itemsize + 8
+        schema = self.example_schema
+        return int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize + 8
 
 
-def describe_dataset(config: Config, rows: int | None, outputs: int | None, fetch: bool) -> Dataset:
+def describe_dataset(config: Config, examples: int | None, outputs: int | None, fetch: bool) -> Dataset:
     """Return the description of a configuration's data.
 
     Args:
         config: the configuration.
-        rows: the number of examples, if the user gives it.
-        outputs: the number of values in an answer, if the user gives it.
-        fetch: download what is not on this machine.
+        examples: the number of examples, for remote data.
+        outputs: the number of values in a prediction, for remote data.
+        fetch: download remote data.
 
     Raises:
-        DataError: the data is missing or not what the configuration says.
-        ConfigError: too little is known without a download, or `rows` is given for data of this machine.
+        DataError: the data is missing or does not fit the configuration.
+        ConfigError: too little is known without a download, or `examples` is set for local data.
     """
-    here = bool(KINDS[config.data.kind].bundled_files or local_path(str(config.data.source), "data.source"))
-    if here and rows is not None:
-        source = config.data.source or config.data.kind
+    source = config.data.source or config.data.kind
+    is_local = KINDS[config.data.kind].bundled_files or local_path(str(config.data.source), "data.source")
+    if is_local and examples is not None:
         raise ConfigError(
-            f"--rows is {rows:,}, but the examples of {source} are on this machine and are counted. Leave it "
-            "out."
+            f"--rows is {examples:,}, but the examples of {source} are on this machine and are counted. "
+            "Remove --rows."
         )
-    if (here or fetch) and rows is None:
-        return _prepared(prepare(config))
-    return _by_kind(config, rows, outputs)
+    if (is_local or fetch) and examples is None:
+        return _read_features(prepare_features(config))
+    return _describe_remote(config, examples, outputs)
 
 
-def prepare(config: Config) -> Path:
-    """Run ingest and preprocess on this machine, or use their cached result; return the features.
+def prepare_features(config: Config) -> Path:
+    """Run ingest and preprocess on this machine, or use their cached outputs; return the features.
 
     Raises:
-        ModelyardError: what a step ended with.
+        ModelyardError: the error of the step that failed.
     """
     with run_folder.create(run_folder.home()) as folder:
-        features = _Preparation(config, folder).features()  # without a start.json, it does not count as a run
+        features = _Preparation(config, folder).run()  # without a start.json, it does not count as a run
     if folder not in features.parents:  # everything came from the cache
         shutil.rmtree(folder)
     return features
@@ -85,57 +87,54 @@ def prepare(config: Config) -> Path:
 class _Preparation(LocalExecution):
     """The first steps of a run."""
 
-    def features(self) -> Path:
-        """Run them and return the folder."""
+    def run(self) -> Path:
+        """Run the steps and return the features."""
         self._execute()
         return Path(self._task.output.path)
 
     def _pipeline(self) -> Callable[..., Any]:
-        images, found = local_images(create_specs(self.config)), fingerprint_data(self.config.source())
-
+        images, data = local_images(create_specs(self.config)), fingerprint_data(self.config.source())
         prepare = build_preparation(lambda step, task: task.set_container_image(images[step]))
 
         def start(ingest_spec: str, preprocess_spec: str, **_: Any) -> None:
-            self._task = prepare(ingest_spec=ingest_spec, preprocess_spec=preprocess_spec, fingerprint=found)
+            self._task = prepare(ingest_spec=ingest_spec, preprocess_spec=preprocess_spec, fingerprint=data)
 
         return start
 
 
-def _prepared(folder: Path) -> Dataset:
+def _read_features(folder: Path) -> Dataset:
     schema = artifacts.read(folder / "schema.json", Schema)
     targets = artifacts.read(folder / "statistics.json", Statistics).targets["train"]
     return Dataset(
-        examples=schema,
+        example_schema=schema,
         normalization=artifacts.read(folder / "normalization.json", Normalization),
-        rows=schema.splits,
+        examples=schema.splits,
         targets=problems.get_problem(schema.problem).describe_targets(schema, targets),
         features=str(folder),
     )
 
 
-def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
+def _describe_remote(config: Config, examples: int | None, outputs: int | None) -> Dataset:
     data, resize, targets = config.data, config.data.resize, ""
     if data.kind == "cifar10":
         shape, count = (32, 32, 3), 10
-        source = CIFAR10_ROWS if rows is None else {"all": rows}
-        each = _split(source, config)["train"] // count
-        targets = "" if rows else f"{count} classes, with about {each:,} training examples of each"
-    elif data.kind == "images" and resize and outputs and rows:
-        shape, count, source = (resize.height, resize.width, data.channels), outputs, {"all": rows}
+        source = CIFAR10_EXAMPLES if examples is None else {"all": examples}
+        if examples is None:
+            per_class = _split(source, config)["train"] // count
+            targets = f"{count} classes, with about {per_class:,} training examples of each"
+    elif data.kind == "images" and resize and outputs and examples:
+        shape, count, source = (resize.height, resize.width, data.channels), outputs, {"all": examples}
     else:
         raise ConfigError(
             f"The examples of {data.source} are not on this machine, so their number and shape are unknown. "
-            "Give --fetch to download and prepare them, or, for images with data.resize, --rows and "
-            "--outputs."
+            "Download them with --fetch, or, for images with data.resize, set --rows and --outputs."
         )
+    deviation = (data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
+    names = tuple(map(str, range(count)))
     return Dataset(
-        examples=Schema(
-            shape=shape, dtype="uint8", problem=config.problem, names=tuple(map(str, range(count))), splits={}
-        ),
-        normalization=Normalization(
-            deviation=(data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
-        ),
-        rows=_split(source, config),
+        example_schema=Schema(shape=shape, dtype="uint8", problem=config.problem, names=names, splits={}),
+        normalization=Normalization(deviation=deviation),
+        examples=_split(source, config),
         targets=targets,
     )
 
@@ -143,13 +142,14 @@ def _by_kind(config: Config, rows: int | None, outputs: int | None) -> Dataset:
 def _split(source: dict[str, int], config: Config) -> dict[str, int]:
     """Return the approximate number of examples in each split after preprocess."""
     pool = source.get("all", source.get("train", 0))
-    test = source.get("test", _amount(config.data.test, pool))
-    left = pool if "test" in source else pool - test
+    test = source.get("test", _part_size(config.data.test, pool))
+    training = pool if "test" in source else pool - test
     if config.data.validation == "test":
-        return {"train": left, "validation": test, "test": test}
-    held = _amount(config.data.validation, left)
-    return {"train": left - held, "validation": held, "test": test}
+        return {"train": training, "validation": test, "test": test}
+    validation = _part_size(config.data.validation, training)
+    return {"train": training - validation, "validation": validation, "test": test}
 
 
-def _amount(asked: float | int | str, rows: int) -> int:
-    return min(rows, asked) if isinstance(asked, int) else round(float(asked) * rows)
+def _part_size(part: float | int | str, examples: int) -> int:
+    """Return the size of a part that is a number of examples, or a fraction of them."""
+    return min(examples, part) if isinstance(part, int) else round(float(part) * examples)

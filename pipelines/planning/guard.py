@@ -1,4 +1,4 @@
-"""Refuse a run that cannot succeed: a step fits on no node, or the plan has a problem or exceeds a limit."""
+"""Refuse a run that cannot succeed: a step fits no node, or the plan has a problem or exceeds a limit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.scheduling import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
-from modelyard.pipelines.planning.plan import exceeded, load_plan, plan_key
+from modelyard.pipelines.planning.plan import exceeded_limits, load_plan, plan_key
 from modelyard.pipelines.steps import STEPS
 
 AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may add
@@ -23,35 +23,35 @@ AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may add
 def guard(
     config: Config, environment: Environment, name: str, home: Path, budget: float | None = None
 ) -> None:
-    """Raise unless a run may be started.
+    """Raise if a run cannot succeed.
 
-    Nodes are checked when the cluster can be reached and no autoscaler could add others. The last plan of the
-    configuration is checked against the budget and the environment's times as they are now.
+    Nodes are checked if the cluster responds and has no autoscaler. The last plan of the configuration is
+    checked with the budget and the current timeouts of the environment.
 
     Args:
         config: the configuration of `uploads.prepare_uploads`.
         environment: where it would run.
         name: the environment's name.
-        home: where plans are kept.
+        home: the folder of the plans.
         budget: in USD.
 
     Raises:
-        PlanError: names each reason, and what to change.
+        PlanError: lists the reasons with remedies.
     """
-    reasons = list(unschedulable(environment)) if environment.on_cluster else []
+    reasons = list(unschedulable_steps(environment)) if environment.on_cluster else []
     if plan := load_plan(home, plan_key(config, environment)):
-        against = (*plan.problems, *exceeded(plan, environment, config.training, budget))
-        reasons += [f"{one} (plan of {plan.created[:10]})" for one in against]
+        problems = (*plan.problems, *exceeded_limits(plan, environment, config.training, budget))
+        reasons += [f"{one} (plan of {plan.created[:10]})" for one in problems]
     elif budget is not None:
         reasons.append(
-            f"--budget {budget:g} USD cannot be checked, as this run was not planned: use `modelyard plan "
+            f"--budget {budget:g} USD cannot be checked, as this run was not planned: run `modelyard plan "
             f"--probe -e {name}`"
         )
     if reasons:
-        raise PlanError(f"{'. '.join(reasons)}. `--anyway` starts it nevertheless.")
+        raise PlanError(f"{'. '.join(reasons)}. `--anyway` skips this check.")
 
 
-def unschedulable(environment: Environment) -> Sequence[str]:
+def unschedulable_steps(environment: Environment) -> Sequence[str]:
     """Return a message for each step that does not fit on any node of the cluster, even an empty one."""
     try:
         nodes = connect(environment.runs.namespace).nodes
@@ -59,22 +59,21 @@ def unschedulable(environment: Environment) -> Sequence[str]:
         return ()  # the user may have access to Kubeflow Pipelines only
     if any(AUTOSCALER_LABELS & node["metadata"].get("labels", {}).keys() for node in nodes):
         return ()
-    found = (explain_impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
-    return [one for one in found if one]
+    messages = (explain_impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
+    return [message for message in messages if message]
 
 
 def _pod(step: str, resources: StepResources) -> Json:
     """Return the part of a step's pod that the scheduler reads."""
-    asked = {"cpu": resources.cpu, "memory": resources.memory}
+    requests = {"cpu": resources.cpu, "memory": resources.memory}
     if resources.accelerator:
-        asked[resources.accelerator.resource] = str(resources.accelerator.count)
-    requests = {name: amount for name, amount in asked.items() if amount}
-    tolerations = [one.model_dump(exclude_none=True) for one in resources.all_tolerations()]
+        requests[resources.accelerator.resource] = str(resources.accelerator.count)
+    requests = {name: amount for name, amount in requests.items() if amount}
     return {
         "metadata": {"name": step},
         "spec": {
             "nodeSelector": resources.all_node_labels(),
-            "tolerations": tolerations,
+            "tolerations": [one.model_dump(exclude_none=True) for one in resources.all_tolerations()],
             "containers": [{"resources": {"requests": requests}}],
         },
     }

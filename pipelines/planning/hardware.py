@@ -1,4 +1,4 @@
-"""The device that trains, what fits into it, and the catalog of accelerators with their prices."""
+"""The device that trains, and the catalog of accelerators with their memory and prices."""
 
 import math
 import shutil
@@ -21,15 +21,20 @@ from modelyard.pipelines.environments.accelerators import (
     accelerator_types,
 )
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Option, TrainTime
+from modelyard.pipelines.planning.plan import HOUR, Memory, Money, Option, TrainTime
+from modelyard.pipelines.runners.run_folder import nearest_existing
 
-MAXIMUM_PRICE = 500.0  # USD per accelerator and hour; price lists have such numbers where they have no price
-LIBRARY_BYTES = 0.6e9  # bytes of a process that has imported TensorFlow
-NEEDS_JAX, ACCELERATOR_ONLY = "JAX only", "GPU alone"
+MAX_PRICE = 500.0  # USD per accelerator and hour; price lists use greater numbers for missing prices
+TENSORFLOW_BYTES = 0.6e9  # memory of a process that has imported TensorFlow
+NEEDS_JAX, WITHOUT_MACHINE = "JAX only", "GPU alone"
 
 
 class Price(Settings):
-    """USD per hour of `count` accelerators, with the machine around them or without; None where not known."""
+    """USD per hour of `count` accelerators; None if unknown.
+
+    `scope` is what the price includes: `vm` is for whole machines, `chip` includes a part of the machine,
+    `accelerator` excludes the machine.
+    """
 
     region: str
     scope: Literal["vm", "accelerator", "chip"]
@@ -40,21 +45,21 @@ class Price(Settings):
     source: str
 
     def hourly(self, count: int, spot: bool) -> float | None:
-        """Return the price of an hour of so many accelerators; None where there is none."""
+        """Return the price per hour of `count` accelerators; None if unknown."""
         rate = self.spot if spot else self.on_demand
         if rate is None or (not spot and self.on_demand_counts and count not in self.on_demand_counts):
             return None
         return rate * (math.ceil(count / self.count) if self.scope == "vm" else count / self.count)
 
     @model_validator(mode="after")
-    def _plausible(self) -> Self:
-        """Refuse what lists that are read by programs have where a price is missing or of something else."""
+    def _check_plausible(self) -> Self:
+        """Reject the numbers that price lists use for missing prices."""
         for name in ("on_demand", "spot"):
             value = getattr(self, name)
-            if value is not None and not 0 < value / self.count < MAXIMUM_PRICE:
+            if value is not None and not 0 < value / self.count < MAX_PRICE:
                 raise ValueError(
-                    f"{name} is {value:g} for {self.count}, and an accelerator costs between 0 and "
-                    f"{MAXIMUM_PRICE:g} USD an hour"
+                    f"{name} is {value:g} for {self.count} accelerators; the price of one is between 0 and "
+                    f"{MAX_PRICE:g} USD per hour"
                 )
         if self.on_demand is not None and self.spot is not None and self.spot >= self.on_demand:
             raise ValueError(f"spot {self.spot:g} is not below on_demand {self.on_demand:g}")
@@ -62,23 +67,24 @@ class Price(Settings):
 
 
 class CatalogEntry(AcceleratorType, extra="forbid"):
-    """What a catalog says about one type; `memory_gb` is that of one device."""
+    """An accelerator type with the memory of one device and its price."""
 
     memory_gb: float | None = Field(default=None, ge=1, le=1000)
     price: Price | None = None
 
 
 class Catalog(Settings):
-    """A file of accelerators and their prices, and the date on which these were read."""
+    """A file of accelerators with prices; `read` is the date of the prices."""
 
     read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     accelerators: dict[str, CatalogEntry]
 
 
 class Device(Record):
-    """Where the step `train` runs; `memory` is what the model may use, None where nothing bounds it.
+    """The device of the step `train`.
 
-    `disk` is what is free where a run on this machine writes.
+    `memory` is the memory for the model; None if there is no limit. `disk` is the free disk space for a run
+    on this machine.
     """
 
     name: str
@@ -88,100 +94,87 @@ class Device(Record):
 
 
 def load_catalog(path: Path) -> Catalog:
-    """Return what a file says about accelerators and prices.
+    """Read a catalog.
 
     Raises:
-        ConfigError: it cannot be read, is no such file, or a figure contradicts another.
+        ConfigError: the file cannot be read, is not a catalog, or has an implausible price.
     """
     try:
-        found = parse(path.read_text(encoding="utf-8"), str(path)).value
-        catalog = Catalog.model_validate(found)
+        catalog = Catalog.model_validate(parse(path.read_text(encoding="utf-8"), str(path)).value)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name a file like {CATALOG}.") from error
+        raise ConfigError(f"{path} cannot be read: {error}. Use a file like {CATALOG}.") from error
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"{path}: {said}. Compare it with {CATALOG}.") from error
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"{path} is not a price file: {problems}. Compare it with {CATALOG}.") from error
     if path != CATALOG and (unknown := sorted(catalog.accelerators.keys() - accelerator_types().keys())):
-        near = choices(unknown[0], list(accelerator_types()))
-        raise ConfigError(f"{path}: {unknown[0]!r} is not the name of an accelerator.type{near}")
+        hint = choices(unknown[0], list(accelerator_types()))
+        raise ConfigError(f"{path}: {unknown[0]!r} is not an accelerator type{hint}")
     return catalog
 
 
 def find_device(environment: Environment, catalog: Catalog, home: Path) -> Device:
-    """Return the device of an environment's step `train`; runs on this machine write into `home`."""
+    """Return the device of the environment's step `train`; runs on this machine write to `home`."""
     if not environment.on_cluster:
-        place = next(one for one in (home.absolute(), *home.absolute().parents) if one.exists())
-        return Device(
-            name="this machine",
-            memory=memory_limit() - LIBRARY_BYTES,
-            disk=float(shutil.disk_usage(place).free),
-        )
+        disk = float(shutil.disk_usage(nearest_existing(home)).free)
+        return Device(name="this machine", memory=memory_limit() - TENSORFLOW_BYTES, disk=disk)
     train = environment.resources("train")
     if train.accelerator:
-        kind = catalog.accelerators.get(train.accelerator.type)
-        memory = kind.memory_gb * 1e9 if kind and kind.memory_gb else None
+        entry = catalog.accelerators.get(train.accelerator.type)
+        memory = entry.memory_gb * 1e9 if entry and entry.memory_gb else None
         return Device(name=train.accelerator.type, memory=memory, accelerator=train.accelerator)
-    return Device(
-        name="the pod", memory=parse_quantity(train.memory) - LIBRARY_BYTES if train.memory else None
-    )
+    limit = parse_quantity(train.memory) - TENSORFLOW_BYTES if train.memory else None
+    return Device(name="the pod", memory=limit)
 
 
-def options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option, ...]:
-    """Return the accelerators of a catalog: those that the model fits into first, the cheapest first."""
-    found = [
-        _option(name, kind, kind.memory_gb * 1e9, memory, backend)
-        for name, kind in catalog.accelerators.items()
-        if kind.memory_gb
+def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option, ...]:
+    """Return the accelerators of a catalog: those that the model fits into first, by price."""
+
+    def rank(option: Option) -> tuple[bool, bool, float]:
+        price = option.on_demand or option.spot or math.inf
+        return (option.fit != "fits", NEEDS_JAX in option.note, price)
+
+    entries = catalog.accelerators.items()
+    options = [
+        _option(name, one, one.memory_gb * 1e9, memory, backend) for name, one in entries if one.memory_gb
     ]
-    dear = float("inf")
-    return tuple(
-        sorted(
-            found,
-            key=lambda one: (one.fit != "fits", NEEDS_JAX in one.note, one.on_demand or one.spot or dear),
-        )
-    )
+    return tuple(sorted(options, key=rank))
 
 
 def estimate_cost(
-    time: TrainTime | None, accelerator: Accelerator | None, spot: bool, catalog: Catalog, given: float | None
+    time: TrainTime | None, accelerator: Accelerator | None, spot: bool, catalog: Catalog, price: float | None
 ) -> Money | None:
-    """Return what training costs: by the price that is given (--price), else by the catalog's."""
+    """Return the cost of training: by `price` in USD per hour (--price), otherwise by the catalog."""
     total = time.total if time else None
-    if given is not None:
-        cost = total.scaled(given / 3600) if total else None
-        return Money(hour=given, train=cost, note="--price")
-    kind = catalog.accelerators.get(accelerator.type) if accelerator else None
-    if accelerator is None or kind is None or kind.price is None:
+    if price is not None:
+        return Money(hour=price, train=total and total.scaled(price / HOUR), note="--price")
+    entry = catalog.accelerators.get(accelerator.type) if accelerator else None
+    if accelerator is None or entry is None or entry.price is None:
         return None
-    hour = kind.price.hourly(accelerator.count, spot)
+    hour = entry.price.hourly(accelerator.count, spot)
     if hour is None:
         return None
-    alone = kind.price.scope == "accelerator"
+    without_machine = entry.price.scope == "accelerator"
     return Money(
         hour=hour,
-        train=_cost(total, hour, not alone),
+        train=total and total.scaled(hour / HOUR, bounded=not without_machine),
         note=f"{accelerator.type} x{accelerator.count}{' on Spot' if spot else ''}"
-        f"{' without its machine' if alone else ''}, {kind.price.region}, {kind.price.source}, "
+        f"{' without the machine' if without_machine else ''}, {entry.price.region}, {entry.price.source}, "
         f"read {catalog.read}",
     )
 
 
-def _option(name: str, kind: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
+def _option(name: str, entry: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
     count = accelerator_types()[name].min_count
-    notes = [NEEDS_JAX] if kind.kind == "tpu" and backend == "tensorflow" else []
-    if kind.price and kind.price.scope == "accelerator":
-        notes.append(ACCELERATOR_ONLY)
+    notes = [NEEDS_JAX] if entry.kind == "tpu" and backend == "tensorflow" else []
+    if entry.price and entry.price.scope == "accelerator":
+        notes.append(WITHOUT_MACHINE)
     return Option(
         accelerator=name,
         count=count,
         memory=capacity,
         fit=memory.fit(capacity),
         largest_batch=memory.largest_batch(capacity),
-        on_demand=kind.price.hourly(count, spot=False) if kind.price else None,
-        spot=kind.price.hourly(count, spot=True) if kind.price else None,
+        on_demand=entry.price.hourly(count, spot=False) if entry.price else None,
+        spot=entry.price.hourly(count, spot=True) if entry.price else None,
         note="; ".join(notes),
     )
-
-
-def _cost(total: Estimate | None, hour: float, bounded: bool) -> Estimate | None:
-    return total.scaled(hour / 3600, bounded) if total else None

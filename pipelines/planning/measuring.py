@@ -1,7 +1,7 @@
 """Run modules of components.train, which need TensorFlow, in a child process or in a pod of `train`.
 
-Neither outlives the plan for long: the process follows its lifeline; the next plan of this machine removes
-the pod of a killed plan, which also has a deadline.
+If the plan is killed, the process ends, as its lifeline is gone. The pod has a deadline, and the next plan on
+this machine deletes it.
 """
 
 import os
@@ -42,39 +42,33 @@ from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
-OUT_OF_MEMORY = (signal.SIGKILL, signal.SIGABRT)  # by Linux, and by C++
-NO_OP = ["true"]  # the pod's command before and after the probe: it fetches no data and stores no result
-COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # the pod is no step, and of no run
-MAXIMUM_SECONDS = (
-    900  # seconds, beside its start and its probe, after which the pod ends that nothing removes
-)
+OUT_OF_MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT)  # from the kernel, and from C++'s bad_alloc
+NO_OP = ["true"]  # the command of the pod's containers that transfer artifacts
+COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # a label that no step's pod has
+MAX_POD_SECONDS = 900  # the pod's deadline, in addition to its start and its probe
 
 
-def run_in_process(module: str, question: Record, answer: type[R], **environ: str) -> tuple[R, float]:
-    """Run a module of components.train; return its answer, and the seconds that the process took.
+def run_in_process(module: str, request: Record, result_class: type[R], **environ: str) -> tuple[R, float]:
+    """Run a module of components.train; return its result and the duration of the process in seconds.
 
-    Args:
-        module: its name; it takes the files of the question and of the answer.
-        question: the question.
-        answer: the record that it writes.
-        environ: environment variables of the process.
+    The module takes the paths of the files of request and result. `environ` are additional environment
+    variables.
 
     Raises:
-        TooLargeError: it needed more memory than there is.
-        ModelyardError: the error with which it ended.
+        TooLargeError: the process ran out of memory.
+        ModelyardError: the process failed.
     """
     with tempfile.TemporaryDirectory() as name, lifeline.hold(Path(name) / "lifeline") as variables:
-        asked, written, record = (
-            Path(name) / file for file in ("question.json", "answer.json", "failure.json")
-        )
-        artifacts.write(asked, question)
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", f"modelyard.components.train.{module}", str(asked), str(written)],
+        files = ("request.json", "result.json", "failure.json")
+        request_file, result_file, failure_file = (Path(name) / file for file in files)
+        artifacts.write(request_file, request)
+        start = time.monotonic()
+        process = subprocess.run(
+            [sys.executable, "-P", "-m", f"modelyard.components.train.{module}", request_file, result_file],
             env={
                 **os.environ,
                 **variables,
-                VARIABLE: str(record),
+                VARIABLE: str(failure_file),
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 "TMPDIR": name,
                 **environ,
@@ -85,52 +79,48 @@ def run_in_process(module: str, question: Record, answer: type[R], **environ: st
             errors="replace",
             check=False,
         )
-        seconds = time.monotonic() - began
-        if done.returncode:
-            raise _failure(module, done.returncode, record, done.stdout)
-        return artifacts.read(written, answer), seconds
+        seconds = time.monotonic() - start
+        if process.returncode:
+            raise _process_error(module, process.returncode, failure_file, process.stdout)
+        return artifacts.read(result_file, result_class), seconds
 
 
-def check(environment: Environment) -> None:
-    """Raise unless the cluster answers and the images fit, before anything is prepared for it.
+def check_cluster(environment: Environment) -> None:
+    """Check that the cluster responds and that the images fit this version, before data is prepared.
 
     Raises:
-        ClusterError: there is none, or its pods may not be listed.
-        ConfigError: an image that was built here is of another version.
+        ClusterError: there is no cluster, or its pods may not be listed.
+        ConfigError: an image that was built on this machine is of another version.
     """
     connect(environment.runs.namespace).list_objects("Pod", f"{COMPONENT}={PROBE}")
     check_interfaces(environment)
 
 
 def probe_in_pod(
-    request: ProbeRequest, config: Config, environment: Environment, on_progress: Callable[[str], None]
+    request: ProbeRequest, config: Config, environment: Environment, log: Callable[[str], None]
 ) -> tuple[ProbeResult, float]:
-    """Return what a probe in a pod measured, and the seconds of the whole pod, its node and image included.
+    """Return the result of a probe in a pod, and the duration in seconds, including a new node and the image.
 
-    Args:
-        request: the model; its features stay here.
-        config: the configuration; code of this machine is uploaded to the store, as by a run.
-        environment: the cluster.
-        on_progress: takes what keeps the pod waiting, and the lines of its log.
+    Uploads local code to the store, as a run does. The features are not uploaded. `log` receives the reasons
+    why the pod waits, and the lines of its log.
 
     Raises:
         ClusterError: the pod cannot run, or was stopped.
-        TooLargeError: the pod, or its device, has too little memory for the model.
+        TooLargeError: the pod or its device has too little memory for the model.
         TrainError: the model cannot be trained there.
     """
     uploads = prepare_code(config, environment)
     uploads.send(Console(stderr=True))
     location = uploads.config.code()
-    inside = (
-        location.model_copy(update={"endpoint": environment.storage_endpoint}).to_json() if location else ""
-    )
-    workload = request.workload.model_copy(update={"code": inside, "features": ""})
+    for_pods = location.model_copy(update={"endpoint": environment.storage_endpoint}) if location else None
+    code = for_pods.to_json() if for_pods else ""
+    workload = request.workload.model_copy(update={"code": code, "features": ""})
     pod_request = request.model_copy(update={"workload": workload})
     cluster, pod = connect(environment.runs.namespace), probe_pod(pod_request, config.name, environment)
-    began = time.monotonic()
+    start = time.monotonic()
     try:
         with _clean_up_pods(cluster, pod["metadata"]["name"]):
-            answer = pods.run_pod(cluster, pod, environment.start_timeout, on_progress, on_progress)
+            result = pods.run_pod(cluster, pod, environment.start_timeout, log, log)
     except pods.PodFailedError as failed:
         error = failed.failure.to_error()
         if isinstance(error, OutOfMemoryError):
@@ -138,12 +128,12 @@ def probe_in_pod(
         if type(error) is ModelyardError:
             raise ClusterError(f"{error} Plan without --probe, or probe with -e local.") from failed
         raise error from failed
-    return ProbeResult.model_validate_json(answer), time.monotonic() - began
+    return ProbeResult.model_validate_json(result), time.monotonic() - start
 
 
 @contextmanager
 def _clean_up_pods(cluster: Cluster, name: str) -> Iterator[None]:
-    """Remove the pods of killed plans of this machine; let the next plan remove this one if it has to."""
+    """Delete the pods of killed plans of this machine; mark the pod `name` for the next plan."""
     plans = run_folder.home() / "plans"
     plans.mkdir(parents=True, exist_ok=True)
     for pod in cluster.list_objects("Pod", f"{COMPONENT}={PROBE}"):
@@ -161,28 +151,30 @@ def _clean_up_pods(cluster: Cluster, name: str) -> Iterator[None]:
 
 def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Json:
     """Return the pod of the step `train`, with a probe as its command."""
-    made = pods.create_step_pod(parse_package(compile_package(environment)), "train", environment)
-    made["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
-    made["metadata"]["labels"][COMPONENT] = PROBE
-    made["spec"]["activeDeadlineSeconds"] = MAXIMUM_SECONDS + environment.start_timeout + int(request.seconds)
-    fetch, main = made["spec"]["initContainers"]
-    (put,) = made["spec"]["containers"]
+    pod = pods.create_step_pod(parse_package(compile_package(environment)), "train", environment)
+    pod["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"
+    pod["metadata"]["labels"][COMPONENT] = PROBE
+    deadline = MAX_POD_SECONDS + environment.start_timeout + int(request.seconds)
+    pod["spec"]["activeDeadlineSeconds"] = deadline
+    fetch, main = pod["spec"]["initContainers"]
+    (put,) = pod["spec"]["containers"]
     fetch["command"] = put["command"] = NO_OP
     main["command"] = ["python3", "-m", "modelyard.components.train.probe", request.model_dump_json()]
-    return {"apiVersion": "v1", "kind": "Pod", **made}
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
-def _failure(module: str, code: int, record: Path, output: str) -> ModelyardError:
-    """Return why a process ended as it did."""
-    found = Failure.parse(record.read_bytes()) if record.exists() else None
-    error = found.to_error() if found else None
+def _process_error(module: str, code: int, failure_file: Path, output: str) -> ModelyardError:
+    """Return the error for the exit code of a process."""
+    failure = Failure.parse(failure_file.read_bytes()) if failure_file.exists() else None
+    error = failure.to_error() if failure else None
     if error and type(error) is not ModelyardError and not isinstance(error, KilledError):
         return error
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = lines[-1].rstrip(".") if lines else "it printed nothing"
-    if -code in OUT_OF_MEMORY or isinstance(error, OutOfMemoryError):
+    reason = f"The {module} of the model ended with exit code {code}"
+    if -code in OUT_OF_MEMORY_SIGNALS or isinstance(error, OutOfMemoryError):
         return TooLargeError(
-            f"The {module} of the model ended with {code}, as when memory runs out: {last}. Lower the sizes "
-            "in `model` or training.batch_size, or use a larger machine."
+            f"{reason}, probably because it ran out of memory: {last}. Reduce the sizes in `model` or "
+            "training.batch_size, or use a larger machine."
         )
-    return TrainError(f"The {module} of the model ended with {code}: {last}. `modelyard run` logs more.")
+    return TrainError(f"{reason}: {last}. `modelyard run` has the complete log.")

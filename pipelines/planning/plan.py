@@ -10,7 +10,7 @@ import json
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from modelyard.components.artifacts import Record, read, write
 from modelyard.components.errors import DataError
@@ -21,16 +21,17 @@ from modelyard.pipelines.environments.environment import Environment
 
 HOUR = 3600.0
 FITS_BELOW, DOES_NOT_FIT_ABOVE = 0.8, 0.95
-EXPORTS = 3  # .keras, ONNX and SavedModel hold the weights once each
-MARGIN = 0.15  # the best published predictors are off by 5 to 12 % with a profile of the same hardware
+EXPORTS = 3  # .keras, ONNX and SavedModel each contain the weights
+MARGIN = 0.15  # published predictors have errors of 5 to 12 % with a profile of the same hardware
 Fit = Literal["fits", "uncertain", "does not fit"]
 
 
 class Memory(Record):
     """The device memory of a training step.
 
-    `weights`, `gradients` and `optimizer` are exact: 16 bytes a parameter with Adam in float32. `activations`
-    are those that the gradients need, `working` the largest operation on them; both grow with the batch.
+    `weights`, `gradients` and `optimizer` are exact: 16 bytes per parameter with Adam in float32.
+    `activations` are stored for the gradients, `working` is for the largest operation on them; both grow with
+    the batch.
     """
 
     weights: int
@@ -47,23 +48,23 @@ class Memory(Record):
 
     @property
     def total(self) -> int:
-        """Return the sum."""
+        """Return the memory of a step."""
         return self.fixed + self.activations + self.working
 
     def fit(self, capacity: float) -> Fit:
-        """Return whether it fits; the rest of the memory is for libraries, kernels and fragmentation."""
+        """Return whether a step fits; libraries, kernels and fragmentation need the rest of the memory."""
         if self.weights + self.optimizer > DOES_NOT_FIT_ABOVE * capacity:
             return "does not fit"
         return "fits" if self.total < FITS_BELOW * capacity else "uncertain"
 
     def largest_batch(self, capacity: float) -> int:
-        """Return the estimated largest batch that fits; 0 when no example fits."""
-        each = (self.activations + self.working) / self.batch_size
-        return max(0, int((FITS_BELOW * capacity - self.fixed) / each)) if each else 0
+        """Return the estimated largest batch that fits; 0 if no example fits."""
+        per_example = (self.activations + self.working) / self.batch_size
+        return max(0, int((FITS_BELOW * capacity - self.fixed) / per_example)) if per_example else 0
 
 
 class Storage(Record):
-    """What one run writes: the examples in `shards`, the exported `model`, and a `checkpoint`."""
+    """Bytes that a run writes: the examples in `shards`, the exported `model`, and a `checkpoint`."""
 
     shards: int
     model: int
@@ -71,27 +72,27 @@ class Storage(Record):
 
     @property
     def run(self) -> int:
-        """Return what one run keeps: its examples as ingested and as prepared, and the model."""
+        """Return the bytes that remain: the outputs of ingest and preprocess, and the model."""
         return 2 * self.shards + self.model
 
 
 class Estimate(Record):
-    """A number with its interval; `high` is None where nothing bounds it."""
+    """A number with its interval; `high` is None if there is no upper limit."""
 
     value: float
     low: float
     high: float | None
 
-    def scaled(self, by: float, bounded: bool = True) -> "Estimate":
-        """Return this estimate times `by`; without an upper limit unless `bounded`."""
-        high = self.high * by if bounded and self.high is not None else None
-        return Estimate(value=self.value * by, low=self.low * by, high=high)
+    def scaled(self, factor: float, bounded: bool = True) -> "Estimate":
+        """Return this estimate times `factor`; without an upper limit unless `bounded`."""
+        high = self.high * factor if bounded and self.high is not None else None
+        return Estimate(value=self.value * factor, low=self.low * factor, high=high)
 
 
 class TrainTime(Record):
     """The time of the step `train`, from a probe: start + compile + epochs * epoch + export.
 
-    `epoch` includes `validation`. With early stopping, the interval begins at the fewest epochs.
+    `epoch` includes `validation`. With early stopping, the lower limit is for the minimum number of epochs.
     """
 
     start: float
@@ -105,7 +106,7 @@ class TrainTime(Record):
 
 
 class Option(Record):
-    """An accelerator: whether the model fits, the largest batch that does, and the price of an hour."""
+    """An accelerator: whether the model fits, the largest batch that fits, and the price per hour."""
 
     accelerator: str
     count: int
@@ -118,7 +119,7 @@ class Option(Record):
 
 
 class Money(Record):
-    """The price of an hour of the machine, and of the training if its time is known. `note` says of what."""
+    """The price per hour and the cost of training, None without its time; `note` is the price's origin."""
 
     hour: float
     train: Estimate | None
@@ -128,17 +129,17 @@ class Money(Record):
 class Plan(Record):
     """The resources of a run in an environment.
 
-    `targets` describes the targets, if the data was prepared. `device` is the device that trains,
-    `capacity` its memory. `uncounted` are operations that `flops_per_step` does not count. `too_large` is
-    the message of a probe that ran out of memory. `problems` are reasons why the run cannot succeed,
-    `exceeded` the limits that it breaks; both with remedies.
+    `examples` are numbers by split, `targets` describes the targets if the data was prepared. `device` is the
+    device that trains, `capacity` its memory. `uncounted` are operations that `flops_per_step` does not
+    include. `too_large` is the message of a probe that ran out of memory. `problems` are reasons why the run
+    cannot succeed, `exceeded` the limits that it exceeds; both with remedies.
     """
 
     model: str
     environment: str
     created: str
     parameters: int
-    rows: dict[str, int]
+    examples: dict[str, int]
     targets: str
     device: str
     capacity: float | None
@@ -166,31 +167,27 @@ def estimate_memory(cost: Cost) -> Memory:
     return Memory(**cost.model_dump(include=set(Memory.model_fields)))
 
 
-def estimate_storage(
-    rows: int, row_bytes: int, cost: Cost, probed: ProbeResult | None, training: Training
-) -> Storage:
-    """Return what a run writes; with early stopping a checkpoint holds the best epoch's weights, too."""
+def estimate_storage(shards: int, cost: Cost, probed: ProbeResult | None, training: Training) -> Storage:
+    """Return the storage of a run; with early stopping, a checkpoint also contains the best weights."""
     return Storage(
-        shards=rows * row_bytes,
+        shards=shards,
         model=probed.model_bytes if probed else EXPORTS * cost.weights,
         checkpoint=cost.weights * (2 if training.early_stopping else 1) + cost.optimizer,
     )
 
 
 def estimate_train_time(
-    probed: ProbeResult, wall: float, training: Training, rows: dict[str, int]
+    probed: ProbeResult, wall: float, training: Training, examples: dict[str, int]
 ) -> TrainTime:
-    """Return how long the step `train` takes on the machine that was probed.
+    """Return the time of the step `train` on the probed machine.
 
-    Args:
-        probed: what the probe measured.
-        wall: seconds of its whole process, or pod.
-        training: the settings.
-        rows: the examples of each split.
+    `wall` is the duration of the probe's process or pod in seconds. `examples` are numbers by split.
     """
-    steps, held = (math.ceil(rows.get(name, 0) / training.batch_size) for name in ("train", "validation"))
-    validation = probed.validation.seconds(held) if probed.validation else 0.0
-    epoch = probed.epoch.seconds(steps) + validation
+    batches, validation_batches = (
+        math.ceil(examples.get(name, 0) / training.batch_size) for name in ("train", "validation")
+    )
+    validation = probed.validation.seconds(validation_batches) if probed.validation else 0.0
+    epoch = probed.epoch.seconds(batches) + validation
     start = max(0.0, wall - probed.inside) + probed.setup
     once, busy = start + probed.compile + probed.export, max(1.0, probed.load)
     low, high = min(1 - MARGIN, probed.epoch.low), max(1 + MARGIN, probed.epoch.high)
@@ -210,60 +207,50 @@ def estimate_train_time(
     )
 
 
-def exceeded(
+def exceeded_limits(
     plan: Plan, environment: Environment, training: Training, budget: float | None = None
 ) -> tuple[str, ...]:
-    """Return the limits that a run breaks: the budget and the timeouts of its environment.
+    """Return the limits that a run exceeds: the budget in USD and the timeouts of its environment.
 
-    With early stopping, the minimum number of epochs is compared with the timeouts.
+    With early stopping, the timeouts are compared with the time of the minimum number of epochs.
     """
-    found = []
+    exceeded = []
     if plan.train and environment.on_cluster:
         early = training.min_epochs < training.epochs
-        takes = plan.train.total.low if early else plan.train.total.value
-        limits = (
-            _Limit("steps.train.timeout", environment.resources("train").timeout),
-            _Limit("active_deadline", environment.active_deadline),
-        )
-        found = [
-            f"train takes {'at least ' if early else ''}{takes / HOUR:.3g} h, more than "
-            f"environment.{one.key}, {one.seconds / HOUR:.3g} h: raise it, or lower training.epochs"
-            for one in limits
-            if one.seconds and takes > one.seconds
-        ]
+        duration = plan.train.total.low if early else plan.train.total.value
+        timeout, deadline = environment.resources("train").timeout, environment.active_deadline
+        for key, limit in (("steps.train.timeout", timeout), ("active_deadline", deadline)):
+            if limit and duration > limit:
+                exceeded.append(
+                    f"train takes {'at least ' if early else ''}{duration / HOUR:.3g} h, more than "
+                    f"environment.{key}, {limit / HOUR:.3g} h: increase it, or reduce training.epochs"
+                )
     if budget is not None:
         cost = plan.money.train if plan.money else None
         if cost is None:
-            missing = "a price: give --price" if plan.train else "a time: plan with --probe"
-            found.append(f"--budget {budget:g} USD cannot be checked without {missing}")
+            remedy = "the price: set --price" if plan.train else "the time: run `modelyard plan --probe`"
+            exceeded.append(f"--budget {budget:g} USD cannot be checked without {remedy}")
         elif cost.value > budget:
-            found.append(
-                f"train costs {cost.value:,.2f} USD, more than --budget {budget:g} USD: lower "
-                "training.epochs, or take another machine"
+            exceeded.append(
+                f"train costs {cost.value:,.2f} USD, more than --budget {budget:g} USD: reduce "
+                "training.epochs, or use another machine"
             )
-    return tuple(found)
-
-
-class _Limit(NamedTuple):
-    key: str
-    seconds: int | None
+    return tuple(exceeded)
 
 
 def plan_key(config: Config, environment: Environment) -> str:
     """Return the key of a plan: a hash of everything that affects the time of a run.
 
-    Args:
-        config: the configuration of `uploads.prepare_uploads`, which names what is uploaded by its content.
-        environment: where it runs.
+    The configuration must be that of `uploads.prepare_uploads`, which names local data and code by content.
 
     Raises:
         ModelyardError: the code of the configuration cannot be read.
     """
     model = {**config.model.model_dump(mode="json"), "code": config.code_sha256()}
     sections = [config.source().to_json(), config.preparation().to_json(), model, config.training.recipe()]
-    place = [environment.kind, environment.resources("train").to_json()]
-    place += [environment.keras_backend, environment.pipeline_root or ""]
-    return hashlib.sha256(json.dumps([sections, place], sort_keys=True).encode()).hexdigest()[:16]
+    machine = [environment.kind, environment.resources("train").to_json()]
+    machine += [environment.keras_backend, environment.pipeline_root or ""]
+    return hashlib.sha256(json.dumps([sections, machine], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def save_plan(home: Path, key: str, plan: Plan) -> None:

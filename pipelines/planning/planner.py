@@ -1,6 +1,6 @@
 """Make a plan: memory, time, storage and cost of a run, before it starts.
 
-plan = make(config, environment, "local", Request(probe=True), home)
+plan = make_plan(config, environment, "local", Request(probe=True), home)
 plan.fit, plan.train, plan.money, plan.problems
 """
 
@@ -27,7 +27,13 @@ from modelyard.pipelines.environments.accelerators import CATALOG
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.planning.dataset import Dataset, describe_dataset
-from modelyard.pipelines.planning.hardware import Device, estimate_cost, find_device, load_catalog, options
+from modelyard.pipelines.planning.hardware import (
+    Device,
+    estimate_cost,
+    find_device,
+    list_options,
+    load_catalog,
+)
 from modelyard.pipelines.planning.plan import (
     Fit,
     Memory,
@@ -37,31 +43,30 @@ from modelyard.pipelines.planning.plan import (
     estimate_memory,
     estimate_storage,
     estimate_train_time,
-    exceeded,
+    exceeded_limits,
     load_plan,
     plan_key,
     save_plan,
 )
-from modelyard.pipelines.planning.render import size
+from modelyard.pipelines.planning.render import format_size
 
 Notify = Callable[[str], None]
-PROBE_SECONDS = 20.0
-BUSY = 1.5  # runnable processes per core; on an idle machine the probe itself is about one
+BUSY_LOAD = 1.5  # runnable processes per core; the probe alone is about one
 
 
 class Request(Record):
     """The options of `modelyard plan`.
 
-    `seconds` is how long a probe times steps. `fetch` downloads data that is not on this machine; `rows` and
-    `outputs` describe it instead. `prices` is a file like accelerators.yaml, `price` USD per hour of the
-    machine, `budget` USD.
+    `seconds` is the duration of the measured training. `fetch` downloads remote data; `examples` and
+    `outputs` describe it instead. `prices` is a file like accelerators.yaml, `price` the USD per hour of the
+    machine, `budget` the maximum cost in USD.
     """
 
     probe: bool = False
-    seconds: float = PROBE_SECONDS
+    seconds: float = 20.0
     learning_curve: bool = False
     fetch: bool = False
-    rows: int | None = None
+    examples: int | None = None
     outputs: int | None = None
     prices: Path | None = None
     price: float | None = None
@@ -74,86 +79,87 @@ def make_plan(
     name: str,
     request: Request,
     home: Path,
-    on_progress: Notify = lambda _: None,
+    log: Notify = lambda _: None,
     warn: Notify = lambda _: None,
 ) -> Plan:
-    """Return the plan of a configuration, and keep it for `submit` and for the report of the run after it.
+    """Return the plan of a configuration, and save it for `submit` and for the report of the run.
 
     Args:
         config: the configuration.
         environment: where it would run.
         name: the environment's name.
-        request: what the user asks.
-        home: where runs and plans are kept.
-        on_progress: called with a description of the current activity.
-        warn: called with a warning.
+        request: the options.
+        home: the folder of runs and plans.
+        log: receives progress messages.
+        warn: receives warnings.
 
     Raises:
         ModelyardError: the data or the model is invalid, or too little is known about them.
     """
     catalog, training = load_catalog(request.prices or CATALOG), config.training
     if request.probe and environment.on_cluster:
-        measuring.check(environment)
+        measuring.check_cluster(environment)
     if request.learning_curve or (request.probe and not environment.on_cluster):
         check_keras()
-    on_progress("preparing the data")
-    data = describe_dataset(
-        config, request.rows, request.outputs, _needs_download(config, environment, request)
-    )
+    log("preparing the data")
+    fetch = _needs_download(config, environment, request)
+    data = describe_dataset(config, request.examples, request.outputs, fetch)
     workload = _workload(config, data)
-    on_progress("counting what a training step takes")
+    log("computing memory and operations of a training step")
     cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
     memory, device = estimate_memory(cost), find_device(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
     key = plan_key(prepare_uploads(config, environment).config, environment)
-    measured = _Measured.earlier(load_plan(home, key), data)
+    measurement = _Measurement.from_plan(load_plan(home, key), data)
     if request.probe and fit != "does not fit":
-        measured = _probe(workload, request, config, environment, data, on_progress)
-    if measured.train or measured.too_large:  # a probe that ran there has seen whether it fits
-        fit = "does not fit" if measured.too_large else "fits"
+        measurement = _probe(workload, request, config, environment, data, log)
+    if measurement.train or measurement.too_large:
+        fit = "does not fit" if measurement.too_large else "fits"
     curve = None
-    if request.learning_curve and not measured.too_large:
-        on_progress("training on growing parts of the data, which takes about twice as long as one training")
+    if request.learning_curve and not measurement.too_large:
+        log("training on increasing parts of the data, which takes about twice as long as one training")
         curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
-    probed, accelerator = measured.probed, device.accelerator
+    probed, accelerator = measurement.probed, device.accelerator
     if accelerator and probed and not probed.device.startswith(accelerator.kind):
         accelerator = None  # accelerator_optional, on a node without it
-    storage = estimate_storage(sum(data.rows.values()), data.row_bytes, cost, probed, training)
+    shards = sum(data.examples.values()) * data.example_bytes
+    storage = estimate_storage(shards, cost, probed, training)
     spot = environment.resources("train").spot
     plan = Plan(
         model=config.name,
         environment=name,
         created=now(),
         parameters=cost.parameters,
-        rows=data.rows,
+        examples=data.examples,
         targets=data.targets,
         device=device.name,
         capacity=device.memory,
         memory=memory,
         fit=fit,
         flops_per_step=cost.flops,
-        steps=training.epochs * math.ceil(data.rows["train"] / training.batch_size),
+        steps=training.epochs * math.ceil(data.examples["train"] / training.batch_size),
         uncounted=cost.uncounted,
         storage=storage,
         probed=probed,
-        probed_at=measured.at,
-        too_large=measured.too_large,
-        train=measured.train,
-        money=estimate_cost(measured.train, accelerator, spot, catalog, request.price),
-        options=options(catalog, memory, environment.keras_backend),
+        probed_at=measurement.at,
+        too_large=measurement.too_large,
+        train=measurement.train,
+        money=estimate_cost(measurement.train, accelerator, spot, catalog, request.price),
+        options=list_options(catalog, memory, environment.keras_backend),
         prices_read=catalog.read,
         learning_curve=curve,
         warnings=tuple(_warnings(config, environment, device, memory, fit, probed)),
-        problems=tuple(_problems(config, environment, device, memory, storage, fit, measured.too_large)),
+        problems=tuple(_problems(config, environment, device, memory, storage, fit, measurement.too_large)),
     )
     try:
         save_plan(home, key, plan)
     except OSError as error:
-        warn(f"The plan cannot be kept, so submit does not know it: {error}.")
-    return plan.model_copy(update={"exceeded": exceeded(plan, environment, training, request.budget)})
+        warn(f"The plan cannot be saved, so `modelyard submit` does not check it: {error}.")
+    exceeded = exceeded_limits(plan, environment, training, request.budget)
+    return plan.model_copy(update={"exceeded": exceeded})
 
 
-class _Measured(NamedTuple):
+class _Measurement(NamedTuple):
     """The result and time of a probe; `too_large` is its message if it ran out of memory."""
 
     probed: ProbeResult | None = None
@@ -162,9 +168,9 @@ class _Measured(NamedTuple):
     too_large: str | None = None
 
     @classmethod
-    def earlier(cls, plan: Plan | None, data: Dataset) -> "_Measured":
-        """Return the probe of the last plan of the same configuration, if the examples are the same."""
-        if plan and plan.rows == data.rows:
+    def from_plan(cls, plan: Plan | None, data: Dataset) -> "_Measurement":
+        """Return the probe of the last plan of the configuration, if the numbers of examples are the same."""
+        if plan and plan.examples == data.examples:
             return cls(plan.probed, plan.train, plan.probed_at, plan.too_large)
         return cls()
 
@@ -175,40 +181,40 @@ def _probe(
     config: Config,
     environment: Environment,
     data: Dataset,
-    on_progress: Notify,
-) -> _Measured:
+    log: Notify,
+) -> _Measurement:
     """Probe in the environment of training; running out of memory is a result, not an error."""
     probe_request, pod = ProbeRequest(workload=workload, seconds=request.seconds), environment.on_cluster
-    on_progress(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
+    log(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
     try:
         if pod:
-            probed, wall = measuring.probe_in_pod(probe_request, config, environment, on_progress)
+            probed, wall = measuring.probe_in_pod(probe_request, config, environment, log)
         else:
             probed, wall = measuring.run_in_process("probe", probe_request, ProbeResult)
     except TooLargeError as error:
-        return _Measured(at=now(), too_large=str(error).rstrip("."))
-    return _Measured(probed, estimate_train_time(probed, wall, config.training, data.rows), now())
+        return _Measurement(at=now(), too_large=str(error).rstrip("."))
+    return _Measurement(probed, estimate_train_time(probed, wall, config.training, data.examples), now())
 
 
 def _workload(config: Config, data: Dataset) -> TrainingWorkload:
     code = config.code()
     return TrainingWorkload(
-        example_schema=data.examples,
+        example_schema=data.example_schema,
         normalization=data.normalization,
         model=config.model,
         training=config.training,
         code=code.to_json() if code else "",
         code_sha256=config.code_sha256(),
-        training_examples=data.rows["train"],
-        validation_examples=data.rows.get("validation", 0),
+        training_examples=data.examples["train"],
+        validation_examples=data.examples.get("validation", 0),
         features=data.features,
     )
 
 
 def _needs_download(config: Config, environment: Environment, request: Request) -> bool:
-    """Tell whether data is downloaded: a probe in a pod needs its shape alone, and CIFAR-10's is known."""
-    needed = not environment.on_cluster or config.data.kind != "cifar10"
-    return request.fetch or request.learning_curve or (request.probe and needed)
+    """Return whether to download remote data; a probe in a pod needs only its shape, known for CIFAR-10."""
+    is_known = environment.on_cluster and config.data.kind == "cifar10"
+    return request.fetch or request.learning_curve or (request.probe and not is_known)
 
 
 def _problems(
@@ -221,27 +227,27 @@ def _problems(
     too_large: str | None,
 ) -> list[str]:
     """Return the reasons why the run cannot succeed, with remedies."""
-    found, train = [], environment.resources("train")
+    problems = []
     if too_large:
-        found.append(too_large)
+        problems.append(too_large)
     elif fit == "does not fit":
-        found.append(
-            f"weights, gradients and optimizer take {size(memory.fixed)}, and {device.name} has "
-            f"{size(device.memory or 0)}: take a smaller model or a larger device (one model is not split "
-            "over several)"
+        problems.append(
+            f"weights, gradients and optimizer need {format_size(memory.fixed)}, but {device.name} has "
+            f"{format_size(device.memory or 0)}: use a smaller model or a larger device (modelyard does not "
+            "split a model across devices)"
         )
     if device.disk is not None and storage.run > device.disk:
-        found.append(
-            f"the run writes {size(storage.run)}, and {size(device.disk)} of the disk are free: use "
-            "`modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
+        problems.append(
+            f"the run writes {format_size(storage.run)}, but only {format_size(device.disk)} of the disk are "
+            "free: run `modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
         )
-    disk = train.ephemeral_storage if config.training.checkpoint_every else None
+    disk = environment.resources("train").ephemeral_storage if config.training.checkpoint_every else None
     if disk and storage.checkpoint > parse_quantity(disk):
-        found.append(
-            f"a checkpoint takes {size(storage.checkpoint)}, more than environment.steps.train."
-            f"ephemeral_storage, {disk}: raise it, or set training.checkpoint_every to 0"
+        problems.append(
+            f"a checkpoint needs {format_size(storage.checkpoint)}, more than environment.steps.train."
+            f"ephemeral_storage, {disk}: increase it, or set training.checkpoint_every to 0"
         )
-    return found
+    return problems
 
 
 def _warnings(
@@ -253,22 +259,22 @@ def _warnings(
     probed: ProbeResult | None,
 ) -> list[str]:
     """Return warnings with remedies."""
-    found, train, accelerator = [], environment.resources("train"), device.accelerator
+    warnings, train, accelerator = [], environment.resources("train"), device.accelerator
     if fit == "uncertain":
         batch = memory.largest_batch(device.memory or 0)
-        works = f"a batch of {batch:,} would fit" if batch else "not even one example is sure to fit"
-        found.append(f"only --probe can tell whether it fits: {works}")
+        estimate = f"a batch of {batch:,} would fit" if batch else "even one example may not fit"
+        warnings.append(f"the memory may be too small ({estimate}): check it with --probe")
     if accelerator and probed and not probed.device.startswith(accelerator.kind):
-        found.append(f"the probe ran on {probed.device}, as the node has no {accelerator.type}")
-    if probed and probed.load > BUSY:
-        found.append(
-            f"the machine was busy while it was probed ({probed.load:.1f} processes a core), so the times "
-            "are uncertain"
+        warnings.append(f"the probe ran on {probed.device}, as the node has no {accelerator.type}")
+    if probed and probed.load > BUSY_LOAD:
+        warnings.append(
+            f"the machine was busy during the probe ({probed.load:.1f} processes per core), so the times are "
+            "uncertain"
         )
     if accelerator and accelerator.count > 1:
-        found.append(f"train uses one of {accelerator.count} {accelerator.type}: ask for one")
+        warnings.append(f"train uses only one of {accelerator.count} {accelerator.type}: request one")
     if train.spot and not train.retries:
-        found.append("a Spot node may be taken away: set environment.steps.train.retries")
+        warnings.append("a Spot node may be preempted: set environment.steps.train.retries")
     if environment.keras_backend == "jax" and config.model.build:
-        found.append(f"{config.model.build} must use keras.ops only: Keras trains with JAX")
-    return found
+        warnings.append(f"Keras trains with JAX: {config.model.build} must use only keras.ops")
+    return warnings

@@ -15,7 +15,7 @@ def plan_of_an_hour(usd: float) -> Plan:
         environment="gke",
         created="2026-11-27T10:00:00+00:00",
         parameters=1,
-        rows={"train": 1},
+        examples={"train": 1},
         targets="",
         device="the pod",
         capacity=None,

@@ -58,11 +58,11 @@ def probed() -> ProbeResult:
 @pytest.fixture
 def data() -> Dataset:
     return Dataset(
-        examples=Schema(
+        example_schema=Schema(
             shape=(8, 8), dtype="uint8", problem="classification", names=("cat", "dog"), splits={}
         ),
         normalization=Normalization(),
-        rows={"train": 960, "validation": 192, "test": 300},
+        examples={"train": 960, "validation": 192, "test": 300},
         targets="2 classes, with 60 (cat) to 900 (dog) training examples",
         features="features",
     )
@@ -81,7 +81,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: ProbeResul
     monkeypatch.setattr(planner, "describe_dataset", lambda *_: results["data"])
     monkeypatch.setattr(measuring, "run_in_process", lambda name, *_, **__: get_result(name))
     monkeypatch.setattr(measuring, "probe_in_pod", lambda *_: get_result("probe"))
-    monkeypatch.setattr(measuring, "check", lambda _: None)
+    monkeypatch.setattr(measuring, "check_cluster", lambda _: None)
     return results
 
 

@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.errors import ConfigError, DataError
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.planning import dataset
-from modelyard.pipelines.planning.dataset import describe_dataset, prepare
+from modelyard.pipelines.planning.dataset import describe_dataset, prepare_features
 from modelyard.pipelines.runners import select
 
 IMAGES = {"kind": "images", "source": "https://example.com/pets.zip", "resize": {"height": 8, "width": 8}}
@@ -22,22 +22,25 @@ def config(**data: Any) -> Config:
 
 def test_cifar10_is_described_without_a_download() -> None:
     description = describe_dataset(config(**CIFAR10), None, None, fetch=False)
-    assert description.rows == {"train": 45_000, "validation": 5_000, "test": 10_000}
-    assert (description.examples.shape, len(description.examples.names)) == ((32, 32, 3), 10)
+    assert description.examples == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    assert (description.example_schema.shape, len(description.example_schema.names)) == ((32, 32, 3), 10)
     assert description.features == ""
     assert "4,500" in description.targets
-    assert description.row_bytes == 32 * 32 * 3 + 8
+    assert description.example_bytes == 32 * 32 * 3 + 8
 
 
 def test_images_are_described_by_options() -> None:
     description = describe_dataset(config(**IMAGES, test=0.2, validation=0.1), 1000, 3, fetch=False)
-    assert (description.rows, description.targets) == ({"train": 720, "validation": 80, "test": 200}, "")
-    assert (description.examples.shape, description.examples.names) == ((8, 8, 3), ("0", "1", "2"))
+    assert (description.examples, description.targets) == ({"train": 720, "validation": 80, "test": 200}, "")
+    assert (description.example_schema.shape, description.example_schema.names) == (
+        (8, 8, 3),
+        ("0", "1", "2"),
+    )
 
 
 def test_validation_on_the_test_examples() -> None:
     description = describe_dataset(config(**CIFAR10, validation="test"), None, None, fetch=False)
-    assert description.rows == {"train": 50_000, "validation": 10_000, "test": 10_000}
+    assert description.examples == {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 
 @pytest.mark.parametrize(("rows", "outputs"), [(None, 3), (1000, None)])
@@ -56,7 +59,7 @@ def test_rows_of_local_data_are_refused(data: Any, fetch: bool) -> None:
 def test_digits_are_prepared_once_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     description = describe_dataset(load(), None, None, fetch=False)
-    assert description.rows["train"] > 1000
+    assert description.examples["train"] > 1000
     assert description.targets.startswith("10 classes, with ")
     assert (Path(description.features) / "schema.json").is_file()
     assert describe_dataset(load(), None, None, fetch=False) == description
@@ -70,8 +73,8 @@ def test_a_failed_preparation_is_no_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     with pytest.raises(DataError):
-        prepare(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
+        prepare_features(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
     monkeypatch.setattr(dataset, "fingerprint_data", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(load())
+        prepare_features(load())
     assert select.list_runs(select.RunScope()) == []

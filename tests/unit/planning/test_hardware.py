@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.errors import ConfigError
 from modelyard.components.train.measurement import Cost
 from modelyard.pipelines.environments.accelerators import CATALOG, accelerator_types
-from modelyard.pipelines.planning.hardware import load_catalog, options
+from modelyard.pipelines.planning.hardware import list_options, load_catalog
 from modelyard.pipelines.planning.plan import estimate_memory
 
 PRICE: dict[str, Any] = {
@@ -86,10 +86,10 @@ def test_an_invalid_catalog_is_refused(tmp_path: Path, text: str | None) -> None
 
 def test_options_are_sorted_by_fit_then_backend_then_price(cost: Cost) -> None:
     memory = estimate_memory(cost.model_copy(update={"weights": 20 * 10**9}))
-    ranked = options(load_catalog(CATALOG), memory, "tensorflow")
+    ranked = list_options(load_catalog(CATALOG), memory, "tensorflow")
     fits = [option for option in ranked if option.fit == "fits"]
     assert [option.accelerator for option in fits[:2]] == ["nvidia-tesla-a100", "nvidia-a100-80gb"]
     assert [option.note for option in fits].index("JAX only") > 5
     assert {option.accelerator for option in ranked if option.fit == "does not fit"} >= {"nvidia-tesla-t4"}
     assert ranked[-1].largest_batch == 0
-    assert not any("JAX" in option.note for option in options(load_catalog(CATALOG), memory, "jax"))
+    assert not any("JAX" in option.note for option in list_options(load_catalog(CATALOG), memory, "jax"))
