@@ -7,8 +7,9 @@ tests/integration/serve/test_connection.py.
 """
 
 import socket
-from asyncio import TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import httptools
@@ -24,6 +25,8 @@ CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a singl
 HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 NEXT_REQUEST = b" HTTP/1."
+PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
+TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
 FRAMING = (b"content-length", b"transfer-encoding")
 RESET_WAIT = 0.25  # seconds in which a closed client answers a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
@@ -58,12 +61,53 @@ class ConnectionMemory:
                 return
 
 
+class ParserQueue:
+    """Connections with received data to parse, a few in each iteration of the event loop.
+
+    Many headers, tiny chunks or pipelined requests take long to parse; short requests do not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._connections: dict[Connection, None] = {}
+        self._scheduled = False
+        self._end = 0.0
+
+    def append(self, connection: "Connection") -> None:
+        """Parse the data of a connection after that of the others in the queue."""
+        self._connections[connection] = None
+        self._schedule(connection.loop)
+
+    def is_turn_over(self, loop: AbstractEventLoop) -> bool:
+        """Return whether this iteration of the event loop has no time left for long data."""
+        now = perf_counter()
+        if not self._scheduled:
+            self._end = now + TURN
+            self._schedule(loop)
+        return now > self._end
+
+    def _schedule(self, loop: AbstractEventLoop) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._run, loop)
+
+    def _run(self, loop: AbstractEventLoop) -> None:
+        self._end = perf_counter() + TURN
+        while self._connections and not self.is_turn_over(loop):
+            connection = next(iter(self._connections))
+            del self._connections[connection]
+            connection.parse_next()
+        self._scheduled = False
+        if self._connections:
+            self._schedule(loop)
+
+
 class Connection(HttpToolsProtocol):
     """A connection with a timeout for receiving a request (408); see `connection_class`."""
 
     timeout: float
     log_refusal: Callable[..., None]
     memory: ConnectionMemory
+    queue: ParserQueue
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -71,7 +115,7 @@ class Connection(HttpToolsProtocol):
         self._overhead = self._packet = 0
         self._size = 0  # bytes counted in `memory`
         self._body_bytes = 0  # of unanswered requests
-        self._unparsed = b""  # pipelined requests, parsed after the response to earlier ones
+        self._unparsed = b""  # parsed in a later iteration, or after the response to earlier requests
         self._resuming = self._half_closed = False
         self._timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
@@ -79,7 +123,8 @@ class Connection(HttpToolsProtocol):
     @property
     def idle(self) -> bool:
         """Whether the connection is open and waits for its next request."""
-        return bool(self._size and self._complete and self.cycle and self.cycle.response_complete)
+        answered = self._complete and self.cycle and self.cycle.response_complete
+        return bool(self._size and answered and not self._unparsed)
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Start the timeout of the first request."""
@@ -111,19 +156,42 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.pipeline or self._unparsed:
             self._pause_with(self._unparsed + data)
+        else:
+            self._parse_pieces(data)
+
+    def parse_next(self) -> None:
+        """Parse data that waited in the queue."""
+        data, self._unparsed = self._unparsed, b""
+        if not data or self.transport.is_closing():
             return
-        # A pipelined request is parsed after the response to the one before. (Numbers have no H.)
-        more = data.find(b"H", max(0, data.find(b"\r\n\r\n"))) >= 0
-        cut = data.find(NEXT_REQUEST, data.find(NEXT_REQUEST) + 1 if self._complete else 0) if more else -1
-        while cut > 0:
-            if not self._parse(data[:cut]):
+        self._unset_keepalive_if_required()
+        self._parse_pieces(data)
+        if self._unparsed or self.transport.is_closing():
+            return
+        if not self.pipeline:
+            self.flow.resume_reading()
+        if self._half_closed and not self.eof_received():
+            self.transport.close()
+
+    def _parse_pieces(self, data: bytes) -> None:
+        """Feed the parser up to the next pipelined request, or until other connections have their turn."""
+        start = 0
+        # A request is pipelined if another one begins after its head. (Numbers have no H.)
+        pipelined = data.find(b"H", max(0, data.find(b"\r\n\r\n"))) >= 0
+        while start < len(data):
+            end = len(data) if self._is_in_body() else start + PIECE
+            if pipelined:
+                current = data.find(NEXT_REQUEST, start) if self._complete else start
+                cut = data.find(NEXT_REQUEST, max(current, start) + 1, end)
+                end = cut if cut > 0 else end
+            if not self._parse(data[start:end] if start or end < len(data) else data):
                 return
-            data = data[cut:]
-            if self.pipeline:
-                self._pause_with(data)
+            start = end
+            if start < len(data) and (self.pipeline or self.queue.is_turn_over(self.loop)):
+                self._pause_with(data[start:])
+                if not self.pipeline:
+                    self.queue.append(self)
                 return
-            cut = data.find(NEXT_REQUEST, 1)
-        self._parse(data)
 
     def on_response_complete(self) -> None:
         """Release the memory of the request, and parse the next one."""
@@ -132,18 +200,24 @@ class Connection(HttpToolsProtocol):
             return
         self._body_bytes = len(self.cycle.body)
         if self._unparsed:
-            data, self._unparsed = self._unparsed, b""
-            self.data_received(data)
-            if self._half_closed and not self._unparsed and not self.eof_received():
-                self.transport.close()
+            self.flow.pause_reading()
+            self.queue.append(self)
         elif self.idle:
             self._set_memory(CONNECTION_MEMORY)
 
     def _pause_with(self, data: bytes) -> None:
-        """Buffer data until the requests before it are answered, and pause reading."""
+        """Buffer data to parse it later, and pause reading."""
         self._unparsed = data
         self.flow.pause_reading()
         self._count_memory()
+
+    def _is_in_body(self) -> bool:
+        """Whether a body without chunks is being received, which is parsed at once."""
+        return (
+            not self._complete
+            and "method" in self.scope
+            and all(name != b"transfer-encoding" for name, _ in self.headers)
+        )
 
     def _parse(self, data: bytes) -> bool:
         """Feed the parser within the limits of a request; return whether to continue."""
@@ -264,7 +338,7 @@ class Connection(HttpToolsProtocol):
     def _time_out(self) -> None:
         """Refuse an incomplete request; for the app, the client disconnects."""
         self._stop_timer()
-        if self.pipeline:  # reading is paused until an earlier request is answered
+        if self.pipeline or self._unparsed:  # reading is paused
             self._start_timer()
         elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
             self.transport.close()  # no data, or answered before the end of its body
@@ -322,6 +396,7 @@ def connection_class(timeout: float, memory: int, log_refusal: Callable[..., Non
     members = {
         "timeout": timeout,
         "memory": ConnectionMemory(memory),
+        "queue": ParserQueue(),
         "log_refusal": staticmethod(log_refusal),
     }
     return type("LimitedConnection", (Connection,), members)
