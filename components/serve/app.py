@@ -127,6 +127,8 @@ class App:
         body = Body(headers, receive, self.limits.body)
         target, cancelled = None, False
         try:
+            if b"host" not in headers and scope["http_version"] == "1.1":  # RFC 9112, 3.2
+                raise HttpError(400, "The request has no Host header; add one.")
             target = resolve(scope["method"], scope["path"])
             self._access.check(target.route, headers)
             reply = await self._reply(target, predictor, headers, body)

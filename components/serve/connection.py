@@ -24,6 +24,7 @@ MAX_OVERHEAD = 64 * 2**10
 CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a single byte
 HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
+TLS_CONNECTION_MEMORY = 64 * 2**10  # and for one with TLS, also before its handshake
 NEXT_REQUEST = b" HTTP/1."
 PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
 TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
@@ -48,7 +49,7 @@ class ConnectionMemory:
         """Add `size` bytes for a connection; above the limit, close others, or else this one."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
-            idle = (candidate for candidate in self.open if candidate.idle and size <= CONNECTION_MEMORY)
+            idle = (candidate for candidate in self.open if candidate.idle and size <= connection.base_memory)
             candidate = next(iter(self.waiting), None) or next(idle, connection)
             if candidate.idle and candidate is not connection:
                 candidate.close()  # an error would be the response to the client's next request
@@ -106,6 +107,7 @@ class Connection(HttpToolsProtocol):
 
     timeout: float
     log_refusal: Callable[..., None]
+    base_memory: int
     memory: ConnectionMemory
     queue: ParserQueue
 
@@ -131,7 +133,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.memory.open.add(self)
         self._start_timer()
-        self._set_memory(CONNECTION_MEMORY)
+        self._set_memory(self.base_memory)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release the memory."""
@@ -203,7 +205,7 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
             self.queue.append(self)
         elif self.idle:
-            self._set_memory(CONNECTION_MEMORY)
+            self._set_memory(self.base_memory)
 
     def _pause_with(self, data: bytes) -> None:
         """Buffer data to parse it later, and pause reading."""
@@ -245,7 +247,7 @@ class Connection(HttpToolsProtocol):
     def _count_memory(self) -> None:
         """Update the memory of the unanswered requests."""
         head = self._overhead + HEADER_MEMORY * len(self.headers or ())
-        self._set_memory(CONNECTION_MEMORY + head + self._body_bytes + len(self._unparsed))
+        self._set_memory(self.base_memory + head + self._body_bytes + len(self._unparsed))
 
     def _set_memory(self, size: int) -> None:
         if size != self._size:
@@ -385,16 +387,20 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def connection_class(timeout: float, memory: int, log_refusal: Callable[..., None]) -> type[Connection]:
+def connection_class(
+    timeout: float, memory: int, tls: bool, log_refusal: Callable[..., None]
+) -> type[Connection]:
     """Return a class of connections with these limits.
 
     Args:
         timeout: seconds to receive a request (408).
         memory: maximum bytes of all connections.
+        tls: whether the connections have TLS.
         log_refusal: called with status, bytes and client of a refusal that does not reach the app.
     """
     members = {
         "timeout": timeout,
+        "base_memory": TLS_CONNECTION_MEMORY if tls else CONNECTION_MEMORY,
         "memory": ConnectionMemory(memory),
         "queue": ParserQueue(),
         "log_refusal": staticmethod(log_refusal),

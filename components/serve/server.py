@@ -4,6 +4,7 @@ serve("digits", store, serving)                follows the champion pointer
 serve("digits", store, serving, version=7)     serves a pinned version, on a cluster with its digest
 """
 
+import asyncio
 import ctypes
 import gc
 import json
@@ -15,6 +16,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 from uvicorn.config import Config
@@ -23,7 +25,7 @@ from uvicorn.server import Server as UvicornServer
 from modelyard.components.errors import ServeError
 from modelyard.components.serve.access import Access
 from modelyard.components.serve.app import App
-from modelyard.components.serve.connection import connection_class
+from modelyard.components.serve.connection import TLS_CONNECTION_MEMORY, connection_class
 from modelyard.components.serve.limits import LARGE_BODY
 from modelyard.components.serve.model import ChampionFollower, Predictor, load
 from modelyard.components.serve.settings import Serving
@@ -33,6 +35,7 @@ from modelyard.components.store.settings import Store
 BACKLOG = 512  # pending connections, which are accepted in 0.1 ms each
 M_MMAP_THRESHOLD = -3  # malloc.h: minimum bytes of a block that free() returns to the system
 KEEP_ALIVE = 30  # seconds
+RESERVED_FILES = 128  # open files of the server that are not connections
 
 
 def serve(
@@ -63,8 +66,6 @@ def serve(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not end the server
-    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))  # for idle connections
     with suppress(OSError, AttributeError):  # not glibc; it would keep large freed blocks
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
     access, models = Access(serving), open_store(store)
@@ -72,6 +73,7 @@ def serve(
         predictor = _load_first(models, name, version, digest, serving.threads)
         _listen(listener, serving.host, serving.port)
         app = App(predictor, serving, access)
+        _limit_files(app.limits.connections, tls=bool(serving.tls_cert))
         follower = ChampionFollower(
             models,
             predictor,
@@ -101,7 +103,9 @@ class Server(UvicornServer):
         super().__init__(
             Config(
                 app,
-                http=connection_class(serving.body_timeout, app.limits.connections, access.log_refusal),
+                http=connection_class(
+                    serving.body_timeout, app.limits.connections, tls is not None, access.log_refusal
+                ),
                 ssl_context_factory=(lambda *_: tls) if tls else None,
                 loop="uvloop",
                 ws="none",
@@ -120,9 +124,15 @@ class Server(UvicornServer):
         self._next_poll, self._poll_interval = 0.0, serving.poll_interval
         self._end: float | None = None
         self._ready_fd = ready_fd
+        self._handshake_timeout = serving.body_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, and write the ready line."""
+        if self.config.is_ssl:  # uvicorn has no setting for it
+            loop = asyncio.get_running_loop()
+            loop.create_server = partial(  # type: ignore[method-assign]
+                loop.create_server, ssl_handshake_timeout=self._handshake_timeout
+            )
         await super().startup(sockets)
         host, port = (sockets or [])[0].getsockname()[:2]
         scheme = "https" if self.config.is_ssl else "http"
@@ -150,6 +160,17 @@ class Server(UvicornServer):
             self._access.refresh()
         lingered = self._end is not None and time.monotonic() >= self._end
         return await super().on_tick(counter) or lingered
+
+
+def _limit_files(memory: int, *, tls: bool) -> None:
+    """Allow as many files, and so connections, as possible.
+
+    asyncio hands over a TLS connection after its handshake. The number of files limits the memory of those
+    before it; libuv closes further connections at once.
+    """
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = RESERVED_FILES + 2 * memory // TLS_CONNECTION_MEMORY if tls else maximum
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, maximum), maximum))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -502,6 +502,21 @@ def crowd(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
     return found
 
 
+def silent(address: Address, random: Random) -> list[str]:
+    """Keep 2,000 connections open and send nothing, or the beginning of a TLS handshake."""
+    connections, closed = [], 0
+    for _ in range(2000):
+        with suppress(OSError):
+            connection = socket.create_connection(address, 2)
+            connections.append(connection)
+            connection.sendall(random.choice((b"", b"\x16\x03\x01\x02\0\1")))
+    for connection in connections:
+        with suppress(OSError), connection:
+            connection.setblocking(False)
+            closed += connection.recv(1) == b""
+    return ["closed"] * closed + ["open"] * (len(connections) - closed)
+
+
 Attack = Callable[[Address, Random], list[str]]
 KINDS: dict[str, tuple[Attack, float]] = {
     "structured": (structured, 0.40),

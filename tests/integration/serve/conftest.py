@@ -128,7 +128,7 @@ class RunningServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        host, port = self.url.removeprefix("http://").split(":")
+        host, port = self.url.partition("://")[2].split(":")
         return host, int(port)
 
     def predict(self, instances: Any, **options: Any) -> httpx.Response:

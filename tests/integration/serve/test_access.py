@@ -294,7 +294,7 @@ def test_tls_uses_a_new_certificate_without_a_failed_request(tiny_model, start, 
         tiny_model, tls_cert=str(tmp_path / "crt"), tls_key=str(tmp_path / "key"), body_timeout=1.0
     ) as server:
         assert server.url.startswith("https://127.0.0.1:")
-        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        address = server.address
         trusted = ssl.create_default_context(cadata=first[0].decode())
         with httpx.Client(base_url=server.url, verify=trusted) as client:
             assert client.post(PREDICT, json=BODY).json() == {"predictions": [[0, 1]]}
@@ -314,6 +314,8 @@ def test_tls_uses_a_new_certificate_without_a_failed_request(tiny_model, start, 
         with socket.create_connection(address) as plain:  # what comes without TLS, and half of a request
             plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
             assert not plain.recv(9).startswith(b"HTTP")
+        with socket.create_connection(address, timeout=30) as silent:  # no handshake within body_timeout
+            assert silent.recv(1) == b""
         context = ssl.create_default_context(cadata=second[0].decode())
         with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as slow:
             slow.sendall(b"POST / HTTP/1.1\r\nhost: a\r\n")

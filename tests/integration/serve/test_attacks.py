@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import os
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.access import make_certificate, write_private
 from tests.cluster.rollout.load import Load
 from tests.integration.serve import attackers
 from tests.integration.serve.conftest import NAME, RunningServer, start_server
@@ -254,6 +256,29 @@ def test_connections_that_are_aborted(tiny_model, report):
         while one.files > before + 5:  # the thread that follows the champion opens some
             time.sleep(0.1)
         check(one, found, report)
+
+
+def test_tls_connections_without_a_handshake(tiny_model, report, tmp_path):
+    certificate, key = make_certificate()
+    settings = {
+        "tls_cert": write_private(tmp_path / "crt", certificate),
+        "tls_key": write_private(tmp_path / "key", key),
+        "body_timeout": 2.0,
+    }
+    tiny_model.publish()
+    with (
+        memory_group() as group,
+        start_server(tiny_model, before=memory_limited_command(group), **settings) as server,
+    ):
+        outcomes = run_attacks([(attackers.count, attackers.silent, server.address, n, 5) for n in range(4)])
+        report(f"{dict(outcomes)} of TLS connections")
+        context = ssl.create_default_context(cadata=certificate.decode())
+        with (
+            socket.create_connection(server.address, 30) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(attackers.HEALTH)
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
 
 
 def test_all_attacks_at_once(tiny_model, report):

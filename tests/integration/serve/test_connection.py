@@ -81,6 +81,18 @@ def test_a_body_that_looks_like_a_request_is_not_a_request(image_server, pause):
     assert statuses(answer) == [400, 200]
 
 
+def test_a_request_without_host_is_refused(image_server):
+    answer = exchange(image_server, b"GET /v2/health/live HTTP/1.1\r\n\r\n", LAST)
+    assert statuses(answer) == [400, 200]
+    assert statuses(exchange(image_server, b"GET /v2/health/live HTTP/1.0\r\n\r\n")) == [200]
+
+
+def test_pipelined_requests_are_answered_in_order(image_server):
+    requests = [LIVE + b"\r\n", LIVE.replace(b"GET /v2/health/live", b"GET /v2/models/none") + b"\r\n"]
+    answer = exchange(image_server, b"".join(requests * 500), LAST)
+    assert statuses(answer) == [200, 404] * 500 + [200]
+
+
 def test_upgrade_without_a_body_keeps_the_connection_open(image_server):
     answer = exchange(image_server, LIVE + H2C + b"\r\n", LAST)
     assert statuses(answer) == [200, 200]
@@ -199,7 +211,7 @@ def run_with_connections(check: Callable[..., Any], timeout: float = 60.0, memor
     async def run() -> None:
         app = Echo()
         config = uvicorn.Config(
-            app, http=connection_class(timeout, memory, lambda *_: None), log_config=None, ws="none"
+            app, http=connection_class(timeout, memory, False, lambda *_: None), log_config=None, ws="none"
         )
         config.load()
         state = ServerState()
