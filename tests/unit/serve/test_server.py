@@ -22,7 +22,9 @@ def connection(loop: Mock) -> Connection:
     transport = Mock()
     transport.get_extra_info.return_value = None
     transport.is_closing.return_value = False
-    connection = connection_class(7.0, 10**6, False, Mock())(Mock(loaded=True), Mock(connections=set()), {}, loop)
+    connection = connection_class(7.0, 10**6, False, Mock())(
+        Mock(loaded=True), Mock(connections=set()), {}, loop
+    )
     connection.connection_made(transport)
     return connection
 
