@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Schema
@@ -26,6 +27,8 @@ from modelyard.components.train.backend import keras, tf
 from modelyard.components.train.measurement import Cost, TrainingWorkload
 from modelyard.components.train.settings import CodeLocation
 
+MAXIMUM_CHECKED_BYTES = 2**30
+"""Weights of a model, above which it is not allocated to check it."""
 GRADIENT = "gradient_tape/"  # scope of the operations of the backward pass
 NOT_ACTIVATIONS = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
 # Operations with many multiplications, which the profiler does not count inside loops and functions.
@@ -35,18 +38,21 @@ EXPENSIVE_OPERATIONS = re.compile(
 
 
 def compute_cost(workload: TrainingWorkload) -> Cost:
-    """Return the cost of a training step.
+    """Return the cost of a training step, after the checks of `train` before training.
 
     Raises:
-        TrainError: the model cannot be built, or the user's code fails.
+        TrainError: the model cannot be built or trained, or the user's code fails.
     """
     try:
         with tf.Graph().as_default():  # variables of a graph are not allocated
-            return _compute_cost(workload)
+            cost = _compute_cost(workload)
     except TrainError:
         if not workload.model.build:
             raise
-        return _compute_cost(workload)  # user code may need eager tensors
+        cost = _compute_cost(workload)  # user code may need eager tensors
+    if cost.weights <= MAXIMUM_CHECKED_BYTES:
+        _check_network(workload)
+    return cost
 
 
 def build_compiled_network(workload: TrainingWorkload) -> Any:
@@ -114,6 +120,25 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
             ):
                 stored[tensor.name] = _tensor_bytes(tensor)
     return sum(stored.values()), working
+
+
+def _check_network(workload: TrainingWorkload) -> None:
+    """Check the model, the loss and the metrics as `train` does, on random examples."""
+    settings, training, schema = workload.model, workload.training, workload.example_schema
+    if not (settings.build or training.loss or training.metrics or settings.regularizers()):
+        return
+    random, normalization = np.random.default_rng(0), workload.normalization
+    shape = (trainer.CHECKED_EXAMPLES, *schema.shape)
+    if schema.dtype == "uint8":
+        examples: NDArray[Any] = random.integers(0, 256, shape)
+    else:
+        examples = normalization.mean + random.normal(size=shape) * normalization.deviation
+    targets = problems.get_problem(schema.problem).draw_random_targets(schema, len(examples), random)
+    network = build_compiled_network(workload)
+    with translate_code_errors(workload, "Checking"):
+        trainer.check_untrained_network(
+            network, settings, training, schema, examples.astype(schema.dtype), targets
+        )
 
 
 def _compute_cost(workload: TrainingWorkload) -> Cost:

@@ -33,7 +33,7 @@ from modelyard.components.train.data import Features, Subset
 from modelyard.components.train.export import export
 from modelyard.components.train.measurement import Pace, ProbeRequest, ProbeResult, TrainingWorkload
 from modelyard.components.train.settings import Training
-from modelyard.components.train.trainer import CHECKED_EXAMPLES
+from modelyard.components.train.trainer import CHECKED_EXAMPLES, check_untrained_network
 
 T = TypeVar("T")
 MAXIMUM_RANDOM_BYTES = 64 * 2**20  # of random features
@@ -66,11 +66,13 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
     opening, features = measure_time(lambda: Features.read(features_path))
     with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_batch_size(workload)):
         building, network = measure_time(lambda: costs.build_compiled_network(workload))
+        examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
+        targets = features.train.targets[: len(examples)]
+        check_untrained_network(network, settings, workload.training, features.schema, examples, targets)
         passes = TimedPasses(network, features, workload.training)
         compiling = passes.warm_up()
         passes.run(request.seconds)
         inference_model = networks.add_export_layer(network, settings, features.schema)
-        examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
         exporting = 0.0
         for name in ("untrained", "model") if settings.build else ("model",):
             (scratch / name).mkdir()

@@ -72,15 +72,13 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
     inference_model = networks.add_export_layer(network, settings, schema)
     examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
     with user_code.translate_errors(code, "Training") if settings.build else nullcontext():
+        check_untrained_network(
+            network, settings, training, schema, examples, features.train.targets[: len(examples)]
+        )
         if settings.build:
-            problems.get_problem(schema.problem).check_untrained_predictions(
-                np.asarray(network(examples, training=False)), settings.logits
-            )
             # Export the untrained model, so that an export that fails is an error before training.
             with tempfile.TemporaryDirectory() as scratch:
                 export(inference_model, schema, normalization, examples, Path(scratch))
-        if training.loss or training.metrics or settings.regularizers():
-            check_loss_and_metrics(network, examples, features.train.targets[: len(examples)])
         inputs = (
             features_url,
             schema.model_dump_json(),
@@ -136,6 +134,30 @@ def compile_model(
             training.steps_per_execution, math.ceil(training_examples / training.batch_size)
         ),
     )
+
+
+def check_untrained_network(
+    network: Any, settings: Model, training: Training, schema: Schema, examples: Any, targets: Any
+) -> None:
+    """Check the predictions, the loss and the metrics of a network before training.
+
+    Args:
+        network: compiled, with variables.
+        settings: of the network.
+        training: loss and metrics.
+        schema: of the examples.
+        examples: a few examples (n, *shape).
+        targets: their targets (n,).
+
+    Raises:
+        TrainError: the output does not fit the problem, or Keras cannot compute the loss or a metric.
+    """
+    if settings.build:
+        problems.get_problem(schema.problem).check_untrained_predictions(
+            np.asarray(network(examples, training=False)), settings.logits
+        )
+    if training.loss or training.metrics or settings.regularizers():
+        check_loss_and_metrics(network, examples, targets)
 
 
 def check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
