@@ -133,7 +133,7 @@ def build(input_shape, classes):
 @pytest.mark.parametrize(
     ("raises", "kind", "message"),
     [
-        ("raise KeyError('forgotten')", TrainError, rr"Probing failed.*networks"),
+        ("raise KeyError('forgotten')", TrainError, r"Probing failed.*networks"),
         ("raise MemoryError('no room')", TooLargeError, r"batch of 16 does not fit"),
     ],
 )
