@@ -31,6 +31,7 @@ class Kind:
         keys: the keys of `data` that only this kind has.
         bundled_files: files in scikit-learn's data folder, for a kind without `data.source`.
         classes: the names of the classes, if all sources of this kind have the same.
+        shape: the shape of an example, if all sources of this kind have the same.
     """
 
     reader: str
@@ -38,11 +39,12 @@ class Kind:
     keys: tuple[str, ...] = ()
     bundled_files: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
 
 
 KINDS = {
-    "digits": Kind("digits", bundled_files=("digits.csv.gz",), classes=tuple("0123456789")),
-    "cifar10": Kind("cifar10"),
+    "digits": Kind("digits", bundled_files=("digits.csv.gz",), classes=tuple("0123456789"), shape=(8, 8, 1)),
+    "cifar10": Kind("cifar10", shape=(32, 32, 3)),
     "images": Kind(
         "image_files",
         problems=("classification", "regression"),
@@ -53,6 +55,7 @@ KINDS = {
         "diabetes",
         problems=("regression",),
         bundled_files=("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
+        shape=(10,),
     ),
 }
 """The registry of readers; docs/extending.md shows how to add one."""
@@ -128,6 +131,12 @@ class SourceKeys(Settings):
     def known_names(self) -> tuple[str, ...] | None:
         """Return the names of the classes if they are known before the data is read."""
         return self.classes or KINDS[self.kind].classes
+
+    def known_shape(self) -> tuple[int, ...] | None:
+        """Return the shape of an example if it is known before the data is read."""
+        if self.resize:
+            return (self.resize.height, self.resize.width, self.channels)
+        return KINDS[self.kind].shape
 
     @model_validator(mode="after")
     def _combination(self) -> Self:

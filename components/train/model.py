@@ -17,9 +17,7 @@ from modelyard.components.errors import TrainError
 from modelyard.components.step import log
 from modelyard.components.train import user_code
 from modelyard.components.train.backend import keras
-from modelyard.components.train.settings import Model
-
-POOL_SIZE = 2
+from modelyard.components.train.settings import POOL_SIZE, Model, find_size_problem
 
 
 def build_network(
@@ -113,13 +111,15 @@ def _scale_outputs(outputs: Any, normalization: Normalization) -> Any:
 
 def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     """Return the output of the built-in CNN; without filters it has dense layers only."""
-    _check_image_size(settings, schema.shape)
+    filters = settings.effective_filters(schema.shape)
+    if problem := find_size_problem(filters, settings.kernel, schema.shape):
+        raise TrainError(problem)
     layers: list[Any] = []
-    if settings.filters and len(schema.shape) == 2:
+    if filters and len(schema.shape) == 2:
         layers.append(keras.layers.Reshape((*schema.shape, 1), name="channel"))
-    for number, filters in enumerate(settings.filters, 1):
+    for number, channels in enumerate(filters, 1):
         layers.append(
-            keras.layers.Conv2D(filters, settings.kernel, activation="relu", name=f"convolution_{number}")
+            keras.layers.Conv2D(channels, settings.kernel, activation="relu", name=f"convolution_{number}")
         )
         layers.append(keras.layers.MaxPooling2D(POOL_SIZE, name=f"pooling_{number}"))
     layers.append(keras.layers.Flatten(name="flatten"))
@@ -136,32 +136,3 @@ def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     for layer in layers:
         examples = layer(examples)
     return examples
-
-
-def _check_image_size(settings: Model, shape: tuple[int, ...]) -> None:
-    """Raise TrainError if the images are too small for a convolution or pooling."""
-    if not settings.filters:
-        return
-    if len(shape) not in (2, 3):
-        raise TrainError(
-            f"The built-in CNN requires images, (height, width) or (height, width, channels), but an example "
-            f"has shape {shape}. Set model.filters to [] for dense layers only, or set model.build."
-        )
-    sides = shape[:2]
-    for number in range(1, len(settings.filters) + 1):
-        convolved = tuple(side - settings.kernel + 1 for side in sides)
-        for layer, size, output_size in (
-            (f"convolution_{number} ({settings.kernel}x{settings.kernel})", sides, convolved),
-            (
-                f"pooling_{number} ({POOL_SIZE}x{POOL_SIZE})",
-                convolved,
-                tuple(side // POOL_SIZE for side in convolved),
-            ),
-        ):
-            if min(output_size) < 1:
-                raise TrainError(
-                    f"The input of {layer} is too small: {size[0]}x{size[1]} pixels of an example of shape "
-                    f"{shape}. Set fewer model.filters (now {list(settings.filters)}) or a smaller "
-                    "model.kernel, or use larger images."
-                )
-        sides = tuple(side // POOL_SIZE for side in convolved)

@@ -19,6 +19,9 @@ from modelyard.components.train.keras_objects import (
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Weight = Annotated[float, Field(strict=False, ge=0, allow_inf_nan=False)]
 PLATEAU = "ReduceLROnPlateau"
+POOL_SIZE = 2
+IMAGE_RANKS = (2, 3)  # (height, width) and (height, width, channels)
+DEFAULT_FILTERS = (32, 64)
 REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
 BUILT_IN = ("filters", "kernel", "dense", "dropout", *REGULARIZERS)
 REGULARIZER_DESCRIPTION = (
@@ -50,10 +53,12 @@ class Model(Settings):
         default=False,
         description="classification: the last layer outputs logits; the exported model adds a softmax.",
     )
-    filters: tuple[Size, ...] = Field(
-        default=(32, 64),
+    filters: tuple[Size, ...] | None = Field(
+        default=None,
         strict=False,
-        description="Built-in CNN: filters of each convolution, each followed by a 2x2 max pooling.",
+        description="Built-in CNN: filters of each convolution, each followed by a 2x2 max pooling; [] for "
+        "dense layers only. Default: [32, 64] for images, [32] for images that are too small for both, [] "
+        "for tables.",
     )
     kernel: int = Field(
         default=3, ge=1, le=2**10, description="Built-in CNN: size of the convolution kernels."
@@ -75,6 +80,15 @@ class Model(Settings):
         """Return the regularizers by the layer argument that they are for."""
         values = {key: value for key in REGULARIZERS if (value := getattr(self, key))}
         return {key: KerasObject.of("regularizers", value, f"model.{key}") for key, value in values.items()}
+
+    def effective_filters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the filters of the built-in CNN for examples of a shape."""
+        if self.filters is not None:
+            return self.filters
+        if len(shape) not in IMAGE_RANKS:
+            return ()
+        fits = find_size_problem(DEFAULT_FILTERS, self.kernel, shape) is None
+        return DEFAULT_FILTERS if fits else DEFAULT_FILTERS[:1]
 
     @model_validator(mode="after")
     def _check_combination(self) -> "Model":
@@ -100,6 +114,37 @@ class Model(Settings):
                 f"{keys} applies to the built-in CNN, but model.build is {self.build}: remove it"
             )
         return self
+
+
+def find_size_problem(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...]) -> str | None:
+    """Return why examples are no images, or too small for a convolution or pooling; None if they fit.
+
+    Args:
+        filters: of each convolution.
+        kernel: the size of its kernel.
+        shape: of an example.
+    """
+    if filters and len(shape) not in IMAGE_RANKS:
+        return (
+            f"The built-in CNN requires images, (height, width) or (height, width, channels), but an example "
+            f"has shape {shape}. Set model.filters to [] for dense layers only, or set model.build."
+        )
+    sides = shape[:2]
+    for number in range(1, len(filters) + 1):
+        convolved = tuple(side - kernel + 1 for side in sides)
+        pooled = tuple(side // POOL_SIZE for side in convolved)
+        for layer, size, output_size in (
+            (f"convolution_{number} ({kernel}x{kernel})", sides, convolved),
+            (f"pooling_{number} ({POOL_SIZE}x{POOL_SIZE})", convolved, pooled),
+        ):
+            if min(output_size) < 1:
+                return (
+                    f"The input of {layer} is too small: {size[0]}x{size[1]} pixels of an example of shape "
+                    f"{shape}. Set fewer model.filters (now {list(filters)}) or a smaller model.kernel, or "
+                    "use larger images."
+                )
+        sides = pooled
+    return None
 
 
 class CodeLocation(Settings):

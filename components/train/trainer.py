@@ -189,8 +189,9 @@ def effective_settings(settings: Model, training: Training, schema: Schema) -> d
     plain = {"epochs", "batch_size", "class_weights", "precision", "seed", "steps_per_execution"}
     model = {"build", "arguments"} if settings.build else {"filters", "kernel", "dense", "dropout"}
     stopping, regularizers = training.early_stopping_object(), settings.regularizers()
+    filters = {} if settings.build else {"filters": settings.effective_filters(schema.shape)}
     return {
-        "model": settings.model_dump(mode="json", include=model),
+        "model": settings.model_dump(mode="json", include=model) | filters,
         "optimizer": training.optimizer_object().config(),
         "loss": training.loss_object(problems.get_description(schema.problem)).config(),
         "metrics": [one.config() for one in training.metric_objects()],

@@ -31,7 +31,14 @@ from modelyard.components.source.checks import redact_url
 from modelyard.components.source.settings import Source, SourceKeys, check_problem
 from modelyard.components.store.settings import MODEL_NAME, Store
 from modelyard.components.store.storage import find_storage, is_path
-from modelyard.components.train.settings import PLATEAU, CodeLocation, Model, Training, check_keras_settings
+from modelyard.components.train.settings import (
+    PLATEAU,
+    CodeLocation,
+    Model,
+    Training,
+    check_keras_settings,
+    find_size_problem,
+)
 from modelyard.pipelines.config.errors import choices, did_you_mean, validation_error
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
@@ -152,6 +159,10 @@ class Config(Settings):
             raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
         if training.class_weights is not None and not description.class_weights:
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
+        if not self.model.build and (shape := self.data.known_shape()):
+            filters = self.model.effective_filters(shape)
+            if problem := find_size_problem(filters, self.model.kernel, shape):
+                raise ValueError(problem.rstrip("."))
         check_keras_settings(self.model, training, description)
         for metric, margin in self.gate.margin.items() if self.gate else ():
             if metric not in description.comparison_metrics:

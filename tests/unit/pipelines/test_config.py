@@ -79,14 +79,14 @@ def test_options_and_variables_are_yaml_and_create_sections(load_text):
         DIGITS,
         "training.early_stopping.patience=1",
         "training.optimizer_settings.learning_rate=1e-3",
-        "model.filters=[8, 16]",
+        "model.filters=[16]",
         "gate=null",
         MODELYARD_TRAINING__OPTIMIZER_SETTINGS__BETA_1="0.5",
         MODELYARD_NAME="other",
     )
     assert loaded.training.early_stopping.patience == 1
     assert loaded.training.optimizer_settings == {"learning_rate": 0.001, "beta_1": 0.5}
-    assert (loaded.name, loaded.model.filters, loaded.gate) == ("other", (8, 16), None)
+    assert (loaded.name, loaded.model.filters, loaded.gate) == ("other", (16,), None)
 
 
 def test_other_variables_are_ignored(load_text):
@@ -157,10 +157,16 @@ def test_model_build_is_checked_without_executing_the_module(load_text, error_te
 
 
 def test_source_and_preparation_are_parts_of_data(load_text):
-    loaded = load_text("name: x\ndata: {kind: images, source: /p, resize: {height: 2, width: 3}, test: 10}\n")
+    loaded = load_text("name: x\ndata: {kind: images, source: /p, resize: {height: 4, width: 5}, test: 10}\n")
     assert Source.from_json(loaded.source().to_json()) == loaded.source()
     assert Preparation.from_json(loaded.preparation().to_json()) == loaded.preparation()
-    assert (loaded.source().resize.width, loaded.preparation().test) == (3, 10)
+    assert (loaded.source().resize.width, loaded.preparation().test) == (5, 10)
+
+
+def test_a_table_needs_no_model_keys(load_text, error_text):
+    diabetes = "name: x\nproblem: regression\ndata: {kind: diabetes}\n"
+    assert load_text(diabetes).model.effective_filters((10,)) == ()
+    assert "model.filters" in error_text(f"{diabetes}model: {{filters: [4]}}\n")
 
 
 def test_a_dumped_configuration_loads_to_an_equal_one(load_text):
@@ -207,6 +213,7 @@ def test_a_configuration_is_frozen(load_text):
             ["model.filters applies to the built-in CNN", "a:b"],
         ),
         ("data: {kind: cifar10, source: x, channels: 1}", ["data.channels is for images, not for cifar10"]),
+        ("model: {filters: [8, 8, 8]}", ["model.filters", "pooling_2", "[8, 8, 8]"]),
         ("model: {filters: [0]}", ["model.filters.0 is 0", "at least 1"]),
         ("model: {build: 'm:f'}", ["model.build and model.code require each other"]),
         ("model: {build: nope, code: .}", ['model.build is "nope"', "module:function"]),

@@ -102,7 +102,8 @@ def test_standardization_is_per_channel() -> None:
     [
         ((8, 8), {"filters": [4]}),
         ((8, 8, 1), {"filters": [4], "dense": [], "dropout": 0.5}),
-        ((6,), {"filters": [], "dense": [4]}),
+        ((6,), {}),
+        ((8, 8), {}),
         ((2, 3, 4, 5), {"filters": [], "dense": []}),
     ],
 )
@@ -123,7 +124,7 @@ def test_network_sizes_and_example_ranks(shape, settings) -> None:
         ),
         ((5, 5), {"filters": [4, 4]}, r"convolution_2 \(3x3\) is too small: 1x1 .* \(now \[4, 4\]\)"),
         ((3, 3), {"filters": [4]}, r"pooling_1 \(2x2\) is too small: 1x1"),
-        ((40,), {}, r"an example has shape \(40,\). Set model.filters to \[\]"),
+        ((40,), {"filters": [4]}, r"an example has shape \(40,\). Set model.filters to \[\]"),
     ],
 )
 def test_images_too_small_for_the_network_are_an_error(shape, settings, message) -> None:
