@@ -1,12 +1,13 @@
 """Failures of steps: settings that cause them, and the expected error of every runner."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.http_server import serve
 
 DATA_FILE = "digits.npz"
 CODE = """import ctypes
@@ -95,8 +96,5 @@ def write_code(folder: Path) -> None:
 @contextmanager
 def serve_folder(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """Serve a folder over HTTP; yield the URL of the data file in it."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer((host, 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://{host}:{server.server_port}/{DATA_FILE}"
-        server.shutdown()
+    with serve(partial(SimpleHTTPRequestHandler, directory=str(folder)), host) as url:
+        yield f"{url}/{DATA_FILE}"

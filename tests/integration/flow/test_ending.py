@@ -1,13 +1,13 @@
 """The end of a run: unchanged, or with an explanation, which the webhook gets."""
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.http_server import Handler, serve
 
 WEBHOOK_PATH = "/hooks/T0P-5ECRET"
 MISSING_DATA = ("data.kind=npz", "data.source=none.npz")
@@ -16,23 +16,16 @@ MISSING_DATA = ("data.kind=npz", "data.source=none.npz")
 @pytest.fixture
 def webhook_requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     """Run a server for MODELYARD_WEBHOOK; yield the path and body of its requests."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    requests: list[tuple[str, dict[str, Any]]] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            found.append((self.path, json.loads(body)))
-            self.send_response(204)
-            self.end_headers()
+    class Webhook(Handler):
+        def handle_request(self) -> None:
+            requests.append((self.path, json.loads(self.read_body())))
+            self.respond(204)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setenv("MODELYARD_WEBHOOK", f"http://127.0.0.1:{server.server_port}{WEBHOOK_PATH}")
-    yield found
-    server.shutdown()
+    with serve(Webhook) as url:
+        monkeypatch.setenv("MODELYARD_WEBHOOK", f"{url}{WEBHOOK_PATH}")
+        yield requests
 
 
 def states(summary: dict[str, Any]) -> dict[str, str]:
@@ -41,8 +34,8 @@ def states(summary: dict[str, Any]) -> dict[str, str]:
 
 def explanation(workspace: Any, summary: dict[str, Any]) -> str:
     run = workspace.folder / ".modelyard" / "runs" / summary["run"]
-    (found,) = run.glob("artifacts/*/explain/explanation")
-    return found.read_text()
+    (file,) = run.glob("artifacts/*/explain/explanation")
+    return file.read_text()
 
 
 def files_with_webhook_path(folder: Path) -> list[Path]:

@@ -2,12 +2,11 @@
 
 import io
 import json
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +25,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector, Removable
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
+from tests.http_server import Handler, serve
 from tests.integration.store.conftest import manifest_of
 
 BUCKET = "gc-for-tests"
@@ -41,43 +41,40 @@ class FakeApiServers:
         self.pods: list[Any] = []
         self.runs: list[Any] = []
         self.schedules: list[Any] = []
+        self.url = ""
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
         servers = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class ApiServer(Handler):
+            def handle_request(self) -> None:
                 url = urlsplit(self.path)
-                answer = servers.answer(url.path, {key: one[0] for key, one in parse_qs(url.query).items()})
-                body = json.dumps(answer or {"message": "not found"}).encode()
-                self.send_response(200 if answer else 404)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                query = {key: values[0] for key, values in parse_qs(url.query).items()}
+                result = servers.find_objects(url.path, query)
+                body = json.dumps(result or {"message": "not found"}).encode()
+                self.respond(200 if result else 404, body, content_type="application/json")
 
-            def log_message(self, *_: object) -> None:
-                pass
+        with serve(ApiServer) as self.url:
+            yield
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, path: str, query: dict[str, str]) -> Any:
+    def find_objects(self, path: str, query: dict[str, str]) -> Any:
         if path.endswith("/healthz"):
             return {"multi_user": False}
         if path.endswith("/v2beta1/recurringruns"):
             return {"recurringRuns": self.schedules}
         if path.endswith("/v2beta1/runs"):
-            states = {one["string_value"] for one in json.loads(query["filter"])["predicates"]}
+            states = {predicate["string_value"] for predicate in json.loads(query["filter"])["predicates"]}
             return {"runs": [run for run in self.runs if run["state"] not in states]}
         folder, _, name = path.rpartition("/")
         if folder.endswith("/deployments"):
-            return next((one for one in self.deployments if one["metadata"]["name"] == name), None)
+            return next((item for item in self.deployments if item["metadata"]["name"] == name), None)
         objects = {"pods": self.pods}.get(name)
         if objects is None:
             return None
         pairs = [pair.partition("=") for pair in query.get("labelSelector", "").split(",")]
-        labels = [(one, one["metadata"]["labels"]) for one in objects]
-        return {"items": [one for one, have in labels if all(_has(have, *pair) for pair in pairs)]}
+        labels = [(item, item["metadata"]["labels"]) for item in objects]
+        return {"items": [item for item, present in labels if all(_has(present, *pair) for pair in pairs)]}
 
     def serve(self, name: str, version: int) -> None:
         labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "modelyard"}
@@ -138,16 +135,18 @@ class Workspace:
         environment = environment or self.environment
         now = time.time() + later
         collector = GarbageCollector(self.config(*overrides), environment, self.home, now)
-        return {one.name: one for one in collector.find()}
+        return {item.name: item for item in collector.find()}
 
     def reasons(self, *overrides: str, later: float = LATER) -> dict[str, str | None]:
-        return {name: one.kept for name, one in self.find(*overrides, later=later).items()}
+        return {name: item.kept for name, item in self.find(*overrides, later=later).items()}
 
     def gc(self, *overrides: str, later: float = LATER) -> tuple[set[str], set[str]]:
         """Remove what is unused; return the removed names, and those whose removal was refused."""
-        found = {name: one for name, one in self.find(*overrides, later=later).items() if one.kept is None}
-        gone = {name for name, one in found.items() if one.remove()}
-        return gone, found.keys() - gone
+        unused = {
+            name: item for name, item in self.find(*overrides, later=later).items() if item.kept is None
+        }
+        removed = {name for name, item in unused.items() if item.remove()}
+        return removed, unused.keys() - removed
 
     def publish(self, run: str, name: str = "digits", **config: Any) -> int:
         """Publish a version of a run with a configuration."""
@@ -210,9 +209,8 @@ def bucket_server(emulator: str) -> str:
 @pytest.fixture
 def servers() -> Iterator[FakeApiServers]:
     servers = FakeApiServers()
-    yield servers
-    servers.server.shutdown()
-    servers.server.server_close()
+    with servers.run():
+        yield servers
 
 
 @pytest.fixture

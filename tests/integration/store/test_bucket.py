@@ -1,10 +1,8 @@
 """Errors of a bucket, and its requests."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -18,6 +16,7 @@ from modelyard.components.store.bucket import Bucket
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.objects import Entry
 from modelyard.components.store.storage import Connection, open_objects
+from tests.http_server import Handler, serve
 
 BUCKET = "models-for-tests"
 
@@ -28,29 +27,15 @@ def start_server(*codes: int, message: str = "no") -> Iterator[tuple[str, list[s
     requests: list[str] = []
     remaining = list(codes)
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
+    class Server(Handler):
+        def handle_request(self) -> None:
             requests.append(f"{self.command} {self.path}")
-            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.read_body()
             code = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-            body = json.dumps({"error": {"code": code, "message": message}}).encode()
-            self.send_response(code)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.respond(code, json.dumps({"error": {"code": code, "message": message}}).encode())
 
-        do_GET = do_POST = do_DELETE = do_PATCH = answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serve(Server) as url:
+        yield url, requests
 
 
 def operations(bucket: Bucket, path: Path) -> list[tuple[str, object]]:

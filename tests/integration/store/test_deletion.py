@@ -1,8 +1,6 @@
 """An object that changed after it was listed is not deleted."""
 
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from modelyard.components.store.objects import Entry
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
+from tests.http_server import Handler, serve
 
 
 @pytest.mark.parametrize("settings", ["folder", "shelf"], indirect=True)
@@ -33,21 +32,14 @@ def test_a_deletion_in_a_bucket_has_a_generation_precondition():
     """The fake-gcs-server ignores these preconditions; Cloud Storage returns 412."""
     queries = []
 
-    class Changed(BaseHTTPRequestHandler):
-        def do_DELETE(self):
+    class Bucket(Handler):
+        def handle_request(self):
             queries.append(parse_qs(urlsplit(self.path).query))
-            self.send_response(412)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.respond(412)
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Changed) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        bucket = open_objects(Store(url="gs://models", endpoint=f"http://127.0.0.1:{server.server_port}"))
+    with serve(Bucket) as url:
+        bucket = open_objects(Store(url="gs://models", endpoint=url))
         assert not bucket.delete(Entry(key="a", size=1, changed=0.0, generation="7", revision="3"))
-        server.shutdown()
     (query,) = queries
     assert query["ifGenerationMatch"] == ["7"]
     assert query["ifMetagenerationMatch"] == ["3"]

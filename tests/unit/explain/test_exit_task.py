@@ -1,12 +1,10 @@
 """Requests to a webhook, whose URL must not appear anywhere; with a real HTTP server."""
 
-import http.server
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,48 +18,32 @@ from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
 from modelyard.components.step import failure_document
 from modelyard.components.store.folder import Folder
 from modelyard.components.store.settings import Store
+from tests.http_server import Handler, serve
 
 EXPLANATION = create_explanation("run-1", "digits", "failed", "train", "the loss became NaN.", "TrainError")
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Records the requests and returns `status`."""
-
-    status = 200
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.posted: list[tuple[str, dict[str, str]]] = []
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posted.append((self.path, json.loads(body)))
-        self.send_response(self.server.status)
-        self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{running.server_port}/hooks/s3cr3t")
-        yield running
-        running.shutdown()
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A webhook that returns `status` and records the requests in `posted`."""
+
+    class Webhook(Handler):
+        status = 200
+        posted: ClassVar[list[tuple[str, dict[str, str]]]] = []
+
+        def handle_request(self) -> None:
+            self.posted.append((self.path, json.loads(self.read_body())))
+            self.respond(self.status, location="/elsewhere")
+
+    with serve(Webhook) as url:
+        monkeypatch.setenv(WEBHOOK, f"{url}/hooks/s3cr3t")
+        yield Webhook
 
 
-def test_the_paragraph_and_its_fields_are_posted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_paragraph_and_its_fields_are_posted(webhook: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert post_webhook(EXPLANATION.json()) is None
-    assert server.posted == [
+    assert webhook.posted == [
         (
             "/hooks/s3cr3t",
             {
@@ -79,11 +61,11 @@ def test_the_paragraph_and_its_fields_are_posted(server: Server, caplog: pytest.
 
 @pytest.mark.parametrize("status", [302, 404, 500])
 def test_an_error_of_the_webhook_is_reported_and_redirects_are_not_followed(
-    server: Server, status: int
+    webhook: Any, status: int
 ) -> None:
-    server.status = status
+    webhook.status = status
     assert post_webhook(EXPLANATION.json()) == f"The webhook failed: it returned status {status}."
-    assert [path for path, _ in server.posted] == ["/hooks/s3cr3t"]
+    assert [path for path, _ in webhook.posted] == ["/hooks/s3cr3t"]
 
 
 @pytest.mark.parametrize(
@@ -169,9 +151,9 @@ def test_an_exit_task_without_access_to_the_run_reports_its_state(
 
 @pytest.mark.usefixtures("run_folder")
 def test_a_failing_webhook_is_logged_and_does_not_fail_the_task(
-    server: Server, run_exit_task: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    webhook: Any, run_exit_task: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.status = 500
+    webhook.status = 500
     record_decision(tmp_path, Outcome(version=4, decision="hold", reason="it does not beat version 3"))
     expected = "The run r1 of digits succeeded: hold: it does not beat version 3"
     text, recorded = run_exit_task("SUCCEEDED")

@@ -3,8 +3,8 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from contextlib import ExitStack
+from threading import Event
 
 import pytest
 from kubernetes.client import ApiClient, Configuration
@@ -13,6 +13,7 @@ from modelyard.components.errors import ClusterError, ConfigError
 from modelyard.components.kubernetes import cluster as client
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.server import NoServerError
+from tests.http_server import Handler, serve
 
 Reply = int | tuple[int, bytes] | list[bytes]
 CUT = b""
@@ -21,62 +22,49 @@ SILENT = b"SILENT"
 
 @pytest.fixture
 def start_cluster(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
-    """Return a cluster that answers with statuses or parts in turn, and repeats the last answer."""
+    """Return a function that starts an API server, which returns statuses or parts in turn, then the last."""
     monkeypatch.setattr(client, "RETRY_INTERVAL", 0.01)
-    servers, over = [], Event()
+    over = Event()
 
-    def start(*replies: Reply) -> tuple[Cluster, list[str]]:
-        remaining, requests = list(replies), []
+    with ExitStack() as servers:
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        def start(*replies: Reply) -> tuple[Cluster, list[str]]:
+            remaining, requests = list(replies), []
 
-            def do_GET(self) -> None:
-                requests.append(f"{self.headers['Authorization']} {self.path}")
-                reply = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-                self.close_connection = True
-                status, body = reply if isinstance(reply, tuple) else (reply, b"")
-                self.send_response(status if isinstance(status, int) else 200)
-                if isinstance(status, int):
-                    self.send_header("Content-Length", str(len(body)))
-                else:
+            class ApiServer(Handler):
+                protocol_version = "HTTP/1.1"
+
+                def handle_request(self) -> None:
+                    requests.append(f"{self.headers['Authorization']} {self.path}")
+                    reply = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+                    self.close_connection = True
+                    if not isinstance(reply, list):
+                        self.respond(*reply if isinstance(reply, tuple) else (reply,))
+                        return
+                    self.send_response(200)
                     self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
-                self.wfile.write(body)
-                for part in reply if isinstance(reply, list) else ():
-                    if part == CUT:
-                        return
-                    if part == SILENT:
-                        over.wait()
-                        return
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-                if isinstance(reply, list):
+                    self.end_headers()
+                    for part in reply:
+                        if part == SILENT:
+                            over.wait()
+                        if part in (CUT, SILENT):
+                            return
+                        self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
                     self.wfile.write(b"0\r\n\r\n")
 
-            do_POST = do_GET  # noqa: N815
+            settings = Configuration(host=servers.enter_context(serve(ApiServer)))
+            settings.api_key["authorization"] = "Bearer token"
+            settings.retries = False
+            return Cluster(ApiClient(settings), "runs", in_cluster=False), requests
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        settings = Configuration(host=f"http://127.0.0.1:{server.server_port}")
-        settings.api_key["authorization"] = "Bearer mine"
-        settings.retries = False
-        return Cluster(ApiClient(settings), "runs", in_cluster=False), requests
-
-    yield start
-    over.set()
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
+        over.set()
 
 
 def test_log_continues_after_a_lost_connection(start_cluster):
     cluster, requests = start_cluster(503, [b"one\ntw", CUT], 429, [b"one\ntwo\nthr", b"ee"])
     assert list(cluster.stream_log("r1-train", "step", ended=True)) == ["one", "two", "three"]
-    path = "Bearer mine /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
+    path = "Bearer token /api/v1/namespaces/runs/pods/r1-train/log?container=step&follow=true"
     assert requests == [path] * 4
 
 

@@ -4,9 +4,7 @@ import base64
 import json
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import httpx
 import numpy as np
@@ -19,6 +17,7 @@ from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.pods.runner import PodsRunner
 from modelyard.pipelines.serving.platforms import find_server
 from tests.access import write_private
+from tests.http_server import Handler, serve
 
 TOKENS = "first\nsecond\n"
 OBJECT = "/api/v1/namespaces/servers/secrets/model-token"
@@ -40,48 +39,35 @@ def server(store, tmp_path):
 def environment(server, tmp_path, monkeypatch):
     """The path of an environment whose cluster has the Service `tiny` and the Secret of its token alone."""
 
-    class ApiServer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class ApiServer(Handler):
+        def handle_request(self) -> None:
             if self.path == OBJECT:
                 data = {"token": base64.b64encode(TOKENS.encode()).decode()}
-                return self.reply(200, json.dumps({"kind": "Secret", "data": data}).encode())
+                return self.respond(200, json.dumps({"kind": "Secret", "data": data}).encode())
             if self.path.startswith("/api/v1/namespaces/modelyard-runs/pods?"):
-                return self.reply(200, b'{"items": []}')
+                return self.respond(200, b'{"items": []}')
             if not self.path.startswith(PROXY):
                 status = {"kind": "Status", "message": 'services "gone" not found'}
-                return self.reply(404, json.dumps(status).encode())
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                return self.respond(404, json.dumps(status).encode())
+            body = self.read_body()
             own = ("host", "authorization")  # which go no further
             head = {key: value for key, value in self.headers.items() if key.lower() not in own}
             url = f"{server}{self.path.removeprefix(PROXY)}"
             response = httpx.request(self.command, url, content=body, headers=head)
-            return self.reply(response.status_code, response.content)
+            return self.respond(response.status_code, response.content)
 
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def reply(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Print nothing."""
-
-    api = ThreadingHTTPServer(("127.0.0.1", 0), ApiServer)
-    Thread(target=api.serve_forever, args=(0.01,), daemon=True).start()
-    cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.server_port}"}}
-    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-    kubeconfig = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}]}
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**kubeconfig, "current-context": "c"}))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    path = tmp_path / "environment.yaml"
-    keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
-    path.write_text(json.dumps({**keys, "serving": {"namespace": "servers", "token_secret": "model-token"}}))
-    yield path
-    api.shutdown()
-    api.server_close()
+    with serve(ApiServer) as api:
+        cluster = {"name": "c", "cluster": {"server": api}}
+        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+        kubeconfig = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}]}
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**kubeconfig, "current-context": "c"}))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        path = tmp_path / "environment.yaml"
+        keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
+        path.write_text(
+            json.dumps({**keys, "serving": {"namespace": "servers", "token_secret": "model-token"}})
+        )
+        yield path
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Requests to a server, and one prediction from it."""
 
-import http.server
 import json
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +11,7 @@ from modelyard.components.server import HttpServer, NoServerError, send
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.serving import smoke_test
 from modelyard.pipelines.serving.smoke_test import predict_once
+from tests.http_server import Handler, serve
 from tests.versions import classifier_signature
 
 GOLDEN = Golden(problem="classification", instances=[[[1]], [[2]]], predictions=[[0.2, 0.8], [1.0, 0.0]])
@@ -37,30 +36,22 @@ def store(monkeypatch):
 
 @pytest.fixture
 def server():
-    class Handler(http.server.BaseHTTPRequestHandler):
+    """The handler of a server, with the `status` and `body` of its responses, and its URL."""
+
+    class Server(Handler):
         body = json.dumps(REPLY).encode()
         status = 200
 
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        def handle_request(self):
+            if self.command == "GET":
+                self.respond(200, self.path.encode())
+                return
+            request = json.loads(self.read_body())
             assert (self.path, request) == ("/v1/models/digits:predict", {"instances": [[[1]]]})
-            self.send_response(self.status)
-            self.send_header("Content-Length", str(len(self.body)))
-            self.end_headers()
-            self.wfile.write(self.body)
+            self.respond(self.status, self.body)
 
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(self.path.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        yield Handler, f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    with serve(Server) as url:
+        yield Server, url
 
 
 def test_a_prediction_over_http(server):
