@@ -89,7 +89,7 @@ class _Preparation(LocalExecution):
 
     def run(self) -> Path:
         """Run the steps and return the features."""
-        self._execute()
+        self._run_pipeline()
         return Path(self._task.output.path)
 
     def _pipeline(self) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Execute the KFP pipeline on this machine with its steps as processes, without Docker."""
+"""Executes the KFP pipeline on this machine with its steps as processes, without Docker."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ from modelyard.pipelines.steps import STEPS
 
 
 class LocalExecution:
-    """One run of the pipeline; `tasks` has the progress during `__call__`."""
+    """One run of the pipeline; `tasks` has the progress during `execute`."""
 
     def __init__(
         self,
@@ -40,54 +40,45 @@ class LocalExecution:
         environment: Environment = LOCAL,
         options: Mapping[str, bool | int] = NO_OPTIONS,
     ) -> None:
-        """Prepare a run.
-
-        Args:
-            config: the configuration.
-            folder: the run's folder; see pipelines/runners/run_folder.py.
-            environment: the environment of the run.
-            options: arguments of the pipeline that are not in the configuration: `skip_unchanged`,
-                `force_after`.
-        """
-        self.config = config
-        self.folder = folder
-        self.environment = environment
-        self.options = options
+        self.config, self.folder = config, folder
+        self.environment, self.options = environment, options
         self.tasks = Tasks(tuple(STEPS), folder, self._step_changed)
         self._threads = ThreadPoolExecutor(1)
         self._prediction: Future[Prediction | None] | None = None
         self.cache = folder.parent.parent / "cache"
 
-    def __call__(self) -> RunSummary:
-        """Execute the run and write the summary; a failure is in the summary, not raised."""
+    def execute(self) -> RunSummary:
+        """Execute the run; write its summary and return it. The summary includes the failure."""
         started = time.monotonic()
         try:
             with self._threads:
-                self._execute()
+                self._run_pipeline()
                 result = {"state": "succeeded", **self._result()}
         except ModelyardError as error:
             step = self._failed_step()
             log = self.tasks.log(step) if step else None
-            found = self.tasks.failures.get(step) if step else None
-            result = {"state": "failed", "failure": Failure.of(found or error, step, log)}
+            failure = self.tasks.failures.get(step) if step else None
+            result = {"state": "failed", "failure": Failure.of(failure or error, step, log)}
         except Exception as error:
-            known = machine_error(error, self.folder)
-            result = {"state": "failed", "failure": Failure.of(known or error, self._failed_step())}
-            if known is None:  # a bug
+            cause = machine_error(error, self.folder)
+            result = {"state": "failed", "failure": Failure.of(cause or error, self._failed_step())}
+            if cause is None:  # a bug
                 self._record(started, result)
                 raise
         except KeyboardInterrupt:
             cancelled = (self.folder / CANCELLED).exists()
-            how = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
-            why = CancelledError(f"{how} ended the run. {self.resume_message()}")
-            self._record(started, {"state": "cancelled", "failure": Failure.of(why, self._failed_step())})
+            trigger = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
+            reason = CancelledError(f"{trigger} ended the run. {self.resume_message()}")
+            self._record(started, {"state": "cancelled", "failure": Failure.of(reason, self._failed_step())})
             raise
         return self._record(started, result)
 
     def resume_message(self) -> str:
         """Return the state of an interrupted run, and the command that resumes it."""
-        saved = [one.epoch for one in self._events() if isinstance(one, Resumed | CheckpointSaved)]
-        training = f"; training resumes after epoch {saved[-1]}" if saved and not self._done("train") else ""
+        epochs = [event.epoch for event in self._events() if isinstance(event, Resumed | CheckpointSaved)]
+        training = (
+            f"; training resumes after epoch {epochs[-1]}" if epochs and not self._succeeded("train") else ""
+        )
         return (
             f"No step is running, and finished steps are cached{training}. `modelyard runs retry "
             f"{self.folder.name}` resumes it."
@@ -97,7 +88,7 @@ class LocalExecution:
         """Remove remote objects of an interrupted run after its processes have ended."""
 
     def _record(self, started: float, result: dict[str, Any]) -> RunSummary:
-        resumed = [one.epoch for one in self._events() if isinstance(one, Resumed)]
+        resumed = [event.epoch for event in self._events() if isinstance(event, Resumed)]
         summary = RunSummary(
             run=self.folder.name,
             model=self.config.name,
@@ -115,16 +106,16 @@ class LocalExecution:
         return EventFile(self.folder / EVENTS).read()
 
     def _step_changed(self, step: Step) -> None:
-        """Write the event; request the prediction while explain runs, which changes no model."""
+        """Append an event; while explain runs, request a prediction from the server of the champion."""
         change = StepChange(
             step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()
         )
         events.append(self.folder / EVENTS, change)
-        begins = STEPS[step.name].exit_task and step.state == "running"
-        if begins and self._done("evaluate") and self._failed_step() is None:
+        is_exit_task = STEPS[step.name].exit_task and step.state == "running"
+        if is_exit_task and self._succeeded("evaluate") and self._failed_step() is None:
             self._prediction = self._threads.submit(self._predict)
 
-    def _execute(self) -> None:
+    def _run_pipeline(self) -> None:
         """Run the pipeline in kfp.local."""
         local = lean_kfp.load_local()
         local.init(
@@ -150,7 +141,7 @@ class LocalExecution:
         return create_pipeline(self.environment, create_specs(self.config, self.environment))
 
     def _evaluation(self) -> Path:
-        """Return the folder of the evaluation, beside the report."""
+        """Return the folder `evaluation` of evaluate; `report` is beside it."""
         return Path(self._artifact_uri("evaluate", "evaluation"))
 
     def _artifact_uri(self, step: str, output: str) -> str:
@@ -164,39 +155,40 @@ class LocalExecution:
         return tuple(sorted({name for uri in uris for name in run_folder.NAME.findall(uri)}))
 
     def _predict(self) -> Prediction | None:
-        """Request one prediction from the server of the champion."""
         return predict_locally(self.config)
 
     def _failed_step(self) -> str | None:
         return next((step.name for step in self.tasks.steps() if step.state == "failed"), None)
 
     def _result(self) -> dict[str, Any]:
-        """Return the decision, the champion, and one prediction of its server."""
+        """Return the fields of the summary of a successful run."""
         champion = open_store(self.config.store).champion(self.config.name)
         result = {
             "fingerprint": Identity.model_validate_json(self.tasks.outputs["fingerprint"]["identity"]).run,
             "champion": champion.version if champion else None,
         }
         if self.tasks.outputs["fingerprint"]["Output"] == UNCHANGED:
-            found = records.read_run(open_objects(self.config.store), self.config.name, self.folder.name)
-            _, reason = found.final_decision() or (UNCHANGED, None)
+            objects = open_objects(self.config.store)
+            run_records = records.read_run(objects, self.config.name, self.folder.name)
+            _, reason = run_records.final_decision() or (UNCHANGED, None)
             return {**result, "decision": UNCHANGED, "reason": reason}
-        prediction = self._prediction
-        return add_prediction({**result, **self._scores()}, prediction.result if prediction else lambda: None)
-
-    def _scores(self) -> dict[str, Any]:
-        folder = self._evaluation()
-        return evaluation_fields(
-            read(folder / "decision.json", Decision),
-            read(folder / "metrics.json", Metrics),
-            folder.parent / "report",
+        evaluation, prediction = self._evaluation(), self._prediction
+        result |= evaluation_fields(
+            read(evaluation / "decision.json", Decision),
+            read(evaluation / "metrics.json", Metrics),
+            evaluation.parent / "report",
             self._outcome(),
             self.folder,
         )
+        return add_prediction(result, prediction.result if prediction else lambda: None)
 
-    def _done(self, step: str) -> bool:
+    def _succeeded(self, step: str) -> bool:
         return self.tasks.state(step) == "succeeded"
 
     def _outcome(self) -> Outcome | None:
         """Return the outcome of deploy; None when it did not run."""
-        return read(Path(self._artifact_uri("deploy", "outcome")), Outcome) if self._done("deploy") else None
+        return (
+            read(Path(self._artifact_uri("deploy", "outcome")), Outcome)
+            if self._succeeded("deploy")
+            else None
+        )

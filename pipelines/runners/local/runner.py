@@ -264,7 +264,7 @@ class LocalRun(Run):
         with on_sigterm(interrupt):
             try:
                 with life:
-                    return run_folder.add_facts(execution(), self.info())
+                    return run_folder.add_facts(execution.execute(), self.info())
             except KeyboardInterrupt:
                 with suppress(ModelyardError):  # the next run retries it
                     execution.clean_up()  # the lifeline is free: all processes of the run are ending

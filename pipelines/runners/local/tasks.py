@@ -1,9 +1,9 @@
-"""The tasks of a run in kfp.local, which has no events: their states, processes, failures and outputs.
+"""Tracks the tasks of a run in kfp.local, which has no events: states, logs, failures and outputs.
 
-`Tasks.replace_kfp_functions` replaces three functions of kfp.local 2.17: one gets a task's outputs, from the
-cache or by its process; one starts the process; one puts this Python into its command, also where "python3"
-is part of another path. A process writes to the log of its step; if it fails, it writes a record
-(components/step.py).
+`Tasks.replace_kfp_functions` replaces three functions of kfp.local 2.17: `execute_single_task`, which gets
+the outputs of a task from the cache or from its process; `run_local_subprocess`, which runs the process; and
+`replace_python_executable`, which also changes paths that contain "python3". The output of a process goes to
+the log of its step. A step that fails writes a record (components/step.py).
 """
 
 import contextlib
@@ -27,21 +27,21 @@ from modelyard.pipelines.compile.lean_kfp import exec_python
 from modelyard.pipelines.runners.base import State, Step
 
 TAIL_BYTES = 4096  # bytes of a log that are read for its last line
-STEP_GRACE_SECONDS = 10.0  # for a step after SIGTERM
-OOM_KILLS = "oom_kill "  # in /proc/vmstat: processes that the kernel killed for want of memory
+TERMINATION_GRACE_SECONDS = 10.0
+OOM_KILLS = "oom_kill "  # in /proc/vmstat: the number of processes that the OOM killer has killed
 
 
 class Tasks:
     """The tasks of one run.
 
     Args:
-        steps: the steps' names, in order.
-        folder: the run's.
-        on_change: called with each step whose state has changed.
+        steps: the names of the steps, in order.
+        folder: the folder of the run.
+        on_change: called with a step when its state changes.
 
     Attributes:
-        outputs: the parameters and artifacts of each step that has succeeded, by their names.
-        failures: why each step failed that did.
+        outputs: the parameters and artifacts of each succeeded step, by name.
+        failures: the failure of each failed step.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Tasks:
 
     @contextlib.contextmanager
     def replace_kfp_functions(self) -> Iterator[None]:
-        """Follow what kfp.local does during a block; what it prints and logs about it is dropped."""
+        """Track the tasks of kfp.local during a block; discard its output and warnings."""
         from kfp.local import subprocess_task_handler
         from kfp.local.orchestrator import task_executor
 
@@ -73,8 +73,8 @@ class Tasks:
         handler.replace_python_executable = _use_this_python
         try:
             with (
-                open(os.devnull, "w", encoding="utf-8") as nowhere,
-                contextlib.redirect_stdout(nowhere),
+                open(os.devnull, "w", encoding="utf-8") as null,
+                contextlib.redirect_stdout(null),
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")
@@ -86,8 +86,8 @@ class Tasks:
     def steps(self) -> tuple[Step, ...]:
         """Return the current state of every step."""
         return tuple(
-            one.model_copy(update={"seconds": self._seconds(name)}) if one.state == "running" else one
-            for name, one in self._steps.items()
+            step.model_copy(update={"seconds": self._seconds(name)}) if step.state == "running" else step
+            for name, step in self._steps.items()
         )
 
     def state(self, step: str) -> State:
@@ -95,7 +95,7 @@ class Tasks:
         return self._steps[step].state
 
     def log(self, step: str) -> Path:
-        """Return the step's log file."""
+        """Return the log file of a step."""
         return self._folder / "logs" / f"{step}.log"
 
     @property
@@ -106,18 +106,18 @@ class Tasks:
         with contextlib.suppress(OSError), self.log(self._current).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = file.read().decode(errors="replace")
-            whole = text.rpartition("\n}\n")[2]  # the JSON that KFP prints first may begin before the tail
-            return last_line(whole.split("\n")[:-1]).strip()
+            output = text.rpartition("\n}\n")[2]  # after the JSON that KFP prints first
+            return last_line(output.split("\n")[:-1]).strip()
         return ""
 
     def mark_unfinished(self) -> None:
-        """Say that nothing runs any more: what never started was skipped."""
+        """Mark waiting steps as skipped and running steps as failed, after the end of the pipeline."""
         for name, step in self._steps.items():
             if step.state in ("waiting", "running"):
                 self._change(name, "skipped" if step.state == "waiting" else "failed")
 
     def _task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
-        """Get a task's outputs: without a process, they come from the cache."""
+        """Return the outputs of a task; it is cached if no process was started."""
         self._current = step
         for earlier in itertools.takewhile(lambda name: name != step, self._steps):
             if self.state(earlier) == "waiting":
@@ -130,7 +130,7 @@ class Tasks:
         return outputs, status
 
     def _process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
-        """Run the process of the current task and return its exit code; the arguments are kfp.local's."""
+        """Run the process of the current task and return its exit code; see `run_local_subprocess` of KFP."""
         step, record = self._current, local_run.failure_path(self._folder, self._current)
         self._started[step] = time.monotonic()
         self._change(step, "running")
@@ -141,47 +141,47 @@ class Tasks:
             with subprocess.Popen(exec_python(full_command), env=environment, **streams) as process:  # type: ignore[call-overload]
                 try:
                     code = int(process.wait())
-                except KeyboardInterrupt:  # of Ctrl-C or SIGTERM: no step outlives its run
+                except KeyboardInterrupt:  # Ctrl-C or SIGTERM
                     process.terminate()
                     try:
-                        process.wait(STEP_GRACE_SECONDS)
+                        process.wait(TERMINATION_GRACE_SECONDS)
                     except subprocess.TimeoutExpired:
                         process.kill()
                     raise
         if code:
-            self._record(step, code, _oom_kills() > killed_before)
+            self._record_failure(step, code, _oom_kills() > killed_before)
         return code
 
-    def _record(self, step: str, code: int, memory_ran_out: bool) -> None:
-        """Keep the record of a failure, and write it unless the step did so itself."""
+    def _record_failure(self, step: str, code: int, out_of_memory: bool) -> None:
+        """Read the record of a failed step; write one if there is none, or if the OOM killer killed it."""
         file = local_run.failure_path(self._folder, step)
-        found = Failure.parse(file.read_bytes()) if file.exists() else None
-        if found is None and (full := full_disk(self._folder)):
-            found = Failure.from_error(full, step)
-        # a launcher that ends by itself has recorded how its pod was killed, perhaps on this machine, too
-        by_kernel = memory_ran_out and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        if found is None or (by_kernel and found.kind == KilledError.__name__):
-            found = process_failure(step, code, memory_ran_out, local_run.read_log(self._folder, step))
-            file.write_bytes(found.to_json())
-        self.failures[step] = found
+        failure = Failure.parse(file.read_bytes()) if file.exists() else None
+        if failure is None and (full := full_disk(self._folder)):
+            failure = Failure.from_error(full, step)
+        # The record of a launcher that exited by itself is about its pod, which may run on this machine.
+        oom_killed = out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        if failure is None or (oom_killed and failure.kind == KilledError.__name__):
+            failure = process_failure(step, code, out_of_memory, local_run.read_log(self._folder, step))
+            file.write_bytes(failure.to_json())
+        self.failures[step] = failure
 
     def _change(self, step: str, state: State, *, cached: bool = False) -> None:
-        changed = {"state": state, "cached": cached, "seconds": self._seconds(step)}
-        self._steps[step] = self._steps[step].model_copy(update=changed)
+        update = {"state": state, "cached": cached, "seconds": self._seconds(step)}
+        self._steps[step] = self._steps[step].model_copy(update=update)
         self._on_change(self._steps[step])
 
     def _seconds(self, step: str) -> float:
-        """Return how long a step has worked."""
+        """Return the seconds since the process of a step started."""
         return round(time.monotonic() - self._started[step], 3) if step in self._started else 0.0
 
 
 def _use_this_python(command: Sequence[str], python: str) -> list[str]:
-    """Return a command with this Python at its beginning; `exec_python` does the rest."""
+    """Return a command with this Python instead of a leading "python3"; `exec_python` replaces the others."""
     return [python, *command[1:]] if command[0] == "python3" else list(command)
 
 
 def _oom_kills() -> int:
-    """Return how many processes the kernel has killed because memory ran out; 0 where it does not say."""
+    """Return the number of processes that the OOM killer has killed; 0 without /proc/vmstat."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith(OOM_KILLS):

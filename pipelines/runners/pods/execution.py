@@ -1,4 +1,4 @@
-"""A run whose steps are pods: kfp.local does order, conditions and cache; a launcher starts each pod."""
+"""Executes a run with pods as steps. kfp.local handles order, conditions and cache."""
 
 import os
 import re
@@ -22,17 +22,23 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.pods import launcher
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
-from modelyard.pipelines.runners.pods.pod import RUN, STEP_PODS, create_step_pod, remove_pod, remove_pods
+from modelyard.pipelines.runners.pods.pod import (
+    RUN_LABEL,
+    STEP_PODS,
+    create_step_pod,
+    remove_pod,
+    remove_pods,
+)
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS
 
 LAUNCHER = ["python3", "-P", "-m", launcher.__name__]
 IN_PODS = tuple(name for name, step in STEPS.items() if not step.exit_task)
-"""The exit task is a process: it says what this machine knows of the run."""
+"""The exit task is a local process, because it reads the folder of the run."""
 
 
 class PodExecution(LocalExecution):
-    """One run of the pipeline on a cluster; artifacts and models are in its bucket."""
+    """One run of the pipeline with its steps as pods; artifacts and models are in a bucket."""
 
     def __init__(
         self,
@@ -47,17 +53,20 @@ class PodExecution(LocalExecution):
         self._bucket_root, self._endpoint = f"{bucket.url.rstrip('/')}/{folder.name}", bucket.endpoint
 
     def resume_message(self) -> str:
-        """Say what is left of an interrupted run, and how to go on with it."""
-        return f"Its pods are removed, by the next run if the cluster is away. {super().resume_message()}"
+        """See LocalExecution."""
+        return (
+            "Its pods are deleted, by the next run if the cluster does not answer. "
+            f"{super().resume_message()}"
+        )
 
     def clean_up(self) -> None:
-        """Remove the run's pods: the launchers, which would do so, ended with the lifeline."""
+        """Delete the pods of the run, because its launchers were killed."""
         remove_pods(self._cluster, self.folder.name)
-        time.sleep(1)  # a launcher may have been creating one when it ended
+        time.sleep(1)  # a launcher may have been killed while it created one
         remove_pods(self._cluster, self.folder.name)
 
     def _pipeline(self) -> Callable[..., Any]:
-        """Return the compiled pipeline with the launcher in front of each step's command."""
+        """Return the compiled pipeline, with the launcher before the command of each step."""
         from kfp.components import load_component_from_text
 
         check_interfaces(self.environment)
@@ -84,18 +93,18 @@ class PodExecution(LocalExecution):
             container["command"] = [*LAUNCHER, step, *exec_python(container["command"], "python3")]
         for dag in (pipeline["root"], *pipeline["components"].values()):
             for task in dag.get("dag", {}).get("tasks", {}).values():
-                task.pop("retryPolicy", None)  # the launcher knows what is worth another attempt
+                task.pop("retryPolicy", None)  # the launcher retries
         return load_component_from_text(yaml.safe_dump_all([pipeline, platform]))  # type: ignore[no-any-return]
 
     def _evaluation(self) -> Path:
         folder = self.folder / "artifacts" / "evaluate"
-        address = self._artifact_uri("evaluate", "evaluation")
-        staging.fetch(address, folder / "evaluation", self._endpoint)
-        staging.fetch(f"{address.rpartition('/')[0]}/report", folder / "report", self._endpoint)
+        uri = self._artifact_uri("evaluate", "evaluation")
+        staging.fetch(uri, folder / "evaluation", self._endpoint)
+        staging.fetch(f"{uri.rpartition('/')[0]}/report", folder / "report", self._endpoint)
         return folder / "evaluation"
 
     def _outcome(self) -> Outcome | None:
-        if not self._done("deploy"):
+        if not self._succeeded("deploy"):
             return None
         path = self.folder / "artifacts" / "deploy" / "outcome"
         staging.fetch(self._artifact_uri("deploy", "outcome"), path, self._endpoint)
@@ -105,18 +114,17 @@ class PodExecution(LocalExecution):
         return predict_on_cluster(self.config.name, self.config.store, self.environment)
 
     def _drop_lost_cache_entries(self) -> None:
-        """Remove cache entries of runs that the bucket no longer has; kfp.local does not look there."""
+        """Remove cache entries with artifacts of runs that were deleted from the bucket."""
         bucket = self.environment.artifact_store()
-        objects = open_objects(bucket, staging.SETTING)
-        there = set(objects.folders(""))
-        ours = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
+        existing_runs = set(open_objects(bucket, staging.SETTING).folders(""))
+        run_name = re.compile(re.escape(f"{bucket.url.rstrip('/')}/") + r"([^/\"]+)/")
         for entry in self.cache.glob("*.json"):
-            if not set(ours.findall(entry.read_text(encoding="utf-8"))) <= there:
+            if not set(run_name.findall(entry.read_text(encoding="utf-8"))) <= existing_runs:
                 entry.unlink()
 
     def _remove_orphaned_pods(self) -> None:
-        """Remove the pods of runs of this machine that were killed."""
-        for one in self._cluster.list_objects("Pod", labels=STEP_PODS):
-            run = self.folder.parent / one["metadata"]["labels"][RUN]
+        """Delete the pods of killed runs of this machine."""
+        for pod in self._cluster.list_objects("Pod", labels=STEP_PODS):
+            run = self.folder.parent / pod["metadata"]["labels"][RUN_LABEL]
             if run.is_dir() and not lifeline.is_held(run / "lifeline"):
-                remove_pod(self._cluster, one["metadata"]["name"])
+                remove_pod(self._cluster, pod["metadata"]["name"])

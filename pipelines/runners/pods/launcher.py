@@ -1,9 +1,8 @@
-"""The process that kfp.local starts for a task of a run in pods: it runs the pod and ends as it does.
+"""The process that kfp.local starts for a task of a run in pods: it runs a pod and exits with its result.
 
     python -m modelyard.pipelines.runners.pods.launcher train COMMAND… --executor_input JSON …
 
-The command is the task's own, and runs in the pod. Artifacts stay in the bucket: this machine gets the task's
-parameters, and addresses.
+The pod executes COMMAND. Artifacts stay in the bucket; only parameters are downloaded to this machine.
 """
 
 import json
@@ -24,7 +23,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.records import RUN_ID
 from modelyard.components.step import step, termination_log
 from modelyard.components.store import staging
-from modelyard.pipelines.runners.pods.pod import RUN, PodFailedError, print_line, run_pod
+from modelyard.pipelines.runners.pods.pod import RUN_LABEL, PodFailedError, print_line, run_pod
 
 VARIABLE = "MODELYARD_PODS"
 PODS = "pods.json"
@@ -32,11 +31,11 @@ INPUT = "--executor_input"
 
 
 class LaunchConfig(Record):
-    """What the tasks of a run have in common; the run writes it, and each task's process reads it.
+    """The values that all tasks of a run need (`pods.json`).
 
-    `pods` is each step's pod; `local_root` and `bucket_root` are where a task's outputs are, for kfp.local
-    and in the bucket; `endpoint` is the URL of an emulator for this machine, `endpoint_in_pods` for pods.
-    `retries` is how often a step runs again when it fails or its pod is lost, not when its pod cannot start.
+    `pods` has the pod of each step. `local_root` is the folder of outputs for kfp.local, `bucket_root` their
+    URL in the bucket. `endpoint` is the URL of a storage emulator for this machine, `endpoint_in_pods` for
+    pods. `retries` is the number of retries of a step that fails or loses its pod.
     """
 
     run: str
@@ -50,27 +49,27 @@ class LaunchConfig(Record):
     retries: dict[str, int]
 
     def uri(self, path: Path) -> str:
-        """Return the URI in the bucket of what kfp.local expects at `path`."""
+        """Return the URI in the bucket for a local path of kfp.local."""
         return f"{self.bucket_root}/{path.relative_to(self.local_root).as_posix()}"
 
 
 def artifacts_uri(run: Path) -> str | None:
-    """Return the URI of the artifacts of the run in a folder; None of a run whose steps were no pods.
+    """Return the URI of a run's artifacts, or None if its steps were not pods.
 
     Raises:
-        DataError: another version of modelyard wrote it.
+        DataError: another version of modelyard wrote the file.
     """
     return read(run / PODS, LaunchConfig).bucket_root if (run / PODS).exists() else None
 
 
 def main() -> int:
-    """Run one task and return its exit code; it leaves the record of its failure."""
+    """Run one task and return its exit code; a failure is recorded."""
     name, command = sys.argv[1], sys.argv[2:]
     try:
         with step(name):
             run_task(name, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
-    except PodFailedError as error:  # its record has the class of what the pod ended with
-        if path := termination_log():
+    except PodFailedError as error:
+        if path := termination_log():  # the record of the pod replaces that of this process
             path.write_bytes(error.failure.to_json())
         print_line(str(error))
         return 1
@@ -81,48 +80,38 @@ def main() -> int:
 
 
 def run_task(step: str, command: list[str], launch: LaunchConfig) -> None:
-    """Run a task's command in a pod, and fetch its parameters.
+    """Run the command of a task in a pod, with retries, and download its parameters.
 
     Raises:
-        PodFailedError: the pod cannot run, or was stopped, or its step failed.
-        ClusterError: the cluster refuses it, or does not answer.
-        StoreError: what it wrote cannot be read.
+        PodFailedError: the last pod cannot start, was stopped, or its step failed.
+        ClusterError: the cluster rejects the pod or does not answer.
+        StoreError: the parameters cannot be read.
     """
-    place = command.index(INPUT) + 1
-    task = PodTask(json.loads(command[place]), launch)
-    _run_with_retries(
-        step, [*command[:place], json.dumps(task.executor_input), *command[place + 1 :]], task, launch
-    )
-    for path in task.parameter_files:
-        with suppress(NotFoundError):  # a function that gives back its value writes no file for it
-            staging.fetch(launch.uri(path), path, launch.endpoint)
-
-
-def _run_with_retries(step: str, command: list[str], task: "PodTask", launch: LaunchConfig) -> None:
-    """Run the pod, again if another attempt may help.
-
-    Raises:
-        PodFailedError: the last one failed.
-    """
+    index = command.index(INPUT) + 1
+    task = PodTask(json.loads(command[index]), launch)
+    command = [*command[:index], json.dumps(task.executor_input), *command[index + 1 :]]
     cluster = connect(launch.namespace, retry_connection=True)
 
     def on_wait(reason: str) -> None:
         print_line(reason)
         events.emit(Waiting(step=step, reason=reason))
 
-    for left in range(launch.retries[step], -1, -1):
+    for retries in range(launch.retries[step], -1, -1):
+        pod = _create_pod(step, command, task, launch)
         try:
-            run_pod(cluster, _pod(step, command, task, launch), launch.start_timeout, _forward_line, on_wait)
-        except PodFailedError as failed:
-            if not left or not failed.is_retryable:
+            run_pod(cluster, pod, launch.start_timeout, _forward_line, on_wait)
+            break
+        except PodFailedError as error:
+            if not retries or not error.is_retryable:
                 raise
-            print_line(f"{failed} The step {step} is tried again; {left} attempts are left.")
-        else:
-            return
+            print_line(f"{error} The step {step} is retried; attempts left: {retries}.")
+    for path in task.parameter_files:
+        with suppress(NotFoundError):  # a function that returns its value writes no file for it
+            staging.fetch(launch.uri(path), path, launch.endpoint)
 
 
 def _forward_line(line: str) -> None:
-    """Print a line of the pod's log; an event goes to those of the run."""
+    """Print a line of the pod's log; append an event to the events of the run."""
     if event := events.parse(line):
         events.emit(event)
     else:
@@ -130,38 +119,38 @@ def _forward_line(line: str) -> None:
 
 
 class PodTask:
-    """A task as its pod sees it: it writes to /gcs, from where its outputs go to the bucket.
+    """A task for execution in a pod: it writes below /gcs, from where its outputs go to the bucket.
 
     Attributes:
-        executor_input: KFP's JSON, with paths as the pod sees them.
-        inputs: URIs of the artifacts that it reads.
-        parameter_files: the files of this machine for its parameters, `executor_output.json` among them.
-        output_uri: of all that it writes.
+        executor_input: KFP's JSON with the paths in the pod.
+        inputs: URIs of the input artifacts.
+        parameter_files: the local files of its output parameters and of `executor_output.json`.
+        output_uri: the URI of the folder of all outputs.
     """
 
     def __init__(self, executor_input: Json, launch: LaunchConfig) -> None:
         self.executor_input = deepcopy(executor_input)
         outputs = self.executor_input["outputs"]
         files = [outputs, *outputs.get("parameters", {}).values()]
-        self.parameter_files = [Path(one["outputFile"]) for one in files]
-        for one, path in zip(files, self.parameter_files, strict=True):
-            one["outputFile"] = str(staging.mounted(launch.uri(path)))
-        for one in _artifacts(outputs):
-            one["uri"] = launch.uri(Path(one["uri"]))
-        self.inputs = [one["uri"] for one in _artifacts(self.executor_input.get("inputs", {}))]
+        self.parameter_files = [Path(file["outputFile"]) for file in files]
+        for file, path in zip(files, self.parameter_files, strict=True):
+            file["outputFile"] = str(staging.mounted(launch.uri(path)))
+        for artifact in _artifacts(outputs):
+            artifact["uri"] = launch.uri(Path(artifact["uri"]))
+        self.inputs = [artifact["uri"] for artifact in _artifacts(self.executor_input.get("inputs", {}))]
         self.output_uri = launch.uri(self.parameter_files[0].parent)
 
 
-def _artifacts(part: Json) -> Iterator[Json]:
-    for several in part.get("artifacts", {}).values():
-        yield from several["artifacts"]
+def _artifacts(section: Json) -> Iterator[Json]:
+    for artifact_list in section.get("artifacts", {}).values():
+        yield from artifact_list["artifacts"]
 
 
-def _pod(step: str, command: list[str], task: PodTask, launch: LaunchConfig) -> Json:
-    """Return the step's pod with its name, its commands and its artifacts."""
-    pod = deepcopy(launch.pods[step])  # another attempt makes another one
+def _create_pod(step: str, command: list[str], task: PodTask, launch: LaunchConfig) -> Json:
+    """Return the pod of an attempt, with a new name, its commands and artifacts."""
+    pod = deepcopy(launch.pods[step])
     pod["metadata"]["name"] = f"{launch.run}-{step}-{secrets.token_hex(2)}"
-    pod["metadata"]["labels"][RUN] = launch.run
+    pod["metadata"]["labels"][RUN_LABEL] = launch.run
     pod |= {"apiVersion": "v1", "kind": "Pod"}
     fetch, main = pod["spec"]["initContainers"]
     (put,) = pod["spec"]["containers"]

@@ -1,4 +1,4 @@
-"""Runs that this machine leads and whose steps are pods of a cluster."""
+"""Starts and cancels runs that this machine leads with pods as steps."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class PodsRun(LocalRun):
-    """A run in pods that this machine leads, or led."""
+    """A run of this machine with pods as steps."""
 
     def cancel(self) -> None:
-        """End the run; of one whose leader was killed, remove the pods that are left.
+        """Cancel the run; if its leader was killed, delete its pods.
 
         Raises:
             ConfigError: it has ended, or another machine leads it.
@@ -26,13 +26,13 @@ class PodsRun(LocalRun):
         from modelyard.components.kubernetes.cluster import connect
         from modelyard.pipelines.runners.pods.pod import remove_pods
 
-        left = self.on_this_host and not self.is_alive()
-        if not (left and remove_pods(connect(self.environment.runs.namespace), self.name)):
+        was_killed = self.on_this_host and not self.is_alive()
+        if not (was_killed and remove_pods(connect(self.environment.runs.namespace), self.name)):
             super().cancel()
 
 
 class PodsRunner(LocalRunner):
-    """Leads runs whose steps are pods of a cluster, without Kubeflow Pipelines."""
+    """Leads runs with pods as steps, without Kubeflow Pipelines."""
 
     kind: ClassVar[RunnerName] = "pods"
     run_class = PodsRun
@@ -45,7 +45,7 @@ class PodsRunner(LocalRunner):
         connect(self.environment.runs.namespace).list_objects("Pod", labels=STEP_PODS)
         servers = self.environment.serving
         if servers.token_secret:
-            with suppress(ClusterError):  # not everyone may read it; deploy does
+            with suppress(ClusterError):  # this user may have no permission to read it
                 read_token(connect(servers.namespace), servers.token_secret)
 
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":

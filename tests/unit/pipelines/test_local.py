@@ -165,9 +165,9 @@ def test_a_run_that_ends_with_a_bug_is_recorded_as_failed(tmp_path: Path) -> Non
     folder = tmp_path / "runs" / "20260101-000000-aaaa"
     folder.mkdir(parents=True)
     execution = LocalExecution(load(environ={}), folder)
-    execution._execute = Mock(side_effect=KeyError("a bug"))  # type: ignore[method-assign]
+    execution._run_pipeline = Mock(side_effect=KeyError("a bug"))  # type: ignore[method-assign]
     with pytest.raises(KeyError):
-        execution()
+        execution.execute()
     summary = read_summary(folder)
     assert summary is not None
     assert summary.failure is not None
@@ -179,8 +179,8 @@ def test_a_full_disk_is_a_machine_error(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "20260101-000000-aaaa"
     folder.mkdir(parents=True)
     execution = LocalExecution(load(environ={}), folder)
-    execution._execute = Mock(side_effect=OSError(28, "No space left on device"))  # type: ignore[method-assign]
-    failure = execution().failure
+    execution._run_pipeline = Mock(side_effect=OSError(28, "No space left on device"))  # type: ignore[method-assign]
+    failure = execution.execute().failure
     assert failure is not None
     assert (failure.kind, failure.exit_code) == ("MachineError", 15)
     assert f"{folder}: No space left on device (" in failure.message
