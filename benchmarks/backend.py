@@ -31,7 +31,7 @@ QUICK = [part for key in ("bake_seconds=1", "min_requests=20") for part in ("--s
 
 def submit_and_get_id(command: list[str | Path]) -> str:
     """Run a command that submits a run; return the last run id in its output."""
-    return [match.group() for match in runs.ID.finditer(run_command(command))][-1]
+    return [match.group() for match in runs.KFP_RUN_ID.finditer(run_command(command))][-1]
 
 
 class Bench:

@@ -1,13 +1,14 @@
-"""The interface of the runners: runners, runs and their summaries.
+"""The interface of the runners: runners, runs and summaries of runs.
 
     runner = select.local_runner("local", environment)
     run = runner.start(config, options)
-    summary = run.result()                      # meanwhile run.steps() and run.events() show the progress
-    runner.open("20261124-091502-3f9a").logs()
+    summary = run.result()  # run.steps() and run.events() show the progress
+    runner.open("20261124-091502-3f9a").logs(["train"])
 
 Three packages implement it: local, pods and kfp. `select` chooses one.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
 ENDED = ("succeeded", "failed", "cancelled", "skipped")
 RunnerName = Literal["local", "pods", "kfp"]
+KFP_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Options = Mapping[str, bool | int]
 """Arguments of the pipeline that are not in the configuration: `skip_unchanged`, `force_after`."""
 LogLines = Iterator[tuple[str, Iterator[str]]]
-"""The attempts of the steps that have started, each with its log lines."""
+"""Steps with their log lines, one item for each started attempt."""
 
 
 class Step(Record):
@@ -49,13 +51,13 @@ class Step(Record):
 
 
 class EvaluationSummary(Metrics):
-    """The metrics without details; `compared_with` is the version of the champion."""
+    """The metrics of evaluate without details; `compared_with` is the version of the champion."""
 
     compared_with: int | None = None
 
 
 class Failure(Record):
-    """Why a run failed: the error's class and message, the step and its log file."""
+    """Why a run failed: class, message and exit code of the error, the step and its log file."""
 
     kind: str
     message: str
@@ -64,26 +66,26 @@ class Failure(Record):
     log: str | None
 
     @classmethod
-    def of(
-        cls, found: Exception | records.Failure, step: str | None = None, log: Path | None = None
+    def from_error(
+        cls, error: Exception | records.Failure, step: str | None = None, log: Path | None = None
     ) -> "Failure":
-        """Return the failure for an error, or for the record that a step wrote."""
-        record = records.Failure.from_error(found) if isinstance(found, Exception) else found
-        told = record.model_dump(include={"kind", "message", "exit_code"})
-        return cls(**told, step=step, log=str(log) if log else None)
+        """Return the failure for an error, or for the record of an error."""
+        record = records.Failure.from_error(error) if isinstance(error, Exception) else error
+        fields = record.model_dump(include={"kind", "message", "exit_code"})
+        return cls(**fields, step=step, log=str(log) if log else None)
 
 
 class RunSummary(Record):
-    """The result of a run, as text or as JSON.
+    """The result of a run.
 
     `run` is the name of the run. `fingerprint` identifies data, configuration and code: equal fingerprints
     give the same version. `version` is None when nothing was published; `champion` is the champion at the
     end. A run that ends early because of `skip_unchanged` has the decision `unchanged` and neither metrics
     nor report. `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of
     the checkpoint from which training resumed; on Kubeflow Pipelines it is known only if a version was
-    published. `metrics` are for
-    scripts: each metric by its name, its 95 % interval as `<name>_interval`, the number of test examples as
-    `rows`, and the `gain` over the champion if there is one; `evaluation` has all that was measured.
+    published. `metrics` are for scripts: each metric by its name, its 95 % interval as `<name>_interval`, the
+    number of test examples as `rows`, and the `gain` over the champion if there is one; `evaluation` has
+    every measurement.
     """
 
     run: str
@@ -109,10 +111,10 @@ class RunSummary(Record):
 
 
 class RunInfo(Record):
-    """One run, as in `runs list`.
+    """One run in `runs list`.
 
-    `id` is the name, or the ID on KFP. `data` is the source or the kind of the data. `started` is an ISO
-    8601 time in UTC; `seconds` count until now when the run has not ended. Unknown values are None.
+    `id` is the ID on Kubeflow Pipelines, elsewhere the name. `data` is the source or the kind of the data.
+    `started` is an ISO 8601 time in UTC; `seconds` is the duration so far. Unknown values are None.
     """
 
     name: str
@@ -131,36 +133,34 @@ class RunInfo(Record):
     schedule: str | None = None
 
     def with_result(self, decision: str | None, version: int | None, metrics: Metrics | None) -> "RunInfo":
-        """Return a copy with the known parts of the result."""
-        known: dict[str, Any] = {"decision": decision, "version": version}
+        """Return a copy with the result."""
+        update: dict[str, Any] = {"decision": decision, "version": version}
         if metrics:
-            known |= {"metric": metrics.primary, "value": metrics.primary_metric.value}
-        return self.model_copy(update=known)
+            update |= {"metric": metrics.primary, "value": metrics.primary_metric.value}
+        return self.model_copy(update=update)
 
 
 class Run(ABC):
     """One run on any runner.
 
     Attributes:
-        name: its name.
-        folder: its folder on this machine, which may not exist.
-        environment: the environment of its steps.
+        name: the name of the run.
+        folder: the folder of the run on this machine, which may not exist.
+        environment: the environment of the steps.
+        plan_key: the key of the plan of the run, if known.
+        in_this_process: whether `result` executes the run in this process.
     """
 
     name: str
     folder: Path
     environment: "Environment"
-
     plan_key: str | None = None
-    """The key of its plan; None when it is not known."""
-
     in_this_process: bool = False
-    """Whether this process executes the run, when `result` is called."""
 
     @property
     @abstractmethod
     def last_line(self) -> str:
-        """The last log line of the running step; empty when it is not known."""
+        """The last log line of the running step; empty if unknown."""
 
     @abstractmethod
     def info(self) -> RunInfo:
@@ -176,36 +176,32 @@ class Run(ABC):
 
     @abstractmethod
     def result(self, leave_stuck: bool = False) -> RunSummary:
-        """Wait for the end of the run and return the result; execute it if this process started it.
+        """Wait for the end of the run and return the result; execute the run if this process started it.
+
+        The failure of the run is in the result, not raised.
 
         Args:
             leave_stuck: do not cancel a run on a server when one of its pods cannot start.
 
         Raises:
-            ModelyardError: the run cannot be followed to its end. Its own failure is in the result, not
-                raised.
+            ModelyardError: the run cannot be followed to its end.
         """
 
     def failure(self) -> Failure | None:
-        """Return why it failed or was cancelled, if this machine has a record."""
+        """Return why the run failed or was cancelled, if this machine has a summary."""
         summary = read_summary(self.folder)
         return summary.failure if summary else None
 
     @abstractmethod
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Return the logs of steps.
-
-        Args:
-            steps: names of the steps.
-            follow: wait for new lines until the run or the steps have ended.
-        """
+        """Return the logs of steps; with `follow`, until the run or the steps have ended."""
 
     @abstractmethod
     def cancel(self) -> None:
         """Cancel the run; published versions are kept.
 
         Raises:
-            ModelyardError: it has ended, or cannot be cancelled from this machine.
+            ModelyardError: the run has ended, or cannot be cancelled from this machine.
         """
 
     @abstractmethod
@@ -213,7 +209,7 @@ class Run(ABC):
         """Retry the steps that did not succeed, and return the run; finished steps are cached.
 
         Raises:
-            ModelyardError: it has not failed.
+            ModelyardError: the run has not failed.
         """
 
     @abstractmethod
@@ -222,7 +218,7 @@ class Run(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return its configuration, nested as in the file."""
+        """Return the configuration as nested sections."""
 
     @abstractmethod
     def interrupt_message(self) -> str:
@@ -234,31 +230,22 @@ class Runner(ABC):
 
     @abstractmethod
     def start(self, config: "Config", options: Options) -> Run:
-        """Start a run.
-
-        Args:
-            config: the configuration; on a cluster, without files of this machine.
-            options: arguments of the pipeline.
+        """Start a run; on a cluster, the configuration must not name local files.
 
         Raises:
-            ModelyardError: it cannot run in this environment.
+            ModelyardError: the configuration cannot run in this environment.
         """
 
     @abstractmethod
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
-        """Return the latest runs, newest first.
-
-        Args:
-            model: only runs of this model.
-            limit: maximum number of runs.
-        """
+        """Return the latest runs of a model, or of all models, newest first."""
 
     @abstractmethod
     def open(self, name: str) -> Run:
-        """Return a run by its name, or by its id.
+        """Return a run by its name or ID.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such run.
         """
 
 
@@ -274,8 +261,8 @@ def check_has_failed(name: str, state: str, command: str) -> None:
     """Raise ConfigError unless a run failed or was cancelled; `command` starts a new run."""
     if state not in ("failed", "cancelled"):
         raise ConfigError(
-            f"The run {name} is {state}, and only a failed or cancelled run can be retried. Start a "
-            f"new one with `modelyard {command}`: finished steps are cached."
+            f"The run {name} is {state}; only a failed or cancelled run can be retried. Start a new run with "
+            f"`modelyard {command}`: finished steps are cached."
         )
 
 
@@ -285,13 +272,7 @@ def read_summary(folder: Path) -> RunSummary | None:
 
 
 def steps_from_events(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[Step, ...]:
-    """Return the state of each step after events.
-
-    Args:
-        events: the events so far.
-        names: names of the steps.
-        now: the time, in epoch seconds.
-    """
+    """Return the state of each step after events; `now` is in epoch seconds."""
     steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in names}
     for event in events:
         if isinstance(event, StepChange) and event.step in steps:

@@ -1,7 +1,7 @@
-"""Compare two configurations or two runs."""
+"""Compares two configurations or two runs."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from modelyard.components.artifacts import Record
@@ -9,18 +9,20 @@ from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary, read_summ
 
 
 class Change(Record):
-    """A key with its value before and after; None stands for no value."""
+    """A key with its value before and after; None if it has no value."""
 
     key: str
     before: Any = None
     after: Any = None
 
     def __str__(self) -> str:
-        values = ("none" if one is None else one for one in (self.before, self.after))
-        before, after = (
-            one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values
-        )
-        return f"{self.key}: {before} -> {after}"
+        return f"{self.key}: {_format(self.before)} -> {_format(self.after)}"
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
@@ -34,15 +36,13 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Ch
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested sections as one dict with dotted keys."""
-    return dict(_leaves(value, prefix))
-
-
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, inside in value.items():
-        if isinstance(inside, Mapping) and inside:
-            yield from _leaves(inside, f"{prefix}{key}.")
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            flat |= flatten(item, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", inside
+            flat[prefix + key] = item
+    return flat
 
 
 class Comparison(Record):
@@ -58,7 +58,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     """Return the comparison of two runs; `results` and `metrics` include equal values.
 
     Raises:
-        ModelyardError: the results of one cannot be read.
+        ModelyardError: the results of a run cannot be read.
     """
     infos = first.info(), second.info()
     return Comparison(
@@ -77,15 +77,15 @@ def _side_by_side(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[
 
 def load_summary(run: Run) -> RunSummary | None:
     """Return the result of a run that succeeded or failed; otherwise None."""
-    state, known = run.info().state, read_summary(run.folder)
-    if known and known.state == state:  # otherwise it was retried later
-        return known
+    state, summary = run.info().state, read_summary(run.folder)
+    if summary and summary.state == state:  # otherwise the run was retried after the summary was written
+        return summary
     return run.result() if state in ("succeeded", "failed") else None
 
 
 def _results(info: RunInfo) -> dict[str, Any]:
-    shown = ("model", "started", "seconds", "data", "state", "decision", "version")
-    return {key: getattr(info, key) for key in shown}
+    keys = ("model", "started", "seconds", "data", "state", "decision", "version")
+    return {key: getattr(info, key) for key in keys}
 
 
 def _metrics(summary: RunSummary | None) -> dict[str, float]:

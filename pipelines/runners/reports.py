@@ -1,4 +1,4 @@
-"""The report of a run or a version, as a file on this machine."""
+"""Finds the report of a run or a version, and downloads it if necessary."""
 
 from pathlib import Path
 
@@ -13,21 +13,21 @@ REPORT = "report.html"
 
 
 def report_of_run(run: Run) -> Path:
-    """Return the report of a run; download it from Kubeflow Pipelines if needed.
+    """Return the report of a run; download it from Kubeflow Pipelines if necessary.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: the run has no report.
     """
     summary = load_summary(run)
     if summary and summary.report and Path(summary.report).is_file():
         return Path(summary.report)
     state = run.info().state
     if state in ("pending", "running"):
-        why = f"is {state} and has no report until its step evaluate has ended"
+        reason = f"is {state} and has no report before the step evaluate has ended"
     else:
-        why = f"({state}) has no report: it ended before evaluate, or its report was removed"
+        reason = f"({state}) has no report: it ended before evaluate, or its report was removed"
     raise NotFoundError(
-        f"The run {run.name} {why}. `modelyard runs list` shows other runs; `modelyard report NAME "
+        f"The run {run.name} {reason}. `modelyard runs list` shows other runs; `modelyard report NAME "
         "VERSION` shows the report of a version."
     )
 
@@ -40,14 +40,14 @@ def report_of_version(models: ModelStore, name: str, version: int | None = None)
     """
     version = version or models.require_champion(name).version
     folder = run_folder.home() / "reports" / f"{name}-{version:06d}"
-    found = models.fetch(name, version, folder, only=[REPORT])
-    data = found.config.get("data", {})
+    manifest = models.fetch(name, version, folder, only=[REPORT])
+    data = manifest.config.get("data", {})
     facts = {
         "version": f"{version} of {name}",
-        "run": found.run_id,
-        "published": run_folder.format_minute(found.created),
+        "run": manifest.run_id,
+        "published": run_folder.format_minute(manifest.created),
         "data": data.get("source") or data.get("kind") or "",
-        "fingerprint": found.run,
+        "fingerprint": manifest.run,
     }
     page = folder / REPORT
     page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")

@@ -203,7 +203,7 @@ def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | No
     try:
         return {**result, "prediction": predict()}
     except DeployError as error:
-        return {**result, "state": "failed", "failure": Failure.of(error)}
+        return {**result, "state": "failed", "failure": Failure.from_error(error)}
 
 
 def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:

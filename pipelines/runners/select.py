@@ -1,16 +1,16 @@
-"""Selects the runner of an environment and finds runs.
+"""Selects the runner of an environment, and finds runs.
 
     local_runner(name, environment)  for `run`: this machine leads the run; its steps are processes or pods
     kfp_runner(scope)                for `submit`: a server of Kubeflow Pipelines
-    find_run(scope, name)            a run by its name or id; without a name, the latest
+    find_run(scope, name)            a run by its name or ID; without a name, the latest
     list_runs(scope)                 the latest runs
 
-The runs that this machine leads need no environment: their folders name it.
+The folder of a run that this machine leads has the name of its environment.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,19 +19,16 @@ from modelyard.components.errors import BackendError, ConfigError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners import run_folder
-from modelyard.pipelines.runners.base import Run, RunInfo
+from modelyard.pipelines.runners.base import KFP_RUN_ID, Run, RunInfo
 from modelyard.pipelines.runners.local.runner import LocalRunner, Start, list_starts, read_start
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
 
-ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-"""Of a run on Kubeflow Pipelines."""
-
 
 @dataclass(frozen=True)
 class RunScope:
-    """The runs that a command works on, as its options select them.
+    """The options of a command that select runs.
 
     Attributes:
         name: the name of the environment; None for the runs that this machine leads.
@@ -47,23 +44,23 @@ class RunScope:
 
     @cached_property
     def environment(self) -> Environment:
-        """The environment of that name.
+        """The environment.
 
         Raises:
-            ConfigError: there is no such environment, or it is not valid.
+            ConfigError: there is no such environment, or it is invalid.
         """
         if self.name is None:
             raise ConfigError(
                 "Kubeflow Pipelines is on a cluster. Set its environment with -e, such as kind."
             )
-        given = (
-            [f"environment.kfp.namespace={json.dumps(self.namespace)}"] if self.namespace is not None else []
-        )
-        return load_environment(self.name, [*self.overrides, *given])
+        overrides = [*self.overrides]
+        if self.namespace is not None:
+            overrides.append(f"environment.kfp.namespace={json.dumps(self.namespace)}")
+        return load_environment(self.name, overrides)
 
 
 def local_runner(name: str, environment: Environment) -> LocalRunner:
-    """Return what leads a run from this machine."""
+    """Return the runner whose runs this machine leads."""
     if not environment.on_cluster:
         return LocalRunner(name, environment, run_folder.home())
     from modelyard.pipelines.runners.pods.runner import PodsRunner
@@ -72,7 +69,7 @@ def local_runner(name: str, environment: Environment) -> LocalRunner:
 
 
 def kfp_runner(scope: RunScope) -> "KfpRunner":
-    """Return the server of an environment; it is asked when it is used.
+    """Return the runner of a server, without a request.
 
     Raises:
         ConfigError: the environment is this machine, or a URL is malformed.
@@ -85,17 +82,17 @@ def kfp_runner(scope: RunScope) -> "KfpRunner":
 
 
 def find_run(scope: RunScope, name: str | None = None) -> Run:
-    """Return a run by its name or id; without one, the latest.
+    """Return a run by its name or ID; without a name, the latest.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such run.
         BackendError: Kubeflow Pipelines does not answer.
     """
     home = run_folder.home()
     if name is None:
-        if not (found := list_runs(scope, limit=1)):
-            raise NotFoundError(f"There is no run yet in {home / 'runs'}. `modelyard run` makes one.")
-        name = found[0].id
+        if not (latest := list_runs(scope, limit=1)):
+            raise NotFoundError(f"There is no run yet in {home / 'runs'}. `modelyard run` starts one.")
+        name = latest[0].id
     start = read_start(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
     if start:
         return _runner_for(start).open(name)
@@ -108,42 +105,37 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
 
 
 def is_run_name(name: str) -> bool:
-    """Say whether a word has the form of a run's name or id, and cannot be that of a model."""
-    return bool(re.match(rf"{run_folder.NAME.pattern}|{ID}", name))
+    """Return whether an argument is the name or ID of a run, and not the name of a model."""
+    return bool(re.match(rf"{run_folder.NAME.pattern}|{KFP_RUN_ID.pattern}", name))
 
 
 def list_runs(
     scope: RunScope, model: str | None = None, limit: int = 20, warn: Callable[[str], None] = lambda _: None
 ) -> Sequence[RunInfo]:
-    """Return the latest runs, newest first: those that this machine leads, and those of a server.
+    """Return the latest runs that this machine leads or a server has, newest first.
 
     Args:
-        scope: whose runs.
+        scope: the environment and the server.
         model: only runs of this model.
         limit: maximum number of runs.
-        warn: is told which runs are missing, and why.
+        warn: called with a message about runs that cannot be listed.
 
     Raises:
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
     """
-    found = [*_list_local_runs(scope.name, model, limit, warn)]
+    starts = {(start.runner, start.environment): start for _, start in list_starts(run_folder.home(), warn)}
+    runs: list[RunInfo] = []
+    for start in starts.values():
+        if scope.name in (None, start.environment):
+            runs += _runner_for(start).list(model, limit)
     if scope.name and scope.environment.on_cluster:
         try:
-            found += kfp_runner(scope).list(model, limit)
+            runs += kfp_runner(scope).list(model, limit)
         except (BackendError, NotFoundError) as error:
-            if not found:
+            if not runs:
                 raise
             warn(str(error))
-    return sorted(found, key=lambda one: one.started, reverse=True)[:limit]
-
-
-def _list_local_runs(
-    name: str | None, model: str | None, limit: int, warn: Callable[[str], None]
-) -> Iterator[RunInfo]:
-    starts = {(one.runner, one.environment): one for _, one in list_starts(run_folder.home(), warn)}
-    for start in starts.values():
-        if name in (None, start.environment):
-            yield from _runner_for(start).list(model, limit)
+    return sorted(runs, key=lambda run: run.started, reverse=True)[:limit]
 
 
 def _runner_for(start: Start) -> LocalRunner:

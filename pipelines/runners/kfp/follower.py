@@ -94,9 +94,9 @@ class RunFollower:
             else:
                 result = {"state": "succeeded", **self._results(model, store, folder)}
         except CancelledError as error:
-            result = {"state": "cancelled", "failure": Failure.of(error)}
+            result = {"state": "cancelled", "failure": Failure.from_error(error)}
         except StuckError as error:
-            result = {"state": "failed", "failure": Failure.of(error, self._stuck_step)}
+            result = {"state": "failed", "failure": Failure.from_error(error, self._stuck_step)}
             if not self.leave_stuck:
                 self._record_stuck_run(error, model, store)
         summary = RunSummary(
@@ -227,7 +227,7 @@ class RunFollower:
         if evidence and evidence.log:
             log = logs / f"{evidence.node.step}.log"
             log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-        return Failure.of(failure, step, log)
+        return Failure.from_error(failure, step, log)
 
     def _results(self, model: str, store: Store, folder: Path) -> dict[str, Any]:
         """Return the fields of the summary of a successful run; download its report."""

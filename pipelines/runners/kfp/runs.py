@@ -5,7 +5,6 @@ in the run of v1beta1, and a log at a path without a generated client. Existing 
 """
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.base import check_not_ended
+from modelyard.pipelines.runners.base import KFP_RUN_ID, check_not_ended
 from modelyard.pipelines.runners.kfp.client import (
     PAGE_SIZE,
     Backend,
@@ -31,7 +30,6 @@ from modelyard.pipelines.runners.kfp.client import (
 )
 from modelyard.pipelines.steps import deploy_spec
 
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LOG_ERROR = '{"error_message":'  # of a missing log, after the status 200
 PAUSE = 2.0  # seconds between two polls of a run
 LOG_PAUSE = 5.0  # seconds between two polls of a log, which the server always sends as a whole
@@ -45,7 +43,7 @@ def find_run(backend: Backend, name_or_id: str) -> Any:
         BackendError: the server does not answer.
     """
     run_id = name_or_id
-    if not ID.fullmatch(name_or_id):
+    if not KFP_RUN_ID.fullmatch(name_or_id):
         page = backend.runs.run_service_list_runs(
             page_size=1,
             sort_by="created_at desc",

@@ -58,10 +58,10 @@ class LocalExecution:
             step = self._failed_step()
             log = self.tasks.log(step) if step else None
             failure = self.tasks.failures.get(step) if step else None
-            result = {"state": "failed", "failure": Failure.of(failure or error, step, log)}
+            result = {"state": "failed", "failure": Failure.from_error(failure or error, step, log)}
         except Exception as error:
             cause = machine_error(error, self.folder)
-            result = {"state": "failed", "failure": Failure.of(cause or error, self._failed_step())}
+            result = {"state": "failed", "failure": Failure.from_error(cause or error, self._failed_step())}
             if cause is None:  # a bug
                 self._record(started, result)
                 raise
@@ -69,7 +69,9 @@ class LocalExecution:
             cancelled = (self.folder / CANCELLED).exists()
             trigger = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
             reason = CancelledError(f"{trigger} ended the run. {self.resume_message()}")
-            self._record(started, {"state": "cancelled", "failure": Failure.of(reason, self._failed_step())})
+            self._record(
+                started, {"state": "cancelled", "failure": Failure.from_error(reason, self._failed_step())}
+            )
             raise
         return self._record(started, result)
 

@@ -1,7 +1,8 @@
-"""Start, list, follow and cancel the runs that this machine leads.
+"""Starts, lists, follows and cancels the runs that this machine leads.
 
-A run ends with the process that leads it. Other processes read its folder: `start.json` names the leader, the
-lifeline is locked while it is alive, `events.jsonl` has its progress, `run.json` its result.
+A run ends with its leader, the process that executes it. Other processes read the folder of the run:
+`start.json` names the leader, the lifeline is locked while the leader is alive, `events.jsonl` has the
+progress, `run.json` the result.
 """
 
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -55,11 +57,11 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.local.execution import LocalExecution
 
 PAUSE = 0.2  # seconds between two polls of a run that another process leads
-PATIENCE = 60.0  # seconds to wait for the leader of a cancelled run
+TERMINATION_TIMEOUT = 60.0  # seconds to wait for the leader of a cancelled run
 
 
 class Start(Record):
-    """How a run was started (`start.json`), and the process that leads it.
+    """The arguments of a run and its leader (`start.json`).
 
     `environment` is the name of the environment, `settings` its content; `at` is an ISO 8601 time in UTC.
     """
@@ -76,7 +78,7 @@ class Start(Record):
 
 
 class LocalRun(Run):
-    """A run of this machine; with an `execution` this process leads it while `life` is open."""
+    """A run of this machine; with an `execution`, this process leads it until `exit_stack` is closed."""
 
     def __init__(
         self,
@@ -84,24 +86,24 @@ class LocalRun(Run):
         folder: Path,
         start: Start,
         execution: "LocalExecution | None" = None,
-        life: ExitStack | None = None,
+        exit_stack: ExitStack | None = None,
     ) -> None:
         self.name, self.folder, self.environment = folder.name, folder, runner.environment
-        self._runner, self._start, self._execution, self._life = runner, start, execution, life
+        self._runner, self._start, self._execution, self._exit_stack = runner, start, execution, exit_stack
         self.in_this_process = execution is not None
         self._events = EventFile(folder / run_folder.EVENTS)
 
     @property
     def last_line(self) -> str:
-        """The last line of the running step, where this process leads the run."""
+        """The last log line of the running step; empty if another process leads the run."""
         return self._execution.tasks.last_line if self._execution else ""
 
     def info(self) -> RunInfo:
-        """Return the run in short."""
+        """Return the summary for `runs list`."""
         start, data = self._start, self._start.config.get("data", {})
         try:
             summary, state = self._summary(), "running"
-        except DataError:  # written by another version of modelyard; commands that need it raise this error
+        except DataError:  # another version of modelyard wrote it; other commands raise the error
             summary, state = None, "unreadable"
         info = RunInfo(
             name=self.name,
@@ -127,33 +129,33 @@ class LocalRun(Run):
         """Return all events so far."""
         return self._events.read()
 
-    def result(self, leave_stuck: bool = False) -> RunSummary:  # noqa: ARG002 - the leader decides that
-        """Execute the run, or wait until the process that leads it has ended."""
-        if self._execution and self._life:
-            return self._lead(self._execution, self._life)
+    def result(self, leave_stuck: bool = False) -> RunSummary:  # noqa: ARG002 - only for runs on a server
+        """Execute the run, or wait until its leader has exited."""
+        if self._execution and self._exit_stack:
+            return self._lead(self._execution, self._exit_stack)
         while (summary := self._summary()) is None:
             time.sleep(PAUSE)
         return summary
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Yield the steps that have a log, with their lines."""
+        """Yield the steps that have a log, with its lines."""
         seen: set[str] = set()
         while True:
-            lives = follow and self.is_alive()  # checked before the logs are read
+            is_alive = follow and self.is_alive()  # checked before the logs are read
             for step in steps:
                 path = self.folder / "logs" / f"{step}.log"
                 if step not in seen and path.exists():
                     seen.add(step)
                     yield step, self._lines(path, step, follow)
-            if not lives or seen.issuperset(steps):
+            if not is_alive or seen.issuperset(steps):
                 return
             time.sleep(PAUSE)
 
     def cancel(self) -> None:
-        """Cancel the run: send SIGTERM to the process that leads it, and wait for its end.
+        """Cancel the run: send SIGTERM to the leader and wait until it has exited.
 
         Raises:
-            ConfigError: it has ended, or another machine leads it.
+            ConfigError: the run has ended, or another machine leads it.
             ModelyardError: the leader does not exit.
         """
         if not self.on_this_host:
@@ -168,7 +170,7 @@ class LocalRun(Run):
         """Start a run with the same configuration; finished steps are cached.
 
         Raises:
-            ConfigError: it has not failed, or its configuration is no longer valid.
+            ConfigError: the run has not failed, or its configuration is no longer valid.
         """
         from modelyard.pipelines.config.config import Config
 
@@ -178,10 +180,10 @@ class LocalRun(Run):
         return self._runner.start(config, self._start.options)
 
     def explain(self) -> Explanation:
-        """Return how it ended, or that it is running."""
+        """Return how the run ended and why, or that it is running."""
         model, summary = self._start.config.get("name"), self._summary()
         if summary is None:
-            step = next((one.name for one in self.steps() if one.state == "running"), None)
+            step = next((step.name for step in self.steps() if step.state == "running"), None)
             return create_explanation(self.name, model, "running", step)
         if failure := summary.failure:
             return create_explanation(
@@ -192,11 +194,11 @@ class LocalRun(Run):
         )
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration with which it started."""
+        """Return the configuration."""
         return self._start.config
 
     def interrupt_message(self) -> str:
-        """Return what Ctrl-C does to the run."""
+        """Return the effect of Ctrl-C on the run, and the command that continues or follows it."""
         if self._execution:
             return f"Ctrl-C cancelled the run {self.name}. {self._execution.resume_message()}"
         return (
@@ -206,54 +208,54 @@ class LocalRun(Run):
 
     @property
     def on_this_host(self) -> bool:
-        """Whether this machine leads, or led, the run: its folder may be on a shared disk."""
+        """Whether this machine leads or led the run; the folder may be on a shared disk."""
         return self._start.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Return whether the process that leads the run is alive."""
+        """Return whether the leader is alive."""
         return lifeline.is_held(self.folder / "lifeline")
 
     def failure(self) -> Failure | None:
-        """Return why it failed or was cancelled, even if it left no record."""
+        """Return why the run failed, was cancelled or was killed."""
         summary = self._summary()
         return summary.failure if summary else None
 
     def _summary(self) -> RunSummary | None:
-        """Return the summary, also of a killed run; None while the run is alive."""
-        lives = self.is_alive()  # checked before the summary is read
-        return read_summary(self.folder) or (None if lives else self._summarize_killed_run())
+        """Return the summary, also of a killed run; None while the leader is alive."""
+        is_alive = self.is_alive()  # checked before the summary is read
+        return read_summary(self.folder) or (None if is_alive else self._summarize_killed_run())
 
     def _summarize_killed_run(self) -> RunSummary:
-        """Return a summary for a run that wrote none."""
-        ended = {"waiting": "skipped", "running": "failed"}
-        last_sign = max(path.stat().st_mtime for path in self.folder.iterdir())
+        """Return a summary for a run whose leader was killed before it wrote one."""
+        final_states = {"waiting": "skipped", "running": "failed"}
+        last_change = max(path.stat().st_mtime for path in self.folder.iterdir())
         steps = [
-            one.model_copy(update={"state": ended.get(one.state, one.state)})
-            for one in steps_from_events(self.events(), STEPS, last_sign)
+            step.model_copy(update={"state": final_states.get(step.state, step.state)})
+            for step in steps_from_events(self.events(), STEPS, last_change)
         ]
-        step = next((one.name for one in steps if one.state == "failed"), None)
-        log = self.folder / "logs" / f"{step}.log"
+        failed = next((step.name for step in steps if step.state == "failed"), None)
+        log = self.folder / "logs" / f"{failed}.log"
         cancelled = (self.folder / run_folder.CANCELLED).exists()
-        how = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine stopped,"
+        cause = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine stopped,"
         error = (CancelledError if cancelled else KilledError)(
-            f"{how} before it wrote its summary. Resume it with `modelyard runs retry {self.name}`: finished "
-            "steps are cached."
+            f"{cause} before it wrote its summary. Resume it with `modelyard runs retry {self.name}`: "
+            "finished steps are cached."
         )
         return RunSummary(
             run=self.name,
             model=self._start.config["name"],
             state="cancelled" if cancelled else "failed",
             steps=tuple(steps),
-            seconds=self._seconds(last_sign),
+            seconds=self._seconds(last_change),
             store=self._start.config["store"]["url"],
-            failure=Failure.of(error, step, log if log.exists() else None),
+            failure=Failure.from_error(error, failed, log if log.exists() else None),
         )
 
     def _seconds(self, until: float) -> float:
-        """Return the seconds from the start to a time."""
+        """Return the seconds from the start of the run to a time in epoch seconds."""
         return round(max(0.0, until - datetime.fromisoformat(self._start.at).timestamp()), 3)
 
-    def _lead(self, execution: "LocalExecution", life: ExitStack) -> RunSummary:
+    def _lead(self, execution: "LocalExecution", exit_stack: ExitStack) -> RunSummary:
         terminated = threading.Event()
 
         def interrupt(*_: int | FrameType | None) -> None:
@@ -263,20 +265,20 @@ class LocalRun(Run):
 
         with on_sigterm(interrupt):
             try:
-                with life:
+                with exit_stack:
                     return run_folder.add_facts(execution.execute(), self.info())
             except KeyboardInterrupt:
                 with suppress(ModelyardError):  # the next run retries it
-                    execution.clean_up()  # the lifeline is free: all processes of the run are ending
+                    execution.clean_up()  # the lifeline is released, so the processes of the run exit
                 if terminated.is_set() and (summary := self._summary()):
                     return summary
                 raise
 
     def _stop_leader(self) -> None:
-        """Send SIGTERM to the leader of the run, and wait until it has ended.
+        """Send SIGTERM to the leader, and wait until it has exited.
 
-        Only the leader holds the lifeline. If it is still held after the process was opened by its ID, the
-        ID is the leader's.
+        The lifeline is checked after the process was opened by its ID: while the lifeline is held, the ID
+        belongs to the leader.
         """
         pid, started = self._start.pid, self._start.pid_started
         opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
@@ -293,12 +295,12 @@ class LocalRun(Run):
                 os.kill(pid, signal.SIGTERM)
             else:
                 signal.pidfd_send_signal(opened, signal.SIGTERM)
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TERMINATION_TIMEOUT
             while self.is_alive() or process_start_time(pid) == started != "":
                 if time.monotonic() > deadline:
                     raise ModelyardError(
-                        f"The process {pid}, which leads the run, did not exit within {PATIENCE:g} s of "
-                        f"SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
+                        f"The leader of the run, process {pid}, did not end within {TERMINATION_TIMEOUT:g} s "
+                        f"of SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
                     )
                 time.sleep(PAUSE / 4)
         finally:
@@ -308,24 +310,16 @@ class LocalRun(Run):
     def _lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
         with path.open(encoding="utf-8", errors="replace") as file:
             while True:
-                works = follow and self.is_alive() and self._state(step) == "running"
+                states = {each.name: each.state for each in self.steps()} if follow else {}
+                is_running = self.is_alive() and states.get(step) == "running"
                 yield from (line.rstrip("\n") for line in file)
-                if not works:
+                if not is_running:
                     return
                 time.sleep(PAUSE)
 
-    def _state(self, step: str) -> str:
-        return next(one.state for one in self.steps() if one.name == step)
-
 
 class LocalRunner(Runner):
-    """Leads runs whose steps are processes of this machine.
-
-    Args:
-        name: the environment's name.
-        environment: where the steps run.
-        home: the folder of runs and cache.
-    """
+    """Leads runs with processes of this machine as steps; `home` is the folder of runs and cache."""
 
     kind: ClassVar[RunnerName] = "local"
     run_class: ClassVar[type[LocalRun]] = LocalRun
@@ -343,9 +337,9 @@ class LocalRunner(Runner):
         check_keras()
 
     def start(self, config: "Config", options: Options) -> LocalRun:
-        """Create the folder of a run; its `result` executes it."""
-        life = ExitStack()
-        folder = life.enter_context(run_folder.create(self.home))
+        """Create the folder of a run; `result` of the run executes it."""
+        exit_stack = ExitStack()
+        folder = exit_stack.enter_context(run_folder.create(self.home))
         start = Start(
             runner=self.kind,
             environment=self.name,
@@ -360,24 +354,23 @@ class LocalRunner(Runner):
         try:
             execution = self._execution(config, folder, options)
         except BaseException:
-            life.close()
+            exit_stack.close()
             shutil.rmtree(folder)
             raise
         write(folder / run_folder.START, start)
-        return self.run_class(self, folder, start, execution, life)
+        return self.run_class(self, folder, start, execution, exit_stack)
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
         """Return the latest runs that this machine led in this environment, newest first."""
-        found = (
-            self.run_class(self, folder, start)
+        infos = (
+            self.run_class(self, folder, start).info()
             for folder, start in list_starts(self.home)
             if self._is_own(start)
         )
-        shown = (info for info in (run.info() for run in found) if model in (None, info.model))
-        return [info for _, info in zip(range(limit), shown, strict=False)]
+        return list(islice((info for info in infos if model in (None, info.model)), limit))
 
     def open(self, name: str) -> LocalRun:
-        """Return a run that this machine leads, or led, by its name."""
+        """Return a run that this machine leads or led by its name."""
         folder = self.home / "runs" / name
         if run_folder.NAME.fullmatch(name) and (start := read_start(folder)) and self._is_own(start):
             return self.run_class(self, folder, start)
@@ -400,14 +393,14 @@ def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Seq
 
     `warn` receives a message for each run whose `start.json` cannot be read.
     """
-    known = []
+    starts = []
     for folder in (home / "runs").glob("*"):
         try:
             if run_folder.NAME.fullmatch(folder.name) and (start := read_start(folder)):
-                known.append((folder, start))
+                starts.append((folder, start))
         except (DataError, OSError) as error:
             warn(f"the run {folder.name} is not shown: {error}")
-    return sorted(known, key=lambda one: (one[1].at, one[0].name), reverse=True)
+    return sorted(starts, key=lambda item: (item[1].at, item[0].name), reverse=True)
 
 
 def read_start(folder: Path) -> Start | None:
@@ -416,9 +409,9 @@ def read_start(folder: Path) -> Start | None:
 
 
 def process_start_time(pid: int) -> str:
-    """Return the start of a process in ticks since boot, which distinguishes it from a later one with its ID.
+    """Return the start of a process in ticks since boot, which distinguishes processes with the same ID.
 
-    Empty when it has ended, or where there is no /proc.
+    Empty when the process has ended, or without /proc.
     """
     with suppress(OSError):
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -23,7 +23,7 @@ with run_folder.create(Path("home").absolute()) as run:
             while True:
                 file.write(bytes(4096))
     except OSError as error:
-        failure = Failure.of(error, "train")
+        failure = Failure.from_error(error, "train")
         result = {"state": "failed", "steps": (), "seconds": 1.0, "store": "x", "failure": failure}
         run_folder.write_summary(run, RunSummary(run=run.name, model="m", **result))
     results = [json.loads(Path(file).read_text()) for file in (record, run / "run.json")]
