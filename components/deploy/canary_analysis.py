@@ -21,8 +21,8 @@ BURST_SECONDS = 1.0  # of golden requests between two reads of the metrics
 def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rollout) -> str | None:
     """Return why the candidate fails the analysis, or None.
 
-    It fails when the failures exceed the allowed share of its requests, or of `rollout.min_requests` if those
-    are more. Latency is compared after `rollout.min_requests`, if stable received requests meanwhile.
+    It fails if more than the allowed share of its requests fail, or of `rollout.min_requests` if it received
+    fewer. Latency is compared after `rollout.min_requests`, if stable received requests in the same time.
     """
     required = max(candidate.requests, rollout.min_requests)
     if candidate.failed > rollout.max_error_rate * required:
@@ -61,13 +61,7 @@ def analyze(
 ) -> str:
     """Analyze the candidate for `rollout.bake_seconds` and return the summary.
 
-    Args:
-        name: the model's name.
-        pinned: the candidate's version.
-        window: the request counts, from before clients reached the candidate.
-        rollout: the thresholds.
-        now: the monotonic clock.
-        sleep: waits for a number of seconds.
+    The window counts requests from before clients reached the candidate.
 
     Raises:
         DeployError: the candidate fails, is slow, restarts or received too few requests.

@@ -2,7 +2,7 @@
 
 1. settle     update stable to the champion, if that version can run
 2. claim      create or take over the candidate; clients reach stable alone
-3. verify     compare the candidate's answers to the golden requests with those that evaluate recorded
+3. verify     send the golden requests, and compare the predictions with those that evaluate recorded
 4. analyze    route clients to the candidate too, and analyze its failures and latency
 5. promote    move the champion pointer by compare-and-swap, update stable, delete the candidate
 
@@ -66,14 +66,7 @@ T = TypeVar("T")
 class RolloutController:
     """Rolls out the versions of one model on one platform.
 
-    Args:
-        platform: the serving platform.
-        models: the store.
-        rollout: the thresholds.
-        by: the user or program, for the history.
-        log: logs a message.
-        now: the monotonic clock.
-        sleep: waits for a number of seconds.
+    `by` is the user or program in the history, `now` the monotonic clock in seconds.
     """
 
     platform: ServingPlatform

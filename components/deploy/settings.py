@@ -22,8 +22,8 @@ class Rollout(Settings):
         default=1e-4,
         ge=0,
         lt=1,
-        description="Maximum difference between the server's and the recorded answer to a golden request: "
-        "of a probability, or of a value in standard deviations of the training targets.",
+        description="Maximum difference between the server's and the recorded prediction for a golden "
+        "request: of a probability, or of a value in standard deviations of the training targets.",
     )
     canary_share: float = Field(
         default=0.1,

@@ -11,7 +11,7 @@ from modelyard.components.errors import DamagedError, DeployError, ServeError
 from modelyard.components.server import GOLDEN_HEADERS, Server, predict_one
 from modelyard.components.store.models import ModelStore
 
-GOLDEN = "golden.json"
+GOLDEN_FILE = "golden.json"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PinnedVersion:
 
 
 def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
-    """Return a version with its golden requests, after comparing each file with the manifest.
+    """Return a version with its golden requests, after verifying all files against the manifest.
 
     Raises:
         DeployError: a file is missing or damaged, or there are no golden requests.
@@ -36,14 +36,14 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
         models.verify(name, version)
     except DamagedError as error:
         raise DeployError(str(error)) from error
-    if GOLDEN not in files:
+    if GOLDEN_FILE not in files:
         raise DeployError(
-            f"Version {version} of {name} has no {GOLDEN}, so its servers cannot be verified. "
+            f"Version {version} of {name} has no {GOLDEN_FILE}, so its servers cannot be verified. "
             "`modelyard run` publishes a version with golden requests."
         )
-    _, golden = models.read_record(name, version, GOLDEN, Golden, digest)
+    _, golden = models.read_record(name, version, GOLDEN_FILE, Golden, digest)
     if not golden.instances:
-        raise DeployError(f"{GOLDEN} of version {version} of {name} holds no request. Publish a new version.")
+        raise DeployError(f"{GOLDEN_FILE} of version {version} of {name} is empty. Publish a new version.")
     return PinnedVersion(version, digest, golden)
 
 
@@ -59,10 +59,10 @@ def hold_outcome(version: int, expected: int | None, cause: str) -> Outcome:
 
 
 def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tolerance: float) -> None:
-    """Send each golden request to a server and compare the answer with the one that evaluate recorded.
+    """Send all golden requests to a server and compare the predictions with those that evaluate recorded.
 
     Raises:
-        DeployError: an answer is missing, or differs by more than `tolerance`.
+        DeployError: a prediction is missing, or differs by more than `tolerance`.
     """
     model, golden = f"{name}/versions/{pinned.version}", pinned.golden
     problem = problems.get_description(golden.problem)
@@ -73,12 +73,12 @@ def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tol
             )
         except (ServeError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
-                f"Version {pinned.version} of {name} gave no valid answer to golden request {number}: "
-                f"{error}. Run `modelyard serve {name} --version {pinned.version}` to see the server's log."
+                f"Version {pinned.version} of {name} returns no valid prediction for golden request "
+                f"{number}: {error}. See the log of `modelyard serve {name} --version {pinned.version}`."
             ) from error
         if not difference <= tolerance:  # also NaN
             raise DeployError(
-                f"Version {pinned.version} of {name} answers golden request {number} differently than in "
-                f"evaluate: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
+                f"Version {pinned.version} of {name} returns another prediction for golden request {number} "
+                f"than evaluate: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
                 "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )

@@ -42,7 +42,7 @@ class PlatformConfig:
         serving: returns the section `serving` of a version.
         rollout: the section `rollout`.
         log: logs a message.
-        url: URL of a running server of this machine; None: from the section `serving`.
+        url: URL of a running server of this machine; default: from the section `serving`.
     """
 
     name: str
@@ -60,11 +60,10 @@ class Superseded(DeployError):  # noqa: N818 - not a failure
 
 
 class Servers(Record):
-    """The servers of a version in a track: desired or observed.
+    """The desired or observed servers of a version in a track.
 
-    `digest` is that of the version's manifest. `fingerprint` identifies what the servers run (version, image,
-    settings), in either track; empty if unknown. `desired` and `ready` are numbers of servers. `state` is
-    private to the platform.
+    `digest` is that of the version's manifest. `fingerprint` identifies version, image and settings in either
+    track; empty if unknown. `desired` and `ready` are numbers of servers. `state` is private to the platform.
     """
 
     version: int
@@ -84,10 +83,10 @@ class Servers(Record):
 class Status(Record):
     """The state of a model on a platform.
 
-    `token` is that of the candidate's rollout, or empty. `canary` tells whether clients reach the candidate
-    too, `stable_serves` whether a server of stable is ready. `heartbeat` is the candidate's last one, in UTC.
+    `token` is that of the candidate's rollout, or empty. `canary` is whether clients reach the candidate too,
+    `stable_serves` whether a server of stable is ready. `heartbeat` is the candidate's last one, in UTC.
     `loaded` are the versions that servers have loaded or load after a restart. `problems` prevent servers
-    from running; they are collected on request.
+    from running.
     """
 
     stable: Servers | None = None
@@ -139,7 +138,7 @@ class RequestCounts:
 class Traffic:
     """The requests of both tracks since a window was opened.
 
-    `candidate_responding` tells whether all servers of the candidate are ready and report their metrics.
+    `candidate_responding` is whether all servers of the candidate are ready and report their metrics.
     """
 
     candidate: RequestCounts
@@ -165,7 +164,7 @@ class TrafficWindow(Protocol):
         """Send a golden request to the same URL as clients do.
 
         Raises:
-            ServeError: there was no valid answer.
+            ServeError: there is no valid prediction.
         """
 
 

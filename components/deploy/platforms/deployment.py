@@ -49,12 +49,7 @@ STABLE_SUPERSEDED = "another rollout changed stable"
 
 @dataclass(kw_only=True)
 class DeploymentPlatform(ModelPods):
-    """A model in a namespace of a cluster; see ModelPods for the other arguments.
-
-    Args:
-        store: the section `store` as JSON, as pods reach it.
-        serving: returns the section `serving` of a version.
-    """
+    """A model in a namespace of a cluster; see ModelPods and PlatformConfig for the arguments."""
 
     deploy_command: ClassVar[str] = "deploy -e ENV"
     follows_pointer: ClassVar[bool] = False
@@ -69,7 +64,6 @@ class DeploymentPlatform(ModelPods):
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "DeploymentPlatform":
-        """See ServingPlatform."""
         return cls(
             name=config.name,
             cluster=connect(config.target.namespace),
@@ -90,11 +84,9 @@ class DeploymentPlatform(ModelPods):
 
     @property
     def location(self) -> str:
-        """See ServingPlatform."""
         return self.cluster.namespace
 
     def status(self, problems: bool = False) -> Status:
-        """See ServingPlatform."""
         stable, candidate = self.deployment("stable"), self.deployment("candidate")
         pods = self.cluster.list_objects("Pod", objects.selector(self.name))
         loading = [*filter(None, (stable, candidate)), *filter(is_active, pods)]
@@ -148,12 +140,7 @@ class DeploymentPlatform(ModelPods):
     # The candidate -------------------------------------------------------------------------------
 
     def claim(self, token: str, servers: Servers) -> None:
-        """See ServingPlatform.
-
-        Raises:
-            DeployError: the previous candidate is not deleted in time.
-            ClusterError: the cluster refuses a request or does not answer.
-        """
+        """See ServingPlatform; raise DeployError if the previous candidate is not deleted in time."""
         what, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
         retry_on_conflict(what, replace)
         self.write_heartbeat(token)
@@ -185,7 +172,6 @@ class DeploymentPlatform(ModelPods):
             return self._check(track, servers.version, check)
 
     def open_window(self, token: str) -> TrafficWindow:
-        """See ServingPlatform."""
         return PodTrafficWindow(self, token)
 
     def route_to_candidate(self, token: str) -> None:
@@ -206,8 +192,6 @@ class DeploymentPlatform(ModelPods):
         retry_on_conflict(f"Service {self.name}", join)
 
     def withdraw(self, token: str | None = None) -> int | None:
-        """See ServingPlatform."""
-
         def write() -> int | None:
             service, observed = self._service(), self.deployment("candidate")
             if observed is None or (token and objects.token(observed) != token):
@@ -224,7 +208,6 @@ class DeploymentPlatform(ModelPods):
         return retry_on_conflict(f"The candidate of {self.name}", write) or None
 
     def write_heartbeat(self, token: str) -> None:
-        """See ServingPlatform."""
         with suppress(ClusterError):
             candidate = self.deployment("candidate")
             if candidate and objects.token(candidate) == token:
@@ -289,12 +272,10 @@ class DeploymentPlatform(ModelPods):
     # Stable --------------------------------------------------------------------------------------
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
-        """See ServingPlatform."""
-
         def write() -> Json | bool | None:
             stable = self.deployment("stable")
             current = _servers_of(stable) if stable else None
-            if not any(_matches(current, one) for one in (observed, servers)):
+            if not any(_matches(current, expected) for expected in (observed, servers)):
                 raise Superseded(STABLE_SUPERSEDED)
             if servers is None:
                 return stable is None or self.cluster.delete("Deployment", stable) or None
@@ -377,8 +358,8 @@ def _servers_from_template(template: Json) -> Servers:
     )
 
 
-def _matches(one: Servers | None, other: Servers | None) -> bool:
-    return one is other is None or (one is not None and one.matches(other))
+def _matches(current: Servers | None, expected: Servers | None) -> bool:
+    return current is expected is None or (current is not None and current.matches(expected))
 
 
 def _selects_candidate(service: Json | None) -> bool:

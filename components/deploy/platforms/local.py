@@ -41,7 +41,6 @@ class LocalPlatform:
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "LocalPlatform":
-        """See ServingPlatform."""
         return cls(config)
 
     @staticmethod
@@ -51,7 +50,6 @@ class LocalPlatform:
 
     @property
     def name(self) -> str:
-        """See ServingPlatform."""
         return self.config.name
 
     def status(self, problems: bool = False) -> Status:
@@ -88,11 +86,9 @@ class LocalPlatform:
         return Status(stable=stable, stable_serves=True, problems=problems)
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:  # noqa: ARG002
-        """See ServingPlatform."""
         return Servers(version=version, digest=digest, fingerprint=digest)
 
     def claim(self, token: str, servers: Servers) -> None:
-        """See ServingPlatform."""
         self._candidate, self._token = servers, token
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
@@ -115,7 +111,6 @@ class LocalPlatform:
         """Do nothing: running servers follow the pointer."""
 
     def withdraw(self, token: str | None = None) -> int | None:  # noqa: ARG002
-        """See ServingPlatform."""
         version, self._candidate = self._candidate.version if self._candidate else None, None
         return version
 

@@ -42,15 +42,7 @@ def pod_template(
 ) -> Json:
     """Return the pod template of a version, for either track.
 
-    Args:
-        name: the model's name.
-        version: the version.
-        digest: the digest of its manifest.
-        image: the server's image.
-        target: resources, service account and Secrets.
-        rollout: the section `rollout`, with the time-outs.
-        store: the section `store` as JSON.
-        serving: the section `serving`.
+    `digest` is that of the manifest, `store` the section `store` as JSON, `serving` the section `serving`.
     """
     check_server_access(serving, target)
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - all addresses of the pod
@@ -89,12 +81,7 @@ def pod_template(
 def deployment(name: str, track: Track, namespace: str, template: Json, token: str = "") -> Json:
     """Return the Deployment of a track, without its number of replicas.
 
-    Args:
-        name: the model's name.
-        track: the track.
-        namespace: the namespace.
-        template: the pod template, from `pod_template` or a Deployment of either track.
-        token: the token of the candidate's rollout.
+    `template` is from `pod_template` or a Deployment of either track, `token` that of the rollout.
     """
     template = copy.deepcopy(template)
     template["metadata"]["labels"] = {**template["metadata"]["labels"], TRACK_LABEL: track}

@@ -176,11 +176,9 @@ def is_active(pod: Json) -> bool:
 
 
 class PodWatcher:
-    """Checks pods repeatedly, logs each problem once, and raises if waiting does not help.
+    """Checks pods, logs each problem once, and raises if waiting does not help.
 
-    Args:
-        model: the model's pods.
-        known: pods whose earlier restarts do not count.
+    Earlier restarts of the pods in `known` do not count.
     """
 
     def __init__(self, model: ModelPods, known: Sequence[Json] = ()) -> None:
@@ -241,12 +239,7 @@ class PodWatcher:
 
 
 class PodTrafficWindow:
-    """Counts the requests of both tracks by the pods' /metrics; see TrafficWindow.
-
-    Args:
-        model: the model's pods.
-        token: the token of the candidate's rollout.
-    """
+    """Counts the requests of both tracks by the pods' /metrics, for the rollout with this token."""
 
     def __init__(self, model: ModelPods, token: str) -> None:
         self._model, self._token = model, token
@@ -274,7 +267,7 @@ class PodTrafficWindow:
 class _TrackWindow:
     """Counts the requests of a track's pods, and raises for problems of the candidate's.
 
-    `unresponsive` tells whether a ready pod did not report its metrics at the last read.
+    `unresponsive` is whether a ready pod did not report its metrics at the last read.
     """
 
     def __init__(self, model: ModelPods, track: Track, version: int | None = None) -> None:
@@ -341,8 +334,5 @@ def read_metrics(page: str) -> tuple[RequestCounts, float]:
 
 
 def count_since(before: Mapping[str, RequestCounts], now: Mapping[str, RequestCounts]) -> RequestCounts:
-    """Return the total of the pods' counts, without those before; newer pods count from their start.
-
-    A key identifies one run of a pod's container.
-    """
+    """Return the sum of the counts without those before; keys identify a pod and its number of restarts."""
     return sum((counts - before.get(key, RequestCounts()) for key, counts in now.items()), RequestCounts())
