@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.onnx_models import save_model
 
 
 def write_model(path: Path, kind: str = "plain") -> None:
@@ -58,11 +59,4 @@ def write_model(path: Path, kind: str = "plain") -> None:
         helper.make_node("Concat", ["q", "p"], ["both"], axis=1),
         helper.make_node("Add", ["both", "nothing"], ["probabilities"]),
     ]  # fmt: skip
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(np.asarray(value), key) for key, value in values.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    save_model(path, nodes, ("input", "float32", [4]), ("probabilities", [2]), values)

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components.artifacts import ImageFormat, Signature
 from modelyard.components.serve.settings import Serving
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
+from tests.onnx_models import save_mean_model
 from tests.versions import classifier_signature, publish, regressor_signature
 
 NAME = "tiny"
@@ -43,48 +41,6 @@ NUMBER_SIGNATURE = rename_input(classifier_signature((3, 2), "float32", CLASSES)
 REGRESSION_SIGNATURE = regressor_signature((3,), ("price",))
 
 
-def write_model(path: Path, signature: Signature, answer: tuple[float, ...] | None = None) -> None:
-    """Write a model that predicts `bright` with the mean of its input, or always `answer`.
-
-    A regression model predicts 1000 times the mean of its input.
-    """
-    given, output = signature.input, signature.output.name
-    dtype = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[given.dtype]
-    axes = numpy_helper.from_array(np.arange(1, 1 + len(given.shape)), "axes")
-    constants = {
-        "scale": np.float32(1 / 255 if given.dtype == "uint8" else 1),
-        "thousand": np.float32(1000),
-        "one": np.float32(1),
-        "last": np.array([1]),
-        "zero": np.float32(0),
-        "answer": np.array([answer or (0.0,) * len(signature.output.names)], np.float32),
-    }
-    nodes = [
-        helper.make_node("Cast", [given.name], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "scale"], ["bright"]),
-        helper.make_node("Unsqueeze", ["bright", "last"], ["p"]),
-        helper.make_node("Sub", ["one", "p"], ["q"]),
-        helper.make_node("Concat", ["q", "p"], ["both"], axis=1),
-    ]
-    if answer:
-        nodes.append(helper.make_node("Mul", ["both", "zero"], ["nothing"]))
-        nodes.append(helper.make_node("Add", ["nothing", "answer"], [output]))
-    elif signature.problem == "regression":
-        nodes.append(helper.make_node("Mul", ["p", "thousand"], [output]))
-    else:
-        nodes.append(helper.make_node("Identity", ["both"], [output]))
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(given.name, dtype, ["n", *given.shape])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", None])],
-        [axes, *(numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items())],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, path)
-
-
 @dataclass
 class TinyModel:
     """The model `tiny` in a store; `publish` adds a version and promotes it."""
@@ -96,7 +52,7 @@ class TinyModel:
     def publish(
         self,
         signature: Signature = IMAGE_SIGNATURE,
-        answer: tuple[float, ...] | None = None,
+        prediction: tuple[float, ...] | None = None,
         promote: bool = True,
         make: Callable[[Path], None] | None = None,
     ) -> int:
@@ -104,7 +60,7 @@ class TinyModel:
         if make:
             make(path)
         else:
-            write_model(path, signature, answer)
+            save_mean_model(path, signature, prediction)
         version = publish(self.models, NAME, {"model.onnx": path}, signature)
         if promote:
             self.models.promote(NAME, version, reason="test", by="test")
@@ -144,8 +100,8 @@ class RunningServer:
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric over the series that have the labels."""
         lines = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", httpx.get(f"{self.url}/metrics").text, re.M)
-        wanted = {f'{key}="{value}"' for key, value in labels.items()}
-        return sum(float(value) for found, value in lines if wanted <= set(found.split(",")))
+        expected = {f'{key}="{value}"' for key, value in labels.items()}
+        return sum(float(value) for present, value in lines if expected <= set(present.split(",")))
 
 
 def command(tiny_model: TinyModel, serving: Serving, version: int | None = None) -> list[str]:

@@ -22,13 +22,8 @@ from modelyard.components.serve.access import Access, AccessLog, trace_headers
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import TOKEN_HEADER, predict_one
 from tests.access import make_certificate, write_private
-from tests.integration.serve.conftest import (
-    IMAGE_SIGNATURE,
-    NAME,
-    create_tiny_model,
-    start_server,
-    write_model,
-)
+from tests.integration.serve.conftest import IMAGE_SIGNATURE, NAME, create_tiny_model, start_server
+from tests.onnx_models import save_mean_model
 
 BODY = {"instances": [np.full((4, 4, 3), 255).tolist()]}
 PREDICT, METADATA = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}"
@@ -255,7 +250,7 @@ def test_an_invalid_certificate_is_refused(tmp_path):
 
 def write_fragile_model(path: Path) -> None:
     """Write a model that fails for all but zeros."""
-    write_model(path, IMAGE_SIGNATURE)
+    save_mean_model(path, IMAGE_SIGNATURE)
     model, node = onnx.load(path), onnx.helper.make_node
     guard = [
         node("ReduceMax", ["floats"], ["largest"], keepdims=0),

@@ -1,4 +1,4 @@
-"""Which version a server takes, and when: followed, pinned, swapped under load, refused."""
+"""Versions of a server: that of the champion, also under load, pinned ones, and refused ones."""
 
 import json
 import threading
@@ -10,20 +10,16 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+from onnx.helper import make_node
 
 from modelyard.components.errors import ServeError
 from modelyard.components.serve import model
 from modelyard.pipelines.cli import invoke
+from tests.onnx_models import save_model
+from tests.processes import wait_until
 from tests.versions import classifier_signature
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
-
-
-def wait_until(condition, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def served_version(server):
@@ -31,10 +27,10 @@ def served_version(server):
 
 
 class Clients:
-    """Threads that ask without a pause, on connections of their own, and keep every answer."""
+    """Threads that send requests without pauses and count the predictions."""
 
     def __init__(self, server, number=4):
-        self.answers: Counter[tuple[float, ...] | str] = Counter()
+        self.predictions: Counter[tuple[float, ...] | str] = Counter()
         self._server, self._stop = server, threading.Event()
         self._threads = [threading.Thread(target=self._send_requests) for _ in range(number)]
 
@@ -44,10 +40,10 @@ class Clients:
             while not self._stop.is_set():
                 try:
                     response = client.post(url, json={"instances": [IMAGE]})
-                    (answer,) = response.raise_for_status().json()["predictions"]
-                    self.answers[tuple(answer)] += 1
+                    (prediction,) = response.raise_for_status().json()["predictions"]
+                    self.predictions[tuple(prediction)] += 1
                 except (httpx.HTTPError, KeyError) as error:
-                    self.answers[repr(error)] += 1
+                    self.predictions[repr(error)] += 1
 
     def __enter__(self):
         for thread in self._threads:
@@ -62,17 +58,17 @@ class Clients:
 
 def test_a_new_champion_is_served_under_load_without_a_failed_request(tiny_model, start):
     old, new = (0.25, 0.75), (0.5, 0.5)
-    tiny_model.publish(answer=old)
+    tiny_model.publish(prediction=old)
     with start(tiny_model) as server:
         with Clients(server) as clients:
-            wait_until(lambda: clients.answers[old] > 50)
-            second = tiny_model.publish(answer=new)
-            wait_until(lambda: clients.answers[new] > 50)
+            wait_until(lambda: clients.predictions[old] > 50)
+            second = tiny_model.publish(prediction=new)
+            wait_until(lambda: clients.predictions[new] > 50)
             assert served_version(server) == second
             tiny_model.models.rollback("tiny", reason="test", by="test")
-            before = clients.answers[old]
-            wait_until(lambda: clients.answers[old] > before + 50)
-        assert set(clients.answers) == {old, new}
+            before = clients.predictions[old]
+            wait_until(lambda: clients.predictions[old] > before + 50)
+        assert set(clients.predictions) == {old, new}
 
         tiny_model.publish(classifier_signature((2,), "float32", ("dark", "bright")))  # of another shape
         wait_until(lambda: served_version(server) == 3)
@@ -81,40 +77,33 @@ def test_a_new_champion_is_served_under_load_without_a_failed_request(tiny_model
 
 
 def test_a_pinned_server_ignores_new_champions(tiny_model, start):
-    first = tiny_model.publish(answer=(0.25, 0.75))
-    tiny_model.publish(answer=(0.5, 0.5))
+    first = tiny_model.publish(prediction=(0.25, 0.75))
+    tiny_model.publish(prediction=(0.5, 0.5))
     with start(tiny_model, version=first) as server:
         assert server.ready["version"] == first
-        tiny_model.publish(answer=(0.0, 1.0))
+        tiny_model.publish(prediction=(0.0, 1.0))
         time.sleep(0.3)
         assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
         response = httpx.post(f"{server.url}/v1/models/tiny/versions/2:predict", json={"instances": [IMAGE]})
         assert response.status_code == 404
 
 
-def identity(path):
-    """A model that gives its input back: not a probability for each class."""
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Cast", ["pixels"], ["probabilities"], to=onnx.TensorProto.FLOAT)],
-        "identity",
-        [value("pixels", onnx.TensorProto.UINT8, ["n", 4, 4, 3])],
-        [value("probabilities", onnx.TensorProto.FLOAT, ["n", 4, 4, 3])],
-    )
-    opset = onnx.helper.make_opsetid("", 18)
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+def save_identity_model(path):
+    """Save a model whose predictions are not probabilities of the classes, but its input."""
+    nodes = [make_node("Cast", ["pixels"], ["probabilities"], to=onnx.TensorProto.FLOAT)]
+    save_model(path, nodes, ("pixels", "uint8", (4, 4, 3)), ("probabilities", (4, 4, 3)), {})
 
 
 def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypatch, capsys):
-    tiny_model.publish(answer=(0.25, 0.75))
+    tiny_model.publish(prediction=(0.25, 0.75))
     pointer = tiny_model.file(1).parents[2] / "champion.json"
     monkeypatch.setenv("MODELYARD_STORE__URL", tiny_model.settings.url)
     with start(tiny_model) as server, httpx.Client(base_url=server.url) as client:
 
-        def status():
+        def rollout_status():
             assert invoke(["rollout", "status", "tiny", "--url", server.url, "--output", "json"]) == 0
-            found = json.loads(capsys.readouterr().out)
-            return found["champion"], found["stable"]["version"], found["problems"]
+            status = json.loads(capsys.readouterr().out)
+            return status["champion"], status["stable"]["version"], status["problems"]
 
         def check_not_served(message, champion):
             wait_until(lambda: message in client.get("/v1/models/tiny").json().get("error", ""))
@@ -128,16 +117,16 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         def check_served(version):
             wait_until(lambda: "error" not in client.get("/v1/models/tiny").json())
             assert client.get("/v2/health/ready").json() == {"ready": True}
-            assert status() == (version, version, [])
+            assert rollout_status() == (version, version, [])
 
         check_served(1)
-        damaged = tiny_model.publish(answer=(0.5, 0.5), promote=False)
+        damaged = tiny_model.publish(prediction=(0.5, 0.5), promote=False)
         file = tiny_model.file(damaged)
         file.chmod(0o644)
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         tiny_model.models.promote("tiny", damaged, reason="test", by="test")
         check_not_served("SHA-256", damaged)
-        champion, serves, (problem,) = status()
+        champion, serves, (problem,) = rollout_status()
         assert (champion, serves) == (damaged, 1)
         assert "SHA-256" in problem
         assert server.metric("modelyard_champion_version", version=str(damaged)) == 1
@@ -147,12 +136,12 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         check_not_served("cannot be loaded by ONNX Runtime", 3)
         before = server.metric("modelyard_champion_failures_total")
         wait_until(lambda: server.metric("modelyard_champion_failures_total") > before + 5)
-        tiny_model.publish(make=identity)
+        tiny_model.publish(make=save_identity_model)
         check_not_served("(1, 4, 4, 3)", 4)
-        gone = tiny_model.publish(answer=(0.5, 0.5), promote=False)
-        tiny_model.file(gone).rename(tiny_model.scratch / "elsewhere.onnx")
-        tiny_model.models.promote("tiny", gone, reason="test", by="test")
-        check_not_served("model.onnx", gone)
+        missing = tiny_model.publish(prediction=(0.5, 0.5), promote=False)
+        tiny_model.file(missing).rename(tiny_model.scratch / "elsewhere.onnx")
+        tiny_model.models.promote("tiny", missing, reason="test", by="test")
+        check_not_served("model.onnx", missing)
 
         text = pointer.read_text()
         pointer.write_text("{ torn")  # as if the store were away for a while
@@ -160,9 +149,9 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         pointer.unlink()
         check_not_served("has no champion", None)
         pointer.write_text(text)
-        check_not_served("model.onnx", gone)
-        (tiny_model.scratch / "elsewhere.onnx").rename(tiny_model.file(gone))
-        check_served(gone)
+        check_not_served("model.onnx", missing)
+        (tiny_model.scratch / "elsewhere.onnx").rename(tiny_model.file(missing))
+        check_served(missing)
         assert server.predict([IMAGE]).json() == {"predictions": [[0.5, 0.5]]}
         for message in ("SHA-256", "cannot be loaded by ONNX Runtime", "(1, 4, 4, 3)"):
             assert server.log.read_text().count(message) == 1, "it is logged when it changes"

@@ -3,14 +3,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+from onnx.helper import make_node
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Duplicates, History, Normalization, Schema, Statistics
 from modelyard.components.shards import ExampleIndex, ShardWriter, write_hashes
+from tests.onnx_models import save_model
 from tests.versions import classifier_signature
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
@@ -20,20 +21,12 @@ SHAPE = (2, 2, 3)
 def save_onnx(path: Path, weights: NDArray[np.float32], last: str, shape: tuple[int, ...]) -> None:
     """Write a model: uint8 (n, *shape) -> cast, flatten, times `weights`, `last`."""
     nodes = [
-        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["f"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
-        helper.make_node(last, ["logits"], ["y"]),
+        make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        make_node("Flatten", ["f"], ["flat"]),
+        make_node("MatMul", ["flat", "w"], ["logits"]),
+        make_node(last, ["logits"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "linear",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", *shape])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", weights.shape[1]])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, path)
+    save_model(path, nodes, ("x", "uint8", shape), ("y", [weights.shape[1]]), {"w": weights})
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.pipelines.cli import invoke
+from tests.onnx_models import save_mean_model
 from tests.versions import accuracy_metrics, classifier_signature, publish
 
 SIGNATURE = classifier_signature((2, 2), "uint8", ("dark", "bright"))
@@ -65,7 +63,7 @@ def store(tmp_path: Path) -> ModelStore:
     """The default store of the working directory with two versions of `tiny`; version 1 is the champion."""
     models = open_store(Store(url=str(tmp_path / ".modelyard/models")))
     model, golden = tmp_path / "model.onnx", tmp_path / "golden.json"
-    write_model(model)
+    save_mean_model(model, SIGNATURE)
     instances = [[[0, 0], [0, 0]], [[255, 255], [255, 255]]]
     predictions = [[1.0, 0.0], [0.0, 1.0]]
     artifacts.write(golden, Golden(problem="classification", instances=instances, predictions=predictions))
@@ -84,29 +82,3 @@ def store(tmp_path: Path) -> ModelStore:
         )
     models.promote("tiny", 1, reason="first promotion", by="test")
     return models
-
-
-def write_model(path: Path) -> None:
-    """Write a model that predicts `bright` with the mean of its pixels over 255."""
-    constants = {
-        "axes": np.array([1, 2]),
-        "scale": np.float32(1 / 255),
-        "one": np.float32(1),
-        "last": np.array([1]),
-    }
-    nodes = [
-        helper.make_node("Cast", ["input"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "scale"], ["bright"]),
-        helper.make_node("Unsqueeze", ["bright", "last"], ["p"]),
-        helper.make_node("Sub", ["one", "p"], ["q"]),
-        helper.make_node("Concat", ["q", "p"], ["probabilities"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.UINT8, ["n", *SIGNATURE.input.shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)

@@ -203,7 +203,7 @@ def test_the_recipe_does_not_depend_on_checkpoint_every():
         ("data.source", "data={kind: npz, source: 'http://localhost:8000/x.npz'}"),
         ("data.source", "data={kind: npz, source: 'https://127.0.0.1/x.npz'}"),
         ("data.endpoint", "data={kind: npz, source: 'gs://a/x.npz', endpoint: 'http://[::1]:4443'}"),
-        ("model.code", f"model={{build: 'conftest:write_model', code: {Path(__file__).parent}}}"),
+        ("model.code", f"model={{build: 'conftest:store', code: {Path(__file__).parent}}}"),
         ("store.url", "store={url: 'file:///models'}"),
     ],
 )
