@@ -1,5 +1,6 @@
 """`deploy` and `rollout status|promote|abort`: the step deploy as commands."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,16 +64,33 @@ def status(
         typer.Option(
             "--url",
             metavar="ENDPOINT",
-            help="URL of a running server. Default: serving.host and serving.port of the champion.",
+            help="URL of a running server. Default: serving.host and serving.port of the champion. The exit "
+            "code is 8 if no server of the model responds there.",
         ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File whose first line is the bearer token. Default: serving.token_file of the champion."
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="PEM file with the CA certificates of the server."),
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show the servers of a model, and why the champion is not served."""
+    from modelyard.components.deploy.platforms.base import RunningServer
     from modelyard.components.deploy.status import rollout_status
     from modelyard.pipelines.serving.platforms import find_controller
 
-    controller = find_controller(name, environment, user(), url=url)
+    controller = find_controller(
+        name,
+        environment,
+        user(),
+        server=RunningServer(url, str(token_file) if token_file else None, str(ca) if ca else None),
+    )
     rollout = rollout_status(controller.platform, controller.models)
     if not (rollout.champion or rollout.stable or rollout.candidate):
         controller.models.check_model(name)

@@ -12,10 +12,15 @@ from pydantic import ValidationError
 
 from modelyard.components.artifacts import Manifest
 from modelyard.components.deploy.platforms import find_platform_class, open_platform
-from modelyard.components.deploy.platforms.base import PlatformConfig, ServingPlatform
+from modelyard.components.deploy.platforms.base import (
+    DEFAULT_SERVER,
+    PlatformConfig,
+    RunningServer,
+    ServingPlatform,
+)
 from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout
-from modelyard.components.errors import DamagedError
+from modelyard.components.errors import ConfigError, DamagedError
 from modelyard.components.kubernetes.cluster import ProxiedServer, connect, read_token
 from modelyard.components.serve.settings import Serving
 from modelyard.components.server import HttpServer, Server
@@ -72,7 +77,7 @@ def find_controller(
     version: int | None = None,
     needs_image: bool = False,
     store: Store | None = None,
-    url: str | None = None,
+    server: RunningServer = DEFAULT_SERVER,
 ) -> RolloutController:
     """Return the controller of a model's rollouts, on a cluster or this machine.
 
@@ -85,10 +90,10 @@ def find_controller(
         version: the version to deploy, whose section `rollout` is used; the defaults when None.
         needs_image: whether a missing server image is an error now, instead of when a server is started.
         store: the section `store` for servers of this machine; None: that of the environment.
-        url: URL of a running server of this machine; see PlatformConfig.
+        server: a running server, to read its status; not on a cluster.
 
     Raises:
-        ConfigError: the environment is invalid.
+        ConfigError: the environment is invalid, or a cluster and `server` is set.
         NotFoundError: there is no such version.
         ClusterError: there is no cluster.
     """
@@ -96,6 +101,11 @@ def find_controller(
     environment = load_environment(environment_name, overrides)
     if not environment.on_cluster:
         store = store or load_section("store", Store, defaults=environment.model_store())
+    elif server != DEFAULT_SERVER:
+        raise ConfigError(
+            f"The environment {environment_name} is a cluster, and its Deployments have the status. Remove "
+            "--url, --token-file and --ca, or -e."
+        )
     else:
         connect(environment.target(needs_image).namespace)  # says that there is none before the store is read
         store = environment.model_store() or Store()
@@ -103,7 +113,7 @@ def find_controller(
     with suppress(DamagedError):  # verification reports it
         manifest = models.manifest(name, version) if version is not None else None
     rollout = recorded_section("rollout", Rollout, overrides, manifest)
-    platform = _platform(name, environment, store, overrides, rollout, log, needs_image, url)
+    platform = _platform(name, environment, store, overrides, rollout, log, needs_image, server)
     return RolloutController(platform, models, rollout, by, log)
 
 
@@ -141,7 +151,7 @@ def _platform(
     rollout: Rollout,
     log: Callable[[str], None],
     needs_image: bool,
-    url: str | None = None,
+    server: RunningServer = DEFAULT_SERVER,
 ) -> ServingPlatform:
     models = open_store(store)
 
@@ -153,4 +163,4 @@ def _platform(
 
     target = environment.target(needs_image)
     reached = (environment.for_pods(store) if environment.on_cluster else store).to_json()
-    return open_platform(PlatformConfig(name, models, target, reached, serving, rollout, log, url))
+    return open_platform(PlatformConfig(name, models, target, reached, serving, rollout, log, server))

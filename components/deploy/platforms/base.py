@@ -31,6 +31,24 @@ Check = Callable[[Server], None]
 
 
 @dataclass(frozen=True)
+class RunningServer:
+    """Where a running server of a model is; what is None comes from the section `serving` of the champion.
+
+    Args:
+        url: its URL; an error is raised if no server of the model responds there.
+        token_file: the file whose first line is its bearer token.
+        ca: PEM file with the certificate authorities to trust.
+    """
+
+    url: str | None = None
+    token_file: str | None = None
+    ca: str | None = None
+
+
+DEFAULT_SERVER = RunningServer()
+
+
+@dataclass(frozen=True)
 class PlatformConfig:
     """The arguments of a platform.
 
@@ -42,7 +60,7 @@ class PlatformConfig:
         serving: returns the section `serving` of a version.
         rollout: the section `rollout`.
         log: logs a message.
-        url: URL of a running server of this machine; default: from the section `serving`.
+        server: the running server whose status is read, if the servers are processes.
     """
 
     name: str
@@ -52,7 +70,7 @@ class PlatformConfig:
     serving: Callable[[int], dict[str, Any]]
     rollout: Rollout
     log: Callable[[str], None]
-    url: str | None = None
+    server: RunningServer = DEFAULT_SERVER
 
 
 class Superseded(DeployError):  # noqa: N818 - not a failure

@@ -70,20 +70,35 @@ class LocalPlatform:
         section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
         with suppress(StoreError):  # the manifest may be damaged
             section |= self.config.serving(champion) if champion else {}
+        running = self.config.server
+        section |= {"token_file": running.token_file} if running.token_file else {}
         host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
         scheme = "https" if section.get("tls_cert") else "http"
-        url = self.config.url or f"{scheme}://{host}:{section['port']}"
+        url = running.url or f"{scheme}://{host}:{section['port']}"
         try:
-            about = json.loads(send(_local_server(url, section), "GET", f"/v1/models/{self.name}"))
-            version = int(about["model_version_status"][0]["version"])
+            about, version = self._request_status(_local_server(url, section, running.ca))
         except (ConfigError, ServeError) as error:
+            if running.url:
+                raise
             return Status(problems=(str(error),))
-        except (LookupError, TypeError, ValueError):
-            return Status(problems=(f"{url} is not a modelyard server. Give the server's URL with --url.",))
         reason = about.get("error")
         problems = (f"The server at {url} still serves version {version}: {reason}",) if reason else ()
         stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
         return Status(stable=stable, stable_serves=True, problems=problems)
+
+    def _request_status(self, server: HttpServer) -> tuple[dict[str, Any], int]:
+        """Return the status that a server reports for the model, and the version that it serves.
+
+        Raises:
+            ServeError: there is no server of the model.
+        """
+        try:
+            about = json.loads(send(server, "GET", f"/v1/models/{self.name}"))
+            return about, int(about["model_version_status"][0]["version"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise ServeError(
+                f"{server} is not a modelyard server. Set the URL of the server with --url."
+            ) from error
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:  # noqa: ARG002
         return Servers(version=version, digest=digest, fingerprint=digest)
@@ -162,13 +177,14 @@ def running_server(
             process.wait()
 
 
-def _local_server(url: str, serving: dict[str, Any]) -> HttpServer:
+def _local_server(url: str, serving: dict[str, Any], ca: str | None = None) -> HttpServer:
     """Return the server at a URL, with the token of its section.
 
-    On this machine its certificate is not verified, as it names another host.
+    On this machine its certificate is not verified without `ca`, as it may name another host.
     """
-    path = serving.get("token_file")
-    return HttpServer(url, token=read_tokens(path)[0] if path else None, verify=not is_loopback(url))
+    path, verify = serving.get("token_file"), ca is not None or not is_loopback(url)
+    token = read_tokens(path)[0] if path else None
+    return HttpServer(url.rstrip("/"), proxies=True, token=token, verify=verify, ca=ca)
 
 
 @contextmanager

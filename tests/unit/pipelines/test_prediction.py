@@ -136,6 +136,8 @@ def test_a_server_returns_the_predictions_of_the_local_model(modelyard, store, s
             wrong = modelyard("predict", "tiny", file, "--url", url, "--version", 2, *access)
             untrusted = modelyard("predict", "tiny", file, "--url", url)
             without = modelyard("predict", "tiny", file, "--url", url, "--ca", cert)
+            status = "rollout", "status", "tiny", "--url", url
+            shown, refused = modelyard(*status, *access, "--output", "json"), modelyard(*status)
         finally:
             server.terminate()
     assert json.loads(remote.out) == modelyard.json("predict", "tiny", file)
@@ -143,6 +145,9 @@ def test_a_server_returns_the_predictions_of_the_local_model(modelyard, store, s
     assert "404" in unknown.err
     assert "CERTIFICATE_VERIFY_FAILED" in untrusted.err
     assert "401" in without.err
+    assert json.loads(shown.out)["stable"]["version"] == 1
+    assert (refused.code, "401" in refused.err, modelyard(*status, *access).code) == (8, True, 8)
+    assert modelyard(*status, "-e", "kind").code == 2, "the cluster has the status"
     assert modelyard("predict", "tiny", file, "--ca", cert).code == 2, "there is no server to trust"
 
 
