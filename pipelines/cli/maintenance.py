@@ -86,7 +86,7 @@ def doctor(
     if output is Output.JSON:
         emit([check._asdict() for check in checks])
     else:
-        show_rows([("✓" if check.ok else "✗", check.name, check.found) for check in checks])
+        show_rows([("✓" if check.ok else "✗", check.name, check.message) for check in checks])
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 

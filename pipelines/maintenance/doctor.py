@@ -1,4 +1,7 @@
-"""`modelyard doctor`: whether this machine can run the pipeline and serve, one function per check."""
+"""`modelyard doctor`: check that this machine can run the pipeline and serve.
+
+A check is a function that returns what it found, or raises a ModelyardError that says what to do.
+"""
 
 import os
 import platform
@@ -6,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -15,19 +19,19 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from modelyard.components import machine
-from modelyard.components.errors import DamagedError, ModelyardError, NotFoundError
+from modelyard.components.errors import DamagedError, MachineError, ModelyardError, NotFoundError, StoreError
 from modelyard.components.serve.settings import Serving
 from modelyard.components.source.checks import redact_url
+from modelyard.components.source.web import read_netrc
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
 from modelyard.pipelines.config.layers import PREFIX, is_service_link
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder, select
-from modelyard.pipelines.runners.local.runner import LocalRunner
 
-MINIMUM_DISK = 2 * 2**30
-HOST, SOCKS = "storage.googleapis.com", ("socksio", "socks")
+MIN_DISK = 2 * 2**30  # bytes
+HOST, SOCKS_MODULES = "storage.googleapis.com", ("socksio", "socks")
 
 
 class Check(NamedTuple):
@@ -35,91 +39,112 @@ class Check(NamedTuple):
 
     name: str
     ok: bool
-    found: str
+    message: str
 
 
 def run_checks(store: Store, serving: Serving, name: str, environment: Environment) -> list[Check]:
-    """Return all checks; files that they write are gone when they end."""
-    checks = [python(), packages(), cpu(), disk(), models(store), port(serving)]
-    checks += [proxy(), certificates(), passwords(), keras(), variables(), output()]
+    """Return all checks of this machine and of the environment `name`; they leave no files."""
+    checks: dict[str, Callable[[], str]] = {
+        "python": check_python,
+        "packages": check_packages,
+        "cpu": check_cpu,
+        "disk": check_disk,
+        "store": lambda: check_store(store),
+        "port": lambda: check_port(serving),
+        "proxy": find_proxies,
+        "certificates": lambda: machine.certificates() or "the default authorities",
+        "netrc": find_netrc,
+        "keras": check_keras,
+        "variables": list_variables,
+        "output": find_encoding,
+    }
     if environment.on_cluster:
-        checks.append(cluster(select.local_runner(name, environment), name))
-    return checks
+        checks["cluster"] = lambda: check_cluster(name, environment)
+    return [_run_check(*check) for check in checks.items()]
 
 
-def python() -> Check:
+def _run_check(name: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, check())
+    except ModelyardError as error:
+        return Check(name, False, str(error))
+
+
+def check_python() -> str:
     """Check the version of Python."""
-    required = metadata("modelyard")["Requires-Python"]
-    found = platform.python_version()
-    ok = SpecifierSet(required).contains(found, prereleases=True)
-    return Check(
-        "python", ok, found if ok else f"{found}, and modelyard needs {required}: recreate the environment"
-    )
+    required, installed = metadata("modelyard")["Requires-Python"], platform.python_version()
+    if not SpecifierSet(required).contains(installed, prereleases=True):
+        raise MachineError(f"Python is {installed}; modelyard needs {required}. Use another Python.")
+    return installed
 
 
-def packages() -> Check:
-    """Check that the required packages are installed in versions that modelyard supports."""
-    needed = [Requirement(line) for line in requires("modelyard") or []]
-    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    problems = [problem for one in needed if (problem := _problem(one))]
-    if problems:
-        return Check("packages", False, f"{'; '.join(problems)}: install modelyard again")
+def check_packages() -> str:
+    """Check that the required packages are installed in supported versions."""
+    required = [Requirement(line) for line in requires("modelyard") or []]
+    required = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    if problems := [problem for one in required if (problem := _package_problem(one))]:
+        raise MachineError(f"{'; '.join(problems)}. Install modelyard again.")
     shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
-    return Check("packages", True, f"{len(needed)}, with {shown}")
+    return f"{len(required)}, with {shown}"
 
 
-def cpu() -> Check:
+def _package_problem(requirement: Requirement) -> str | None:
+    try:
+        installed = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement.name} is missing"
+    if requirement.specifier.contains(installed, prereleases=True):
+        return None
+    return f"{requirement.name} is {installed} and must be {requirement.specifier}"
+
+
+def check_cpu() -> str:
     """Check for AVX; without it TensorFlow crashes with `Illegal instruction`."""
     info = Path("/proc/cpuinfo")
     if platform.machine() not in ("x86_64", "AMD64") or not info.is_file():
-        return Check("cpu", True, f"{platform.machine()}, {os.cpu_count()} cores")
+        return f"{platform.machine()}, {os.cpu_count()} cores"
     flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "").split()
-    found = [flag for flag in ("avx", "avx2", "fma", "avx512f", "amx_bf16") if flag in flags]
-    if "avx" not in found:
-        return Check("cpu", False, "no AVX, which TensorFlow's wheels need: use another machine")
-    return Check("cpu", True, f"{os.cpu_count()} cores with {', '.join(found)}")
+    extensions = [flag for flag in ("avx", "avx2", "fma", "avx512f", "amx_bf16") if flag in flags]
+    if "avx" not in extensions:
+        raise MachineError("The CPU has no AVX, which TensorFlow needs. Use another machine.")
+    return f"{os.cpu_count()} cores with {', '.join(extensions)}"
 
 
-def disk() -> Check:
-    """Check the folder for runs and their cache: that it can be used, and the free space."""
-    try:
-        folder = run_folder.home()
-        run_folder.check_folder(folder)
-    except ModelyardError as error:
-        return Check("disk", False, str(error))
+def check_disk() -> str:
+    """Check that the folder of runs and their cache can be used, and the free space."""
+    folder = run_folder.home()
+    run_folder.check_folder(folder)
     free = shutil.disk_usage(run_folder.nearest_existing(folder)).free
-    found = f"{free / 2**30:.1f} GiB free for {folder}"
-    if free < MINIMUM_DISK:
-        return Check(
-            "disk", False, f"{found}, and a run needs about 2 GiB: set MODELYARD_HOME to another disk"
-        )
-    return Check("disk", True, found)
+    message = f"{free / 2**30:.1f} GiB free for {folder}"
+    if free < MIN_DISK:
+        raise MachineError(f"{message}; a run needs about 2 GiB. Set MODELYARD_HOME to another disk.")
+    return message
 
 
-def models(store: Store) -> Check:
-    """Check that the model store can be read and, when it is a folder, written."""
-    try:
-        store_models = open_store(store)
-        names = store_models.names()
-        damages = [damage for name in names for damage in find_damages(store_models, name)]
-    except ModelyardError as error:
-        return Check("store", False, str(error))
+def check_store(store: Store) -> str:
+    """Check that the model store can be read and is not damaged and, if it is a folder, can be written."""
+    models = open_store(store)
+    names = models.names()
     if path := local_path(store.url, "store.url"):
-        try:
-            with tempfile.TemporaryDirectory(
-                dir=run_folder.nearest_existing(path), prefix=".modelyard-"
-            ) as scratch:
+        _check_writable(path)
+    if damages := [damage for name in names for damage in find_damages(models, name)]:
+        more = f" {len(damages) - 1} other files are damaged." if damages[1:] else ""
+        raise DamagedError(damages[0] + more)
+    return f"{models.url}, {len(names)} models"
+
+
+def _check_writable(path: Path) -> None:
+    folder = run_folder.nearest_existing(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".modelyard-") as scratch:
+            try:
                 objects = open_objects(Store(url=scratch))
                 objects.create("doctor/probe", b"1")
                 objects.replace("doctor/probe", b"2", objects.read("doctor/probe")[1])
-        except OSError as error:
-            return Check("store", False, f"{path} cannot be written ({error.strerror}): change store.url")
-        except ModelyardError as error:
-            return Check("store", False, str(error).replace(scratch, str(path)))
-    if damages:
-        more = f" {len(damages) - 1} other files are damaged." if damages[1:] else ""
-        return Check("store", False, damages[0] + more)
-    return Check("store", True, f"{store_models.url}, {len(names)} models")
+            except ModelyardError as error:
+                raise StoreError(str(error).replace(scratch, str(path))) from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}. Change store.url.") from error
 
 
 def find_damages(models: ModelStore, name: str) -> list[str]:
@@ -135,93 +160,63 @@ def find_damages(models: ModelStore, name: str) -> list[str]:
     return damages
 
 
-def port(serving: Serving) -> Check:
+def check_port(serving: Serving) -> str:
     """Check that the server's port is free."""
     address = f"{serving.host}:{serving.port}"
-    family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
-    with socket.socket(family) as listener:
+    with socket.socket(socket.AF_INET6 if ":" in serving.host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((serving.host, serving.port))
             listener.listen(1)
         except OSError as error:
-            remedy = "stop what uses it, or serve with another --port"
-            return Check("port", False, f"{address}: {error.strerror or error}; {remedy}")
-    return Check("port", True, f"{address} is free")
+            reason = error.strerror or error
+            raise MachineError(f"{address}: {reason}. Stop its process, or serve with --port.") from error
+    return f"{address} is free"
 
 
-def proxy() -> Check:
-    """Check the proxies for buckets and data on the web."""
-    schemes = "https://", "http://"
-    try:
-        found = {one: machine.proxy_for(f"{one}{HOST}", module) for one in schemes for module in SOCKS}
-    except ModelyardError as error:
-        return Check("proxy", False, str(error))
-    shown = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in found.items() if url)
-    return Check("proxy", True, f"{shown}, never for this machine" if shown else "none")
+def find_proxies() -> str:
+    """Return the proxies for buckets and for data on the web."""
+    proxies = {
+        scheme: machine.proxy_for(f"{scheme}{HOST}", module)
+        for scheme in ("https://", "http://")
+        for module in SOCKS_MODULES
+    }
+    shown = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in proxies.items() if url)
+    return f"{shown}, never for this machine" if shown else "none"
 
 
-def certificates() -> Check:
-    """Check the certificate authorities that https:// trusts."""
-    try:
-        return Check("certificates", True, machine.certificates() or "the usual authorities")
-    except ModelyardError as error:
-        return Check("certificates", False, str(error))
+def find_netrc() -> str:
+    """Return the file with the passwords of data on the web."""
+    path, text = read_netrc()
+    return str(path) if text else "no passwords"
 
 
-def passwords() -> Check:
-    """Check the file with the passwords of sources on the web."""
-    from modelyard.components.source.web import read_netrc
-
-    try:
-        path, text = read_netrc()
-    except ModelyardError as error:
-        return Check("netrc", False, str(error))
-    return Check("netrc", True, str(path) if text else "no passwords")
-
-
-def keras() -> Check:
-    """Check what Keras would train with."""
-    try:
-        machine.check_keras()
-    except ModelyardError as error:
-        return Check("keras", False, str(error))
+def check_keras() -> str:
+    """Check the backend of Keras, and return it with the ignored settings of keras.json."""
+    machine.check_keras()
     path, values = machine.keras_config()
     others = [f"{key} {value}" for key, value in values.items() if machine.KERAS_DEFAULTS.get(key) != value]
-    unused = f"; {path} is not used ({', '.join(others)})" if others else ""
-    return Check("keras", True, f"{os.environ.get('KERAS_BACKEND') or machine.KERAS_BACKENDS[0]}{unused}")
+    ignored = f"; {path} is ignored ({', '.join(others)})" if others else ""
+    return (os.environ.get("KERAS_BACKEND") or machine.KERAS_BACKENDS[0]) + ignored
 
 
-def variables() -> Check:
-    """Check the environment variables of modelyard."""
+def list_variables() -> str:
+    """Return the names of the environment variables of modelyard."""
     names = sorted(name for name in os.environ if name.startswith(PREFIX))
     links = [name for name in names if is_service_link(name, os.environ[name])]
-    found = [name for name in names if name not in links]
-    ignored = f"{len(links)} of Kubernetes' service links, which are ignored"
-    return Check("variables", True, ", ".join([*found, *([ignored] if links else [])]) or "none")
+    ignored = [f"{len(links)} service links of Kubernetes, which are ignored"] if links else []
+    return ", ".join([*(name for name in names if name not in links), *ignored]) or "none"
 
 
-def output() -> Check:
-    """Check what stdout can show."""
+def find_encoding() -> str:
+    """Return the encoding of stdout."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    replaced = "" if encoding.lower() in ("utf-8", "utf8") else ", in which other characters are replaced"
-    return Check("output", True, f"{encoding}{replaced}")
+    if encoding.lower() in ("utf-8", "utf8"):
+        return encoding
+    return f"{encoding}; characters that it lacks are replaced"
 
 
-def cluster(runner: LocalRunner, name: str) -> Check:
-    """Check that the cluster answers, and that its pods may be listed."""
-    try:
-        runner.check()
-    except ModelyardError as error:
-        return Check("cluster", False, str(error))
-    return Check("cluster", True, f"{name} answers")
-
-
-def _problem(requirement: Requirement) -> str | None:
-    try:
-        found = version(requirement.name)
-    except PackageNotFoundError:
-        return f"{requirement.name} is missing"
-    if requirement.specifier.contains(found, prereleases=True):
-        return None
-    return f"{requirement.name} is {found} and must be {requirement.specifier}"
+def check_cluster(name: str, environment: Environment) -> str:
+    """Check that the cluster responds, and that its pods may be listed."""
+    select.local_runner(name, environment).check()
+    return f"{name} responds"

@@ -269,7 +269,7 @@ def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_pat
     checks = {check["name"]: check for check in json.loads(result.out)}
     assert result.code == 1
     assert not checks["port"]["ok"]
-    assert "--port" in checks["port"]["found"]
+    assert "--port" in checks["port"]["message"]
     network = ["proxy", "certificates", "netrc", "keras", "variables", "output"]
     assert list(checks) == ["python", "packages", "cpu", "disk", "store", "port", *network]
     assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store", *network))
@@ -283,7 +283,7 @@ def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_pat
     assert [name for name in (*network, "cluster") if not checks[name]["ok"]] == [
         *("proxy", "certificates", "keras", "cluster")
     ]
-    assert "service links" in checks["variables"]["found"]
+    assert "service links" in checks["variables"]["message"]
     monkeypatch.setenv("MODELYARD_SERVING__PORT", "0")
     assert modelyard("doctor").code == 0
     (tmp_path / "file").write_text("")
