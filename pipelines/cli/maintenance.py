@@ -56,7 +56,7 @@ def gc(
         env = select.RunScope(environment, endpoint, namespace, overrides or ()).environment
         settings = api.load_config(config, overrides or (), environment)
         removables = GarbageCollector(settings, env, run_folder.home(), time.time(), endpoint).find()
-    to_remove = [one for one in removables if one.kept is None]
+    to_remove = [one for one in removables if one.keep_reason is None]
     if output is Output.TEXT:
         _show(removables, to_remove)
     confirmed = not dry_run and (yes or (to_remove and _confirmed(output, console)))
@@ -98,11 +98,11 @@ def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
     from rich.filesize import decimal
 
     if to_remove:
-        rows = [(one.kind, one.name, decimal(one.size), one.why) for one in to_remove]
+        rows = [(one.kind, one.name, decimal(one.size), one.reason) for one in to_remove]
         show_rows(rows, ("kind", "name", "size", "reason"))
     total = decimal(sum(one.size for one in to_remove))
     typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
-    kept = Counter((one.kind, one.kept) for one in removables if one.kept)
+    kept = Counter((one.kind, one.keep_reason) for one in removables if one.keep_reason)
     if kept:
         reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MAX_REASONS)]
         show_rows(reasons, ("kept", "count", "reason"))
@@ -124,5 +124,5 @@ def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable
 
 
 def _json(one: "Removable", removed: bool) -> dict[str, Any]:
-    row = {"kind": one.kind, "name": one.name, "bytes": one.size, "why": one.why}
-    return {**row, "kept": one.kept, "removed": removed}
+    row = {"kind": one.kind, "name": one.name, "bytes": one.size, "reason": one.reason}
+    return {**row, "keep_reason": one.keep_reason, "removed": removed}

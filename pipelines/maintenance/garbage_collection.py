@@ -1,12 +1,12 @@
 """`modelyard gc`: find and remove unused objects.
 
-    found = GarbageCollector(config, environment, home, time.time()).find()
-    to_remove = [one for one in found if one.kept is None]
+    removables = GarbageCollector(config, environment, home, time.time()).find()
+    to_remove = [one for one in removables if one.keep_reason is None]
 
 It covers versions of the configuration's model, runs of this machine, and uploads and checkpoints of the
 store. Each removal checks again that the object is unused, as a run may have started after `find`. If `gc`
 is killed, the next `gc` finishes the removal: a version without a manifest does not exist, a run is moved
-away before its files are deleted, and cache entries of a run are deleted before its artifacts.
+before its files are deleted, and cache entries of a run are deleted before its artifacts.
 """
 
 import json
@@ -54,17 +54,17 @@ class Removable:
         kind: its kind.
         name: its name.
         size: in bytes.
-        why: the reason to remove it.
-        kept: the reason to keep it; None when it is unused.
-        remove: removes it unless it is used again, and returns whether it is gone. It may be called again,
-            and by several processes at once.
+        reason: the reason to remove it.
+        keep_reason: the reason to keep it; None if it is unused.
+        remove: removes it unless it is used again, and returns whether it was removed. It may be called
+            repeatedly, also by several processes at the same time.
     """
 
     kind: Literal["version", "run", "upload", "checkpoint", "record", "report", "traceback"]
     name: str
     size: int
-    why: str
-    kept: str | None
+    reason: str
+    keep_reason: str | None
     remove: Callable[[], bool]
 
 
@@ -74,43 +74,37 @@ class GarbageCollector:
     def __init__(
         self, config: Config, environment: Environment, home: Path, now: float, endpoint: str | None = None
     ) -> None:
-        """Connect to the services that use the store.
+        """Connect to the cluster and to Kubeflow Pipelines, whose runs and servers may use the store.
 
-        Args:
-            config: names the model and the policy.
-            environment: where runs and servers are.
-            home: the folder of this machine's runs and cache.
-            now: the time, in epoch seconds.
-            endpoint: the URL of Kubeflow Pipelines from the command line.
+        `home` is the folder of this machine's runs and cache, `now` the time in epoch seconds, `endpoint` the
+        URL of Kubeflow Pipelines on the command line.
 
         Raises:
-            BackendError: Kubeflow Pipelines does not answer.
-            ClusterError: there is no cluster, or it does not answer.
+            BackendError: Kubeflow Pipelines does not respond.
+            ClusterError: there is no cluster, or it does not respond.
         """
         self.config, self.environment, self.home, self.now = config, environment, home, now
         self._policy = config.retention
         self._oldest = now - parse_duration(self._policy.younger_than, "retention.younger_than")
-        # an object of the store may belong to a run on another machine, which cannot be seen
+        # a run on another machine, which this one cannot see, may use an object of the store
         self._oldest_in_store = min(self._oldest, now - environment.active_deadline)
-        self._remote = environment.on_cluster
-        self._backend = self._connect_pipelines(endpoint) if self._remote else None
+        self._on_cluster = environment.on_cluster
+        self._backend = self._connect_pipelines(endpoint) if self._on_cluster else None
+        self._unknown_clusters = None
         store = config.store.url
-        self._unseen = (
-            f"clusters may use {store}: name the environment with -e"
-            if not self._remote and not find_storage(store, "store.url").unreachable_from_pods(store)
-            else None
-        )
+        if not self._on_cluster and not find_storage(store, "store.url").unreachable_from_pods(store):
+            self._unknown_clusters = f"clusters may use {store}: set the environment with -e"
 
     def find(self) -> list[Removable]:
         """Return the objects, users before the objects that they use.
 
         Raises:
-            BackendError: Kubeflow Pipelines does not answer any more.
-            ClusterError: the cluster does not answer any more.
+            BackendError: Kubeflow Pipelines does not respond.
+            ClusterError: the cluster does not respond.
             StoreError: the store cannot be read.
         """
         users = [*self._versions(), *self._runs()]
-        to_remove = {one.name for one in users if one.kept is None}
+        to_remove = {one.name for one in users if one.keep_reason is None}
         in_store = [*self._uploads(to_remove), *self._checkpoints(), *self._records()]
         return [*users, *in_store, *self._files("report", "reports"), *self._files("traceback", "errors")]
 
@@ -124,17 +118,15 @@ class GarbageCollector:
         used |= self._used_versions(models) if stored else {}
         champions = models.incomplete_champions(name)
         for one in stored:
-            killed = "left by a run that was killed"
+            reason = self._age(one.changed) if one.complete else "incomplete: its run was killed"
             if one.version in champions:
-                killed = (
-                    "a former champion without manifest.json, which a gc that was killed, or a user, deleted"
-                )
+                reason = "a former champion whose manifest.json a killed gc, or a user, deleted"
             yield Removable(
                 "version",
                 f"{name}/{one.version}",
                 one.size,
-                self._age(one.changed) if one.complete else killed,
-                used.get(one.version) or self._kept_in_store(one.changed),
+                reason,
+                used.get(one.version) or self._store_keep_reason(one.changed),
                 partial(self._remove_version, models, one.version),
             )
 
@@ -145,17 +137,17 @@ class GarbageCollector:
         for entry in models.history(name):
             if datetime.fromisoformat(entry.at).timestamp() > since:
                 champions = [version for version in (entry.version, entry.previous) if version]
-                used |= dict.fromkeys(champions, "a champion with which a run in flight may compare")
+                used |= dict.fromkeys(champions, "a champion that an active run may compare with")
         if champion := models.champion(name):
             compared = models.manifest(name, champion.version).decision.champion
-            used |= {compared: "what the champion was compared with"} if compared else {}
+            used |= {compared: "the champion was compared with it"} if compared else {}
             used |= {champion.previous: "the previous champion"} if champion.previous else {}
             used[champion.version] = "the champion"
         return used | self._served_versions(models)
 
     def _oldest_start(self) -> float:
-        """Return when the oldest run in flight may have started; one that is retried keeps its champion."""
-        pods = list_active_runs(self.environment) if self._remote else ()
+        """Return when the oldest active run may have started; a retried run has the same champion."""
+        pods = list_active_runs(self.environment) if self._on_cluster else ()
         names = (*self._active_local_runs(), *pods)
         times = [self.now - self.environment.active_deadline]
         times += [start_time(name) - TIME_ZONES for name in names]
@@ -163,53 +155,52 @@ class GarbageCollector:
         return min(times)
 
     def _served_versions(self, models: ModelStore) -> dict[int, str]:
-        """Return where a version is served: here, and in other environments as they noted in the store."""
+        """Return where a version is served: in this environment, and as recorded in the store by others."""
         platform, served = self._platform, dict[int, str]()
         for record in models.served_versions(self.config.name):
             if record.platform != platform.id:
-                why = f"served in {record.where} of another environment, as noted at {record.at}"
-                served |= dict.fromkeys(record.versions, why)
+                reason = f"served in {record.where} of another environment, as recorded at {record.at}"
+                served |= dict.fromkeys(record.versions, reason)
         return served | dict.fromkeys(platform.status().loaded, f"served in {platform.location}")
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
         served = self._served_versions(models)
         return version not in served and models.remove(self.config.name, version)
 
-    # Runs of this machine, with what the cache has of them and their artifacts in the bucket
+    # Runs of this machine, with their cache entries and their artifacts in the bucket
 
     def _runs(self) -> Iterator[Removable]:
         runs, removed = self.home / "runs", self.home / "removed"
         names = sorted(path.name for path in runs.glob("*") if RUN_NAME.match(path.name))
-        kept = self._kept_runs(names)
+        keep_reasons = self._runs_to_keep(names)
         for name in names:
-            age = self._age(start_time(name))
-            remove = partial(self._remove_run, name)
-            yield Removable("run", name, _size(runs / name), age, kept.get(name), remove)
+            age, remove = self._age(start_time(name)), partial(self._remove_run, name)
+            yield Removable("run", name, _size(runs / name), age, keep_reasons.get(name), remove)
         for path in sorted(removed.glob("*")):
-            why = "left by a gc that was killed"
-            yield Removable("run", path.name, _size(path), why, None, partial(_delete, path))
+            yield Removable("run", path.name, _size(path), "gc was killed", None, partial(_delete, path))
 
-    def _kept_runs(self, names: list[str]) -> dict[str, str]:
+    def _runs_to_keep(self, names: list[str]) -> dict[str, str]:
         """Return why runs are kept."""
-        kept = {name: self._young for name in names if start_time(name) > self._oldest}
+        reasons = {name: self._young for name in names if start_time(name) > self._oldest}
         latest = names[max(0, len(names) - self._policy.runs) :]
-        kept |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
-        kept |= dict.fromkeys(self._active_local_runs(), "it is running")
+        reasons |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
+        reasons |= dict.fromkeys(self._active_local_runs(), "it is running")
         for name in names:
-            kept |= {name: why} if (why := self._artifacts_elsewhere(name)) else {}
-        for name in list(kept):
-            kept = {**dict.fromkeys(self._cached_from(name), f"{name} uses its artifacts"), **kept}
-        return kept
+            reasons |= {name: reason} if (reason := self._other_artifact_location(name)) else {}
+        for name in list(reasons):
+            reasons = {**dict.fromkeys(self._cached_from(name), f"{name} uses its artifacts"), **reasons}
+        return reasons
 
-    def _artifacts_elsewhere(self, name: str) -> str | None:
-        """Return why a run in pods stays whose artifacts are not in this environment's bucket."""
-        root = self.environment.artifact_store().url.rstrip("/") if self._remote else None
+    def _other_artifact_location(self, name: str) -> str | None:
+        """Return why a run in pods is kept whose artifacts are not in this environment's bucket."""
+        root = self.environment.artifact_store().url.rstrip("/") if self._on_cluster else None
         try:
-            found = artifacts_uri(self.home / "runs" / name)
+            uri = artifacts_uri(self.home / "runs" / name)
         except DataError as error:
-            return f"where its artifacts are is unknown: {error}"
-        elsewhere = found not in (None, f"{root}/{name}")
-        return f"its artifacts are in {found}: name its environment with -e" if elsewhere else None
+            return f"the location of its artifacts is unknown: {error}"
+        if uri in (None, f"{root}/{name}"):
+            return None
+        return f"its artifacts are in {uri}: set its environment with -e"
 
     def _cached_from(self, name: str) -> tuple[str, ...]:
         """Return the runs whose artifacts a run took from the cache."""
@@ -221,7 +212,7 @@ class GarbageCollector:
         if any(self._active_local_runs()):
             return False
         for entry in (self.home / "cache").glob("*.json"):
-            with suppress(FileNotFoundError):  # another gc was faster
+            with suppress(FileNotFoundError):  # another gc removed it
                 if f"/{name}/" in entry.read_text(encoding="utf-8"):
                     entry.unlink()
         if any(self._active_local_runs()):  # it may have used the cache before
@@ -236,14 +227,14 @@ class GarbageCollector:
             folder.rename(removed)
         return _delete(removed)
 
-    # Reports that `modelyard report` fetched, which it fetches again, and the tracebacks of bugs
+    # Reports that `modelyard report` downloaded, which it can download again, and the tracebacks of bugs
 
     def _files(self, kind: Literal["report", "traceback"], folder: str) -> Iterator[Removable]:
         for path in sorted((self.home / folder).glob("*")):
-            with suppress(FileNotFoundError):  # another gc was faster
+            with suppress(FileNotFoundError):  # another gc removed it
                 changed, remove = path.stat().st_mtime, partial(_delete, path)
-                kept = self._young if changed > self._oldest else None
-                yield Removable(kind, path.name, _size(path), self._age(changed), kept, remove)
+                keep_reason = self._young if changed > self._oldest else None
+                yield Removable(kind, path.name, _size(path), self._age(changed), keep_reason, remove)
 
     # Uploads and checkpoints, of all models in the store
 
@@ -255,15 +246,15 @@ class GarbageCollector:
             users |= dict.fromkeys(UPLOAD.findall(text), f"{user} uses it")
         for entry in entries:
             if UPLOAD.fullmatch(entry.key):
-                kept = users.get(entry.key) or self._kept_in_store(entry.changed)
+                reason = users.get(entry.key) or self._store_keep_reason(entry.changed)
                 remove = partial(self._remove_upload, objects, entry)
-                yield Removable("upload", entry.key, entry.size, self._age(entry.changed), kept, remove)
+                yield Removable("upload", entry.key, entry.size, self._age(entry.changed), reason, remove)
 
     def _upload_users(self, models: ModelStore, to_remove: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Yield the name and the configuration of whatever may use an upload."""
+        """Yield the name and the configuration of each object that may use an upload."""
         for name in models.names():
             for version in models.versions(name):
-                with suppress(NotFoundError):  # another gc was faster
+                with suppress(NotFoundError):  # another gc removed it
                     if f"{name}/{version}" not in to_remove:
                         yield (
                             f"version {version} of {name}",
@@ -279,7 +270,7 @@ class GarbageCollector:
             yield f"the schedule {schedule.display_name}", _parameters(schedule)
 
     def _remove_upload(self, objects: Objects, entry: Entry) -> bool:
-        """Delete an upload, unless a run uses it that was retried, or that was submitted again."""
+        """Delete an upload unless a run uses it that was retried or submitted after `find`."""
         used = any(entry.key in _parameters(run) for run in self._active_kfp_runs())
         return not used and objects.delete(entry)
 
@@ -289,14 +280,13 @@ class GarbageCollector:
                 yield self._by_age("checkpoint", entry)
 
     def _records(self) -> Iterator[Removable]:
-        """Yield the records of the model's runs; its decisions stay, as cached evaluations rely on them."""
-        yield from (
-            self._by_age("record", entry) for entry in self._objects.entries(f"{self.config.name}/runs/")
-        )
+        """Yield the records of the model's runs; decisions are kept, as cached evaluations need them."""
+        for entry in self._objects.entries(f"{self.config.name}/runs/"):
+            yield self._by_age("record", entry)
 
     def _by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
-        age, kept = self._age(entry.changed), self._kept_in_store(entry.changed)
-        return Removable(kind, entry.key, entry.size, age, kept, partial(self._objects.delete, entry))
+        age, keep_reason = self._age(entry.changed), self._store_keep_reason(entry.changed)
+        return Removable(kind, entry.key, entry.size, age, keep_reason, partial(self._objects.delete, entry))
 
     @cached_property
     def _objects(self) -> Objects:
@@ -310,20 +300,20 @@ class GarbageCollector:
                 yield path.parent.name
 
     def _connect_pipelines(self, endpoint: str | None) -> Any:
-        """Return Kubeflow Pipelines' API; None when the cluster has none."""
+        """Return the API of Kubeflow Pipelines; None if the cluster does not have it."""
         from modelyard.pipelines.runners.kfp import client
 
-        found = client.find_endpoint(self.environment, endpoint)
-        if found.namespace and connect(found.namespace).get("Service", client.SERVICE) is None:
+        url = client.find_endpoint(self.environment, endpoint)
+        if url.namespace and connect(url.namespace).get("Service", client.SERVICE) is None:
             return None
         return client.connect(self.environment, endpoint)
 
     def _active_kfp_runs(self) -> Iterator[Any]:
-        where = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
+        states = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
         if self._backend:
             request = self._backend.runs.run_service_list_runs
             yield from _all(
-                request, "runs", filter=json.dumps({"predicates": where}), **self._backend.scoped()
+                request, "runs", filter=json.dumps({"predicates": states}), **self._backend.scoped()
             )
 
     def _schedules(self) -> Iterator[Any]:
@@ -339,13 +329,13 @@ class GarbageCollector:
     def _young(self) -> str:
         return f"younger than {self._policy.younger_than}"
 
-    def _kept_in_store(self, changed: float) -> str | None:
-        """Return why an object of the store stays that nothing is known to use."""
+    def _store_keep_reason(self, changed: float) -> str | None:
+        """Return why an object of the store is kept that has no known user."""
         if changed > self._oldest:
             return self._young
         if changed > self._oldest_in_store:
             return f"a run of the last {self.environment.active_deadline} s may use it"
-        return self._unseen
+        return self._unknown_clusters
 
     def _age(self, changed: float) -> str:
         hours = int((self.now - changed) // 3600)
@@ -365,12 +355,12 @@ def _all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[
 
 
 def _parameters(run: Any) -> str:
-    """Return the arguments of a run or a recurring run of Kubeflow Pipelines, whoever made it."""
+    """Return the arguments of a run or recurring run of Kubeflow Pipelines, as JSON."""
     return json.dumps((run.runtime_config.parameters if run.runtime_config else None) or {})
 
 
 def _size(path: Path) -> int:
-    with suppress(FileNotFoundError):  # another gc was faster
+    with suppress(FileNotFoundError):  # another gc removed it
         return tree_bytes(path) if path.is_dir() else path.stat().st_size
     return 0
 

@@ -138,12 +138,14 @@ class Workspace:
         return {item.name: item for item in collector.find()}
 
     def reasons(self, *overrides: str, later: float = LATER) -> dict[str, str | None]:
-        return {name: item.kept for name, item in self.find(*overrides, later=later).items()}
+        return {name: item.keep_reason for name, item in self.find(*overrides, later=later).items()}
 
     def gc(self, *overrides: str, later: float = LATER) -> tuple[set[str], set[str]]:
         """Remove what is unused; return the removed names, and those whose removal was refused."""
         unused = {
-            name: item for name, item in self.find(*overrides, later=later).items() if item.kept is None
+            name: item
+            for name, item in self.find(*overrides, later=later).items()
+            if item.keep_reason is None
         }
         removed = {name for name, item in unused.items() if item.remove()}
         return removed, unused.keys() - removed

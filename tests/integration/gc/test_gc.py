@@ -36,7 +36,7 @@ def check_end(workspace: Workspace) -> None:
     assert workspace.models.versions("digits") == [2, 5]
     assert workspace.local_runs() == workspace.cached() == workspace.bucket.folders("") == [OLD[2]]
     assert workspace.store.keys("uploads/") == []
-    assert all(one.kept for one in workspace.find().values())
+    assert all(one.keep_reason for one in workspace.find().values())
 
 
 def worker(workspace: Workspace) -> "subprocess.Popen[str]":
@@ -110,8 +110,8 @@ def test_json_output_lists_what_is_removed_and_why_the_rest_is_not(
         "kind": "version",
         "name": "digits/2",
         "bytes": rows["digits/2"]["bytes"],
-        "why": "0 hours old",
-        "kept": "the champion",
+        "reason": "0 hours old",
+        "keep_reason": "the champion",
         "removed": False,
     }
     assert {name for name, row in rows.items() if row["removed"]} == set(OLD[:2])

@@ -15,7 +15,7 @@ def test_old_runs_are_removed_but_not_the_latest_and_those_it_uses(workspace: Wo
         workspace.run(name)
     workspace.run(OLD[3], uses=(OLD[1],))
     found = workspace.find()
-    assert found[OLD[1]].kept == f"{OLD[3]} uses its artifacts"
+    assert found[OLD[1]].keep_reason == f"{OLD[3]} uses its artifacts"
     assert found[OLD[0]].size > 400
     assert workspace.gc() == ({OLD[0], followed, OLD[2]}, set())
     assert workspace.local_runs() == workspace.cached() == [OLD[1], OLD[3]]
@@ -69,6 +69,6 @@ def test_a_run_in_pods_is_not_removed_without_its_environment(workspace: Workspa
         workspace.run(name, pods=True)
     update = {"pipeline_root": "gs://elsewhere/runs"}
     other = Environment(kind="local") if kind == "local" else workspace.environment.model_copy(update=update)
-    kept = str(workspace.find(environment=other)[OLD[0]].kept)
+    kept = str(workspace.find(environment=other)[OLD[0]].keep_reason)
     assert f"{workspace.environment.pipeline_root}/{OLD[0]}" in kept
     assert "-e" in kept

@@ -8,7 +8,7 @@ from tests.integration.gc.conftest import DAY, Workspace
 
 DATA = [f"uploads/data/{number * 64}" for number in "0123456789"]
 CODE = f"uploads/code/{'a' * 64}.zip"
-CHAMPION_OF_A_RUN = "a champion with which a run in flight may compare"
+CHAMPION_OF_A_RUN = "a champion that an active run may compare with"
 CHECKPOINT = f"checkpoints/{'a' * 64}/state.npz"
 
 
@@ -38,7 +38,7 @@ def test_a_version_that_is_used_after_find_is_not_removed(workspace: Workspace) 
     for number in range(4):
         workspace.publish(f"run {number}")
     found = workspace.find()
-    assert [found[f"digits/{version}"].kept for version in (1, 2, 3)] == [None] * 3
+    assert [found[f"digits/{version}"].keep_reason for version in (1, 2, 3)] == [None] * 3
     workspace.servers.serve("digits", 1)
     workspace.promote(2)
     assert [found[f"digits/{version}"].remove() for version in (1, 2, 3)] == [False, False, True]
@@ -50,11 +50,11 @@ def test_a_version_that_another_environment_serves_is_not_removed(workspace: Wor
         workspace.publish(f"run {number}")
     found = workspace.find()
     workspace.models.record_served("digits", "another-cluster", "serving", [1, 3])
-    assert [name for name, kept in workspace.reasons().items() if "noted" in str(kept)] == [
+    assert [name for name, kept in workspace.reasons().items() if "another environment" in str(kept)] == [
         "digits/1",
         "digits/3",
     ]
-    assert [found[f"digits/{version}"].remove() for version in (1, 2)] == [False, True], "noted after find"
+    assert [found[f"digits/{version}"].remove() for version in (1, 2)] == [False, True], "recorded after find"
     workspace.models.record_served("digits", "another-cluster", "serving", [3])
     assert workspace.gc() == ({"digits/1"}, set())
 
@@ -94,7 +94,7 @@ def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace:
     younger = "retention.younger_than=1m"
     assert workspace.reasons(younger, later=600)["digits/1"] == "a run of the last 86400 s may use it"
     (one,) = workspace.find().values()
-    assert (one.name, one.kept) == ("digits/1", None)
+    assert (one.name, one.keep_reason) == ("digits/1", None)
     assert not one.remove()  # the real clock says that it is new
     assert workspace.store.find("digits/versions/000001/model.onnx")
 
@@ -135,9 +135,9 @@ def test_nothing_in_a_bucket_is_removed_without_its_environment(workspace: Works
     workspace.upload(DATA[0])
     workspace.upload(CHECKPOINT)
     found = workspace.find(environment=Environment(kind="local"))
-    assert found.pop("digits/2").kept == "one of the last 1"
+    assert found.pop("digits/2").keep_reason == "one of the last 1"
     assert found.keys() == {"digits/1", DATA[0], CHECKPOINT}
-    assert all("-e" in str(one.kept) for one in found.values())
+    assert all("-e" in str(one.keep_reason) for one in found.values())
 
 
 def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_is_young(
@@ -164,7 +164,7 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
         DATA[5]: "the run 20260101-120000-aaaa uses it",
         CODE: "version 1 of other uses it",
     }
-    assert all(one.kept for one in workspace.find(later=2 * DAY).values())
+    assert all(one.keep_reason for one in workspace.find(later=2 * DAY).values())
     gone, _ = workspace.gc()
     assert gone & set(DATA) == {DATA[1], DATA[3]}
     assert "uploads/data/of-somebody-else" in workspace.store.keys("uploads/data/")
@@ -175,7 +175,7 @@ def test_an_upload_that_is_used_after_find_is_not_removed(workspace: Workspace) 
         workspace.upload(key)
     run = workspace.servers.submit("FAILED", source=f'{{"source": "gs://b/models/{DATA[0]}"}}')
     found = workspace.find()
-    assert [found[key].kept for key in DATA[:2]] == [None, None]
+    assert [found[key].keep_reason for key in DATA[:2]] == [None, None]
     run["state"] = "RUNNING"  # retried
     assert workspace.store.touch(DATA[1])  # submitted again
     assert not found[DATA[0]].remove()

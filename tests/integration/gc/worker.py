@@ -20,7 +20,7 @@ def main() -> None:
     settings = load(Path(config), environ={}, store=environment.model_store())
     sys.stdin.readline()
     found = GarbageCollector(settings, environment, Path(home), time.time() + 40 * 86400).find()
-    to_remove = [one for one in found if one.kept is None]
+    to_remove = [one for one in found if one.keep_reason is None]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for one in to_remove:

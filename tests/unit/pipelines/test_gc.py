@@ -35,7 +35,7 @@ def test_gc_without_yes_lists_candidates_only(modelyard, old_store):
 
 def test_gc_with_yes_removes_all_candidates(modelyard, old_store, tmp_path):
     result = modelyard("gc", *POLICY, "--yes", "--output", "json")
-    assert {row["name"]: (row["kept"], row["removed"]) for row in json.loads(result.out)} == {
+    assert {row["name"]: (row["keep_reason"], row["removed"]) for row in json.loads(result.out)} == {
         "tiny/1": ("the champion", False),
         "tiny/2": (None, True),
     }
@@ -58,7 +58,7 @@ def test_a_run_with_an_unreadable_pods_json_is_not_removed(modelyard, tmp_path):
     (run / "pods.json").write_text('{"key of another version": 1}')
     result = modelyard("gc", *POLICY, "--set", "retention.runs=0", "--yes", "--output", "json")
     (row,) = json.loads(result.out)
-    assert "pods.json" in row["kept"]
+    assert "pods.json" in row["keep_reason"]
     assert run.is_dir()
 
 
