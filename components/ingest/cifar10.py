@@ -54,13 +54,8 @@ LabeledPixels = Iterator[tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]]
 def read(path: Path, source: Source) -> Examples:
     """Read the images: uint8 (32, 32, 3), in the official splits train and test.
 
-    Args:
-        path: archive or directory.
-        source: `max_bytes` is used.
-
     Raises:
-        DataError: a file of the official archive is missing or damaged, or has an invalid label; see also
-            `members.members`.
+        DataError: a file of the official archive is missing or damaged, or has an invalid label.
     """
     return Examples(
         shape=(SIDE, SIDE, 3),
@@ -204,11 +199,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def unpickle(member: Member, *keys: str) -> list[Any]:
-    """Return the values of these keys from the dictionary in a pickle.
-
-    Raises:
-        DataError: it is damaged, lacks a key, or has instructions that the official files do not have.
-    """
+    """Return the values of these keys from the dictionary in a pickle; its code is not executed."""
     try:
         value = _Unpickler(member.content()).load()
     except DataError as error:
@@ -224,11 +215,7 @@ def unpickle(member: Member, *keys: str) -> list[Any]:
 
 
 def to_byte_array(member: Member, value: Any) -> NDArray[np.uint8]:
-    """Return the recorded array of bytes in C order.
-
-    Raises:
-        DataError: it is another array, or not an array.
-    """
+    """Return the recorded array of bytes in C order."""
     try:
         _, shape, dtype, fortran, content = value.state
         if isinstance(content, _RecordedCall):  # bytes as Python 3 pickles them with protocol 2

@@ -35,12 +35,12 @@ Parts = tuple[str, ...]
 class ClassFolders:
     """The class folders of a source.
 
-    `prefix_depth` is the number of folders around all class folders, `folders` maps a class folder to its
-    split and label, and `notes` explain decisions.
+    `prefix_depth` is the number of folders around all class folders, `names` are the classes in label order,
+    `folders` maps a class folder to its split and label, and `notes` explain decisions.
     """
 
     prefix_depth: int
-    classes: tuple[str, ...]
+    names: tuple[str, ...]
     folders: dict[Parts, tuple[str, int]]
     notes: tuple[str, ...] = ()
 
@@ -74,9 +74,7 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
     non_empty = {name[:end] for name in names for end in range(1, len(name))}
     folder_paths = {tuple(folder.split("/")) for folder in folders}
     empty = sorted({name[:end] for name in folder_paths for end in range(1, len(name) + 1)} - non_empty)
-    prefix_depth = _find_prefix_depth(content, empty)
-    roots = {name[prefix_depth] for name in content if len(name) > prefix_depth + 1}
-    roots |= {name[prefix_depth] for name in empty if len(name) == prefix_depth + 1}
+    prefix_depth, roots = _find_prefix(content, empty)
     with_splits = all(map(_split_of, roots)) and any(len(name) > prefix_depth + 2 for name in content)
     if not with_splits:
         _check_mixed_splits(content, prefix_depth, roots)
@@ -123,8 +121,8 @@ def _split_of(root: str) -> str | None:
     return SPLITS.get(root.lower())
 
 
-def _find_prefix_depth(content: list[Parts], empty: list[Parts]) -> int:
-    """Return the number of folders around all class folders."""
+def _find_prefix(content: list[Parts], empty: list[Parts]) -> tuple[int, set[str]]:
+    """Return the number of folders around all class or split folders, and the names of these folders."""
     prefix_depth = 0
     while True:
         roots = {name[prefix_depth] for name in content if len(name) > prefix_depth + 1}
@@ -132,7 +130,7 @@ def _find_prefix_depth(content: list[Parts], empty: list[Parts]) -> int:
         unlabeled = any(len(name) == prefix_depth + 1 and _is_image(name) for name in content)
         deeper = any(len(name) > prefix_depth + 2 for name in content)
         if len(roots) != 1 or unlabeled or not deeper or _split_of(*roots):
-            return prefix_depth
+            return prefix_depth, roots
         prefix_depth += 1
 
 
@@ -173,10 +171,9 @@ def _check_unlabeled_images(content: list[Parts], depth: int) -> None:
 def _notes(
     names: list[Parts], prefix_depth: int, depth: int, targets: dict[Parts, tuple[str, int]]
 ) -> Iterable[str]:
-    unused = sorted(
+    if unused := sorted(
         "/".join(name) for name in names if len(name) <= depth or name[prefix_depth:depth] not in targets
-    )
-    if unused:
+    ):
         verb = "is" if len(unused) == 1 else "are"
         yield f"{summarize_names(unused)} {verb} outside of the class folders and not used."
     nested = sum(len(name) > depth + 1 and name[prefix_depth:depth] in targets for name in names)

@@ -26,12 +26,7 @@ from modelyard.components.store.storage import is_path
 
 
 def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
-    """Fetch the source, decode it and write `raw`.
-
-    Args:
-        spec: the source of the examples and their format.
-        fingerprint: cache key of the data, for the log.
-        raw: directory to write, with shards and schema.json.
+    """Fetch the source, decode it, and write shards and schema.json to the directory `raw`.
 
     Raises:
         DataError: the source is missing, damaged, or does not match the settings.
@@ -40,7 +35,8 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
     with tempfile.TemporaryDirectory() as scratch, artifacts.replace_folder(Path(raw)) as directory:
         path = locate(settings).fetch(Path(scratch))
         with _show_url(path, settings):
-            examples = _read_examples(path, settings)
+            reader = import_module(f"{__package__}.{KINDS[settings.kind].reader}")
+            examples: Examples = reader.read(path, settings)
             counts = _write_shards(directory, examples)
         schema = Schema(
             shape=examples.shape,
@@ -67,13 +63,6 @@ def _show_url(path: Path, source: Source) -> Iterator[None]:
         if is_path(source.source or ""):
             raise
         raise DataError(str(error).replace(str(path), redact_url(str(source.source)))) from error
-
-
-def _read_examples(path: Path, source: Source) -> Examples:
-    """Return the examples of a local file or directory; only the reader of its kind is imported."""
-    reader = import_module(f"{__package__}.{KINDS[source.kind].reader}")
-    examples: Examples = reader.read(path, source)
-    return examples
 
 
 def _write_shards(directory: Path, examples: Examples) -> dict[str, int]:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +46,9 @@ Decoded = tuple[str, SplitTarget, NDArray[Any] | DataError]
 def read(path: Path, source: Source) -> Examples:
     """Read the images: uint8 (height, width, channels), in the order of the source.
 
-    Args:
-        path: directory or archive.
-        source: `resize`, `channels`, `index`, `max_bad`, `max_bytes` and `problem` are used.
-
     Raises:
-        DataError: class folders and index are missing or invalid; more than a share of `max_bad` of the files
-            are not images or, without `resize`, differ in size from the first; see also `members.members`.
+        DataError: class folders and index are missing or invalid; or more than a share of `max_bad` of the
+            files are not images or, without `resize`, differ in size from the first.
     """
     targets = _find_targets(path, source)
     image_format = _image_format(path, source, targets)
@@ -65,7 +60,7 @@ def read(path: Path, source: Source) -> Examples:
     return Examples(
         shape=(image_format.height, image_format.width, image_format.channels),
         dtype="uint8",
-        names=targets.classes if isinstance(targets, ClassFolders) else targets.names,
+        names=targets.names,
         splits=targets.splits,
         batches=_read_batches(path, source, targets, image_format, unusable, notes),
         image=image_format,
@@ -75,12 +70,7 @@ def read(path: Path, source: Source) -> Examples:
 
 
 class UnusableFiles:
-    """The unusable files of a source.
-
-    Args:
-        source: path of the source, for messages.
-        share: maximum share of unusable files.
-    """
+    """The unusable files of a source; `share` is their maximum share."""
 
     def __init__(self, source: Path, share: float) -> None:
         self.count = 0
@@ -89,11 +79,7 @@ class UnusableFiles:
         self._last_message = ""
 
     def add(self, name: str, reason: str) -> None:
-        """Add and log a file.
-
-        Raises:
-            DataError: no unusable file is allowed, and there are more than a thousand.
-        """
+        """Add and log a file; if none is allowed, raise DataError for the first beyond MAX_LOGGED_FILES."""
         self.count += 1
         reason = reason.removeprefix(f"{name!r} in {self._source} ")
         self._last_message = f"{name!r} in {self._source}: {reason}"
@@ -128,10 +114,9 @@ class UnusableFiles:
 
 def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
     """Return the split and the target of each image, from an index, class folders or Parquet files."""
-    if path.is_file() and _read_magic(path) == parquet.MAGIC:
-        return _read_parquet_targets(
-            path, source, lambda: iter([Member(path, path.name, 0, lambda: path.open("rb"))]), True
-        )
+    if path.is_file() and _is_parquet_file(path):
+        file = Member(path, path.name, 0, lambda: path.open("rb"))
+        return _read_parquet_targets(path, source, lambda: iter([file]), True)
     files: list[str] = []
     folders: list[str] = []
     indexes: dict[str, bytes] = {}
@@ -143,11 +128,12 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
                     f"makes the indexes larger than {MAX_FILE_BYTES:,} bytes, the maximum. Make it smaller."
                 )
             indexes[member.name] = member.content()
-    if any(map(_is_parquet, files)) and not has_images(files):
-        every = partial(members, path, source.max_bytes)
-        return _read_parquet_targets(
-            path, source, lambda: (member for member in every() if _is_parquet(member.name)), False
-        )
+    if any(map(_has_parquet_suffix, files)) and not has_images(files):
+
+        def parquet_files() -> Iterator[Member]:
+            return (file for file in members(path, source.max_bytes) if _has_parquet_suffix(file.name))
+
+        return _read_parquet_targets(path, source, parquet_files, False)
     try:
         if source.index:
             indexes = {name: indexes[name] for name in (min(indexes, key=len),)} if indexes else {}
@@ -168,12 +154,12 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
         raise DataError(f"{path}: {error}") from error
 
 
-def _read_magic(path: Path) -> bytes:
+def _is_parquet_file(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(len(parquet.MAGIC))
+        return file.read(len(parquet.MAGIC)) == parquet.MAGIC
 
 
-def _is_parquet(name: str) -> bool:
+def _has_parquet_suffix(name: str) -> bool:
     return name.lower().endswith(parquet.SUFFIX)
 
 

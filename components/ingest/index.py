@@ -52,12 +52,9 @@ class Index:
 
 
 def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: str) -> Index | None:
-    """Parse the indexes; return None if one has no columns for path and target.
+    """Parse the indexes, given by name; return None if one has no columns for path and target.
 
-    Args:
-        contents: the contents of the indexes by name.
-        files: the names of all files of the source.
-        problem: targets are labels for `classification` and numbers for `regression`.
+    `files` are the names of all files of the source.
 
     Raises:
         DataError: an index is malformed, or rows have an invalid label or split, or a duplicate path. The
@@ -67,21 +64,22 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
     existing, missing, errors, target = set(files), {}, [], ""
     for name, content in sorted(contents.items()):
         table = _Table(name, content)
-        if not table.usable:
+        if table.path is None or table.target is None:
             return None
         target = str(table.target).strip()
         folder = PurePosixPath(name).parent
         default = SPLITS.get(folder.name.lower())
-        for row, path, value, split in table.rows():
-            position = f"{row} of {name}"
+        for row, record in table.records():
+            position, path, value = f"{row} of {name}", record.get(table.path), record.get(table.target)
             try:
                 file, source_path = _resolve_path(folder, path), _resolve_path(PurePosixPath(), path)
                 if file not in existing and source_path in existing:
                     file = source_path
-                split_target = (
-                    _parse_split(file, split, default, table.has_split),
-                    parse_target(value, problem),
-                )
+                if table.split is None:
+                    split = default or SPLITS.get(file.partition("/")[0].lower(), "all")
+                else:
+                    split = _parse_split(record.get(table.split))
+                split_target = split, parse_target(value, problem)
                 if file in targets_by_file:
                     raise ValueError(f"has the same path as another row, {file!r}")
             except ValueError as error:
@@ -118,11 +116,7 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
 
 
 class _Table:
-    """The rows of an index.
-
-    Raises:
-        DataError: it is not a table.
-    """
+    """The rows of an index, and its columns for the path, the target and the split; None if missing."""
 
     def __init__(self, name: str, content: bytes) -> None:
         self._name = name
@@ -137,26 +131,12 @@ class _Table:
         columns = {str(column).strip().lower(): column for column in header}
         if len(columns) < len(header):
             raise DataError(f"{name} has a duplicate column: {', '.join(map(str, header))}. Rename one.")
-        self._path = next((columns[name] for name in PATHS if name in columns), None)
+        self.path = next((columns[name] for name in PATHS if name in columns), None)
         self.target = next((columns[name] for name in TARGETS if name in columns), None)
-        self._split = columns.get(SPLIT)
+        self.split = columns.get(SPLIT)
 
-    @property
-    def usable(self) -> bool:
-        """Whether there are columns for the path and the target."""
-        return self._path is not None and self.target is not None
-
-    @property
-    def has_split(self) -> bool:
-        """Whether there is a column for the split."""
-        return self._split is not None
-
-    def rows(self) -> Iterator[tuple[str, Any, Any, Any]]:
-        """Yield the position of each row, its path, target and split; None for a missing value."""
-        for position, record in self._records():
-            yield position, record.get(self._path), record.get(self.target), record.get(self._split)
-
-    def _records(self) -> Iterator[tuple[str, dict[Any, Any]]]:
+    def records(self) -> Iterator[tuple[str, dict[Any, Any]]]:
+        """Yield the position of each row and its values by column."""
         return self._json_lines() if self._name.endswith(".jsonl") else self._csv_records()
 
     def _json_lines(self) -> Iterator[tuple[str, dict[Any, Any]]]:
@@ -205,21 +185,14 @@ def _resolve_path(folder: PurePosixPath, path: Any) -> str:
     return unicodedata.normalize("NFC", (folder / "/".join(parts)).as_posix())
 
 
-def _parse_split(file: str, split: Any, default: str | None, has_column: bool) -> str:
-    """Return the split of a row: its column, the folder of the index, or the first folder of the path."""
-    if has_column:
-        if not isinstance(split, str) or split.strip().lower() not in SPLITS:
-            raise ValueError(f"has the split {split!r}, which is not train, test or validation")
-        return SPLITS[split.strip().lower()]
-    return default or SPLITS.get(file.partition("/")[0].lower(), "all")
+def _parse_split(value: Any) -> str:
+    if not isinstance(value, str) or value.strip().lower() not in SPLITS:
+        raise ValueError(f"has the split {value!r}, which is not train, test or validation")
+    return SPLITS[value.strip().lower()]
 
 
 def parse_target(value: Any, problem: str) -> Any:
-    """Return a label as a string, or a number.
-
-    Raises:
-        ValueError: it is invalid for the problem.
-    """
+    """Return a label as a string, or a number; raise ValueError if it is invalid for the problem."""
     if problem == "regression":
         try:
             number = math.nan if isinstance(value, bool) else float(value)

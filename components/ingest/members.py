@@ -43,6 +43,8 @@ DAMAGE_ERRORS = (
     *(ValueError, OverflowError, struct.error),
 )
 
+Opener = Callable[[], IO[bytes]]
+
 
 @dataclass(frozen=True)
 class Member:
@@ -55,7 +57,7 @@ class Member:
     source: Path
     name: str
     size: int
-    opener: Callable[[], IO[bytes]] | None
+    opener: Opener | None
 
     @property
     def folder(self) -> bool:
@@ -64,11 +66,7 @@ class Member:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Open the file for reading.
-
-        Raises:
-            DataError: it is damaged or truncated, also if this is detected within the block.
-        """
+        """Open the file for reading; DataError means that it is damaged, also within the block."""
         if self.opener is None:
             raise IsADirectoryError(self.name)
         try:
@@ -80,11 +78,7 @@ class Member:
             raise self.error(f"is damaged or truncated ({error}). Download it again.") from error
 
     def content(self) -> bytes:
-        """Return the content of the file.
-
-        Raises:
-            DataError: it is damaged, or larger than MAX_FILE_BYTES.
-        """
+        """Return the content of the file, which has at most MAX_FILE_BYTES."""
         if self.size > MAX_FILE_BYTES:
             raise self.error(
                 f"has {self.size:,} bytes, but the maximum is {MAX_FILE_BYTES:,}. Make it smaller, or "
@@ -162,7 +156,7 @@ def _folder_members(source: Path) -> Iterator[Member]:
     names = UniqueNames(source)
     for raw_name, status in walk(source):
         name, folder = normalize_name(source, raw_name), stat.S_ISDIR(status.st_mode)
-        opener = None if folder else partial(_open, source / raw_name)
+        opener = None if folder else cast(Opener, partial((source / raw_name).open, "rb"))
         member = Member(source, name, 0 if folder else status.st_size, opener)
         if not (folder or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             raise member.special_file_error()
@@ -170,24 +164,15 @@ def _folder_members(source: Path) -> Iterator[Member]:
         yield member
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
 class UniqueNames:
     """Checks that the names in a source are unique, and limits their number."""
 
     def __init__(self, source: Path) -> None:
-        self._source = source
+        self._source, self._count = source, 0
         self._files: set[str] = set()
-        self._count = 0
 
     def add(self, member: Member) -> None:
-        """Add the name of a member.
-
-        Raises:
-            DataError: it is a duplicate, or there are too many names.
-        """
+        """Add the name of a member; raise DataError for a duplicate and for too many names."""
         self._count += 1
         if self._count > MAX_ENTRIES:
             raise DataError(
@@ -201,15 +186,11 @@ class UniqueNames:
 
 
 def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Member]:
-    """Yield the members, which are readable while the archive is open.
+    """Yield the members, which are readable while the archive is open; see `members`.
 
     The declared sizes are trusted, because zipfile fails for a member with more bytes than declared.
-
-    Raises:
-        DataError: see `members`.
     """
-    names = UniqueNames(source)
-    total = 0
+    names, total = UniqueNames(source), 0
     for entry in archive.infolist():
         total += entry.file_size
         check_size(f"{source}, unpacked,", total, max_bytes)
@@ -246,18 +227,14 @@ def _zip_name(entry: ZipInfo) -> str:
 
 
 def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:
-    """Yield the members, each of which is readable until the iterator advances.
-
-    Raises:
-        DataError: see `members`.
-    """
+    """Yield the members, each of which is readable until the iterator advances; see `members`."""
     names = UniqueNames(source)
     with gzip.open(source) as file:
         stream = BoundedTarStream(file, source, max_bytes)
         archive = tarfile.TarFile(fileobj=cast(IO[bytes], stream))
         while (entry := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else tarfile keeps every entry in memory
-            opener = None if entry.isdir() else partial(_open_tar_entry, archive, entry)
+            opener = None if entry.isdir() else cast(Opener, partial(archive.extractfile, entry))
             member = Member(source, normalize_name(source, entry.name), entry.size, opener)
             if not (entry.isdir() or entry.isreg()) or entry.issparse():
                 raise member.special_file_error()
@@ -267,36 +244,22 @@ def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:
         stream.finish()
 
 
-def _open_tar_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], archive.extractfile(entry))  # None for folders only
-
-
 class BoundedTarStream:
     """The bytes of the .tar in a .tar.gz, for tarfile: forward only, and at most `max_bytes`.
 
-    A forged header can make tarfile read gigabytes at once, seek beyond the end, or seek back forever.
-
-    Args:
-        file: the open .tar.gz.
-        source: its path, for messages.
-        max_bytes: maximum number of bytes.
+    A forged header can make tarfile read gigabytes at once, seek beyond the end, or seek back forever: these
+    are errors. `source` is the path of the archive.
     """
 
     def __init__(self, file: gzip.GzipFile, source: Path, max_bytes: int) -> None:
-        self._file = file
-        self._source = source
-        self._max_bytes = max_bytes
+        self._file, self._source, self._max_bytes = file, source, max_bytes
 
     def tell(self) -> int:
         """Return the position."""
         return self._file.tell()
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes, or fewer at the end.
-
-        Raises:
-            DataError: there are more than `max_bytes`, or `size` is beyond that of any valid archive.
-        """
+        """Return the next `size` bytes, or fewer at the end."""
         if not 0 <= size <= MAX_READ:
             raise self._damage_error("the entry is forged or damaged")
         data = self._file.read(size)
@@ -304,18 +267,14 @@ class BoundedTarStream:
         return data
 
     def seek(self, offset: int) -> int:
-        """Seek forward to `offset`; see `read`."""
+        """Seek forward to `offset`."""
         if offset < self.tell():
             raise self._damage_error("the entry is forged or damaged")
         check_size(f"{self._source}, unpacked,", offset, self._max_bytes)
         return self._file.seek(offset)
 
     def finish(self) -> None:
-        """Read to the end to verify the checksum; tarfile takes a damaged header for the end of the archive.
-
-        Raises:
-            DataError: see `read`; or there is data other than padding.
-        """
+        """Read to the end to verify the checksum; tarfile takes a damaged header for the end."""
         while rest := self.read(CHUNK):
             if rest.strip(b"\0"):
                 raise self._damage_error("the data is not a file")

@@ -30,10 +30,7 @@ from modelyard.components.ingest.examples import (
 from modelyard.components.ingest.members import DAMAGE_ERRORS, MAX_FILE_BYTES, Member, zip_members
 from modelyard.components.source.settings import Source
 
-SPLITS = (
-    {"all": ("x", "y")},
-    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
-)
+SPLITS = ({"all": ("x", "y")}, {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")})
 INTEGERS, FLOATS, TEXTS = "bui", "f", "US"
 SIXTEEN_BIT = ("int16", "uint16")
 LABEL_FORMS = "labels are integers (0, 1, 2, … or 1, 2, 3, … without gaps), strings, or one-hot rows"
@@ -45,9 +42,6 @@ HEADER_READERS = {
 
 class ArrayFile:
     """An array in an .npz, described by its header.
-
-    Args:
-        member: the .npy file.
 
     Raises:
         DataError: it is not an .npy file, is not in C order, or its size does not match its header.
@@ -71,21 +65,18 @@ class ArrayFile:
 
     @property
     def row_bytes(self) -> int:
-        """The size of an example in bytes."""
+        """The size of a row in bytes."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
-    def batches(self, rows: int) -> Iterator[NDArray[Any]]:
-        """Yield batches of `rows` examples; the last one may be smaller.
-
-        Raises:
-            DataError: the file is damaged.
-        """
+    def batches(self, size: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield batches of `size` rows, by default BATCH_BYTES, each with the number of its first row."""
+        size = size or max(1, BATCH_BYTES // max(1, self.row_bytes))
         with self._member.open() as file:
             self._header(file)
-            for start in range(0, self.shape[0], rows):
-                count = min(rows, self.shape[0] - start)
+            for start in range(0, self.shape[0], size):
+                count = min(size, self.shape[0] - start)
                 data = file.read(count * self.row_bytes)
-                yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+                yield start, np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
     def error(self, reason: str) -> DataError:
         """Return the error that it cannot be used; `reason` has the reason and the remedy."""
@@ -114,13 +105,9 @@ Pairs = Mapping[str, tuple[ArrayFile, ArrayFile]]
 def read(path: Path, source: Source) -> Examples:
     """Read the examples: integers from 0 to 255 as uint8, floating-point and 16-bit integers as float32.
 
-    Args:
-        path: path of the .npz.
-        source: `problem`, `classes` and `max_bytes` are used.
-
     Raises:
-        DataError: the arrays have unexpected names, shapes, dtypes or values; or the file is damaged, or
-            larger than `max_bytes` when unpacked.
+        DataError: the arrays have unexpected names, shapes, dtypes or values, or the file is damaged or too
+            large.
     """
     with _open_arrays(path, source.max_bytes) as pairs:
         is_regression = source.problem == "regression"
@@ -216,11 +203,7 @@ class Labels:
 
 
 def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
-    """Return the labels of the targets; `classes` are the names of the classes in label order, if given.
-
-    Raises:
-        DataError: the labels are ambiguous or invalid.
-    """
+    """Return the labels of the targets; `classes` are the names of the classes in label order, if given."""
     arrays = [y for _, y in pairs.values()]
     kinds = {(y.dtype.kind in TEXTS, len(y.shape) == 2 and y.shape[1]) for y in arrays}
     if len({(text, columns or 1) for text, columns in kinds}) > 1:
@@ -234,7 +217,7 @@ def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
 
 def _string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     labels: dict[Any, str] = {}
-    for y, start, values in _target_batches(arrays):
+    for y, start, values in _flat_batches(arrays):
         for value in set(values.tolist()) - labels.keys():
             try:
                 label = normalize_label(value.decode() if isinstance(value, bytes) else value)
@@ -267,16 +250,13 @@ def _string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> 
 def _one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     columns = arrays[0].shape[1]
     for y in arrays:
-        start = 0
-        for rows in y.batches(max(1, BATCH_BYTES // y.row_bytes)):
-            good = ((rows == 0) | (rows == 1)).all(axis=1) & ((rows == 1).sum(axis=1) == 1)
-            if not good.all():
-                row = int(np.flatnonzero(~good)[0])
+        for start, rows in y.batches():
+            valid = ((rows == 0) | (rows == 1)).all(axis=1) & ((rows == 1).sum(axis=1) == 1)
+            if not valid.all():
                 raise y.error(
-                    f"is {y.description}, but row {start + row} is not one-hot, a single 1 and else 0: "
-                    f"{LABEL_FORMS}. Correct it."
+                    f"is {y.description}, but row {start + int(valid.argmin())} is not one-hot, a single 1 "
+                    f"and else 0: {LABEL_FORMS}. Correct it."
                 )
-            start += len(rows)
     if classes and len(classes) != columns:
         raise arrays[0].error(
             f"has {columns} columns, but data.classes has {len(classes)} names. Correct one of them."
@@ -296,9 +276,8 @@ def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
         else (rows, f"there are only {rows} examples")
     )
     unique: set[int] = set()
-    for y, start, values in _target_batches(arrays):
-        if len(invalid := np.flatnonzero((values < -1) | (values > limit))):
-            raise _label_error(y, start + int(invalid[0]), values[invalid[0]], reason)
+    for y, start, values in _flat_batches(arrays):
+        _check_range(y, start, values, -1, limit, reason)
         unique.update(np.unique(values).tolist())
     first, last = min(unique), max(unique)
     if unique == {-1, 1} and (classes is None or len(classes) == 2):
@@ -309,9 +288,8 @@ def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
         )
     shift = int(first == 1 and (last == limit if classes else unique == set(range(1, last + 1))))
     if first < 0 or last - shift >= limit or (first > 0 and not shift and not classes):
-        for y, start, values in _target_batches(arrays):
-            if len(invalid := np.flatnonzero((values < 0) | (values >= limit))):
-                raise _label_error(y, start + int(invalid[0]), values[invalid[0]], reason)
+        for y, start, values in _flat_batches(arrays):
+            _check_range(y, start, values, 0, limit - 1, reason)
         raise arrays[0].error(
             f"has labels that begin with {first} and have gaps: {LABEL_FORMS}. Correct them."
         )
@@ -323,17 +301,22 @@ def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
     )
 
 
-def _target_batches(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
-    """Yield each array with the row number of the first target of a batch and the targets (n,)."""
+def _flat_batches(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
+    """Yield the targets (n,) of each batch, with their array and the number of the first row."""
     for y in arrays:
-        start = 0
-        for values in y.batches(max(1, BATCH_BYTES // max(1, y.row_bytes))):
+        for start, values in y.batches():
             yield y, start, values.reshape(-1)
-            start += len(values)
 
 
-def _label_error(y: ArrayFile, row: int, label: Any, reason: str) -> DataError:
-    return y.error(f"has the label {label} in row {row}, but {reason}: {LABEL_FORMS}. Correct it.")
+def _check_range(
+    y: ArrayFile, start: int, labels: NDArray[Any], minimum: int, maximum: int, reason: str
+) -> None:
+    """Raise DataError for the first label outside of the range."""
+    if len(invalid := np.flatnonzero((labels < minimum) | (labels > maximum))):
+        row = int(invalid[0])
+        raise y.error(
+            f"has the label {labels[row]} in row {start + row}, but {reason}: {LABEL_FORMS}. Correct it."
+        )
 
 
 def _example_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
@@ -344,7 +327,7 @@ def _example_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
     minimum, maximum = 0, 255
     for x in arrays:
         if x.dtype.name in SIXTEEN_BIT:
-            for rows in x.batches(max(1, BATCH_BYTES // x.row_bytes)):
+            for _, rows in x.batches():
                 minimum, maximum = min(minimum, int(rows.min())), max(maximum, int(rows.max()))
     if (minimum, maximum) == (0, 255):
         return "uint8", []
@@ -354,12 +337,10 @@ def _example_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
 def _batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | None) -> Iterator[Batch]:
     with _open_arrays(path, max_bytes) as pairs:
         for split, (x, y) in pairs.items():
-            rows = max(1, BATCH_BYTES // max(x.row_bytes, y.row_bytes))
-            start = 0
-            for examples, targets in zip(x.batches(rows), y.batches(rows), strict=True):
+            size = max(1, BATCH_BYTES // max(x.row_bytes, y.row_bytes))
+            for (start, examples), (_, targets) in zip(x.batches(size), y.batches(size), strict=True):
                 converted = labels.convert(targets) if labels else _to_float32(y, start, targets.reshape(-1))
                 yield Batch(split, _convert(x, start, examples, dtype), converted)
-                start += len(targets)
 
 
 def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
@@ -374,11 +355,7 @@ def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> 
 
 
 def _to_float32(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return values as float32; `start` is the row number of the first one.
-
-    Raises:
-        DataError: a value is not finite, or not within the range of float32.
-    """
+    """Return values as float32; `start` is the row number of the first one."""
     with np.errstate(over="ignore"):
         converted = rows.astype(np.float32)
     remedy = "values must be finite float32 numbers. Replace it, or remove the example"

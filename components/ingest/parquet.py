@@ -98,7 +98,7 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
         files: opens the files; each is readable until the next one.
         single_file: whether the source is a single file, whose name has no split.
         problem: the problem of the targets.
-        max_bytes: maximum size of all of them, uncompressed.
+        max_bytes: maximum size of all files, uncompressed.
 
     Raises:
         DataError: the files have no images, no labels, or other columns; one is missing, damaged or too
@@ -141,11 +141,7 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
 
 
 def _find_splits(files: list[str]) -> dict[str, str]:
-    """Return the split of each file.
-
-    Raises:
-        DataError: only some files are in a split, or shards are missing.
-    """
+    """Return the split of each file; raise DataError if only some are in one, or shards are missing."""
     splits = {file: split_from_name(file) for file in files}
     if "all" in splits.values() and len(set(splits.values())) > 1:
         file = next(file for file, split in splits.items() if split == "all")
@@ -172,11 +168,7 @@ def split_from_name(name: str) -> str:
 
 @contextmanager
 def _open_parquet(file: Member) -> Iterator[Any]:
-    """Open a Parquet file.
-
-    Raises:
-        DataError: it is damaged, also if this is detected within the block.
-    """
+    """Open a Parquet file; DataError means that it is damaged, also within the block."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -198,11 +190,7 @@ def _iterate_batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterato
 
 
 def _uncompressed_size(file: Member, metadata: Any) -> int:
-    """Return the total size of the row groups.
-
-    Raises:
-        DataError: one is too large; reading a few rows may need the memory of a complete row group.
-    """
+    """Return the size of all row groups; reading a few rows may need the memory of a complete one."""
     sizes = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:
         raise file.error(
@@ -213,11 +201,7 @@ def _uncompressed_size(file: Member, metadata: Any) -> int:
 
 
 def _find_columns(file: Member, schema: Any, problem: str) -> Columns:
-    """Return the columns of the images and of the targets.
-
-    Raises:
-        DataError: there are none, or they are ambiguous.
-    """
+    """Return the columns of the images and of the targets, which must be unambiguous."""
     from pyarrow import types
 
     def is_image(data_type: Any) -> bool:

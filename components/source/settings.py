@@ -43,7 +43,12 @@ class Kind:
 
 
 KINDS = {
-    "digits": Kind("digits", bundled_files=("digits.csv.gz",), classes=tuple("0123456789"), shape=(8, 8, 1)),
+    "digits": Kind(
+        "scikit_learn",
+        bundled_files=("digits.csv.gz",),
+        classes=tuple("0123456789"),
+        shape=(8, 8, 1),
+    ),
     "cifar10": Kind("cifar10", shape=(32, 32, 3)),
     "images": Kind(
         "image_files",
@@ -52,7 +57,7 @@ KINDS = {
     ),
     "npz": Kind("npz", problems=("classification", "regression"), keys=("classes",)),
     "diabetes": Kind(
-        "diabetes",
+        "scikit_learn",
         problems=("regression",),
         bundled_files=("diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"),
         shape=(10,),
@@ -87,8 +92,7 @@ class SourceKeys(Settings):
         default=3, description="images only: 1 makes them grayscale, 3 makes them RGB."
     )
     resize: Resize | None = Field(
-        default=None,
-        description="images only: without it every image must have the same size.",
+        default=None, description="images only: without it every image must have the same size."
     )
     index: str | None = Field(
         default=None,
@@ -112,17 +116,12 @@ class SourceKeys(Settings):
         "themselves.",
     )
     max_bytes: int = Field(
-        default=20 * 2**30,
-        ge=1,
-        description="Maximum size of a download or an unpacked archive, in bytes.",
+        default=20 * 2**30, ge=1, description="Maximum size of a download or an unpacked archive, in bytes."
     )
     timeout: float = Field(
         default=30.0, gt=0, description="Seconds without data after which a download fails."
     )
-    endpoint: str | None = Field(
-        default=None,
-        description="URL of a GCS emulator; only for gs:// and tests.",
-    )
+    endpoint: str | None = Field(default=None, description="URL of a GCS emulator; only for gs:// and tests.")
     user_project: str | None = Field(
         default=None,
         description="Google Cloud project that is billed for requests, for a bucket with requester pays.",

@@ -9,7 +9,7 @@ from modelyard.components.ingest.class_folders import find_class_folders
 
 def test_class_folders_are_one_split_with_sorted_classes() -> None:
     result = find_class_folders(["dogs/b.png", "cats/a.png", "Zebras/c.png"], ["dogs", "cats", "Zebras"])
-    assert result.classes == ("Zebras", "cats", "dogs")
+    assert result.names == ("Zebras", "cats", "dogs")
     assert result.splits == ("all",)
     assert result.split_target("dogs/b.png") == ("all", 2)
 
@@ -22,13 +22,13 @@ def test_split_folders_become_splits(train, validation, test) -> None:
     names = [f"{split}/{name}/1.png" for split in (test, validation, train) for name in ("cat", "dog")]
     result = find_class_folders(names, [])
     assert set(result.splits) == {"train", "test", "validation"}
-    assert result.classes == ("cat", "dog")
+    assert result.names == ("cat", "dog")
     assert result.split_target(f"{validation}/dog/1.png") == ("validation", 1)
 
 
 def test_a_folder_around_all_class_folders_is_skipped() -> None:
     result = find_class_folders(["flowers/rose/1.png", "flowers/tulip/1.png"], ["flowers", "flowers/rose"])
-    assert result.classes == ("rose", "tulip")
+    assert result.names == ("rose", "tulip")
     assert result.split_target("flowers/tulip/1.png") == ("all", 1)
     result = find_class_folders(["pets/train/cat/1.png", "pets/test/cat/1.png"], [])
     assert result.split_target("pets/test/cat/1.png") == ("test", 0)
@@ -40,7 +40,7 @@ def test_a_single_split_folder_is_a_split() -> None:
 
 def test_a_class_may_have_the_name_of_a_split() -> None:
     result = find_class_folders(["train/1.png", "plane/1.png", "test/2.png"], [])
-    assert result.classes == ("plane", "test", "train")
+    assert result.names == ("plane", "test", "train")
     assert result.splits == ("all",)
 
 
@@ -48,7 +48,7 @@ def test_subfolders_belong_to_the_class_and_other_files_are_ignored() -> None:
     names = ["pets/cats/1.png", "pets/cats/old/2", "pets/dogs/a/b/1.png", "pets/dogs/a/c/1.png"]
     beside = ["README", "pets/labels.csv", "pets/annotations/cats/1.xml"]
     result = find_class_folders(names + beside, [])
-    assert result.classes == ("cats", "dogs")
+    assert result.names == ("cats", "dogs")
     assert [result.split_target(name) for name in names + beside] == [("all", 0)] * 2 + [("all", 1)] * 2 + [
         None
     ] * 3
@@ -89,7 +89,7 @@ def test_random_classes_and_splits_are_recognized() -> None:
             for number in range(random.integers(1, 4))
         ]
         result = find_class_folders(list(random.permutation(names)), [])
-        assert result.classes == tuple(classes)
+        assert result.names == tuple(classes)
         for name in names:
             split, label = result.split_target(name)
             assert f"/{classes[label]}/" in f"/{name}"
