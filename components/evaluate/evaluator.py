@@ -90,10 +90,7 @@ class Evaluation:
             f"{primary}_high": measured.primary_metric.high,
         }
         if measured.champion and measured.gain:
-            values |= {
-                f"champion_{primary}": measured.champion.value,
-                "gain": measured.gain.value,
-            }
+            values |= {f"champion_{primary}": measured.champion.value, "gain": measured.gain.value}
         for name, value in values.items():
             metrics.log_metric(name, value)
         plot = problems.get_problem(measured.problem).log_plot(measured, details)

@@ -388,10 +388,7 @@ def compute_gain(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> Inter
 
 
 def compare_with_champions(
-    targets: Labels,
-    correct: NDArray[np.bool_],
-    others: Mapping[int, NDArray[np.bool_]],
-    names: Sequence[str],
+    targets: Labels, correct: NDArray[np.bool_], others: Mapping[int, NDArray[np.bool_]], names: Sequence[str]
 ) -> tuple[Comparison, ...]:
     """Compare accuracy, balanced accuracy and recalls, each with the champion that has the highest value."""
     if not others:
