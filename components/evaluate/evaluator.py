@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,6 @@ from modelyard.components.errors import DamagedError, DataError, EvaluateError, 
 from modelyard.components.evaluate.gate import MINIMUM_EXAMPLES, decide
 from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
-from modelyard.components.problems.base import PlotArtifact
 from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import ReportedMistake, render_report
 from modelyard.components.report.thumbnails import encode_data_uri, format_values
@@ -52,21 +51,6 @@ TRAINING_HASHES = "training_hashes.npy"
 MAX_NAMED_EXAMPLES = 5
 
 
-class MetricsArtifact(Protocol):
-    """The part of KFP's Metrics that evaluate uses."""
-
-    path: str
-
-    def log_metric(self, metric: str, value: float) -> None:
-        """Record a number."""
-
-
-class DetailsArtifact(PlotArtifact, Protocol):
-    """The part of KFP's ClassificationMetrics that evaluate uses."""
-
-    path: str
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """The result of evaluate."""
@@ -79,8 +63,11 @@ class Evaluation:
         """Whether the candidate becomes the champion."""
         return self.decision.decision == "promote"
 
-    def log(self, metrics: MetricsArtifact, details: DetailsArtifact) -> None:
-        """Log to the KFP UI, and write the files of the artifacts: KFP caches no task without them."""
+    def log(self, metrics: Any, details: Any) -> None:
+        """Log to the KFP UI with its Metrics and ClassificationMetrics.
+
+        The files of these artifacts are written too, as KFP caches no task without them.
+        """
         measured, primary = self.metrics, self.metrics.primary
         values = {name: metric.value for name, metric in measured.values.items()}
         values |= {"rows": float(measured.rows)}

@@ -8,7 +8,7 @@ values that evaluate stores for each example, so that memory does not depend on 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelyard.components.artifacts import (
     Direction,
@@ -142,13 +142,6 @@ def with_adapted_arguments(
         return method(*adapt(targets, predictions), **others)
 
     return call
-
-
-class PlotArtifact(Protocol):
-    """The interface of KFP's ClassificationMetrics."""
-
-    def log_confusion_matrix(self, categories: list[str], matrix: list[list[int]]) -> None:
-        """Record a confusion matrix."""
 
 
 class Problem(ABC):
@@ -290,6 +283,6 @@ class Problem(ABC):
     def build_figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return `figures` for the problem's template of the report."""
 
-    def log_plot(self, metrics: Metrics, artifact: PlotArtifact) -> dict[str, Any]:
-        """Log a plot for the UI of KFP and return its data; by default none."""
+    def log_plot(self, metrics: Metrics, artifact: Any) -> dict[str, Any]:
+        """Log a plot to a ClassificationMetrics of KFP and return its data; by default none."""
         return {}

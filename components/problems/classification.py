@@ -26,7 +26,6 @@ from modelyard.components.problems import intervals
 from modelyard.components.problems.base import (
     DisplayValue,
     Mistake,
-    PlotArtifact,
     Problem,
     with_adapted_arguments,
 )
@@ -55,14 +54,12 @@ class Classification(Problem):
     error = "share of wrong predictions"
 
     def check_schema(self, schema: Schema) -> None:
-        """See Problem."""
         if len(schema.names) < 2:
             raise DataError(
                 f"The dataset has only the class {list(schema.names)}. Add examples of a second class."
             )
 
     def check_targets(self, schema: Schema, split: str, start: int, targets: NDArray[Any]) -> None:
-        """See Problem."""
         classes = len(schema.names)
         outside = np.flatnonzero((targets < 0) | (targets >= classes))
         if len(outside):
@@ -73,7 +70,6 @@ class Classification(Problem):
             )
 
     def check_splits(self, schema: Schema, targets: Mapping[str, NDArray[Any]]) -> None:
-        """See Problem."""
         counts = {split: _counts(labels, len(schema.names)) for split, labels in targets.items()}
         present = np.flatnonzero(np.sum(list(counts.values()), axis=0))
         if len(present) < 2:
@@ -93,7 +89,6 @@ class Classification(Problem):
         return {"rows": _counts(targets, len(schema.names)).tolist()}
 
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
-        """See Problem."""
         counts = statistics["rows"]
         smallest, largest = counts.index(min(counts)), counts.index(max(counts))
         return (
@@ -106,7 +101,6 @@ class Classification(Problem):
         return 0.0, 1.0
 
     def build_output_layer(self, names: Sequence[str], logits: bool) -> Any:
-        """See Problem."""
         import keras
 
         return keras.layers.Dense(len(names), activation=None if logits else "softmax", name="classes")
@@ -118,7 +112,6 @@ class Classification(Problem):
         return keras.layers.Softmax(name="probabilities", dtype="float32") if logits else None
 
     def build_default_metrics(self) -> list[Any]:
-        """See Problem."""
         return ["accuracy"]
 
     def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
@@ -151,11 +144,9 @@ class Classification(Problem):
             )
 
     def draw_random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> Labels:
-        """See Problem."""
         return random.integers(0, len(schema.names), count)
 
     def minimum_examples(self, schema: Schema) -> int:
-        """See Problem."""
         return CURVE_EXAMPLES_PER_CLASS * len(schema.names)
 
     def resample_error(
@@ -167,7 +158,6 @@ class Classification(Problem):
         return wrong / count, np.random.default_rng(0).beta(wrong + 0.5, count - wrong + 0.5, draws)
 
     def check_predictions(self, predictions: NDArray[Any], model: str) -> None:
-        """See Problem."""
         sums = predictions.sum(axis=1)
         if predictions.min() < -PROBABILITY_TOLERANCE or (np.abs(sums - 1) > PROBABILITY_TOLERANCE).any():
             worst = sums[np.abs(sums - 1).argmax()]
@@ -192,7 +182,7 @@ class Classification(Problem):
         training: Mapping[str, Any],
         compared: NDArray[np.bool_],
     ) -> Metrics:
-        """See Problem. The baseline is the most frequent class of the training examples."""
+        """The baseline is the most frequent class of the training examples."""
         size = len(schema.names)
         compared_targets, compared_candidate = targets[compared], candidate[compared]
         scores = {version: score[compared] for version, score in champions.items()}
@@ -274,7 +264,7 @@ class Classification(Problem):
             ),
         }
 
-    def log_plot(self, metrics: Metrics, artifact: PlotArtifact) -> dict[str, Any]:
+    def log_plot(self, metrics: Metrics, artifact: Any) -> dict[str, Any]:
         """Log the confusion matrix."""
         details = Details.model_validate(metrics.details)
         categories = [one.name for one in metrics.slices]

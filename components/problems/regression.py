@@ -102,19 +102,16 @@ class Regression(Problem):
         }
 
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
-        """See Problem."""
         low, high, mean, deviation = (
             format_number(statistics[key]) for key in ("minimum", "maximum", "mean", "deviation")
         )
         return f"{schema.names[0]} from {low} to {high}, mean {mean}, standard deviation {deviation}"
 
     def compute_scaling(self, targets: NDArray[Any]) -> tuple[float, float]:
-        """See Problem."""
         values = targets.astype(np.float64)
         return float(values.mean()), float(values.std())
 
     def build_output_layer(self, names: Sequence[str], logits: bool) -> Any:
-        """See Problem."""
         import keras
 
         return keras.layers.Dense(len(names), name="target")
@@ -124,7 +121,6 @@ class Regression(Problem):
         return
 
     def build_default_metrics(self) -> list[Any]:
-        """See Problem."""
         import keras
 
         return [keras.metrics.MeanAbsoluteError(name="mae"), keras.metrics.RootMeanSquaredError(name="rmse")]
@@ -157,11 +153,9 @@ class Regression(Problem):
             )
 
     def draw_random_targets(self, schema: Schema, count: int, random: np.random.Generator) -> NDArray[Any]:
-        """See Problem."""
         return random.normal(size=count).astype(np.float32)
 
     def minimum_examples(self, schema: Schema) -> int:
-        """See Problem."""
         return CURVE_EXAMPLES
 
     def resample_error(self, targets: NDArray[Any], scores: Floats, draws: int) -> tuple[float, Floats]:

@@ -10,7 +10,7 @@ tf2onnx are used, so tf2onnx and TensorFlow are pinned, and each handler has a t
 
 import logging
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx.constants import ONNX_DOMAIN
 from tf2onnx.graph import Node
 from tf2onnx.handler import tf_op
 from tf2onnx.onnx_opset import nn, signal
@@ -38,10 +39,10 @@ SIGN_BIT = int(np.iinfo(np.int32).min)
 
 
 def convert(model: Any, inputs: str, output: str, path: Path) -> None:
-    """Write a `keras.Model` with one input and one output as ONNX, with a variable batch size.
+    """Write a `keras.Model` in float32 as ONNX, for inference, with a variable batch size.
 
     Args:
-        model: computes in float32; it is called with training=False.
+        model: has one input and one output.
         inputs: name of the graph's input.
         output: name of the graph's output.
         path: of the ONNX file.
@@ -64,9 +65,8 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
         ) from error
     finally:
         logger.removeFilter(failed)
-    if unknown := {
-        node.name: node.op_type for node in _all_nodes(proto.graph) if not _is_onnx_operation(node)
-    }:
+    nodes = ((node, onnx.defs.has(node.op_type, node.domain)) for node in _all_nodes(proto.graph))
+    if unknown := {node.name: node.op_type for node, is_known in nodes if not is_known}:
         where = _describe_layers(model, list(unknown))
         raise TrainError(
             f"The model cannot be exported to ONNX: {where}tf2onnx cannot convert the operation "
@@ -200,20 +200,25 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
             yield from _all_nodes(attribute.g)
 
 
-def _is_onnx_operation(node: Any) -> bool:
-    return bool(onnx.defs.has(node.op_type, node.domain))
-
-
 # Handlers of operations that tf2onnx lacks or converts incorrectly. A handler replaces a node of TensorFlow's
-# graph with ONNX nodes; tf2onnx uses the highest version up to OPSET.
+# graph with ONNX nodes.
 
 
-def _replace_node(graph: Any, node: Any, make: Any) -> None:
-    """Replace a node with the nodes that `make` adds; it returns the name of their output."""
+def _handles(*operations: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as the handler of operations, instead of tf2onnx's own."""
+
+    def register(handler: Callable[..., None]) -> Callable[..., None]:
+        tf_op.register_handler(handler, OPSET, operations, ONNX_DOMAIN, {})
+        return handler
+
+    return register
+
+
+def _replace_node(graph: Any, node: Any, output: str) -> None:
+    """Replace a node with the nodes that compute `output`."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
-    last = make()
-    graph.make_node("Identity", [last], outputs=node.output, name=node.name, shapes=shapes, dtypes=dtypes)
+    graph.make_node("Identity", [output], outputs=node.output, name=node.name, shapes=shapes, dtypes=dtypes)
 
 
 def _add_constant(graph: Any, value: Any) -> str:
@@ -230,196 +235,137 @@ def _add_one(graph: Any, tensor: str) -> str:
     return _add_constant(graph, np.ones((), tfonnx.utils.map_onnx_to_numpy_type(graph.get_dtype(tensor))))
 
 
-@tf_op("Erfc")
-class Erfc:
+@_handles("Erfc")
+def _convert_erfc(graph: Any, node: Any, **_: Any) -> None:
     """1 - Erf(x); used by exact gelu."""
-
-    @classmethod
-    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
-        """See above."""
-        (x,) = node.input
-        _replace_node(ctx, node, lambda: _add_node(ctx, "Sub", _add_one(ctx, x), _add_node(ctx, "Erf", x)))
+    (x,) = node.input
+    _replace_node(graph, node, _add_node(graph, "Sub", _add_one(graph, x), _add_node(graph, "Erf", x)))
 
 
-@tf_op("Expm1")
-class Expm1:
+@_handles("Expm1")
+def _convert_expm1(graph: Any, node: Any, **_: Any) -> None:
     """Exp(x) - 1; used by celu."""
-
-    @classmethod
-    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
-        """See above."""
-        (x,) = node.input
-        _replace_node(ctx, node, lambda: _add_node(ctx, "Sub", _add_node(ctx, "Exp", x), _add_one(ctx, x)))
+    (x,) = node.input
+    _replace_node(graph, node, _add_node(graph, "Sub", _add_node(graph, "Exp", x), _add_one(graph, x)))
 
 
-@tf_op("Log1p")
-class Log1p:
+@_handles("Log1p")
+def _convert_log1p(graph: Any, node: Any, **_: Any) -> None:
     """Log(x + 1); used by logaddexp."""
-
-    @classmethod
-    def version_9(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
-        """See above."""
-        (x,) = node.input
-        _replace_node(ctx, node, lambda: _add_node(ctx, "Log", _add_node(ctx, "Add", x, _add_one(ctx, x))))
+    (x,) = node.input
+    _replace_node(graph, node, _add_node(graph, "Log", _add_node(graph, "Add", x, _add_one(graph, x))))
 
 
-@tf_op("Conv3D")
-class Conv3D:
+@_handles("Conv3D")
+def _convert_conv3d(graph: Any, node: Any, **kwargs: Any) -> None:
     """Sets the groups of the convolution, which tf2onnx supports in two dimensions only."""
-
-    @classmethod
-    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
-        """See above."""
-        axis = -1 if node.attr["data_format"].s == b"NDHWC" else 1
-        channels, each = ctx.get_shape(node.input[0])[axis], ctx.get_shape(node.input[1])[-2]
-        nn.ConvOp.version_13(ctx, node, **kwargs)
-        node.set_attr("group", channels // each)
+    axis = -1 if node.attr["data_format"].s == b"NDHWC" else 1
+    channels, each = graph.get_shape(node.input[0])[axis], graph.get_shape(node.input[1])[-2]
+    nn.ConvOp.version_13(graph, node, **kwargs)
+    node.set_attr("group", channels // each)
 
 
-@tf_op(["Conv2DBackpropInput", "Conv3DBackpropInputV2"])
-class ConvTranspose:
+@_handles("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+def _convert_transposed_convolution(graph: Any, node: Any, **kwargs: Any) -> None:
     """Sets output_padding, which tf2onnx converts to negative pads."""
-
-    @classmethod
-    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
-        """See above."""
-        nn.ConvTranspose.version_11(ctx, node, **kwargs)
-        pads = node.get_attr_value("pads") or [0]
-        if min(pads) < 0:
-            half = len(pads) // 2
-            pairs = list(zip(pads[:half], pads[half:], strict=True))
-            positive = [pair if sum(pair) > 0 else (0, 0) for pair in pairs]
-            node.set_attr("pads", [pair[end] for end in (0, 1) for pair in positive])
-            node.set_attr("output_padding", [max(0, -sum(pair)) for pair in pairs])
+    nn.ConvTranspose.version_11(graph, node, **kwargs)
+    pads = node.get_attr_value("pads") or [0]
+    if min(pads) < 0:
+        half = len(pads) // 2
+        pairs = list(zip(pads[:half], pads[half:], strict=True))
+        positive = [pair if sum(pair) > 0 else (0, 0) for pair in pairs]
+        node.set_attr("pads", [pair[end] for end in (0, 1) for pair in positive])
+        node.set_attr("output_padding", [max(0, -sum(pair)) for pair in pairs])
 
 
-@tf_op(["ResizeBilinear", "ResizeNearestNeighbor"])
-class Resize:
-    """The handler of tf2onnx, called with a size that is not a constant.
+@_handles("ResizeBilinear", "ResizeNearestNeighbor")
+def _convert_resize(graph: Any, node: Any, **kwargs: Any) -> None:
+    """Calls the handler of tf2onnx with a size that is not a constant.
 
     It converts a constant size to a float factor, and ONNX Runtime rounds size * factor down: the result is
     one pixel too small for 5 % of all sizes.
     """
-
-    @classmethod
-    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
-        """See above."""
-        hidden = ctx.make_node("Identity", [node.input[1]])
-        ctx.replace_input(node, node.input[1], hidden.output[0], 1)
-        nn.Resize.version_11(ctx, node, **kwargs)
+    hidden = graph.make_node("Identity", [node.input[1]])
+    graph.replace_input(node, node.input[1], hidden.output[0], 1)
+    nn.Resize.version_11(graph, node, **kwargs)
 
 
-@tf_op(["ResizeBicubic", "ScaleAndTranslate"])
-class ResizeByMatrices:
-    """Cubic, Lanczos and antialiased resizing, as products with one matrix each for rows and columns.
-
-    The matrices are the unit matrix, resized by TensorFlow.
-    """
-
-    @classmethod
-    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
-        """See above."""
-        images = node.input[0]
-        sides = ctx.get_shape(images)[1:3]
-        size = node.inputs[1].get_tensor_value(as_list=False)
-        attributes = {key: node.get_attr_value(key) for key in RESIZE_ATTRIBUTES[node.type]}
-        matrices = [cls._matrix(node.type, sides[axis], size[axis], attributes) for axis in (0, 1)]
-
-        def make() -> str:
-            rows, columns = _add_constant(ctx, matrices[0]), _add_constant(ctx, matrices[1].T)
-            floats = _add_node(ctx, "Cast", images, to=TensorProto.FLOAT)
-            planes = _add_node(ctx, "Transpose", floats, perm=[0, 3, 1, 2])
-            planes = _add_node(ctx, "MatMul", _add_node(ctx, "MatMul", rows, planes), columns)
-            return _add_node(ctx, "Transpose", planes, perm=[0, 2, 3, 1])
-
-        _replace_node(ctx, node, make)
-
-    @staticmethod
-    def _matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
-        """Return (new, old), by resizing an image whose channels are the rows of a unit matrix."""
-        with tf.__internal__.eager_context.eager_mode():
-            images, size = np.eye(old, dtype=np.float32)[None, :, None], np.array([new, 1], np.int32)
-            if kind == "ResizeBicubic":
-                cubic = {key: bool(value) for key, value in attributes.items()}
-                resized = tf.raw_ops.ResizeBicubic(images=images, size=size, **cubic)
-            else:
-                resized = tf.raw_ops.ScaleAndTranslate(
-                    images=images,
-                    size=size,
-                    scale=np.array([new / old, 1], np.float32),  # as tf.image.resize does
-                    translation=np.zeros(2, np.float32),
-                    kernel_type=attributes["kernel_type"].decode(),
-                    antialias=bool(attributes["antialias"]),
-                )
-            matrix: NDArray[np.float32] = np.asarray(resized)[0, :, 0]
-        return matrix
+@_handles("ResizeBicubic", "ScaleAndTranslate")
+def _convert_resize_by_matrices(graph: Any, node: Any, **_: Any) -> None:
+    """Cubic, Lanczos and antialiased resizing, as products with one matrix each for rows and columns."""
+    images = node.input[0]
+    sides = graph.get_shape(images)[1:3]
+    size = node.inputs[1].get_tensor_value(as_list=False)
+    attributes = {key: node.get_attr_value(key) for key in RESIZE_ATTRIBUTES[node.type]}
+    matrices = [_resize_matrix(node.type, sides[axis], size[axis], attributes) for axis in (0, 1)]
+    rows, columns = _add_constant(graph, matrices[0]), _add_constant(graph, matrices[1].T)
+    floats = _add_node(graph, "Cast", images, to=TensorProto.FLOAT)
+    planes = _add_node(graph, "Transpose", floats, perm=[0, 3, 1, 2])
+    planes = _add_node(graph, "MatMul", _add_node(graph, "MatMul", rows, planes), columns)
+    _replace_node(graph, node, _add_node(graph, "Transpose", planes, perm=[0, 2, 3, 1]))
 
 
-@tf_op("Bucketize")
-class Bucketize:
+def _resize_matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
+    """Return (new, old), by resizing an image whose channels are the rows of a unit matrix."""
+    with tf.__internal__.eager_context.eager_mode():
+        images, size = np.eye(old, dtype=np.float32)[None, :, None], np.array([new, 1], np.int32)
+        if kind == "ResizeBicubic":
+            cubic = {key: bool(value) for key, value in attributes.items()}
+            resized = tf.raw_ops.ResizeBicubic(images=images, size=size, **cubic)
+        else:
+            resized = tf.raw_ops.ScaleAndTranslate(
+                images=images,
+                size=size,
+                scale=np.array([new / old, 1], np.float32),  # as tf.image.resize does
+                translation=np.zeros(2, np.float32),
+                kernel_type=attributes["kernel_type"].decode(),
+                antialias=bool(attributes["antialias"]),
+            )
+        matrix: NDArray[np.float32] = np.asarray(resized)[0, :, 0]
+    return matrix
+
+
+@_handles("Bucketize")
+def _convert_bucketize(graph: Any, node: Any, **_: Any) -> None:
     """Number of boundaries up to a value; used by Discretization and digitize."""
-
-    @classmethod
-    def version_13(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
-        """See above."""
-        (x,) = node.input
-        boundaries = np.asarray(node.get_attr_value("boundaries"), np.float64)
-
-        def make() -> str:
-            values = _add_node(ctx, "Unsqueeze", _add_node(ctx, "Cast", x, to=TensorProto.DOUBLE), last)
-            below = _add_node(ctx, "Not", _add_node(ctx, "Less", values, _add_constant(ctx, boundaries)))
-            return _add_node(
-                ctx, "ReduceSum", _add_node(ctx, "Cast", below, to=TensorProto.INT32), last, keepdims=0
-            )
-
-        last = _add_constant(ctx, np.array([-1]))
-        _replace_node(ctx, node, make)
+    boundaries = _add_constant(graph, np.asarray(node.get_attr_value("boundaries"), np.float64))
+    last = _add_constant(graph, np.array([-1]))
+    values = _add_node(graph, "Cast", node.input[0], to=TensorProto.DOUBLE)
+    above = _add_node(graph, "Less", _add_node(graph, "Unsqueeze", values, last), boundaries)
+    below = _add_node(graph, "Cast", _add_node(graph, "Not", above), to=TensorProto.INT32)
+    _replace_node(graph, node, _add_node(graph, "ReduceSum", below, last, keepdims=0))
 
 
-@tf_op("Bitcast")
-class Bitcast:
+@_handles("Bitcast")
+def _convert_bitcast(graph: Any, node: Any, **_: Any) -> None:
     """The sign bit of a float as an integer; used by argmax, argmin and signbit."""
-
-    @classmethod
-    def version_18(cls, ctx: Any, node: Any, **kwargs: Any) -> None:  # noqa: ARG003
-        """See above."""
-        (x,) = node.input
-        for consumer in ctx.find_output_consumers(node.output[0]):
-            values = [each.get_tensor_value() for each in consumer.inputs if each.is_const()]
-            if consumer.type != "BitwiseAnd" or values != [SIGN_BIT]:
-                raise ValueError("tf2onnx cannot convert the operation Bitcast.")
-        if ctx.get_dtype(x) != TensorProto.FLOAT:
+    (x,) = node.input
+    for consumer in graph.find_output_consumers(node.output[0]):
+        values = [each.get_tensor_value() for each in consumer.inputs if each.is_const()]
+        if consumer.type != "BitwiseAnd" or values != [SIGN_BIT] or graph.get_dtype(x) != TensorProto.FLOAT:
             raise ValueError("tf2onnx cannot convert the operation Bitcast.")
-
-        def make() -> str:
-            zero = _add_constant(ctx, np.float32(0))
-            inverse = _add_node(ctx, "Div", _add_one(ctx, x), x)  # distinguishes -0.0 from 0.0
-            negative = _add_node(
-                ctx, "Or", _add_node(ctx, "Less", x, zero), _add_node(ctx, "Less", inverse, zero)
-            )
-            bits = (_add_constant(ctx, np.int32(value)) for value in (SIGN_BIT, 0))
-            return _add_node(ctx, "Where", negative, *bits)
-
-        _replace_node(ctx, node, make)
+    zero = _add_constant(graph, np.float32(0))
+    inverse = _add_node(graph, "Div", _add_one(graph, x), x)  # distinguishes -0.0 from 0.0
+    negative = _add_node(
+        graph, "Or", _add_node(graph, "Less", x, zero), _add_node(graph, "Less", inverse, zero)
+    )
+    bits = (_add_constant(graph, np.int32(value)) for value in (SIGN_BIT, 0))
+    _replace_node(graph, node, _add_node(graph, "Where", negative, *bits))
 
 
-@tf_op("RFFT")
-class RFFT:
+@_handles("RFFT")
+def _convert_rfft(graph: Any, node: Any, **kwargs: Any) -> None:
     """Real and imaginary part of a Fourier transform; used by spectrograms. tf2onnx has the magnitude."""
-
-    @classmethod
-    def version_17(cls, ctx: Any, node: Any, **kwargs: Any) -> None:
-        """See above."""
-        parts = ctx.find_output_consumers(node.output[0])
-        if any(part.type not in ("Real", "Imag") for part in parts):
-            signal.RFFTOp.version_13(ctx, node, **kwargs)
-            return
-        last = len(ctx.get_shape(node.input[0])) - 1
-        length = _add_constant(ctx, np.int64(node.inputs[1].get_tensor_value()[0]))
-        values = _add_node(ctx, "Unsqueeze", node.input[0], _add_constant(ctx, np.array([-1])))
-        both = _add_node(ctx, "DFT", values, length, axis=last, onesided=1)
-        for part in parts:
-            ctx.replace_inputs(part, [both, _add_constant(ctx, np.int64(part.type == "Imag"))])
-            part.type, part.skip_conversion = "Gather", True
-            part.set_attr("axis", last + 1)
-        ctx.remove_node(node.name)
+    parts = graph.find_output_consumers(node.output[0])
+    if any(part.type not in ("Real", "Imag") for part in parts):
+        signal.RFFTOp.version_13(graph, node, **kwargs)
+        return
+    last = len(graph.get_shape(node.input[0])) - 1
+    length = _add_constant(graph, np.int64(node.inputs[1].get_tensor_value()[0]))
+    values = _add_node(graph, "Unsqueeze", node.input[0], _add_constant(graph, np.array([-1])))
+    both = _add_node(graph, "DFT", values, length, axis=last, onesided=1)
+    for part in parts:
+        graph.replace_inputs(part, [both, _add_constant(graph, np.int64(part.type == "Imag"))])
+        part.type, part.skip_conversion = "Gather", True
+        part.set_attr("axis", last + 1)
+    graph.remove_node(node.name)
