@@ -100,7 +100,7 @@ def evaluate(
     Args:
         model: directory with the model from train.
         features: directory with the features from preprocess.
-        history: directory with history.json.
+        history: directory with history.json from train.
         spec: the model's name, its gate, and its store.
         identity: identity of the run, with the version to compare with.
         report: HTML file to write.
@@ -166,7 +166,7 @@ def evaluate(
 
 
 class ScoredChampion(NamedTuple):
-    """A champion: the scores of its answers, and the hashes of its training examples."""
+    """A champion: the scores of its predictions, and the hashes of its training examples, if recorded."""
 
     scores: Scores
     trained_on: Hashes | None
@@ -289,13 +289,13 @@ def _shorten(value: object) -> str:
 
 
 def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
-    """Return requests and answers for a few test examples with diverse targets."""
+    """Return requests and predictions for a few test examples with diverse targets."""
     rows = problems.get_problem(schema.problem).select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
     values = test.gather(rows[:1]).size
     instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
-    answers = candidate.predict(instances).tolist()
+    predictions = candidate.predict(instances).tolist()
     return Golden(
-        problem=schema.problem, instances=instances.tolist(), predictions=answers, scale=list(scale)
+        problem=schema.problem, instances=instances.tolist(), predictions=predictions, scale=list(scale)
     )
 
 
@@ -304,17 +304,12 @@ def _worst_mistakes(
 ) -> list[ReportedMistake]:
     """Return the worst mistakes with their examples, for the report."""
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
-    worst = []
-    for mistake in problems.get_problem(schema.problem).find_mistakes(
-        schema, test.targets, scores, MAX_MISTAKES
-    ):
+    problem, worst = problems.get_problem(schema.problem), []
+    for mistake in problem.find_mistakes(schema, test.targets, scores, MAX_MISTAKES):
         row = np.array([mistake.row])
         (example,), (name,) = test.gather(row), test.names(row)
-        worst.append(
-            ReportedMistake(
-                mistake, _printable(name), encode_data_uri(example, low, high), format_values(example)
-            )
-        )
+        image, numbers = encode_data_uri(example, low, high), format_values(example)
+        worst.append(ReportedMistake(mistake, _printable(name), image, numbers))
     return worst
 
 

@@ -28,7 +28,7 @@ Limits = dict[str, float | dict[str, float]]
 class Gate(Settings):
     """The rules for promotion.
 
-    By default, a candidate must be better than a constant prediction, recognise every class that has at least
+    By default, a candidate must be better than a constant prediction, recognize every class that has at least
     10 test examples, and not be worse than the best of the last five champions by more than a margin.
     """
 
@@ -63,7 +63,7 @@ class Gate(Settings):
 
 
 class RuleResult(NamedTuple):
-    """A rule and the sentence that describes its result."""
+    """A rule and the sentence that describes its result, or only its failure."""
 
     rule: Rule
     sentence: str
@@ -75,9 +75,9 @@ def decide(
     """Return the decision, its reason in a sentence, and the rules.
 
     Args:
-        metrics: metrics of the candidate, with the comparisons with the champions if there are any.
+        metrics: of the candidate, with the comparisons with champions, if any.
         gate: the rules; None promotes every model.
-        champion: the version that is served now; None when there is none.
+        champion: the version that is served now; None if there is none.
         notes: further notes for the decision.
 
     Raises:
@@ -117,48 +117,43 @@ def decide(
 
 
 def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
-    """Check that the candidate beats a constant prediction and recognises each class."""
+    """Check that the candidate beats a constant prediction and recognizes each class."""
     results = []
     if constant := metrics.constant:
         sign, measured = _sign(metrics, constant.metric), metrics.values[constant.metric].value
-        limit, passed = constant.other + sign * constant.at_least, constant.at_least > 0
+        limit = constant.other + sign * constant.at_least
         rule = Rule(
             rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {constant.metric}, better than a "
             "constant prediction's",
             value=limit,
             limit=constant.other,
-            passed=passed,
+            passed=constant.at_least > 0,
         )
         bound = "at least" if sign > 0 else "at most"
         sentence = (
             f"the candidate's {constant.metric} is {format_number(measured)}, with 95 % confidence {bound} "
-            f"{format_number(limit)}, which is {'' if passed else 'not '}better than the "
-            f"{format_number(constant.other)} of a constant prediction"
+            f"{format_number(limit)}, which is not better than the {format_number(constant.other)} of a "
+            "constant prediction"
         )
-        if needed := None if passed else examples_needed(constant, metrics.rows, 0.0, sign > 0):
+        if needed := examples_needed(constant, metrics.rows, 0.0, sign > 0):
             sentence += (
                 f"; a model this good would pass 4 times in 5 with about {needed:,} test examples, there are "
                 f"{metrics.rows:,}"
             )
         results.append(RuleResult(rule, sentence))
-    slices = [
-        entry for entry in metrics.slices if entry.rows >= MINIMUM_EXAMPLES and "recall" in entry.values
-    ]
-    if slices:
-        lowest = min(slices, key=lambda entry: entry.values["recall"].value)
-        recall = lowest.values["recall"].value
-        missed = [entry.name for entry in slices if not entry.values["recall"].value]
+    slices = [entry for entry in metrics.slices if entry.rows >= MINIMUM_EXAMPLES]
+    recalls = {entry.name: entry.values["recall"].value for entry in slices if "recall" in entry.values}
+    if recalls:
+        lowest, recall = min(recalls.items(), key=lambda item: item[1])
+        missed = [name for name, value in recalls.items() if not value]
         rule = Rule(
-            rule=f"recall of {lowest.name}, lowest of the classes with {MINIMUM_EXAMPLES} test examples or "
+            rule=f"recall of {lowest}, lowest of the classes with {MINIMUM_EXAMPLES} test examples or "
             "more, above",
             value=recall,
             limit=0.0,
             passed=recall > 0,
         )
-        sentence = f"recall {format_number(recall)}"
-        if missed:
-            sentence = f"the candidate recognises no test example of {_join_names(missed)}"
-        results.append(RuleResult(rule, sentence))
+        results.append(RuleResult(rule, f"the candidate recognizes no test example of {_join_names(missed)}"))
     return results
 
 

@@ -1,4 +1,4 @@
-"""Runs the ONNX file of a model on examples and scores its answers against the targets."""
+"""Runs the ONNX file of a model on examples and scores its predictions against the targets."""
 
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,19 @@ class Scorer:
     """A model in ONNX Runtime.
 
     Args:
-        path: path of model.onnx.
-        schema: schema of the examples.
-        name: name of the model in error messages.
+        path: of model.onnx.
+        schema: of the examples.
+        name: of the model, for error messages.
 
     Raises:
-        EvaluateError: the file is not a model that ONNX Runtime can run.
+        EvaluateError: ONNX Runtime cannot load the file.
     """
 
     def __init__(self, path: Path, schema: Schema, name: str) -> None:
         import onnxruntime
 
-        self._problem, self._values, self._name = (
-            problems.get_problem(schema.problem),
-            len(schema.names),
-            name,
-        )
+        self._problem, self._values = problems.get_problem(schema.problem), len(schema.names)
+        self._name = name
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -47,7 +44,7 @@ class Scorer:
         """Return float32 (n, values) for raw examples (n, *shape).
 
         Raises:
-            EvaluateError: the model rejects the examples, or its outputs are not answers of the problem.
+            EvaluateError: the model rejects the examples, or its outputs are not valid predictions.
         """
         input_name = self._session.get_inputs()[0].name
         try:
@@ -69,15 +66,12 @@ class Scorer:
         if not np.isfinite(output).all():
             position = np.argwhere(~np.isfinite(output))[0]
             raise EvaluateError(
-                f"{self._name} returns {output[tuple(position)]} as value {position[1]} of an answer. "
-                "Lower the learning rate or check the normalisation, and train again."
+                f"{self._name} returns {output[tuple(position)]} as value {position[1]} of a "
+                "prediction. Lower the learning rate or check the normalization, and train again."
             )
         self._problem.check_predictions(output, self._name)
 
     def score(self, split: Split) -> Scores:
-        """Return the scores of the answers to all examples of a split, float64 (n, m), batch by batch."""
-        batches = [
-            self._problem.compute_scores(self.predict(examples), targets)
-            for examples, targets in split.batches(BATCH)
-        ]
-        return np.concatenate(batches)
+        """Return the scores of all examples of a split, float64 (n, m)."""
+        compute = self._problem.compute_scores
+        return np.concatenate([compute(self.predict(x), targets) for x, targets in split.batches(BATCH)])

@@ -93,12 +93,9 @@ class Moments:
 
 
 def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
-    """Check the examples, split them, compute the normalization and write `features`.
+    """Check the examples in the output directory of ingest, split them and compute the normalization.
 
-    Args:
-        raw: output directory of ingest.
-        spec: how the examples are split and normalized.
-        features: directory to write: shards, schema.json, normalization.json, statistics.json, hashes.npz.
+    The directory `features` gets shards, schema.json, normalization.json, statistics.json and hashes.npz.
 
     Raises:
         DataError: the examples do not match the schema, or no model can be trained on them.
@@ -140,7 +137,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         artifacts.write(directory / "normalization.json", normalization.model_copy(update=target_scaling))
         artifacts.write(directory / "statistics.json", statistics)
         write_hashes(directory, train, test)
-    _log_statistics(statistics, sizes)
+    log(f"examples: {sizes}; {scaling}")
 
 
 def _open_split(directory: Path, name: str, schema: Schema) -> Split:
@@ -218,22 +215,18 @@ def _write_splits(
     return moments
 
 
-def _log_statistics(statistics: Statistics, sizes: dict[str, int]) -> None:
-    log(f"examples: {sizes}; {statistics.scaling}")
-    for name, message in REPEAT_MESSAGES.items():
-        repeats: Duplicates = getattr(statistics, name)
-        if repeats.count:
-            log(f"{repeats.count} {message}, such as {'; '.join(repeats.examples)}.")
-
-
 def check_repeats(repeats: Mapping[str, Duplicates], preparation: Preparation) -> None:
-    """Raise DataError for repeats that are in `data.fail_on`."""
-    for name, found in repeats.items():
-        if name in preparation.fail_on and found.count:
+    """Log repeats; raise DataError for those that are in `data.fail_on`."""
+    for name, repeat in repeats.items():
+        if not repeat.count:
+            continue
+        description = f"{repeat.count} {REPEAT_MESSAGES[name]}, such as {'; '.join(repeat.examples)}"
+        if name in preparation.fail_on:
             raise DataError(
-                f"{found.count} {REPEAT_MESSAGES[name]}, such as {'; '.join(found.examples)}, and "
-                f"data.fail_on has {name}. Remove them from the source, or remove {name} from data.fail_on."
+                f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "
+                "from data.fail_on."
             )
+        log(f"{description}.")
 
 
 def check_named_slices(names: Sequence[str], schema: Schema) -> None:

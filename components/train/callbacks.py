@@ -1,17 +1,30 @@
-"""Callbacks of every training: check for NaN, log each epoch, measure its time."""
+"""The callbacks of every training: check for NaN, record and log each epoch."""
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from modelyard.components.artifacts import format_number
+from pydantic import Field
+
+from modelyard.components.artifacts import Record, format_number
 from modelyard.components.errors import TrainError
 from modelyard.components.events import Epoch, emit
 from modelyard.components.step import log
 from modelyard.components.train.backend import keras
 
 Logs = dict[str, Any] | None
+
+
+class TrainingState(Record):
+    """The progress of a training: finished epochs with their metrics and seconds.
+
+    `callbacks` has the attributes in CALLBACK_STATE of each callback.
+    """
+
+    epochs: int = 0
+    metrics: dict[str, list[float]] = Field(default_factory=dict)
+    seconds: list[float] = Field(default_factory=list)
+    callbacks: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class FailOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
@@ -44,35 +57,36 @@ class FailOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
-    """Logs a line per epoch, emits an event, and measures the seconds of each epoch, validation included.
+    """Logs a line and emits an event for each epoch, and adds its metrics and seconds to the state.
 
     Args:
         epochs: maximum number of epochs.
         examples: number of training examples.
-        previous_seconds: of the epochs before a resumed training.
+        state: with the epochs before a resumed training. Seconds include validation.
     """
 
-    def __init__(self, epochs: int, examples: int, previous_seconds: Sequence[float] = ()) -> None:
+    def __init__(self, epochs: int, examples: int, state: TrainingState) -> None:
         super().__init__()
-        self.seconds = list(previous_seconds)
-        self._epochs, self._examples, self._started = epochs, examples, 0.0
+        self._epochs, self._examples, self._state, self._started = epochs, examples, state, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Start the clock."""
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Stop the clock and log the line."""
-        self.seconds.append(seconds := time.perf_counter() - self._started)
+        """Stop the clock, record the epoch and log the line."""
+        self._state.seconds.append(seconds := time.perf_counter() - self._started)
         order = sorted(logs or {}, key=lambda name: (name.startswith("val_"), "loss" not in name, name))
-        metrics = "  ".join(f"{name} {format_number(logs[name])}" for name in order if logs)
+        metrics = {name: float(logs[name]) for name in order} if logs else {}
+        for name, value in (logs or {}).items():
+            self._state.metrics.setdefault(name, []).append(float(value))
+        values = "  ".join(f"{name} {format_number(value)}" for name, value in metrics.items())
         pace = f"({seconds:.1f} s, {self._examples / seconds:,.0f} samples/s)"
-        log(f"epoch {epoch + 1}/{self._epochs}  {metrics}  {pace}")
-        numbers = {name: float(logs[name]) for name in order} if logs else {}
-        emit(Epoch(step="train", epoch=epoch + 1, epochs=self._epochs, metrics=numbers, seconds=seconds))
+        log(f"epoch {epoch + 1}/{self._epochs}  {values}  {pace}")
+        emit(Epoch(step="train", epoch=epoch + 1, epochs=self._epochs, metrics=metrics, seconds=seconds))
 
     @property
     def samples_per_second(self) -> float:
         """Training examples per second, without the first of several epochs, which includes tracing."""
-        seconds = self.seconds[1:] or self.seconds
+        seconds = self._state.seconds[1:] or self._state.seconds
         return self._examples * len(seconds) / sum(seconds)

@@ -21,31 +21,18 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from modelyard.components import problems
-from modelyard.components.artifacts import Record, tree_sha256
+from modelyard.components.artifacts import tree_sha256
 from modelyard.components.errors import NotFoundError, StoreError
 from modelyard.components.events import CheckpointSaved, emit
 from modelyard.components.step import log
 from modelyard.components.store.objects import Objects
 from modelyard.components.train.backend import BACKEND, keras, tf
-from modelyard.components.train.callbacks import Logs
+from modelyard.components.train.callbacks import Logs, TrainingState
 from modelyard.components.train.keras_objects import CALLBACK_STATE
 
 OVERHEAD_BYTES = 64 * 2**20  # names, headers and history, in addition to the variables
-
-
-class TrainingState(Record):
-    """The progress of a training: finished epochs with their metrics and seconds.
-
-    `callbacks` has the attributes in CALLBACK_STATE of each callback.
-    """
-
-    epochs: int = 0
-    metrics: dict[str, list[float]] = Field(default_factory=dict)
-    seconds: list[float] = Field(default_factory=list)
-    callbacks: list[dict[str, Any]] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,27 +42,18 @@ class CheckpointStore:
     objects: Objects
     key: str
 
-    @property
-    def folder(self) -> str:
-        """Return the prefix of the objects."""
-        return f"checkpoints/{self.key}/"
-
     def save(self, path: Path) -> None:
         """Upload a checkpoint; it replaces the previous one."""
-        self.objects.upload(f"{self.folder}state.npz", path)
+        self.objects.upload(f"checkpoints/{self.key}/state.npz", path)
 
     def load(self, path: Path) -> None:
-        """Download the checkpoint.
-
-        Raises:
-            NotFoundError: there is no checkpoint.
-        """
-        self.objects.download(f"{self.folder}state.npz", path)
+        """Download the checkpoint; raise NotFoundError if there is none."""
+        self.objects.download(f"checkpoints/{self.key}/state.npz", path)
 
     def clear(self) -> None:
         """Delete the checkpoint; on an error it is left to `modelyard gc`."""
         with suppress(StoreError):
-            for entry in self.objects.entries(self.folder):
+            for entry in self.objects.entries(f"checkpoints/{self.key}/"):
                 self.objects.delete(entry)
 
 
@@ -95,7 +73,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         store: the checkpoint's location.
         interval: minimum seconds between two checkpoints.
         network: built and compiled, including its optimizer.
-        callbacks: those with a state; they precede this one.
+        callbacks: those with a state. They, and the ProgressLogger with `state`, precede this one.
     """
 
     def __init__(
@@ -103,14 +81,12 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._store, self._interval, self._callbacks = store, interval, callbacks
-        self._network, self._last_save, self._epoch_start = network, time.monotonic(), 0.0
+        self._network, self._last_save = network, time.monotonic()
         self._best_weights: list[NDArray[Any]] = []
-        self._metrics: dict[str, list[float]] = {}
-        self._seconds: list[float] = []
-        self._restored = TrainingState()
+        self.state = TrainingState()
 
-    def restore(self) -> TrainingState:
-        """Restore the last checkpoint and return its state; a damaged checkpoint is ignored.
+    def restore(self) -> None:
+        """Restore the last checkpoint and its state; a damaged checkpoint is ignored.
 
         Raises:
             StoreError: the store is unreachable; starting over would overwrite its checkpoint.
@@ -118,35 +94,25 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         try:
             with tempfile.TemporaryDirectory() as folder:
                 self._store.load(path := Path(folder) / "state.npz")
-                state, self._best_weights = read_state(path, self._variables(), self._network.weights)
+                self.state, self._best_weights = read_state(path, self._variables(), self._network.weights)
         except NotFoundError:
-            return self._restored
+            return
         except (ValueError, KeyError, EOFError, BadZipFile) as error:
             log(f"starting with the first epoch: the checkpoint is damaged: {error}")
-            return self._restored
-        log(f"resuming after epoch {state.epochs} from a checkpoint")
-        self._restored, self._seconds = state, list(state.seconds)
-        self._metrics = {name: list(values) for name, values in state.metrics.items()}
-        return state
+        else:
+            log(f"resuming after epoch {self.state.epochs} from a checkpoint")
 
     def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
         """Restore the state of the callbacks, which reset themselves before this method is called."""
-        # `_restored.callbacks` is empty without a checkpoint.
-        for callback, state in zip(self._callbacks, self._restored.callbacks, strict=False):
+        # `state.callbacks` is empty without a checkpoint.
+        for callback, state in zip(self._callbacks, self.state.callbacks, strict=False):
             for name, value in state.items():
                 setattr(callback, name, value)
             if hasattr(callback, "best_weights"):
                 callback.best_weights = self._best_weights or None
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
-        """Start the clock."""
-        self._epoch_start = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Save a checkpoint when the interval has passed; none after the last epoch."""
-        self._seconds.append(time.perf_counter() - self._epoch_start)
-        for name, value in (logs or {}).items():
-            self._metrics.setdefault(name, []).append(float(value))
         last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         if not last and time.monotonic() - self._last_save >= self._interval:
             self._save(epoch + 1)
@@ -157,12 +123,8 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
             {name: getattr(one, name) for name in CALLBACK_STATE[type(one).__name__]}
             for one in self._callbacks
         ]
-        state = TrainingState(
-            epochs=epochs, metrics=self._metrics, seconds=self._seconds, callbacks=callback_states
-        )
-        best_weights = next(
-            (found for one in self._callbacks if (found := getattr(one, "best_weights", None))), ()
-        )
+        state = self.state.model_copy(update={"epochs": epochs, "callbacks": callback_states})
+        best_weights = next(filter(None, (getattr(one, "best_weights", None) for one in self._callbacks)), ())
         try:
             with tempfile.TemporaryDirectory() as folder:
                 write_state(path := Path(folder) / "state.npz", state, self._variables(), best_weights)

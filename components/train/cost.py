@@ -38,11 +38,7 @@ EXPENSIVE_OPERATIONS = re.compile(
 
 
 def compute_cost(workload: TrainingWorkload) -> Cost:
-    """Return the cost of a training step, after the checks of `train` before training.
-
-    Raises:
-        TrainError: the model cannot be built or trained, or the user's code fails.
-    """
+    """Return the cost of a training step, after the checks of `train` before training."""
     try:
         with tf.Graph().as_default():  # variables of a graph are not allocated
             cost = _compute_cost(workload)
@@ -111,13 +107,9 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     for operation in graph.get_operations():
         tensors = [one for one in (*operation.inputs, *operation.outputs) if _has_static_shape(one)]
         working = max(working, sum(_tensor_bytes(one) for one in tensors if tuple(one.shape) not in shapes))
-        for tensor in operation.inputs if operation.name.startswith(GRADIENT) else ():
-            source = tensor.op
-            if (
-                _has_static_shape(tensor)
-                and not source.name.startswith(GRADIENT)
-                and source.type not in NOT_ACTIVATIONS
-            ):
+        for tensor in filter(_has_static_shape, operation.inputs):
+            gradient, source = operation.name.startswith(GRADIENT), tensor.op
+            if gradient and not source.name.startswith(GRADIENT) and source.type not in NOT_ACTIVATIONS:
                 stored[tensor.name] = _tensor_bytes(tensor)
     return sum(stored.values()), working
 

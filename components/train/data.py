@@ -103,14 +103,8 @@ def _open_split(directory: Path, name: str, schema: Schema) -> Split:
 def shuffled_batches(split: Examples, size: int, seed: int, first: int = 0) -> Any:
     """Return batches of the examples, shuffled for each epoch by `seed` and the epoch's number.
 
-    Args:
-        split: the examples.
-        size: of a batch.
-        seed: of the shuffling.
-        first: number of the first epoch, from 0.
-
-    Returns:
-        tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, smaller in the last batch.
+    It is a tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, smaller in the last batch.
+    `first` is the number of the first epoch, from 0.
     """
     epochs = itertools.count(first)
     return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
@@ -132,19 +126,11 @@ def _batches(split: Examples, size: int, order: Callable[[], Indices]) -> Any:
             part = indices[start:stop]
             yield split.gather(part), split.targets[part]
 
-    signature = (
-        tf.TensorSpec((None, *example.shape[1:]), example.dtype),
-        tf.TensorSpec((None,), split.targets.dtype),
-    )
+    example_spec = tf.TensorSpec((None, *example.shape[1:]), example.dtype)
+    signature = example_spec, tf.TensorSpec((None,), split.targets.dtype)
     dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature).prefetch(1).rebatch(size)
     steps = math.ceil(len(split) / size)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    return dataset.with_options(single_thread_options())
-
-
-def single_thread_options() -> Any:
-    """Return options that leave the CPUs to the training steps."""
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = 1
-    return options
+    options.threading.private_threadpool_size = 1  # leaves the CPUs to the training steps
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2).with_options(options)

@@ -39,7 +39,7 @@ Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 def export(
     model: Any, schema: Schema, normalization: Normalization, examples: NDArray[Any], directory: Path
 ) -> None:
-    """Write model.keras, model.onnx, saved_model/ and signature.json.
+    """Write model.keras, model.onnx, saved_model/ and signature.json to an existing folder.
 
     The ONNX graph has the input and the output of the signature, with a variable batch size.
 
@@ -48,7 +48,7 @@ def export(
         schema: of the examples.
         normalization: with the scale of the predictions, to which the tolerance is relative.
         examples: raw examples (n, *shape), n >= 1, for the check.
-        directory: an existing folder.
+        directory: the folder.
 
     Raises:
         TrainError: the model predicts NaN or infinity, or a format cannot be written or loaded, or predicts
@@ -174,12 +174,7 @@ def _load_saved_model(path: Path) -> Predict:
 
 
 def convert(model: Any, output: str, directory: Path) -> None:
-    """Write model.onnx and saved_model/ to the folder of model.keras.
-
-    Args:
-        model: a `keras.Model` in float32.
-        output: name of the output in ONNX.
-        directory: the folder.
+    """Write a model in float32 as model.onnx and saved_model/ to the folder of model.keras.
 
     Raises:
         TrainError: a format cannot be written.
@@ -198,34 +193,26 @@ def _inference_model(model: Any) -> Any:
     (raw,) = model.inputs
     inputs = keras.Input(raw.shape[1:], dtype=raw.dtype, name=raw.name)
     inference_model = keras.Model(inputs, model(inputs, training=False))
-    inference_model(_zero_example(raw))
+    _call(inference_model)
     return inference_model
 
 
-def _zero_example(examples: Any) -> Any:
-    """Return an example of zeros, as Keras exports only models that were called."""
-    return np.zeros((1, *examples.shape[1:]), examples.dtype)
+def _call(model: Any) -> None:
+    """Call a model with an example of zeros, as Keras exports only models that were called."""
+    (examples,) = model.inputs
+    model(np.zeros((1, *examples.shape[1:]), examples.dtype))
 
 
 def _convert_in_child_process(output: str, directory: Path) -> None:
     """Convert model.keras on TensorFlow in a child process, which imports the modules of custom layers."""
     modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "modelyard.components.train.export",
-        str(directory),
-        output,
-        json.dumps(sys.path),  # not in PYTHONPATH, where a path has no colon
-        *sorted(modules),
-    ]
+    paths = json.dumps(sys.path)  # not in PYTHONPATH, where a path has no colon
+    program = [sys.executable, "-P", "-m", "modelyard.components.train.export"]
     with tempfile.TemporaryDirectory() as scratch:
         record = Path(scratch) / "failure.json"
-        variables = {"KERAS_BACKEND": "tensorflow", VARIABLE: str(record)}
         done = subprocess.run(
-            command,
-            env={**os.environ, **variables},
+            [*program, str(directory), output, paths, *sorted(modules)],
+            env={**os.environ, "KERAS_BACKEND": "tensorflow", VARIABLE: str(record)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
@@ -263,8 +250,7 @@ def main() -> None:
             importlib.import_module(module)
         try:
             model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
-            (examples,) = model.inputs
-            model(_zero_example(examples))
+            _call(model)
         except Exception as error:
             raise TrainError(
                 "The model was trained on another backend and cannot run on TensorFlow, which exports it: "

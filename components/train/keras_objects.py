@@ -169,18 +169,15 @@ class KerasObject:
                 )
 
     def build(self, **reserved: Any) -> Any:
-        """Return the object, which `check` has checked.
+        """Return the object, which `check` has checked; raise TrainError if Keras rejects a value.
 
-        Args:
-            reserved: RESERVED_ARGUMENTS; those that the class does not have are ignored.
-
-        Raises:
-            TrainError: Keras rejects a value.
+        `reserved` are RESERVED_ARGUMENTS; those that the class does not have are ignored.
         """
         kind = _keras_types(self.kind)[self.class_name]
-        values = {
-            key: _match_default_type(value, self.signature[key]) for key, value in self.arguments.items()
-        }
+        values = dict(self.arguments)
+        for key, value in values.items():
+            if isinstance(self.signature[key], float) and isinstance(value, int):
+                values[key] = float(value)  # Keras rejects a learning rate of 1
         values |= {key: one.build() for key in values if (one := self._schedule(key))}
         values |= {key: reserved[key] for key in reserved.keys() & inspect.signature(kind).parameters.keys()}
         try:
@@ -228,7 +225,7 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     seen: Counter[str] = Counter()
     names = []
     for one in metrics:
-        name = one.signature["name"] or _snake_case(one.class_name)
+        name = one.signature["name"] or re.sub("(.)([A-Z][a-z]+)", r"\1_\2", one.class_name).lower()
         seen[name] += 1
         names.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
     return names
@@ -245,22 +242,11 @@ def _keras_types(kind: str) -> dict[str, Any]:
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    parameters = inspect.signature(kind).parameters.values()
-    arguments = (
-        one
-        for one in parameters
+    return {
+        one.name: REQUIRED if one.default is one.empty else one.default
+        for one in inspect.signature(kind).parameters.values()
         if one.kind is not one.VAR_KEYWORD and one.name not in ("dtype", "from_logits")
-    )
-    return {one.name: REQUIRED if one.default is one.empty else one.default for one in arguments}
-
-
-def _snake_case(name: str) -> str:
-    return re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name).lower()
-
-
-def _match_default_type(value: Any, default: object) -> Any:
-    """Convert an integer to float if the default is a float: Keras rejects a learning rate of 1."""
-    return float(value) if isinstance(default, float) and isinstance(value, int) else value
+    }
 
 
 def _suggestion(wrong: str, known: Iterable[str]) -> str:

@@ -52,12 +52,7 @@ class PowerLaw:
 
 
 def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
-    """Return the curve of a model on its features.
-
-    Raises:
-        DataError: the features are malformed.
-        TrainError: the model cannot be trained.
-    """
+    """Return the curve of a model on its features."""
     features = Features.read(Path(workload.features))
     problem, validation_examples = problems.get_problem(features.schema.problem), len(features.validation)
     counts = [math.floor(fraction * len(features.train)) for fraction in FRACTIONS]

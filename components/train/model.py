@@ -33,7 +33,7 @@ def build_network(
     The input is raw examples (batch, *schema.shape) of `schema.dtype`; the output is predictions (batch, n).
 
     Args:
-        settings: of the network.
+        settings: `build` and `code`, or the layers of the built-in CNN.
         schema: of the examples.
         normalization: of the examples and the targets.
         code: folder with the user's code; not used for the built-in CNN.
@@ -84,10 +84,7 @@ def add_export_layer(network: Any, settings: Model, schema: Schema) -> Any:
 
 def _normalize(raw: Any, normalization: Normalization) -> Any:
     """Return `(raw - mean) / deviation` in float32."""
-    mean, deviation = (
-        np.asarray(values, np.float32) if len(values) > 1 else values[0]
-        for values in (normalization.mean, normalization.deviation)
-    )
+    mean, deviation = map(_as_operand, (normalization.mean, normalization.deviation))
     examples = keras.ops.cast(raw, "float32")
     if any(normalization.mean):
         examples = keras.ops.subtract(examples, mean)
@@ -98,15 +95,16 @@ def _normalize(raw: Any, normalization: Normalization) -> Any:
 
 def _scale_outputs(outputs: Any, normalization: Normalization) -> Any:
     """Return `outputs * target_deviation + target_mean`."""
-    mean, deviation = (
-        np.asarray(values, np.float32) if len(values) > 1 else values[0]
-        for values in (normalization.target_mean, normalization.target_deviation)
-    )
+    mean, deviation = map(_as_operand, (normalization.target_mean, normalization.target_deviation))
     if any(value != 1 for value in normalization.target_deviation):
         outputs = keras.ops.multiply(outputs, deviation)
     if any(normalization.target_mean):
         outputs = keras.ops.add(outputs, mean)
     return outputs
+
+
+def _as_operand(values: tuple[float, ...]) -> Any:
+    return np.asarray(values, np.float32) if len(values) > 1 else values[0]
 
 
 def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
@@ -118,10 +116,10 @@ def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     if filters and len(schema.shape) == 2:
         layers.append(keras.layers.Reshape((*schema.shape, 1), name="channel"))
     for number, channels in enumerate(filters, 1):
-        layers.append(
-            keras.layers.Conv2D(channels, settings.kernel, activation="relu", name=f"convolution_{number}")
-        )
-        layers.append(keras.layers.MaxPooling2D(POOL_SIZE, name=f"pooling_{number}"))
+        layers += [
+            keras.layers.Conv2D(channels, settings.kernel, activation="relu", name=f"convolution_{number}"),
+            keras.layers.MaxPooling2D(POOL_SIZE, name=f"pooling_{number}"),
+        ]
     layers.append(keras.layers.Flatten(name="flatten"))
     for number, units in enumerate(settings.dense, 1):
         layers.append(keras.layers.Dense(units, activation="relu", name=f"dense_{number}"))

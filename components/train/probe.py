@@ -44,14 +44,9 @@ MAXIMUM_STRETCH = 10  # how many times longer than requested a window of MINIMUM
 
 
 def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
-    """Measure training.
-
-    Args:
-        request: the workload and the duration.
-        scratch: an empty folder.
+    """Measure training; `scratch` is an empty folder.
 
     Raises:
-        DataError: the features are malformed.
         TooLargeError: training runs out of memory.
         TrainError: the model cannot be built, trained or exported.
     """

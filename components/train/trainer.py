@@ -28,8 +28,8 @@ from modelyard.components.store.storage import open_objects
 from modelyard.components.train import checkpoint, code_archive, data, user_code
 from modelyard.components.train import model as networks
 from modelyard.components.train.backend import BACKEND, keras, list_devices, tf, translate_out_of_memory
-from modelyard.components.train.callbacks import FailOnNonFinite, ProgressLogger
-from modelyard.components.train.checkpoint import CheckpointCallback, CheckpointStore, TrainingState
+from modelyard.components.train.callbacks import FailOnNonFinite, ProgressLogger, TrainingState
+from modelyard.components.train.checkpoint import CheckpointCallback, CheckpointStore
 from modelyard.components.train.data import Features
 from modelyard.components.train.export import export
 from modelyard.components.train.keras_objects import metric_names
@@ -107,15 +107,7 @@ def compile_model(
     normalization: Normalization,
     training_examples: int,
 ) -> None:
-    """Compile a network with its optimizer, loss and metrics.
-
-    Args:
-        network: from `build_network`.
-        settings: of the network.
-        training: optimizer, loss, metrics and batch size.
-        schema: of the examples.
-        normalization: with the scale of the targets.
-        training_examples: number of training examples.
+    """Compile a network from `build_network` with its optimizer, loss and metrics.
 
     Raises:
         TrainError: Keras rejects an argument of the optimizer, the loss or a metric.
@@ -161,11 +153,7 @@ def check_untrained_network(
 
 
 def check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
-    """Compute loss and metrics once before training.
-
-    Raises:
-        TrainError: Keras cannot compute one of them, or it has more than one value.
-    """
+    """Compute loss and metrics once; raise TrainError if Keras cannot, or if one has more than one value."""
     predictions = network(examples, training=False)
     try:
         loss = network.compute_loss(examples, targets, predictions, training=False)
@@ -208,13 +196,7 @@ def fit(
     """Fit a compiled network, with validation after each epoch, and return its history.
 
     Each epoch uses each training example once. With early stopping, the network has the weights of the best
-    epoch afterwards.
-
-    Args:
-        network: compiled by `compile_model`.
-        features: training and validation examples.
-        training: the training settings.
-        checkpoint_store: location of the checkpoint; None for no checkpoints.
+    epoch afterwards. Without `checkpoint_store`, there are no checkpoints.
 
     Raises:
         TooLargeError: the device runs out of memory.
@@ -227,16 +209,17 @@ def fit(
         checkpoints = CheckpointCallback(
             checkpoint_store, training.checkpoint_every, network, keras_callbacks
         )
-        if (state := checkpoints.restore()).epochs:
+        checkpoints.restore()
+        if (state := checkpoints.state).epochs:
             emit(Resumed(step="train", epoch=state.epochs, epochs=training.epochs))
-    progress = ProgressLogger(training.epochs, len(features.train), state.seconds)
+    progress = ProgressLogger(training.epochs, len(features.train), state)
     callbacks = [one for one in (FailOnNonFinite(), *keras_callbacks, progress, checkpoints) if one]
     validation = (
         data.ordered_batches(features.validation, training.batch_size) if len(features.validation) else None
     )
-    started = time.perf_counter()
+    started = time.perf_counter() - sum(state.seconds)
     with translate_out_of_memory(training.batch_size):
-        fitted = network.fit(
+        network.fit(
             data.shuffled_batches(features.train, training.batch_size, training.seed, state.epochs),
             epochs=training.epochs,
             initial_epoch=state.epochs,
@@ -247,14 +230,11 @@ def fit(
             verbose=0,
         )
     return History(
-        metrics={
-            name: [*state.metrics.get(name, []), *map(float, values)]
-            for name, values in fitted.history.items()
-        },
-        epochs=len(progress.seconds),
-        stopped_early=len(progress.seconds) < training.epochs,
+        metrics=state.metrics,
+        epochs=len(state.seconds),
+        stopped_early=len(state.seconds) < training.epochs,
         resumed_after=state.epochs,
-        seconds=sum(state.seconds) + time.perf_counter() - started,
+        seconds=time.perf_counter() - started,
         samples_per_second=progress.samples_per_second,
         parameters=network.count_params(),
         packages=_package_versions(),
@@ -277,11 +257,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _class_weights(weights: Mapping[str, float] | str | None, features: Features) -> dict[int, float] | None:
-    """Return the weight of each label.
-
-    Raises:
-        TrainError: the data has no class of a name.
-    """
+    """Return the weight of each label."""
     names, examples = features.schema.names, features.train
     if weights is None:
         return None
@@ -299,11 +275,7 @@ def _class_weights(weights: Mapping[str, float] | str | None, features: Features
 
 
 def _build_callbacks(training: Training, features: Features) -> list[Any]:
-    """Return the callbacks of the settings, early stopping last: it uses the weights that others set.
-
-    Raises:
-        TrainError: a callback monitors validation, and there are no validation examples.
-    """
+    """Return the callbacks of the settings, early stopping last: it uses the weights that others set."""
     objects = [*training.callback_objects(), *filter(None, [training.early_stopping_object()])]
     monitoring = [one for one in objects if "monitor" in one.signature]
     if monitoring and not len(features.validation):

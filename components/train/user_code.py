@@ -33,13 +33,7 @@ TRAINING_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics"
 
 
 def build_model(settings: Model, schema: Schema, code: Path, code_sha256: str) -> Any:
-    """Return the user's model.
-
-    Args:
-        settings: with `build` and `arguments`.
-        schema: of the examples.
-        code: folder with the code.
-        code_sha256: expected fingerprint of the folder, checked before the code is imported.
+    """Return the user's model; `code_sha256` is checked before the code in the folder is imported.
 
     Raises:
         TrainError: the folder changed, the function does not exist or fails, or its result is not a model
@@ -68,12 +62,7 @@ def has_layer(model: Any, name: str) -> bool:
 def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path) -> Any:
     """Return the output of the user's model.
 
-    Args:
-        model: from `build_model`.
-        settings: with `build`.
-        schema: of the examples.
-        examples: symbolic (None, *shape), normalized unless the model has the layer RAW_LAYER.
-        code: folder with the code.
+    `examples` is symbolic (None, *shape), normalized unless the model has the layer RAW_LAYER.
 
     Raises:
         TrainError: the model fails, or its output has the wrong shape or dtype.
@@ -98,11 +87,9 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
 
 
 def _check_training(build: str, model: Any) -> None:
-    overridden = [
-        name
-        for name in TRAINING_METHODS
-        if getattr(type(model), name) is not _keras_method(type(model), name)
-    ]
+    kind = type(model)
+    keras_base = next(base for base in kind.__mro__ if base.__module__.startswith("keras."))
+    overridden = [name for name in TRAINING_METHODS if getattr(kind, name) is not getattr(keras_base, name)]
     if overridden:
         raise TrainError(
             f"The model of {build} overrides {overridden[0]}, which would not be used, as the "
@@ -118,18 +105,11 @@ def _check_training(build: str, model: Any) -> None:
         )
 
 
-def _keras_method(kind: type, name: str) -> Any:
-    """Return the method of the first base class that Keras defines."""
-    return next(getattr(each, name) for each in kind.__mro__ if each.__module__.startswith("keras."))
-
-
 @contextmanager
 def translate_errors(code: Path, what: str) -> Iterator[None]:
     """Raise TrainError with file, line and cause for an exception in the user's code.
 
-    Raises:
-        TooLargeError: the code ran out of memory.
-        TrainError: the code failed.
+    If the code runs out of memory, it is a TooLargeError.
     """
     try:
         yield

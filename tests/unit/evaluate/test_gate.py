@@ -47,7 +47,7 @@ GOOD = {"good": (95, 100), "defective": (45, 50)}
             "reject",
             "not better than the 0.5000 of a constant prediction",
         ),
-        ({"a": (21, 21), "b": (0, 20), "c": (20, 20)}, Gate(), "reject", "recognises no test example of b"),
+        ({"a": (21, 21), "b": (0, 20), "c": (20, 20)}, Gate(), "reject", "recognizes no test example of b"),
         ({"a": (21, 21), "b": (0, 9), "c": (20, 20)}, Gate(), "promote", "no champion"),
         (
             GOOD,

@@ -12,13 +12,8 @@ from modelyard.components.errors import StoreError
 from modelyard.components.store.folder import Folder
 from modelyard.components.train import trainer
 from modelyard.components.train.backend import keras
-from modelyard.components.train.checkpoint import (
-    CheckpointCallback,
-    CheckpointStore,
-    TrainingState,
-    read_state,
-    write_state,
-)
+from modelyard.components.train.callbacks import TrainingState
+from modelyard.components.train.checkpoint import CheckpointCallback, CheckpointStore, read_state, write_state
 
 EVERY_EPOCH = 1e-6  # seconds between checkpoints
 NET = {"filters": [4], "dense": [8], "dropout": 0.4}
@@ -152,7 +147,9 @@ def test_a_damaged_checkpoint_is_ignored(
     else:
         path.write_bytes({"nothing": b"", "half": content[: len(content) // 2], "text": b"no state"}[change])
     resume_env.store.save(path)
-    assert CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).restore() == TrainingState()
+    checkpoints = CheckpointCallback(resume_env.store, EVERY_EPOCH, network)
+    checkpoints.restore()
+    assert checkpoints.state == TrainingState()
     assert "starting with the first epoch: the checkpoint is damaged: " in capsys.readouterr().out
     assert equal(network.get_weights(), weights)
 
@@ -170,7 +167,7 @@ def test_an_unreachable_store_is_an_error_on_restore(resume_env: ResumeEnv) -> N
     network.compile("adam")
     (resume_env.train_env.root / "store").write_text("in the way")
     with pytest.raises(StoreError):
-        CheckpointCallback(resume_env.store, EVERY_EPOCH, network, None).restore()
+        CheckpointCallback(resume_env.store, EVERY_EPOCH, network).restore()
 
 
 def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpoint(
