@@ -454,17 +454,15 @@ def matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
     ]
 
 
-def most_frequent_confusions(
-    details: Details, names: Sequence[str], maximum: int = 10
-) -> list[tuple[str, str, int]]:
-    """Return the most frequent confusions: true class, predicted class, number of examples."""
+def most_frequent_confusions(details: Details, names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return the ten most frequent confusions: true class, predicted class, number of examples."""
     confusions = [
         (names[true], names[predicted], count)
         for true, row in enumerate(details.confusion)
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    return sorted(confusions, key=lambda one: -one[2])[:maximum]
+    return sorted(confusions, key=lambda one: -one[2])[:10]
 
 
 def _counts(labels: NDArray[Any], size: int) -> NDArray[np.int64]:

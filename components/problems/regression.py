@@ -186,9 +186,9 @@ class Regression(Problem):
         baseline_comparisons = compare(actual, predicted, {None: constant})
         compared_actual, compared_predicted = actual[compared], predicted[compared]
         others = {version: scores[compared, 0] for version, scores in champions.items()}
-        comparisons = compare(compared_actual, compared_predicted, others) if others else []
-        same_rows = None
+        comparisons, same_rows = [], None
         if others:
+            comparisons = compare(compared_actual, compared_predicted, others)
             same_rows = PairedMetrics(
                 rows=len(compared_actual),
                 candidate=compute_metrics(compared_actual, compared_predicted),
@@ -305,13 +305,9 @@ def compare(
 
 
 def _metric(values: Floats, direction: Direction) -> Metric:
-    return Metric(direction=direction, **dict(_interval(values)))
-
-
-def _interval(values: Floats) -> Interval:
     """Return the estimate, which is the first value, with the interval of the resamples after it."""
     low, high = np.quantile(values[1:], (0.025, 0.975)).tolist()
-    return Interval(value=float(values[0]), low=low, high=high)
+    return Metric(value=float(values[0]), low=low, high=high, direction=direction)
 
 
 def _resample(columns: Sequence[Floats], draw: Draw, resamples: int = RESAMPLES) -> Floats:

@@ -57,26 +57,22 @@ def render_report(
     curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
     both = metrics.same_rows
     candidate = both.candidate if both else metrics.values
-    page: str = (
-        _templates()
-        .get_template("report.html")
-        .render(
-            name=name,
-            metrics=metrics,
-            decision=decision,
-            history=history,
-            schema=schema,
-            statistics=statistics,
-            fingerprint=fingerprint,
-            mistakes=mistakes,
-            candidate=candidate,
-            rows=both.rows if both else metrics.rows,
-            bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
-            curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
-            figures=problems.get_problem(metrics.problem).build_figures(metrics),
-            size=problems.get_description(metrics.problem).size_name,
-            view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
-        )
+    page: str = _load_template("report.html").render(
+        name=name,
+        metrics=metrics,
+        decision=decision,
+        history=history,
+        schema=schema,
+        statistics=statistics,
+        fingerprint=fingerprint,
+        mistakes=mistakes,
+        candidate=candidate,
+        rows=both.rows if both else metrics.rows,
+        bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
+        curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
+        figures=problems.get_problem(metrics.problem).build_figures(metrics),
+        size=problems.get_description(metrics.problem).size_name,
+        view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
     )
     return page
 
@@ -90,18 +86,12 @@ def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
 
 
 def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison], about: str) -> str:
-    """Return a page with the plan at its end, compared with the actual values.
+    """Return a page from `render_report` with the plan, by topic, and its comparison with actual values.
 
-    Args:
-        page: the page from `render_report`.
-        facts: the plan, by topic.
-        rows: the comparisons of planned and actual values.
-        about: a sentence about the origin of the plan.
+    `about` is a sentence about the origin of the plan.
     """
     before, end, after = page.rpartition(MAIN_END)
-    plan = ""
-    if end:
-        plan = _templates().get_template("plan.html").render(facts=facts, rows=rows, about=about)
+    plan = _load_template("plan.html").render(facts=facts, rows=rows, about=about) if end else ""
     return f"{before}{plan}{end}{after}"
 
 
@@ -133,7 +123,7 @@ def _shorten_path(path: str) -> str:
 
 
 @cache
-def _templates() -> Any:
+def _load_template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -150,4 +140,4 @@ def _templates() -> Any:
         "shorten_path": _shorten_path,
     }
     environment.globals["scatter"] = plots.build_scatter
-    return environment
+    return environment.get_template(name)

@@ -18,10 +18,7 @@ MAX_VALUES = 10
 def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
     """Return an example as a PNG, black at `low` and white at `high`; empty if it is not an image.
 
-    Args:
-        example: (height, width), or with 1 or 3 channels as the last axis.
-        low: the minimum value.
-        high: the maximum value.
+    An image is (height, width), or has 1 or 3 channels as the last axis.
     """
     pixels = example[..., None] if example.ndim == 2 else example
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):

@@ -40,11 +40,7 @@ def safe_file_name(path: str) -> str:
 
 
 def check_sha256(url: str, actual: str, expected: str | None) -> None:
-    """Compare the SHA-256 of a file with data.sha256, if it is set.
-
-    Raises:
-        DataError: they differ.
-    """
+    """Raise DataError if the SHA-256 of a file is not data.sha256, if that is set."""
     if expected not in (None, actual):
         raise DataError(
             f"The SHA-256 of {url} is {actual}, but data.sha256 is {expected}: the file was changed or "
@@ -53,11 +49,7 @@ def check_sha256(url: str, actual: str, expected: str | None) -> None:
 
 
 def check_size(url: str, size: int, limit: int) -> None:
-    """Compare the size in bytes, or the size read so far, with the maximum size.
-
-    Raises:
-        DataError: it is larger.
-    """
+    """Raise DataError if the size in bytes, or the size read so far, exceeds the maximum."""
     if size > limit:
         raise DataError(
             f"{url} has {size:,} bytes or more, and data.max_bytes allows {limit:,}. If this "

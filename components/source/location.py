@@ -29,11 +29,9 @@ HASHED_BYTES = 256 * 2**20
 def locate(source: Source) -> Location:
     """Return the location of a source; a relative path is relative to the working directory.
 
-    The data of scikit-learn is located without importing it.
-
     Raises:
         ConfigError: the URL has an unknown scheme, or is incomplete.
-        DataError: scikit-learn is not installed.
+        DataError: the source ships with scikit-learn, which is not installed.
     """
     if bundled := KINDS[source.kind].bundled_files:
         return BundledLocation(source.kind, bundled)
@@ -51,12 +49,7 @@ def locate(source: Source) -> Location:
 
 
 class BundledLocation:
-    """See Location.
-
-    Args:
-        kind: its name in error messages.
-        names: names of files in scikit-learn's data folder; `fetch` returns the folder.
-    """
+    """Files in scikit-learn's data folder; `fetch` returns the folder. `kind` is for error messages."""
 
     def __init__(self, kind: str, names: tuple[str, ...]) -> None:
         try:
@@ -70,12 +63,8 @@ class BundledLocation:
 
     def identity(self) -> str:
         """See Location."""
-        identities = [DiskLocation(self._folder / name).identity() for name in self._names]
-        return (
-            identities[0]
-            if len(identities) == 1
-            else hashlib.sha256("\n".join(identities).encode()).hexdigest()
-        )
+        first, *others = [DiskLocation(self._folder / name).identity() for name in self._names]
+        return hashlib.sha256("\n".join([first, *others]).encode()).hexdigest() if others else first
 
     def fetch(self, scratch: Path) -> Path:
         """See Location."""
@@ -85,12 +74,7 @@ class BundledLocation:
 
 
 class DiskLocation:
-    """See Location.
-
-    Args:
-        path: the file or directory.
-        sha256: expected SHA-256 of the file; None if unknown.
-    """
+    """A file or directory on this machine. `sha256` is the expected SHA-256 of the file, if known."""
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
         self._path = path
@@ -117,11 +101,7 @@ class DiskLocation:
         return self._path
 
     def _status(self) -> os.stat_result:
-        """Return the stat result of the path.
-
-        Raises:
-            DataError: it is neither a file nor a directory, or a directory with data.sha256.
-        """
+        """Return the stat result of the path, a file, or a directory without data.sha256."""
         status = self._path.stat()
         if stat.S_ISDIR(status.st_mode):
             if self._sha256:

@@ -24,16 +24,9 @@ NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, er
 
 
 class ObjectLocation:
-    """See Location.
+    """An object or a prefix in a storage; ValueError means that the URL is not valid for it.
 
-    Args:
-        storage: the storage of the URL.
-        url: URL of an object or a prefix.
-        source: limits, emulator URL, and SHA-256 if known.
-        retry_seconds: seconds for which a request is retried.
-
-    Raises:
-        ValueError: the URL is not valid for the storage.
+    Requests are retried for `retry_seconds` seconds.
     """
 
     def __init__(self, storage: Storage, url: str, source: Source, retry_seconds: float = 30.0) -> None:
@@ -113,11 +106,7 @@ class ObjectLocation:
         return [(path, entry) for path, entry in paths if not any(map(is_ignored, path.split("/")))]
 
     def _relative_path(self, name: str, prefix: str) -> str:
-        """Return the path of an object relative to the prefix.
-
-        Raises:
-            DataError: it would be outside of the target directory.
-        """
+        """Return the path of an object relative to the prefix, inside the target directory."""
         path = name.removeprefix(prefix)
         if any(part in ("", ".", "..") or "\0" in part for part in path.split("/")):
             raise self._name_error(name, "its name has an empty part, `.` or `..`")

@@ -53,19 +53,10 @@ class _RetryableStatusError(Exception):
 
 
 class WebLocation:
-    """See Location.
-
-    Args:
-        url: an http:// or https:// URL.
-        source: limits, and SHA-256 if known.
-
-    Raises:
-        ValueError: the URL is malformed.
-    """
+    """A file at an http:// or https:// URL; ValueError means that the URL is malformed."""
 
     def __init__(self, url: str, source: Limits) -> None:
-        self._redacted_url = redact_url(url)
-        self._source = source
+        self._redacted_url, self._source = redact_url(url), source
         try:
             self._url = httpx.URL(url)
             host = self._url.host.encode("idna")
@@ -185,11 +176,7 @@ class ProxiedTransport(httpx.BaseTransport):
         self._opened: dict[tuple[str, str | None], httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See httpx.
-
-        Raises:
-            ConfigError: the proxy or the trusted certificates are not usable.
-        """
+        """See httpx; raise ConfigError if the proxy or the trusted certificates are not usable."""
         key = request.url.scheme, proxy_for(str(request.url), "socksio")
         if key not in self._opened:
             self._opened[key] = self._open(*key)
@@ -207,11 +194,7 @@ class ProxiedTransport(httpx.BaseTransport):
 
 
 def read_netrc() -> tuple[Path, str]:
-    """Return the path and the text of ~/.netrc, or of the file in NETRC; the text is empty if it is missing.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Return the path and the text of ~/.netrc, or of the file in NETRC; empty if it is missing."""
     path = Path(os.environ.get("NETRC", "~/.netrc"))
     try:
         path = path.expanduser()
@@ -276,9 +259,12 @@ def _rejection(response: httpx.Response) -> str | None:
 
 def _connection_failure(error: Exception, host: str) -> str:
     """Return why the connection to `host` failed."""
-    if _caused_by(error, socket.gaierror):
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
         return f"the host {host} is unknown ({describe(error)}). Correct data.source, or check the network."
-    if _caused_by(error, ssl.SSLError):
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return (
             f"the TLS connection failed ({describe(error)}). If your network has its own "
             "certificate authority, set SSL_CERT_FILE to its certificate."
@@ -286,9 +272,3 @@ def _connection_failure(error: Exception, host: str) -> str:
     return (
         f"the connection failed ({describe(error)}), also after retries. Check the network and data.source."
     )
-
-
-def _caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
-    while error and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error is not None
