@@ -110,7 +110,7 @@ def select_rows(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> E
     """Return the examples of the masks, in the order of the shards."""
     indices = [np.flatnonzero(mask) for mask in masks.values()]
     hashes = [source[name][mask, 0] for name, mask in masks.items()]
-    ends = np.cumsum([len(one) for one in indices])
+    ends = np.cumsum([len(rows) for rows in indices])
     return ExampleIndex(np.concatenate(hashes), tuple(masks), ends, np.concatenate(indices))
 
 

@@ -8,6 +8,7 @@ values that evaluate stores for each example, so that memory does not depend on 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelyard.components.artifacts import (
@@ -95,8 +96,9 @@ class Description:
         """
         expected = golden.predictions[number]
         scale = golden.scale * len(expected) if len(golden.scale) == 1 else golden.scale
-        differences = [abs(p - q) / one for p, q, one in zip(prediction, expected, scale, strict=True)]
-        return max(differences) if all(one == one for one in differences) else float("nan")
+        values = zip(prediction, expected, scale, strict=True)
+        differences = [abs(actual - golden_value) / unit for actual, golden_value, unit in values]
+        return float("nan") if any(map(isnan, differences)) else max(differences)
 
 
 def format_most_likely(names: Sequence[str], values: Sequence[float]) -> DisplayValue:
@@ -110,7 +112,7 @@ def format_numbers(names: Sequence[str], values: Sequence[float]) -> DisplayValu
     if len(values) == 1:
         return DisplayValue(format_number(values[0]), "")
     return DisplayValue(
-        ", ".join(f"{name} {format_number(one)}" for name, one in zip(names, values, strict=True)), ""
+        ", ".join(f"{name} {format_number(value)}" for name, value in zip(names, values, strict=True)), ""
     )
 
 

@@ -254,20 +254,20 @@ class Classification(Problem):
 
     def build_figures(self, metrics: Metrics) -> dict[str, Any]:
         """Return the confusion matrix, the most frequent confusions, and the classes, lowest recall first."""
-        details, names = Details.model_validate(metrics.details), [one.name for one in metrics.slices]
+        details, names = Details.model_validate(metrics.details), [entry.name for entry in metrics.slices]
         return {
             "names": names,
             "cells": matrix_cells(details),
             "confusions": most_frequent_confusions(details, names),
             "ranked": sorted(
-                metrics.slices, key=lambda one: one.values["recall"].value if one.rows else math.inf
+                metrics.slices, key=lambda entry: entry.values["recall"].value if entry.rows else math.inf
             ),
         }
 
     def log_plot(self, metrics: Metrics, artifact: Any) -> dict[str, Any]:
         """Log the confusion matrix."""
         details = Details.model_validate(metrics.details)
-        categories = [one.name for one in metrics.slices]
+        categories = [entry.name for entry in metrics.slices]
         matrix = [list(row) for row in details.confusion]
         artifact.log_confusion_matrix(categories, matrix)
         return {"categories": categories, "matrix": matrix}
@@ -334,7 +334,7 @@ def macro_f1(confusion: NDArray[np.int64]) -> Metric:
     correct = np.diag(confusion)
     union = confusion.sum(axis=1) + confusion.sum(axis=0) - correct
     correct, union = correct[union > 0], union[union > 0]
-    low, high = (_f1(one) for one in intervals.wilson_interval(correct, union))
+    low, high = (_f1(limit) for limit in intervals.wilson_interval(correct, union))
     value = _f1(correct / union)
     limits = intervals.weighted_mean_interval(value, low, high, np.full(len(union), 1 / len(union)))
     return Metric(value=float(value.mean()), low=limits[0], high=limits[1], direction="higher")
@@ -423,7 +423,7 @@ def cross_entropy(likelihood: NDArray[np.float64]) -> Metric:
 def class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Slice, ...]:
     """Return recall, precision and F1 of each class from the matrix (true, predicted)."""
     correct, true, predicted = (
-        one.tolist() for one in (np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+        counts.tolist() for counts in (np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
     )
     slices = []
     for label, name in enumerate(names):
@@ -462,7 +462,7 @@ def most_frequent_confusions(details: Details, names: Sequence[str]) -> list[tup
         for predicted, count in enumerate(row)
         if count and true != predicted
     ]
-    return sorted(confusions, key=lambda one: -one[2])[:10]
+    return sorted(confusions, key=lambda confusion: -confusion[2])[:10]
 
 
 def _counts(labels: NDArray[Any], size: int) -> NDArray[np.int64]:

@@ -208,10 +208,10 @@ class Regression(Problem):
             if comparisons
             else None,
             same_rows=same_rows,
-            baseline={one.metric: one.other for one in baseline_comparisons},
+            baseline={entry.metric: entry.other for entry in baseline_comparisons},
             constant=baseline_comparisons[0],
             comparisons=tuple(
-                min((one for one in comparisons if one.metric == metric), key=lambda one: one.other)
+                min((entry for entry in comparisons if entry.metric == metric), key=lambda entry: entry.other)
                 for metric in ("rmse", "mae")
                 if comparisons
             ),
@@ -275,8 +275,8 @@ def compare(
     values as typical values", JASA 64 (1969). For other errors, the one-sided quantile is above 0.95
     (benchmarks/gate.py).
     """
-    absolute_errors = [np.abs(one - actual) for one in (predicted, *others.values())]
-    drawn = _resample([*(one**2 for one in absolute_errors), *absolute_errors], _draw_subsets)
+    absolute_errors = [np.abs(values - actual) for values in (predicted, *others.values())]
+    drawn = _resample([*(errors**2 for errors in absolute_errors), *absolute_errors], _draw_subsets)
     comparisons = []
     for metric, power, means in (
         ("rmse", 2, drawn[: len(absolute_errors)]),

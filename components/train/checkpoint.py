@@ -120,11 +120,12 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _save(self, epochs: int) -> None:
         callback_states = [
-            {name: getattr(one, name) for name in CALLBACK_STATE[type(one).__name__]}
-            for one in self._callbacks
+            {name: getattr(callback, name) for name in CALLBACK_STATE[type(callback).__name__]}
+            for callback in self._callbacks
         ]
         state = self.state.model_copy(update={"epochs": epochs, "callbacks": callback_states})
-        best_weights = next(filter(None, (getattr(one, "best_weights", None) for one in self._callbacks)), ())
+        all_best_weights = (getattr(callback, "best_weights", None) for callback in self._callbacks)
+        best_weights = next(filter(None, all_best_weights), ())
         try:
             with tempfile.TemporaryDirectory() as folder:
                 write_state(path := Path(folder) / "state.npz", state, self._variables(), best_weights)
@@ -144,10 +145,10 @@ def write_state(
     path: Path, state: TrainingState, variables: Sequence[Any], best: Sequence[NDArray[Any]]
 ) -> None:
     """Write a checkpoint: the bytes of each variable, for every dtype, and the state as JSON."""
-    arrays = {f"variable-{index}": one.numpy() for index, one in enumerate(variables)}
-    arrays |= {f"best-{index}": one for index, one in enumerate(best)}
+    arrays = {f"variable-{index}": variable.numpy() for index, variable in enumerate(variables)}
+    arrays |= {f"best-{index}": array for index, array in enumerate(best)}
     raw: dict[str, Any] = {
-        name: np.ascontiguousarray(one).reshape(-1).view(np.uint8) for name, one in arrays.items()
+        name: np.ascontiguousarray(array).reshape(-1).view(np.uint8) for name, array in arrays.items()
     }
     np.savez(path, state=np.frombuffer(state.model_dump_json().encode(), np.uint8), **raw)
 
@@ -168,19 +169,18 @@ def read_state(
     Raises:
         ValueError: the file is damaged or has other variables; also KeyError, EOFError, BadZipFile.
     """
-    expected = sum(int(np.prod(one.shape)) * _dtype(one).itemsize for one in (*variables, *weights))
+    expected = sum(
+        int(np.prod(variable.shape)) * _dtype(variable).itemsize for variable in (*variables, *weights)
+    )
     with ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > 1.1 * expected + OVERHEAD_BYTES:
         raise ValueError(f"it has {size:,} bytes, and the variables have {expected:,}")
     with np.load(path, allow_pickle=False) as arrays:
         state = TrainingState.model_validate_json(arrays["state"].tobytes())
-        values = [_value(arrays[f"variable-{index}"], one) for index, one in enumerate(variables)]
-        best = (
-            [_value(arrays[f"best-{index}"], one) for index, one in enumerate(weights)]
-            if "best-0" in arrays
-            else []
-        )
+        values = [_value(arrays[f"variable-{index}"], variable) for index, variable in enumerate(variables)]
+        with_best = weights if "best-0" in arrays else ()
+        best = [_value(arrays[f"best-{index}"], weight) for index, weight in enumerate(with_best)]
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return state, best

@@ -101,12 +101,14 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
 
     The largest operation has the largest inputs and outputs, not counting tensors with a variable's shape.
     """
-    shapes = {tuple(one.shape) for one in variables}
+    shapes = {tuple(variable.shape) for variable in variables}
     stored: dict[str, int] = {}
     working = 0
     for operation in graph.get_operations():
-        tensors = [one for one in (*operation.inputs, *operation.outputs) if _has_static_shape(one)]
-        working = max(working, sum(_tensor_bytes(one) for one in tensors if tuple(one.shape) not in shapes))
+        tensors = [tensor for tensor in (*operation.inputs, *operation.outputs) if _has_static_shape(tensor)]
+        working = max(
+            working, sum(_tensor_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
+        )
         for tensor in filter(_has_static_shape, operation.inputs):
             gradient, source = operation.name.startswith(GRADIENT), tensor.op
             if gradient and not source.name.startswith(GRADIENT) and source.type not in NOT_ACTIVATIONS:
@@ -168,7 +170,7 @@ def _tensor_bytes(tensor: Any) -> int:
 
 
 def _total_bytes(variables: Any) -> int:
-    return sum(int(np.prod(one.shape)) * tf.as_dtype(one.dtype).size for one in variables)
+    return sum(int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size for variable in variables)
 
 
 def main() -> None:

@@ -205,7 +205,7 @@ def _call(model: Any) -> None:
 
 def _convert_in_child_process(output: str, directory: Path) -> None:
     """Convert model.keras on TensorFlow in a child process, which imports the modules of custom layers."""
-    modules = {each.__module__ for each in keras.saving.get_custom_objects().values()}
+    modules = {layer.__module__ for layer in keras.saving.get_custom_objects().values()}
     paths = json.dumps(sys.path)  # not in PYTHONPATH, where a path has no colon
     program = [sys.executable, "-P", "-m", "modelyard.components.train.export"]
     with tempfile.TemporaryDirectory() as scratch:

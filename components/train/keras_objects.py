@@ -108,8 +108,8 @@ class KerasObject:
         """Return the object of `key: value`."""
         if isinstance(value, str):
             return cls(kind, value, {}, key, key)
-        arguments = {argument: one for argument, one in value.items() if argument != "name"}
-        return cls(kind, str(value.get("name", "")), arguments, key, f"{key}.name")
+        arguments = dict(value)
+        return cls(kind, str(arguments.pop("name", "")), arguments, key, f"{key}.name")
 
     @property
     def class_name(self) -> str:
@@ -127,10 +127,10 @@ class KerasObject:
     def config(self) -> dict[str, Any]:
         """Return the class and all its arguments, with the defaults of Keras."""
         values = {
-            key: one.config() if (one := self._schedule(key)) else self.arguments[key]
+            key: schedule.config() if (schedule := self._schedule(key)) else self.arguments[key]
             for key in self.arguments
         }
-        arguments = {key: one for key, one in self.signature.items() if key != "name"} | values
+        arguments = {key: default for key, default in self.signature.items() if key != "name"} | values
         return {"class_name": self.class_name, "config": arguments}
 
     def check(self) -> None:
@@ -178,7 +178,7 @@ class KerasObject:
         for key, value in values.items():
             if isinstance(self.signature[key], float) and isinstance(value, int):
                 values[key] = float(value)  # Keras rejects a learning rate of 1
-        values |= {key: one.build() for key in values if (one := self._schedule(key))}
+        values |= {key: schedule.build() for key in values if (schedule := self._schedule(key))}
         values |= {key: reserved[key] for key in reserved.keys() & inspect.signature(kind).parameters.keys()}
         try:
             instance = kind(**values)
@@ -212,8 +212,8 @@ def inspect_signatures() -> Signatures:
     """Return the contents of keras_signatures.json, from the installed Keras."""
     return {
         kind: {
-            name: _defaults(one)
-            for name, one in sorted(_keras_types(kind).items())
+            name: _defaults(keras_type)
+            for name, keras_type in sorted(_keras_types(kind).items())
             if name in CALLBACK_STATE or name not in (*BASE_TYPES, *WRAPPERS, *UNSUPPORTED_CALLBACKS)
         }
         for kind in KIND_NAMES
@@ -224,8 +224,8 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     """Return the names under which Keras logs metrics; the second one of a class gets the suffix `_2`."""
     seen: Counter[str] = Counter()
     names = []
-    for one in metrics:
-        name = one.signature["name"] or re.sub("(.)([A-Z][a-z]+)", r"\1_\2", one.class_name).lower()
+    for metric in metrics:
+        name = metric.signature["name"] or re.sub("(.)([A-Z][a-z]+)", r"\1_\2", metric.class_name).lower()
         seen[name] += 1
         names.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
     return names
@@ -238,22 +238,22 @@ def _keras_types(kind: str) -> dict[str, Any]:
     module = keras
     for part in kind.split("."):
         module = getattr(module, part)
-    return {one.__name__: one for one in vars(module).values() if inspect.isclass(one)}
+    return {value.__name__: value for value in vars(module).values() if inspect.isclass(value)}
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
     return {
-        one.name: REQUIRED if one.default is one.empty else one.default
-        for one in inspect.signature(kind).parameters.values()
-        if one.kind is not one.VAR_KEYWORD and one.name not in ("dtype", "from_logits")
+        parameter.name: REQUIRED if parameter.default is parameter.empty else parameter.default
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("dtype", "from_logits")
     }
 
 
 def _suggestion(wrong: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known if name != "name"}
     plain = wrong.lower().replace("_", "")
-    near = [name for one, name in names.items() if len(plain) > 2 and one.startswith(plain)][:3]
-    near = near or [names[one] for one in difflib.get_close_matches(plain, names, n=3)]
+    near = [name for key, name in names.items() if len(plain) > 2 and key.startswith(plain)][:3]
+    near = near or [names[key] for key in difflib.get_close_matches(plain, names, n=3)]
     near = near or difflib.get_close_matches(wrong, names, n=3)
     return f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(names.values())}."
 
@@ -292,7 +292,7 @@ def main() -> None:
     """Print keras_signatures.json, one class per line."""
     kinds = (
         f'"{kind}": {{\n'
-        + ",\n".join(f' "{name}": {json.dumps(one)}' for name, one in signatures.items())
+        + ",\n".join(f' "{name}": {json.dumps(arguments)}' for name, arguments in signatures.items())
         + "\n}"
         for kind, signatures in inspect_signatures().items()
     )

@@ -87,7 +87,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
     size = np.asarray(counts, float)
     best = fit_power_law(size, np.asarray(errors))
     points = [_curve_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
-    measured = ", ".join(f"{format_number(one.error)} with {one.rows:,} examples" for one in points)
+    measured = ", ".join(f"{format_number(point.error)} with {point.rows:,} examples" for point in points)
     if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
         return _without_extrapolation(
             measure,
@@ -105,7 +105,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
             "training.epochs, as small subsets may be trained for too few steps",
             points,
         )
-    laws = [fit_power_law(size, one) for one in resampled]
+    laws = [fit_power_law(size, draws) for draws in resampled]
     beyond = []
     for rows in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
         draws = np.minimum([law.error_at(rows) for law in laws], resampled[:, -1])

@@ -85,9 +85,9 @@ def _build_proto(model: Any, name: str, output: str) -> Any:
 
     # Weights are arguments, so that TensorFlow's passes do not copy them.
     spec = tf.TensorSpec((None, *examples.shape[1:]), examples.dtype, name=name)
-    specs = [tf.TensorSpec(each.shape, each.dtype) for each in (*trainable, *others)]
+    specs = [tf.TensorSpec(variable.shape, variable.dtype) for variable in (*trainable, *others)]
     concrete = tf.function(predict, input_signature=[spec, specs]).get_concrete_function()
-    placeholders = [each.op.name for each in concrete.inputs[1 : 1 + len(specs)]]
+    placeholders = [tensor.op.name for tensor in concrete.inputs[1 : 1 + len(specs)]]
     weights = _Weights(zip(placeholders, map(np.asarray, (*trainable, *others)), strict=True))
     # Only the first argument is an input; weights and captured tensors become constants.
     inputs, outputs = [concrete.inputs[0].name], [concrete.outputs[0].name]
@@ -142,9 +142,9 @@ class _Weights(dict[str, Any]):
 def _allow_inlining(frozen: Any) -> None:
     """Allow TensorFlow to inline functions that XLA compiles, such as grouped convolutions of Keras."""
     nodes = [*frozen.node, *(node for function in frozen.library.function for node in function.node_def)]
-    for one in (*nodes, *frozen.library.function):
+    for element in (*nodes, *frozen.library.function):
         for attribute in NOT_INLINED:
-            one.attr.pop(attribute, None)
+            element.attr.pop(attribute, None)
 
 
 @contextmanager
@@ -341,7 +341,7 @@ def _convert_bitcast(graph: Any, node: Any, **_: Any) -> None:
     """The sign bit of a float as an integer; used by argmax, argmin and signbit."""
     (x,) = node.input
     for consumer in graph.find_output_consumers(node.output[0]):
-        values = [each.get_tensor_value() for each in consumer.inputs if each.is_const()]
+        values = [operand.get_tensor_value() for operand in consumer.inputs if operand.is_const()]
         if consumer.type != "BitwiseAnd" or values != [SIGN_BIT] or graph.get_dtype(x) != TensorProto.FLOAT:
             raise ValueError("tf2onnx cannot convert the operation Bitcast.")
     zero = _add_constant(graph, np.float32(0))

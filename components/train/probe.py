@@ -134,10 +134,10 @@ class TimingWindows:
     def pace(self) -> Pace:
         """Return the pace from the mean times, which include slow windows as a long training does."""
         windows = self._times or {1: [self._first_time]}
-        count, one = max(windows), float(np.mean(windows[1]))
+        count, single = max(windows), float(np.mean(windows[1]))
         many = float(np.mean(windows[count]))
         # On a busy machine, a window of one batch may take longer than one of many.
-        each = (many - one) / (count - 1) if many > one else many / count
+        each = (many - single) / (count - 1) if many > single else many / count
         low, high = np.quantile(np.asarray(windows[count]) / many, (0.1, 0.9))
         return Pace(fixed=max(0.0, many - count * each), each=each, low=float(low), high=float(high))
 

@@ -251,28 +251,27 @@ class Training(Settings):
 
     def metric_objects(self) -> list[KerasObject]:
         """Return the additional metrics."""
-        return [
-            KerasObject.of("metrics", one, f"training.metrics.{index}")
-            for index, one in enumerate(self.metrics)
-        ]
+        return self._keras_objects("metrics", self.metrics)
 
     def callback_objects(self) -> list[KerasObject]:
         """Return the callbacks."""
-        return [
-            KerasObject.of("callbacks", one, f"training.callbacks.{index}")
-            for index, one in enumerate(self.callbacks)
-        ]
+        return self._keras_objects("callbacks", self.callbacks)
+
+    @staticmethod
+    def _keras_objects(kind: str, values: tuple[NameOrConfig, ...]) -> list[KerasObject]:
+        return [KerasObject.of(kind, value, f"training.{kind}.{index}") for index, value in enumerate(values)]
 
     def early_stopping_object(self) -> KerasObject | None:
         """Return the callback for early stopping, if configured."""
-        if not (stopping := self.early_stopping):
+        if not self.early_stopping:
             return None
-        return KerasObject("callbacks", "EarlyStopping", stopping.model_dump(), "training.early_stopping", "")
+        arguments = self.early_stopping.model_dump()
+        return KerasObject("callbacks", "EarlyStopping", arguments, "training.early_stopping", "")
 
     def monitors(self, description: Description) -> dict[str, Direction]:
         """Return the metrics that can be monitored, without the prefix `val_`, and their direction."""
         metrics = self.metric_objects()
-        directions = (description.training_metrics[one.class_name] for one in metrics)
+        directions = (description.training_metrics[metric.class_name] for metric in metrics)
         return {
             "loss": "lower",
             **description.monitors,
@@ -305,22 +304,25 @@ def check_keras_settings(model: Model, training: Training, description: Descript
     """
     metrics, callbacks = training.metric_objects(), training.callback_objects()
     loss = training.loss_object(description)
-    for one in (training.optimizer_object(), loss, *metrics, *callbacks, *model.regularizers().values()):
-        one.check()
-    for one, known in ((loss, description.losses), *((one, description.training_metrics) for one in metrics)):
-        if one.class_name not in known:
+    others = *metrics, *callbacks, *model.regularizers().values()
+    for keras_object in (training.optimizer_object(), loss, *others):
+        keras_object.check()
+    for keras_object in (loss, *metrics):
+        known = description.losses if keras_object is loss else tuple(description.training_metrics)
+        if keras_object.class_name not in known:
             raise KerasSettingError(
-                f"{one.name_key} is {one.name}, which does not fit the targets of the problem. Choose one of "
-                f"{', '.join(known)}."
+                f"{keras_object.name_key} is {keras_object.name}, which does not fit the targets of the "
+                f"problem. Choose one of {', '.join(known)}."
             )
-    monitored = {one.key: one.config()["config"]["monitor"] for one in callbacks if one.class_name == PLATEAU}
+    plateaus = (callback for callback in callbacks if callback.class_name == PLATEAU)
+    monitored = {callback.key: callback.config()["config"]["monitor"] for callback in plateaus}
     if training.early_stopping:
         monitored["training.early_stopping"] = training.early_stopping.monitor
     monitors = [f"val_{name}" for name in training.monitors(description)]
     for key, monitor in monitored.items():
         if monitor not in monitors:
             raise KerasSettingError(f"{key}.monitor is {monitor}. Choose one of {', '.join(monitors)}.")
-    _check_combinations(training, {one.class_name: one for one in callbacks})
+    _check_combinations(training, {callback.class_name: callback for callback in callbacks})
 
 
 def _check_combinations(training: Training, callbacks: Mapping[str, KerasObject]) -> None:

@@ -114,13 +114,13 @@ def compile_model(
     """
     problem, metrics = problems.get_problem(schema.problem), training.metric_objects()
     loss = training.loss_object(problems.get_description(schema.problem)).build(from_logits=settings.logits)
-    named = (one.build(name=name) for one, name in zip(metrics, metric_names(metrics), strict=True))
+    named = (metric.build(name=name) for metric, name in zip(metrics, metric_names(metrics), strict=True))
     network.compile(
         training.optimizer_object().build(),
         problem.adapt_loss(loss, settings.logits, normalization),
         metrics=[
             *problem.build_default_metrics(),
-            *(problem.adapt_metric(one, settings.logits) for one in named),
+            *(problem.adapt_metric(metric, settings.logits) for metric in named),
         ],
         steps_per_execution=min(
             training.steps_per_execution, math.ceil(training_examples / training.batch_size)
@@ -182,10 +182,10 @@ def effective_settings(settings: Model, training: Training, schema: Schema) -> d
         "model": settings.model_dump(mode="json", include=model) | filters,
         "optimizer": training.optimizer_object().config(),
         "loss": training.loss_object(problems.get_description(schema.problem)).config(),
-        "metrics": [one.config() for one in training.metric_objects()],
-        "callbacks": [one.config() for one in training.callback_objects()],
+        "metrics": [metric.config() for metric in training.metric_objects()],
+        "callbacks": [callback.config() for callback in training.callback_objects()],
         "early_stopping": stopping and stopping.config(),
-        **{key: (one := regularizers.get(key)) and one.config() for key in REGULARIZERS},
+        **{key: (regularizer := regularizers.get(key)) and regularizer.config() for key in REGULARIZERS},
         **training.model_dump(mode="json", include=plain),
     }
 
@@ -213,7 +213,7 @@ def fit(
         if (state := checkpoints.state).epochs:
             emit(Resumed(step="train", epoch=state.epochs, epochs=training.epochs))
     progress = ProgressLogger(training.epochs, len(features.train), state)
-    callbacks = [one for one in (FailOnNonFinite(), *keras_callbacks, progress, checkpoints) if one]
+    callbacks = [FailOnNonFinite(), *keras_callbacks, progress, *filter(None, [checkpoints])]
     validation = (
         data.ordered_batches(features.validation, training.batch_size) if len(features.validation) else None
     )
@@ -277,14 +277,14 @@ def _class_weights(weights: Mapping[str, float] | str | None, features: Features
 def _build_callbacks(training: Training, features: Features) -> list[Any]:
     """Return the callbacks of the settings, early stopping last: it uses the weights that others set."""
     objects = [*training.callback_objects(), *filter(None, [training.early_stopping_object()])]
-    monitoring = [one for one in objects if "monitor" in one.signature]
+    monitoring = [callback for callback in objects if "monitor" in callback.signature]
     if monitoring and not len(features.validation):
         key = monitoring[0].key
         raise TrainError(
             f"{key} monitors validation, but there are no validation examples. Raise data.validation, or "
             f"remove {key}."
         )
-    callbacks = [one.build() for one in objects]
+    callbacks = [callback.build() for callback in objects]
     directions = training.monitors(problems.get_description(features.schema.problem))
     for callback in callbacks:
         if getattr(callback, "mode", "") == "auto":
