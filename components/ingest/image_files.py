@@ -181,15 +181,12 @@ def _image_format(path: Path, source: Source, targets: ClassFolders | Index | Ta
     if source.resize:
         height, width, policy = source.resize.height, source.resize.width, source.resize.policy
         return ImageFormat(height=height, width=width, channels=source.channels, resize=policy)
-    height, width = _first_size(path, source.max_bytes, targets)
-    return ImageFormat(height=height, width=width, channels=source.channels, resize="exact")
-
-
-def _first_size(path: Path, max_bytes: int, targets: ClassFolders | Index | Table) -> tuple[int, int]:
-    for _, _, content in _iterate_encoded(path, max_bytes, targets):
+    height, width = 1, 1
+    for _, _, read_content in _iterate_encoded(path, source.max_bytes, targets):
         with suppress(DataError):  # _read_batches reports it
-            return images.size(content())
-    return 1, 1
+            height, width = images.size(read_content())
+            break
+    return ImageFormat(height=height, width=width, channels=source.channels, resize="exact")
 
 
 def _iterate_encoded(

@@ -45,14 +45,14 @@ class Moments:
 
     The channels are the last axis of an example with one or three axes; an example with another number of
     axes has one channel. Batches are merged as in Chan, Golub and LeVeque, "Updating formulae and a
-    pairwise algorithm for computing sample variances" (1979), in float64. `deviation` is optional.
+    pairwise algorithm for computing sample variances" (1979), in float64. The standard deviation is optional.
     """
 
-    def __init__(self, shape: tuple[int, ...], deviation: bool = True) -> None:
+    def __init__(self, shape: tuple[int, ...], with_deviation: bool) -> None:
         self.channels = shape[-1] if len(shape) in (1, 3) else 1
         self.mean = np.zeros(self.channels)
         self.minimum, self.maximum = np.inf, -np.inf
-        self._with_deviation = deviation
+        self._with_deviation = with_deviation
         self._squares = np.zeros(self.channels)
         self._count = 0
 
@@ -187,10 +187,10 @@ def _write_splits(
     schema: Schema,
     sources: dict[str, Split],
     masks: dict[str, dict[ModelSplit, Mask]],
-    deviation: bool,
+    with_deviation: bool,
 ) -> Moments:
     """Write the examples to their splits, and return the moments of the training examples."""
-    moments = Moments(schema.shape, deviation)
+    moments = Moments(schema.shape, with_deviation)
 
     def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any], Sequence[str]]]:
         for name, by_split in masks.items():

@@ -80,14 +80,15 @@ def assign_splits(
     masks: dict[str, dict[ModelSplit, Mask]] = {pool: {}}
     for name, column, amount in (("test", 0, preparation.test), ("validation", 1, preparation.validation)):
         split: ModelSplit = "test" if name == "test" else "validation"
-        if amount == "test":
+        if isinstance(amount, str):  # validates on the test examples
             owner = "test" if "test" in source else pool
             masks[owner]["validation"] = masks[owner]["test"]
         elif name in source:
             masks[name] = {split: np.ones(len(source[name]), np.bool_)}
         else:
             hashes = source[pool][:, column]
-            mask = _select_from(remaining, hashes, amount)
+            mask = np.zeros(len(remaining), np.bool_)
+            mask[remaining] = select(hashes[remaining], amount)
             if split == "test" and strata:
                 added = smallest_of_each_stratum(hashes, strata[pool]) & ~mask
                 if added.any():
@@ -97,13 +98,6 @@ def assign_splits(
             remaining = remaining & ~mask
     masks[pool]["train"] = remaining
     return masks
-
-
-def _select_from(remaining: Mask, hashes: HashPairs, amount: float | int | str) -> Mask:
-    mask = np.zeros(len(remaining), np.bool_)
-    if not isinstance(amount, str):
-        mask[remaining] = select(hashes[remaining], amount)
-    return mask
 
 
 def select_rows(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> ExampleIndex:
@@ -128,9 +122,7 @@ def find_repeats(
 ) -> tuple[Duplicates, Duplicates]:
     """Return the examples that repeat an earlier one, and those of them with another label.
 
-    Args:
-        source: as in `assign_splits`.
-        strata: as in `assign_splits`.
+    The arguments are those of `assign_splits`.
     """
     rows = select_rows(source, {name: np.ones(len(hashes), np.bool_) for name, hashes in source.items()})
     order = np.argsort(rows.hashes, kind="stable")
@@ -142,17 +134,13 @@ def find_repeats(
     if strata:
         labels = np.concatenate([strata[name] for name in source])
         conflicting = labels[first] != labels
-    findings = [np.flatnonzero(mask) for mask in (repeated, conflicting)]
-    duplicates, conflicts = (
-        Duplicates(
-            count=len(indices),
-            examples=tuple(
-                f"{rows.origin(first[row])} and {rows.origin(row)}" for row in indices[:LISTED_REPEATS]
-            ),
-        )
-        for indices in findings
-    )
-    return duplicates, conflicts
+
+    def describe(mask: Mask) -> Duplicates:
+        indices = np.flatnonzero(mask)
+        pairs = ((rows.origin(first[row]), rows.origin(row)) for row in indices[:LISTED_REPEATS])
+        return Duplicates(count=len(indices), examples=tuple(map(" and ".join, pairs)))
+
+    return describe(repeated), describe(conflicting)
 
 
 def find_leakage(train: ExampleIndex, test: ExampleIndex) -> Duplicates:

@@ -89,7 +89,7 @@ class Description:
     ranked: bool = False
 
     def difference(self, golden: Golden, number: int, prediction: Sequence[float]) -> float:
-        """Return the largest difference to golden answer `number`, relative to the scale.
+        """Return the largest difference to golden prediction `number`, relative to the scale.
 
         Raises:
             ValueError: the prediction has another number of values.

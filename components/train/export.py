@@ -55,7 +55,25 @@ def export(
             differently.
     """
     with float32_policy(model):
-        _write_and_check(model, schema, normalization, examples, directory)
+        expected = np.asarray(model(examples, training=False))
+        if not np.isfinite(expected).all():
+            raise TrainError(
+                f"The model predicts {expected[~np.isfinite(expected)][0]} for training examples. Lower "
+                "training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
+            )
+        signature = build_signature(schema, problems.get_description(schema.problem))
+        output, scale = signature.output.name, np.asarray(normalization.target_deviation)
+
+        def check(name: str, predict: Predict) -> None:
+            _check_predictions(name, predict(examples), expected, scale)
+            _check_predictions(name, predict(examples[:1]), expected[:1], scale)
+
+        _write_keras(model, directory / "model.keras")
+        check("model.keras", _load_keras(directory / "model.keras"))
+        convert(model, output, directory)
+        check("model.onnx", _load_onnx(directory / "model.onnx", output))
+        check("saved_model", _load_saved_model(directory / "saved_model"))
+        artifacts.write(directory / "signature.json", signature)
 
 
 @contextmanager
@@ -91,30 +109,6 @@ def _set_policy(layer: Any, policy: Any) -> None:
 
 def _set_dtype(layer: Any, dtype: str) -> None:
     layer._dtype = layer.output._dtype = dtype
-
-
-def _write_and_check(
-    model: Any, schema: Schema, normalization: Normalization, examples: NDArray[Any], directory: Path
-) -> None:
-    expected = np.asarray(model(examples, training=False))
-    if not np.isfinite(expected).all():
-        raise TrainError(
-            f"The model predicts {expected[~np.isfinite(expected)][0]} for training examples. Lower "
-            "training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
-        )
-    signature = build_signature(schema, problems.get_description(schema.problem))
-    output, scale = signature.output.name, np.asarray(normalization.target_deviation)
-
-    def check(name: str, predict: Predict) -> None:
-        _check_predictions(name, predict(examples), expected, scale)
-        _check_predictions(name, predict(examples[:1]), expected[:1], scale)
-
-    _write_keras(model, directory / "model.keras")
-    check("model.keras", _load_keras(directory / "model.keras"))
-    convert(model, output, directory)
-    check("model.onnx", _load_onnx(directory / "model.onnx", output))
-    check("saved_model", _load_saved_model(directory / "saved_model"))
-    artifacts.write(directory / "signature.json", signature)
 
 
 def _check_predictions(

@@ -23,7 +23,6 @@ from modelyard.components.artifacts import History, Normalization, Schema
 from modelyard.components.errors import TrainError, describe
 from modelyard.components.events import Resumed, emit
 from modelyard.components.step import log
-from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.components.train import checkpoint, code_archive, data, user_code
 from modelyard.components.train import model as networks
@@ -79,14 +78,11 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
             # Export the untrained model, so that an export that fails is an error before training.
             with tempfile.TemporaryDirectory() as scratch:
                 export(inference_model, schema, normalization, examples, Path(scratch))
-        inputs = (
-            features_url,
-            schema.model_dump_json(),
-            settings.to_json(),
-            training.recipe(),
-            spec.code_sha256,
-        )
-        checkpoint_store = _checkpoint_store(spec.store, training, *inputs)
+        checkpoint_store = None
+        if spec.store and training.checkpoint_every:
+            inputs = schema.model_dump_json(), settings.to_json(), training.recipe(), spec.code_sha256
+            key = checkpoint.fingerprint_training(features_url, *inputs)
+            checkpoint_store = CheckpointStore(open_objects(spec.store), key)
         history = fit(network, features, training, checkpoint_store)
     history = history.model_copy(update={"settings": effective_settings(settings, training, schema)})
     with (
@@ -239,13 +235,6 @@ def fit(
         parameters=network.count_params(),
         packages=_package_versions(),
     )
-
-
-def _checkpoint_store(store: Store | None, training: Training, *inputs: Any) -> CheckpointStore | None:
-    """Return the checkpoint of a training with these inputs; None without checkpoints."""
-    if not store or not training.checkpoint_every:
-        return None
-    return CheckpointStore(open_objects(store), checkpoint.fingerprint_training(*inputs))
 
 
 def _package_versions() -> dict[str, str]:
