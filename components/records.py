@@ -1,13 +1,13 @@
 """Records that steps write about a run; no result is read from logs.
 
-    <store>/<model>/runs/<run id>.json                         RunStart, by fingerprint
-    <store>/<model>/decisions/<run's fingerprint>-<champion>.json  DecisionRecord, by evaluate
-    <store>/<model>/runs/<run id>.outcome.json                 OutcomeRecord, by deploy
-    <store>/<model>/runs/<run id>.end.json                     RunEnd, by the exit task
-    the container's termination message                        Failure, by a step that fails
+    <store>/<model>/runs/<run id>.json                             RunStart, by fingerprint
+    <store>/<model>/decisions/<run fingerprint>-<champion>.json    DecisionRecord, by evaluate
+    <store>/<model>/runs/<run id>.outcome.json                     OutcomeRecord, by deploy
+    <store>/<model>/runs/<run id>.end.json                         RunEnd, by the exit task
+    the container's termination message                            Failure, by a failing step
 
-A run whose evaluate came from the cache finds the decision of the run that filled it. Text in a record is
-untrusted: it is cut, and has no control characters. Records of another version of the schema are refused.
+If evaluate was cached, the decision is that of the run that filled the cache. Text in a record is untrusted:
+it is shortened, and control characters are removed. Records with another schema version are damaged.
 """
 
 import os
@@ -18,21 +18,14 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, ValidationError
 
 from modelyard.components.artifacts import Decision, Metrics, Outcome, Record
-from modelyard.components.errors import (
-    ConfigError,
-    ConflictError,
-    ModelyardError,
-    NotFoundError,
-    StoreError,
-    error_classes,
-)
-from modelyard.components.step import SCHEMA, clean_text, failure_fields
+from modelyard.components.errors import ConfigError, ModelyardError, NotFoundError, error_classes
+from modelyard.components.step import clean_text, failure_fields
 from modelyard.components.store.objects import Objects
+from modelyard.components.store.records import read_record
 
 RUN_ID = "MODELYARD_RUN_ID"
 RUN_FOLDER = "MODELYARD_RUN"
-"""Names the folder of a run whose steps are processes of this machine."""
-MAXIMUM_ATTEMPTS = 10
+"""The folder of a run whose steps are processes of this machine."""
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 
 
@@ -53,8 +46,8 @@ class Versioned(Record):
 class Failure(Versioned):
     """Why a step failed.
 
-    `kind` is the class of the error; `message` says what was found, and what to do. `exit_code` is that of
-    the error family, 1 for an exception outside of it.
+    `kind` is the class of the error, `message` has the cause and the remedy. `exit_code` is 1 if it is not a
+    ModelyardError.
     """
 
     step: Text | None
@@ -69,27 +62,27 @@ class Failure(Versioned):
 
     @classmethod
     def parse(cls, document: str | bytes) -> "Failure | None":
-        """Return the record in a termination message; None when there is none."""
+        """Return the record in a termination message, or None."""
         try:
             return cls.model_validate_json(document)
         except ValidationError:
             return None
 
     def to_error(self) -> ModelyardError:
-        """Return the error that this is the record of."""
+        """Return the error."""
         return error_classes().get(self.kind, ModelyardError)(self.message)
 
     def to_json(self) -> bytes:
-        """Return it as JSON, as a step writes it."""
+        """Return the record as JSON."""
         return self.model_dump_json().encode()
 
 
 class RunStart(Versioned):
-    """A run that has begun.
+    """The start of a run.
 
-    `fingerprint` identifies what it makes, `data` its data; `champion` is the version that it is compared
-    with, 0 for none. `unchanged` says why it ends after fingerprint, if it does. `started` is an ISO 8601
-    time in UTC.
+    `fingerprint` is that of the run, `data` that of the data. `champion` is the version to compare with, 0
+    for none. `unchanged` is the reason why the run ends after fingerprint, if it does. `started` is an ISO
+    8601 time in UTC.
     """
 
     run_id: Text
@@ -102,7 +95,7 @@ class RunStart(Versioned):
 
 
 class DecisionRecord(Versioned):
-    """What the gate decided about the model of a run, and the metrics without details; `report` is a URI."""
+    """The decision of the gate, the metrics without details, and the URI of the report."""
 
     model: Text
     fingerprint: Text
@@ -113,13 +106,13 @@ class DecisionRecord(Versioned):
 
 
 class OutcomeRecord(Versioned):
-    """What deploy ended with."""
+    """The outcome of deploy."""
 
     outcome: Outcome
 
 
 class RunEnd(Versioned):
-    """How a run ended: the paragraph of the exit task, and of a failure its step, class and exit code."""
+    """How a run ended: the paragraph of the exit task, and step and class of a failure."""
 
     run_id: Text
     model: Text
@@ -134,77 +127,51 @@ R = TypeVar("R", bound=Versioned)
 
 
 def run_id() -> str | None:
-    """Return the id of the run that this process belongs to; None when it belongs to none.
+    """Return the ID of the run of this process, or None.
 
     Raises:
-        ConfigError: the variable holds something else.
+        ConfigError: the variable is not an ID.
     """
-    found = os.environ.get(RUN_ID, "")
-    if found and not _ID.fullmatch(found):
-        raise ConfigError(f"{RUN_ID} is {found[:80]!r}, which is not the id of a run. Unset it.")
-    return found or None
+    value = os.environ.get(RUN_ID, "")
+    if value and not _ID.fullmatch(value):
+        raise ConfigError(f"{RUN_ID} is {value[:80]!r}, which is not the ID of a run. Unset it.")
+    return value or None
 
 
 def run_key(model: str, run: str) -> str:
-    """Return where the start of a run is recorded."""
+    """Return the key of RunStart."""
     return f"{model}/runs/{run}.json"
 
 
 def outcome_key(model: str, run: str) -> str:
-    """Return where the outcome of deploy is recorded."""
+    """Return the key of OutcomeRecord."""
     return f"{model}/runs/{run}.outcome.json"
 
 
 def end_key(model: str, run: str) -> str:
-    """Return where the end of a run is recorded."""
+    """Return the key of RunEnd."""
     return f"{model}/runs/{run}.end.json"
 
 
 def decision_key(model: str, fingerprint: str, champion: int) -> str:
-    """Return where the decision about what a run makes is recorded."""
+    """Return the key of DecisionRecord."""
     return f"{model}/decisions/{fingerprint}-{champion}.json"
 
 
-def write(objects: Objects, key: str, record: Versioned) -> None:
-    """Write a record, over an earlier one if there is one: a step may start again.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    data = record.model_dump_json(indent=2).encode() + b"\n"
-    for _ in range(MAXIMUM_ATTEMPTS):
-        try:
-            objects.create(key, data)
-        except ConflictError:
-            try:
-                objects.replace(key, data, objects.read(key)[1])
-            except (ConflictError, NotFoundError):
-                continue
-        return
-    raise ConflictError(
-        f"{objects.url}/{key} was changed by others {MAXIMUM_ATTEMPTS} times in a row. Run it again."
-    )
-
-
 def read(objects: Objects, key: str, kind: type[R]) -> R | None:
-    """Return the record at `key`; None when there is none.
+    """Return the record at `key`, or None.
 
     Raises:
-        StoreError: the store cannot be read, or what is there is not such a record.
+        StoreError: the store cannot be read, or the record is damaged.
     """
     try:
-        return kind.model_validate_json(objects.read(key)[0])
+        return read_record(objects, key, kind)
     except NotFoundError:
         return None
-    except ValidationError as error:
-        raise StoreError(
-            f"{objects.url}/{key} is not a {kind.__name__} of version {SCHEMA} ({error.errors()[0]['msg']}): "
-            "it was damaged, or written by another version of modelyard. Delete it."
-        ) from error
 
 
 class RunRecords(Record):
-    """What the store has of a run; `decision` may be of an earlier run that made the same."""
+    """The records of a run; `decision` may be that of an earlier run with the same fingerprint."""
 
     start: RunStart | None = None
     decision: DecisionRecord | None = None
@@ -212,11 +179,11 @@ class RunRecords(Record):
     end: RunEnd | None = None
 
     def final_decision(self) -> tuple[str, str] | None:
-        """Return the decision and its reason: deploy's if it ran, else the gate's; None when unknown."""
+        """Return the decision and its reason: of deploy if it ran, else of the gate; None if unknown."""
         if self.start and self.start.unchanged is not None:
             return "unchanged", self.start.unchanged
-        if found := (self.outcome and self.outcome.outcome) or (self.decision and self.decision.decision):
-            return found.decision, clean_text(found.reason)
+        if result := (self.outcome and self.outcome.outcome) or (self.decision and self.decision.decision):
+            return result.decision, clean_text(result.reason)
         return None
 
 

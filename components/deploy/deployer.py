@@ -22,7 +22,7 @@ from modelyard.components.kubernetes import Json
 from modelyard.components.records import OutcomeRecord
 from modelyard.components.step import log
 from modelyard.components.store.models import ModelStore, open_store
-from modelyard.components.store.records import now
+from modelyard.components.store.records import now, write_record
 from modelyard.components.store.storage import open_objects
 
 SERVING_PACKAGES = ("modelyard", "numpy", "onnxruntime")
@@ -77,7 +77,7 @@ def deploy(
     artifacts.write(Path(outcome), result)
     if run_id := records.run_id():
         record = OutcomeRecord(outcome=result)
-        records.write(open_objects(spec.store), records.outcome_key(name, run_id), record)
+        write_record(open_objects(spec.store), records.outcome_key(name, run_id), record)
     log(f"{result.decision}: {result.reason}")
     return version
 

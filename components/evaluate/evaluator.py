@@ -41,6 +41,7 @@ from modelyard.components.report.thumbnails import encode_data_uri, format_value
 from modelyard.components.shards import ExampleIndex, Hashes, Split, read_hashes
 from modelyard.components.step import log
 from modelyard.components.store.models import open_store
+from modelyard.components.store.records import write_record
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 
@@ -156,7 +157,7 @@ def evaluate(
         report=report_uri,
     )
     key = records.decision_key(spec.name, identity.run, identity.champion)
-    records.write(open_objects(spec.store), key, decision_record)
+    write_record(open_objects(spec.store), key, decision_record)
     for rule in decision.rules:
         value = "unknown" if rule.value is None else format_number(rule.value)
         log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")

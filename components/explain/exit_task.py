@@ -17,6 +17,7 @@ from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.machine import is_loopback
 from modelyard.components.step import log
 from modelyard.components.store.objects import Objects
+from modelyard.components.store.records import write_record
 from modelyard.components.store.storage import open_objects
 
 WEBHOOK = "MODELYARD_WEBHOOK"
@@ -58,7 +59,7 @@ def record_end(objects: Objects, model: str, run_id: str, explanation: Explanati
         text=explanation.text,
         ended=records.now(),
     )
-    records.write(objects, records.end_key(model, run_id), end)
+    write_record(objects, records.end_key(model, run_id), end)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.step import log
 from modelyard.components.store.models import ModelStore, open_store
-from modelyard.components.store.records import find_rollback
+from modelyard.components.store.records import find_rollback, write_record
 from modelyard.components.store.storage import open_objects
 
 MAX_CHAMPIONS = 5
@@ -79,7 +79,7 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
             unchanged=reason,
         )
         objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
-        records.write(objects, key, start)
+        write_record(objects, key, start)
         objects.replace(key, *objects.read(key))  # fail before the training if a promotion would
     if reason:
         log(f"{UNCHANGED}: {reason}")

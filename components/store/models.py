@@ -37,6 +37,7 @@ from modelyard.components.store.records import (
     read_records,
     rollback_target,
     to_bytes,
+    write_record,
 )
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
@@ -48,9 +49,9 @@ GRACE_SECONDS = 3600.0  # maximum time between two files of a publication
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """The files stored under a version number: their size in bytes, and their last change (epoch seconds).
+    """The files with a version number: their size in bytes, and their last change in epoch seconds.
 
-    `complete` is True for a published version; otherwise a publication was killed or is in progress.
+    `complete` is whether the version is published; otherwise a publication was killed or is in progress.
     """
 
     version: int
@@ -138,8 +139,9 @@ class ModelStore(Versions):
                 return current
             if expected is not None and (expected or None) != seen:
                 raise ConflictError(
-                    f"The champion of {name} is {_words(seen)} and not {_words(expected or None)}, so "
-                    f"version {version} was not promoted. Compare it with the new champion, then retry."
+                    f"The champion of {name} is {_describe_version(seen)} and not "
+                    f"{_describe_version(expected or None)}, so version {version} was not promoted. Compare it "
+                    "with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
             entries = self._read_entries(name, []) if action == "rollback" else []
@@ -216,28 +218,20 @@ class ModelStore(Versions):
         return find_rollback(_effective_entries(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
-        """Record the versions that a serving platform has loaded; overwrites its earlier record.
+        """Record the versions that a serving platform has loaded.
 
         Args:
             name: the model's name.
             platform: the globally unique ID of the platform.
-            where: its location, for people.
+            where: a description of its location.
             versions: the loaded versions.
         """
         key = f"{model_folder(name)}/served/{platform}.json"
         record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
-        for _ in range(MAXIMUM_ATTEMPTS):
-            with suppress(ConflictError):  # two rollouts on the same platform
-                try:
-                    data, generation = self._objects.read(key)
-                except NotFoundError:
-                    self._objects.create(key, to_bytes(record))
-                    return
-                with suppress(DamagedError):
-                    if parse_record(self._objects, key, data, ServedVersions).versions == record.versions:
-                        return
-                self._objects.replace(key, to_bytes(record), generation)
+        with suppress(DamagedError, NotFoundError):
+            if read_record(self._objects, key, ServedVersions).versions == record.versions:
                 return
+        write_record(self._objects, key, record)
 
     def served_versions(self, name: str, damages: list[str] | None = None) -> list[ServedVersions]:
         """Return the versions that serving platforms recorded as loaded.
@@ -254,11 +248,11 @@ class ModelStore(Versions):
 
     def stored_files(self, name: str) -> list[VersionFiles]:
         """Return the files of each version number, oldest first; numbers without files are omitted."""
-        found: dict[int, list[tuple[str, Entry]]] = {}
+        stored: dict[int, list[tuple[str, Entry]]] = {}
         for entry in self._objects.entries(f"{model_folder(name)}/versions/"):
             match = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)
             if match and match[2] != RUN:
-                found.setdefault(int(match[1]), []).append((match[2], entry))
+                stored.setdefault(int(match[1]), []).append((match[2], entry))
         return [
             VersionFiles(
                 version,
@@ -266,7 +260,7 @@ class ModelStore(Versions):
                 max(entry.changed for _, entry in files),
                 any(path == MANIFEST for path, _ in files),
             )
-            for version, files in sorted(found.items())
+            for version, files in sorted(stored.items())
         ]
 
     def incomplete_champions(self, name: str) -> list[int]:
@@ -284,17 +278,15 @@ class ModelStore(Versions):
         return sorted(named - set(self.versions(name)))
 
     def remove(self, name: str, version: int, grace: float = GRACE_SECONDS) -> bool:
-        """Remove the files of a version; return whether they are gone.
+        """Delete the files of a version; return whether none exists any longer.
+
+        The manifest is deleted first; the next call deletes files that a killed call left. The number remains
+        reserved for its run. A version that becomes champion, or is published again, is not deleted.
 
         Args:
             name: the model's name.
             version: its number.
             grace: seconds for which files without a manifest count as a publication in progress.
-
-        The manifest is deleted first: a kill after that leaves files that the next removal deletes. The
-            number stays
-        reserved: the same run gets it again, no other run does. The files are kept when the version became
-        champion meanwhile, or its run publishes it again.
         """
         folder = version_folder(name, version)
         entries = {entry.key: entry for entry in self._objects.entries(f"{folder}/")}
@@ -305,7 +297,7 @@ class ModelStore(Versions):
         if manifest:
             try:
                 data, _ = self._objects.read(manifest.key)
-            except NotFoundError:  # another process removes it, and restores it if needed
+            except NotFoundError:  # another process deletes it, and restores it if necessary
                 data = b""
             if not self._objects.delete(manifest):
                 return False
@@ -340,7 +332,8 @@ class ModelStore(Versions):
             return None
         entry = entries[-1]
         if entry.action == "promote" and entry.version != version:
-            before = (one for one in entries if (one.number, one.version) == (entry.after, version))
+            key = entry.after, version
+            before = (earlier for earlier in entries if (earlier.number, earlier.version) == key)
             entry = next(before, entry)
         return self._pointer_for(entry, entries)
 
@@ -399,19 +392,16 @@ class ModelStore(Versions):
         return True
 
     def _check_not_removed(self, name: str, pointer: Champion, before: Champion | None) -> None:
-        """Restore the previous pointer if the version was removed while it became champion.
+        """Restore the previous pointer and raise NotFoundError if the version was deleted meanwhile.
 
-        `remove` reads the pointer after it deleted the manifest, and restores the manifest if needed: one
+        `remove` reads the pointer after it deleted the manifest, and restores the manifest if necessary: one
         of the two processes always notices the other.
-
-        Raises:
-            NotFoundError: it was removed.
         """
         try:
             self.manifest(name, pointer.version)
         except NotFoundError:
-            found, generation = self._read_pointer(name)
-            if found == pointer and before:
+            current, generation = self._read_pointer(name)
+            if current == pointer and before:
                 self._write_pointer(name, before, generation)
             raise
 
@@ -430,5 +420,5 @@ def _effective_entries(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     return [entry for entry in entries if not entry.attempt]
 
 
-def _words(version: int | None) -> str:
+def _describe_version(version: int | None) -> str:
     return "none" if version is None else f"version {version}"

@@ -1,7 +1,7 @@
-"""The small JSON objects of the store: `run.json`, `champion.json`, `history/*.json`.
+"""The JSON records of the store, such as `run.json`, `champion.json` and `history/*.json`.
 
 The champion pointer names the latest history entry, and each entry names its predecessor. Entries of this
-chain took effect; any other entry is an attempt.
+chain took effect; all others are attempts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from modelyard.components.artifacts import Record
-from modelyard.components.errors import DamagedError, NotFoundError
+from modelyard.components.errors import ConflictError, DamagedError, NotFoundError
 from modelyard.components.store.objects import CONNECTIONS, Objects
 
 R = TypeVar("R", bound=Record)
@@ -32,9 +32,8 @@ class Reservation(Record):
 class Champion(Record):
     """The version that is served (`champion.json`).
 
-    `previous` is the version that a rollback restores, None when there is none. `digest` is the SHA-256 of
-    the version's manifest.json, `run` the fingerprint of its run. `history` is the number of the history
-    entry for this pointer.
+    `previous` is the version that a rollback restores, if there is one. `digest` is the SHA-256 of the
+    version's manifest.json, `run` the fingerprint of its run, `history` the number of its history entry.
     """
 
     version: int
@@ -48,10 +47,9 @@ class Champion(Record):
 class HistoryEntry(Record):
     """One promotion or rollback (`history/000012.json`), written before the pointer that names it.
 
-    `version` is the new champion and `previous` the champion before it, None for the first. `after` is the
-    entry that the pointer named before, 0 for the first; `token` is random and unique. `attempt` is not
-    stored: it is True when no pointer ever named the entry, because its writer was killed or another writer
-    was faster.
+    `version` is the new champion and `previous` the one before, None for the first. `after` is the entry that
+    the pointer named before, 0 for the first; `token` is random. `attempt`, which is not stored, is whether
+    no pointer ever named the entry, because its process was killed or another one was faster.
     """
 
     number: int = 0
@@ -69,9 +67,9 @@ class HistoryEntry(Record):
 
 
 class ServedVersions(Record):
-    """The versions that a serving platform has loaded (`served/<id>.json`); `modelyard gc` keeps them.
+    """The versions that a serving platform has loaded (`served/<id>.json`), which `modelyard gc` keeps.
 
-    `platform` is the ID of the platform, `where` its location for people, `at` an ISO 8601 time in UTC.
+    `platform` is the ID of the platform, `where` a description of its location, `at` an ISO 8601 time in UTC.
     """
 
     platform: str
@@ -84,8 +82,10 @@ _REMEDIES = {
     "Champion": "`modelyard models promote NAME VERSION` writes it again; or restore it from a backup.",
     "HistoryEntry": "Restore it from a backup, or delete it: the history then lacks this entry.",
     "ServedVersions": "The next rollout on that platform writes it again. If there is none, delete it.",
+    **dict.fromkeys(("RunStart", "DecisionRecord", "OutcomeRecord", "RunEnd"), "Delete it."),
 }
-"""What to do about a damaged record, by its kind."""
+"""The remedies for damaged records, by class."""
+MAXIMUM_ATTEMPTS = 10
 
 
 def read_record(objects: Objects, key: str, kind: type[R]) -> R:
@@ -103,11 +103,7 @@ def read_records(
 ) -> list[R | None]:
     """Return the records at `keys`, read in parallel; None for each missing one.
 
-    Args:
-        objects: the storage.
-        keys: their keys.
-        kind: their class.
-        damages: gets a message for each damaged record, which is None in the result.
+    If there is a list `damages`, it gets a message for each damaged record, which is None in the result.
 
     Raises:
         DamagedError: a record is damaged, and `damages` is None.
@@ -147,8 +143,29 @@ def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
         ) from error
 
 
+def write_record(objects: Objects, key: str, record: Record) -> None:
+    """Write a record; overwrite an existing one.
+
+    Raises:
+        ConflictError: other processes changed it at each attempt.
+    """
+    data = to_bytes(record)
+    for _ in range(MAXIMUM_ATTEMPTS):
+        try:
+            objects.create(key, data)
+        except ConflictError:
+            try:
+                objects.replace(key, data, objects.read(key)[1])
+            except (ConflictError, NotFoundError):
+                continue
+        return
+    raise ConflictError(
+        f"{objects.url}/{key} was changed by others {MAXIMUM_ATTEMPTS} times in a row. Run the command again."
+    )
+
+
 def to_bytes(record: Record, without: set[str] | None = None) -> bytes:
-    """Return the bytes that are stored for `record`, without the fields named."""
+    """Return a record as JSON, without the fields in `without`."""
     return (record.model_dump_json(indent=2, exclude=without) + "\n").encode()
 
 
@@ -190,7 +207,7 @@ def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
 
 
 def _truncate(stack: list[int], version: int) -> list[int]:
-    """Return `stack` without what is above `version`; replace the top by `version` if `stack` lacks it."""
+    """Return `stack` up to `version`; if it is not in `stack`, it replaces the top."""
     if version not in stack:
         return [*stack[:-1], version]
     last = len(stack) - 1 - stack[::-1].index(version)

@@ -42,7 +42,7 @@ class Versions:
         """Return the complete versions of a model, which have a manifest, oldest first."""
         keys = self._objects.keys(f"{model_folder(name)}/versions/")
         manifests = (re.fullmatch(rf"{name}/versions/(\d{{6,}})/{MANIFEST}", key) for key in keys)
-        return sorted(int(found[1]) for found in manifests if found)
+        return sorted(int(match[1]) for match in manifests if match)
 
     def latest(self, name: str) -> int:
         """Return a model's newest version.
@@ -78,8 +78,9 @@ class Versions:
             run: fingerprint of data, configuration and code; the same run always gets the same number.
         """
         reserved = self._reservations(name)
-        if (mine := _find_number(run, reserved)) is not None:
-            return mine
+        for number, owner in reserved.items():
+            if owner == run:
+                return number
         version, owner = max(reserved, default=0), ""
         while owner != run:
             version, owner = version + 1, run
@@ -92,10 +93,9 @@ class Versions:
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
         """Write a version's files, then its manifest; return the manifest's digest.
 
-        A version that has a manifest is not changed. One without is written again, over files of a killed
-        publication or of a removed version. Two processes that publish different bytes for the same run at
-        the same time
-        may mix them: `fetch` refuses such a mixture.
+        A version with a manifest is not changed. Without one, files of a killed publication or a deleted
+        version are overwritten. If two processes publish different files for the same run at the same time,
+        `fetch` refuses the mixture.
 
         Args:
             name: the model's name.
@@ -143,14 +143,14 @@ class Versions:
         only: Sequence[str] | None = None,
         digest: str | None = None,
     ) -> Manifest:
-        """Copy a version, and its manifest.json, into a folder and verify every byte of it.
+        """Copy a version, including its manifest, to a folder, and verify all files.
 
         Args:
             name: the model's name.
             version: the version.
-            into: the folder; it appears, or is replaced, when everything in it is verified.
-            only: paths inside the version; all files when None.
-            digest: the required SHA-256 of the manifest; not checked when None.
+            into: the folder, which is created or replaced after the verification.
+            only: relative paths of files; default: all files.
+            digest: the required SHA-256 of the manifest; not checked if None.
 
         Raises:
             NotFoundError: there is no such version, or no such file in it.
@@ -214,10 +214,10 @@ class Versions:
     def _read_reservations(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
         """Return the run of each reserved number; empty if it is unknown, as run.json is damaged."""
         keys = [self._run_key(name, number) for number in numbers]
-        found = read_records(self._objects, keys, Reservation, [])
+        reservations = read_records(self._objects, keys, Reservation, [])
         runs = {
-            number: by.run if by else self._owner(name, number)
-            for number, by in zip(numbers, found, strict=True)
+            number: reservation.run if reservation else self._owner(name, number)
+            for number, reservation in zip(numbers, reservations, strict=True)
         }
         return {number: run for number, run in runs.items() if run is not None}
 
@@ -281,9 +281,9 @@ class Versions:
 
     def _verified(self, name: str, version: int, digest: str | None) -> tuple[Manifest, bytes]:
         manifest, data = self._manifest(name, version)
-        if digest is not None and digest != (found := _sha256(data)):
+        if digest is not None and digest != (actual := _sha256(data)):
             raise DamagedError(
-                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {found}, not "
+                f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {actual}, not "
                 f"{digest}: it was changed. Do not serve it; promote or roll back to another version."
             )
         return manifest, data
@@ -301,10 +301,10 @@ class Versions:
             )
         return f"{version_folder(manifest.model, manifest.version)}/{check_key(path)}"
 
-    def _verify_digest(self, manifest: Manifest, path: str, found: str) -> None:
-        if found != manifest.files[path]:
+    def _verify_digest(self, manifest: Manifest, path: str, actual: str) -> None:
+        if actual != manifest.files[path]:
             raise DamagedError(
-                f"{path} of {self._describe(manifest)} is damaged: its SHA-256 is {found}, and the manifest "
+                f"{path} of {self._describe(manifest)} is damaged: its SHA-256 is {actual}, and the manifest "
                 f"has {manifest.files[path]}. Do not serve it; promote or roll back to another version."
             )
 
@@ -317,10 +317,6 @@ def model_folder(name: str) -> str:
             "dash at either end, such as `digits` or `cifar10-cnn`."
         )
     return name
-
-
-def _find_number(run: str, reserved: Mapping[int, str]) -> int | None:
-    return next((number for number, by in reserved.items() if by == run), None)
 
 
 def _sha256(data: bytes) -> str:

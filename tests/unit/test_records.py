@@ -12,6 +12,7 @@ from modelyard.components.artifacts import Outcome
 from modelyard.components.errors import ConfigError, StoreError
 from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
 from modelyard.components.store.folder import Folder
+from modelyard.components.store.records import write_record
 
 
 def start(run: str, fingerprint: str, unchanged: str | None = None) -> RunStart:
@@ -33,10 +34,10 @@ def objects(tmp_path: Path) -> Folder:
 
 def test_concurrent_runs_of_a_model_have_separate_records(objects: Folder) -> None:
     for run, fingerprint in (("r1", "f1"), ("r2", "f2")):
-        records.write(objects, records.run_key("digits", run), start(run, fingerprint))
+        write_record(objects, records.run_key("digits", run), start(run, fingerprint))
     for run in ("r2", "r1"):
         outcome = OutcomeRecord(outcome=Outcome(version=int(run[1]), decision="promote", reason=run))
-        records.write(objects, records.outcome_key("digits", run), outcome)
+        write_record(objects, records.outcome_key("digits", run), outcome)
     for run in ("r1", "r2"):
         record = records.read_run(objects, "digits", run)
         assert record.start is not None
@@ -46,8 +47,8 @@ def test_concurrent_runs_of_a_model_have_separate_records(objects: Folder) -> No
 
 def test_a_restarted_step_overwrites_its_record(objects: Folder) -> None:
     key = records.run_key("digits", "r1")
-    records.write(objects, key, start("r1", "f1"))
-    records.write(objects, key, start("r1", "f1", "nothing is new"))
+    write_record(objects, key, start("r1", "f1"))
+    write_record(objects, key, start("r1", "f1", "nothing is new"))
     assert records.read_run(objects, "digits", "r1").final_decision() == ("unchanged", "nothing is new")
 
 

@@ -10,6 +10,7 @@ from modelyard.components import records
 from modelyard.components.errors import DataError
 from modelyard.components.kubernetes import cluster
 from modelyard.components.records import RunEnd
+from modelyard.components.store.records import write_record
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from tests.integration.backend.conftest import Command, FakeKfp
@@ -81,7 +82,7 @@ def test_the_record_of_the_exit_task_is_used_after_the_pods_are_deleted(
         text="It had 3 GiB.",
         ended=records.now(),
     )
-    records.write(open_objects(environment.model_store()), records.end_key("digits", run["id"]), end)
+    write_record(open_objects(environment.model_store()), records.end_key("digits", run["id"]), end)
     fake_kfp.runs.set_state(run["id"], "FAILED")
     _, explanation = modelyard("explain", run["run"], "--output", "json")
     assert (explanation["kind"], explanation["text"]) == ("OutOfMemoryError", "It had 3 GiB.")

@@ -15,6 +15,7 @@ from modelyard.components.errors import DeployError, NotFoundError
 from modelyard.components.records import DecisionRecord, OutcomeRecord, RunStart
 from modelyard.components.store import staging
 from modelyard.components.store.models import open_store
+from modelyard.components.store.records import write_record
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
@@ -58,7 +59,7 @@ def record(run_id: str, bucket_environment: Environment, tmp_path: Path, **recor
     objects = open_objects(bucket_environment.model_store())
     identity = {"model": "digits", "fingerprint": FINGERPRINT, "champion": 3}
     about = {"run_id": run_id, "data": "6ef3", "started": records.now()}
-    records.write(
+    write_record(
         objects,
         records.run_key("digits", run_id),
         RunStart(**identity, **about, unchanged=records_of_steps.get("unchanged")),
@@ -71,9 +72,9 @@ def record(run_id: str, bucket_environment: Environment, tmp_path: Path, **recor
         metrics = accuracy_metrics(0.93, 0.9, 0.95, rows=369)
         decision = Decision(decision=gate_decision, reason="as it is")
         created = DecisionRecord(**identity, decision=decision, metrics=metrics, report=f"{root}/report")
-        records.write(objects, records.decision_key("digits", FINGERPRINT, 3), created)
+        write_record(objects, records.decision_key("digits", FINGERPRINT, 3), created)
     if outcome := records_of_steps.get("outcome"):
-        records.write(objects, records.outcome_key("digits", run_id), OutcomeRecord(outcome=outcome))
+        write_record(objects, records.outcome_key("digits", run_id), OutcomeRecord(outcome=outcome))
 
 
 def test_hold_with_cached_steps(

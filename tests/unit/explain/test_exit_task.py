@@ -17,6 +17,7 @@ from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.records import OutcomeRecord, RunEnd, RunStart
 from modelyard.components.step import failure_document
 from modelyard.components.store.folder import Folder
+from modelyard.components.store.records import write_record
 from modelyard.components.store.settings import Store
 from tests.http_server import Handler, serve
 
@@ -132,9 +133,9 @@ def record_decision(tmp_path: Path, outcome: Outcome | None = None, unchanged: s
         started=records.now(),
         unchanged=unchanged,
     )
-    records.write(objects, records.run_key("digits", "r1"), began)
+    write_record(objects, records.run_key("digits", "r1"), began)
     if outcome:
-        records.write(objects, records.outcome_key("digits", "r1"), OutcomeRecord(outcome=outcome))
+        write_record(objects, records.outcome_key("digits", "r1"), OutcomeRecord(outcome=outcome))
 
 
 def test_an_exit_task_without_access_to_the_run_reports_its_state(
