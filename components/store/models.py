@@ -140,8 +140,8 @@ class ModelStore(Versions):
             if expected is not None and (expected or None) != seen:
                 raise ConflictError(
                     f"The champion of {name} is {_describe_version(seen)} and not "
-                    f"{_describe_version(expected or None)}, so version {version} was not promoted. Compare it "
-                    "with the new champion, then retry."
+                    f"{_describe_version(expected or None)}, so version {version} was not promoted. Compare "
+                    "it with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
             entries = self._read_entries(name, []) if action == "rollback" else []
