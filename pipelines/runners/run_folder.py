@@ -1,11 +1,11 @@
 """The folder of a run on this machine.
 
 <home>/runs/20261124-091502-3f9a/
-    start.json    how it was started; only if this machine leads, or led, the run
-    events.jsonl  its events
+    start.json    arguments and leader of the run; only if this machine leads or led it
+    events.jsonl  events
     run.json      the summary, written when the run ends
     report.html   the report of evaluate
-    lifeline      locked while the run is alive
+    lifeline      locked while the leader is alive
     cancelled     created by `modelyard runs cancel`
     logs/         one file per step
     artifacts/    outputs of the steps; the cache refers to them
@@ -46,7 +46,7 @@ NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 MINIMUM_FREE_BYTES = 16 * 10**6  # bytes
 RESERVED_BYTES = 2**18  # bytes reserved for the summary of a run that fills its disk
 MINIMUM_OPEN_FILES = 128
-MAXIMUM_HOME_BYTES = 4096 - 400  # bytes of a path, minus the longest path below it
+MAXIMUM_HOME_BYTES = 4096 - 400  # maximum length of a path, minus the longest path below the folder
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
@@ -54,12 +54,12 @@ def home() -> Path:
     """Return the folder for runs and cache: MODELYARD_HOME, or .modelyard in the working directory.
 
     Raises:
-        ConfigError: its path has control characters or is not UTF-8, so it cannot be recorded.
+        ConfigError: its path has control characters or is not UTF-8.
     """
     folder = Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
-    if why := unusable_path(folder):
+    if problem := unusable_path(folder):
         raise ConfigError(
-            f"The folder for runs is {str(folder)!a}, which {why}. Set MODELYARD_HOME to another folder."
+            f"The folder for runs is {str(folder)!a}, which {problem}. Set MODELYARD_HOME to another folder."
         )
     return folder
 
@@ -76,10 +76,10 @@ def create(base: Path) -> Iterator[Path]:
     run = base / "runs" / name
     try:
         check_folder(base)
-        for dead in _killed_runs(base):
-            _remove_temporary_files(dead)
-        for part in ("logs", "artifacts"):
-            (run / part).mkdir(parents=True)
+        for killed_run in _killed_runs(base):
+            _remove_temporary_files(killed_run)
+        for subfolder in ("logs", "artifacts"):
+            (run / subfolder).mkdir(parents=True)
     except OSError as error:
         raise _unusable(base, error) from error
     with (
@@ -95,7 +95,7 @@ def create(base: Path) -> Iterator[Path]:
         ),
     ):
         (run / "scratch").mkdir()  # after the lifeline: a run with scratch and a free lifeline was killed
-        (run / "scratch" / "room").write_bytes(bytes(RESERVED_BYTES))
+        (run / "scratch" / "reserved").write_bytes(bytes(RESERVED_BYTES))
         try:
             yield run
         finally:
@@ -127,32 +127,32 @@ def check_folder(folder: Path) -> None:
     if free < MINIMUM_FREE_BYTES:
         raise MachineError(
             f"{folder} has {free / 1e6:.1f} MB free; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
-            "Make room there, or set MODELYARD_HOME to a folder on another disk."
+            "Delete files there, or set MODELYARD_HOME to a folder on another disk."
         )
-    for allowed, minimum, option, unit in (
+    for limit, minimum, option, unit in (
         (raise_file_limit(), MINIMUM_OPEN_FILES, "-n", "open files"),
         (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_FREE_BYTES, "-f", "bytes per file"),
     ):
-        if allowed != resource.RLIM_INFINITY and allowed < minimum:
+        if limit != resource.RLIM_INFINITY and limit < minimum:
             raise MachineError(
-                f"`ulimit {option}` limits this process to {allowed} {unit}, and a run needs at least "
-                f"{minimum}. Raise the limit."
+                f"`ulimit {option}` limits this process to {limit} {unit}; a run needs at least {minimum}. "
+                "Raise the limit."
             )
 
 
 def _unusable(base: Path, error: OSError) -> ModelyardError:
-    """Return the error for a folder that cannot hold runs."""
-    if error.errno in EXHAUSTED and (known := machine_error(error, base)):
-        return known
+    """Return the error for an unusable folder for runs."""
+    if error.errno in EXHAUSTED and (exhausted := machine_error(error, base)):
+        return exhausted
     return ConfigError(
         f"The folder for runs, {base}, cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "
-        "a local disk that this user may write."
+        "a local disk with write permission."
     )
 
 
 def nearest_existing(folder: Path) -> Path:
     """Return a folder, or its nearest parent that exists for this user."""
-    return next(one for one in (folder, *folder.parents) if os.path.exists(one))  # noqa: PTH110 - raises nothing
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 - never raises
 
 
 def kfp_run_folder(name: str) -> Path:
@@ -172,15 +172,7 @@ def write_summary(run: Path, summary: RunSummary) -> None:
 def evaluation_fields(
     decision: Decision, metrics: Metrics, report: Path, outcome: Outcome | None, folder: Path
 ) -> dict[str, Any]:
-    """Return the fields of a run's summary from evaluate and deploy; copy the report into the run's folder.
-
-    Args:
-        decision: the decision of the gate.
-        metrics: the metrics of evaluate.
-        report: the file of the report.
-        outcome: the outcome of deploy, if it ran.
-        folder: the folder of the run.
-    """
+    """Return the fields of a summary from evaluate and deploy; copy the report to the folder of the run."""
     return {
         "version": outcome.version if outcome else None,
         "decision": outcome.decision if outcome else decision.decision,
@@ -188,8 +180,8 @@ def evaluation_fields(
         "rules": decision.rules,
         "notes": decision.notes,
         "metrics": {
-            **{name: one.value for name, one in metrics.values.items()},
-            **{f"{name}_interval": (one.low, one.high) for name, one in metrics.values.items()},
+            **{name: metric.value for name, metric in metrics.values.items()},
+            **{f"{name}_interval": (metric.low, metric.high) for name, metric in metrics.values.items()},
             "rows": metrics.rows,
             "gain": metrics.gain,
         },
@@ -199,7 +191,7 @@ def evaluation_fields(
 
 
 def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | None]) -> dict[str, Any]:
-    """Return a run's result with a prediction of the server; the run failed if there is none."""
+    """Return a result with a prediction of the server; if the request fails, the run has failed."""
     try:
         return {**result, "prediction": predict()}
     except DeployError as error:
@@ -207,9 +199,9 @@ def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | No
 
 
 def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
-    """Write a run's name, date and source into its report, as evaluate does not know them."""
+    """Add the facts of a run that evaluate does not know to its report."""
     if summary.report:
-        held = summary.version and summary.decision != "promote"
+        not_promoted = summary.version and summary.decision != "promote"
         facts = {
             "run": info.name,
             "started": format_minute(info.started),
@@ -217,7 +209,7 @@ def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
             "data": info.data or "",
             "fingerprint": summary.fingerprint or "",
             "version": f"{summary.version}, {summary.decision}" if summary.version else "",
-            "reason": summary.reason or "" if held else "",
+            "reason": summary.reason or "" if not_promoted else "",
         }
         page = Path(summary.report)
         page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
@@ -230,7 +222,7 @@ def format_minute(time: str) -> str:
 
 
 def _killed_runs(base: Path) -> list[Path]:
-    """Return the killed runs: their scratch folder exists and their lifeline is free."""
+    """Return the runs with a scratch folder and a free lifeline."""
     scratches = (base / "runs").glob("*/scratch")
     return [path.parent for path in scratches if not lifeline.is_held(path.parent / "lifeline")]
 
@@ -244,10 +236,10 @@ def _remove_temporary_files(run: Path) -> None:
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Set environment variables during a block; steps inherit them."""
-    before = {name: os.environ.get(name) for name in variables}
+    previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

@@ -1,4 +1,4 @@
-"""Connect to the API server of Kubeflow Pipelines: URL, credentials, errors.
+"""Connects to the API server of Kubeflow Pipelines: URL, credentials, errors.
 
     backend = connect(environment)
     backend.runs.run_service_get_run(run_id)
@@ -57,13 +57,10 @@ class LostResponseError(BackendError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The URL of the server, and its origin.
+    """The URL of the server, and the option, variable or key that it comes from.
 
-    Attributes:
-        url: empty until kfp.Client has found the cluster.
-        origin: the option, variable or key of the URL.
-        namespace: the namespace of the Service, if it is reached through the Kubernetes API server.
-        credentials: the variable with the credentials, if there is one.
+    `namespace` is that of the Service if it is reached through the Kubernetes API server; the URL is then
+    empty until kfp.Client has found the cluster. `credentials` is the variable with the credentials.
     """
 
     url: str
@@ -81,7 +78,7 @@ class Endpoint:
         """The remedy when the credentials are refused."""
         if self.namespace:
             return "Renew the credentials for the cluster in KUBECONFIG."
-        return f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid one."
+        return f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid value."
 
     @property
     def advice(self) -> str:
@@ -97,12 +94,8 @@ class Endpoint:
         )
 
 
-def find_endpoint(environment: Environment, given: str | None = None) -> Endpoint:
-    """Return the endpoint of the server.
-
-    Args:
-        environment: has its URL, or the namespace in which it is installed.
-        given: the URL on the command line.
+def find_endpoint(environment: Environment, option: str | None = None) -> Endpoint:
+    """Return the endpoint of the server; `option` is the URL on the command line.
 
     Raises:
         ConfigError: the environment is this machine, or the URL is malformed.
@@ -112,12 +105,12 @@ def find_endpoint(environment: Environment, given: str | None = None) -> Endpoin
             "The environment local has no Kubeflow Pipelines. Choose a cluster with -e, such as kind, or use "
             "`modelyard run`; docs/schedule.md shows how to start it with cron."
         )
-    named = {
-        "--endpoint": given,
+    urls = {
+        "--endpoint": option,
         ENDPOINT: os.environ.get(ENDPOINT),
         "environment.kfp.endpoint": environment.kfp.endpoint,
     }
-    for origin, url in named.items():
+    for origin, url in urls.items():
         if url and not re.match(URL, url):
             # a URL with a password must not be printed
             shown = "a URL with a user or a query" if "@" in url or "?" in url else repr(url)
@@ -140,7 +133,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
     def __init__(self, settings: Any, endpoint: Endpoint, timeout: tuple[float, float]) -> None:
         super().__init__(settings)
         self._endpoint, self._timeout = endpoint, timeout
-        self._through = " through the proxy for it (`modelyard doctor`)" if settings.proxy else ""
+        self._proxy = " through the proxy (`modelyard doctor` shows it)" if settings.proxy else ""
 
     def request(self, method: str, url: str, **options: Any) -> Any:
         """Send a request.
@@ -153,22 +146,22 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         """
         options["_request_timeout"] = options.get("_request_timeout") or self._timeout
         try:
-            answer = super().request(method, url, **options)
+            response = super().request(method, url, **options)
         except kfp_server_api.ApiException as error:
             kind, text = self._refusal(error)
-            raise (LostResponseError if method != "GET" and error.status in UNAVAILABLE else kind)(
-                text
-            ) from error
+            if method != "GET" and error.status in UNAVAILABLE:
+                kind = LostResponseError
+            raise kind(text) from error
         except urllib3.exceptions.HTTPError as error:
             cause = getattr(error, "reason", None) or error
             kind = BackendError if isinstance(cause, NOT_SENT) else LostResponseError
             raise kind(self._unreachable(cause.__cause__ or cause)) from error
-        if "html" in (answer.getheader("content-type") or ""):
+        if "html" in (response.getheader("content-type") or ""):
             raise wrong_server_error("with a web page", self._endpoint)
-        return answer
+        return response
 
     def _refusal(self, error: kfp_server_api.ApiException) -> tuple[type[Exception], str]:
-        """Return the error for an unsuccessful response."""
+        """Return the class and the message of the error for an unsuccessful response."""
         status, message = error.status, _message(error.body)
         server = f"Kubeflow Pipelines at {self._endpoint}"
         if not status:  # TLS
@@ -178,41 +171,36 @@ class Transport(RESTClientObject):  # type: ignore[misc]
             return BackendError, f"{server} does not accept {credentials} (401). {self._endpoint.login}"
         if message is None:
             return BackendError, str(wrong_server_error(f"with status {status}", self._endpoint))
-        advice = NOT_ALLOWED if status == 403 else ""
-        return ERRORS_BY_STATUS.get(
-            status, BackendError
-        ), f"{server} refuses the request ({status}): {message}.{advice}"
+        kind, advice = ERRORS_BY_STATUS.get(status, BackendError), NOT_ALLOWED if status == 403 else ""
+        return kind, f"{server} refuses the request ({status}): {message}.{advice}"
 
-    def _unreachable(self, why: object) -> str:
+    def _unreachable(self, reason: object) -> str:
         server = f"Kubeflow Pipelines at {self._endpoint}"
-        return f"{server} does not answer{self._through}: {why}. {self._endpoint.advice}"
+        return f"{server} does not answer{self._proxy}: {reason}. {self._endpoint.advice}"
 
 
 def _message(body: Any) -> str | None:
-    """Return the message in the body of an error; None when the body is not from Kubeflow Pipelines."""
+    """Return the message of an error; None when the body is not from Kubeflow Pipelines."""
     try:
-        found = json.loads(body)
-        message = str(found.get("message") or found["error_message"]).strip()
+        document = json.loads(body)
+        message = str(document.get("message") or document["error_message"]).strip()
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return message[:MAXIMUM_MESSAGE].rstrip(".")
 
 
-def wrong_server_error(how: str, endpoint: Endpoint) -> BackendError:
+def wrong_server_error(reply: str, endpoint: Endpoint) -> BackendError:
     """Return the error for another server at the URL, such as a login page."""
     return BackendError(
-        f"{endpoint} answers {how}, so it is not the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
+        f"{endpoint} answers {reply}, so it is not the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
     )
 
 
 class Backend:
-    """The API server of an environment, with the generated clients of its services.
+    """The API server of an environment, with the generated clients of its services as attributes.
 
-    Attributes:
-        endpoint: the endpoint of the server.
-        namespace: the namespace of the pods of runs.
-        scope: the user's namespace in multi-user mode, otherwise None.
-        pipelines, uploads, experiments, runs, recurring_runs: the clients.
+    `namespace` is the namespace of the pods of runs; `scope` is the namespace of the user in multi-user mode,
+    otherwise None.
     """
 
     def __init__(self, environment: Environment, endpoint: Endpoint, client: Any) -> None:
@@ -226,10 +214,10 @@ class Backend:
         self.endpoint = replace(endpoint, url=settings.host)
         settings.retries = False
         self._client.rest_client = Transport(settings, self.endpoint, HEALTH_TIMEOUT)
-        shared = self._multi_user(client._healthz_api)
+        multi_user = self._check_health(client._healthz_api)
         settings.retries = RETRIES
         self._client.rest_client = Transport(settings, self.endpoint, TIMEOUT)
-        self.scope = environment.runs.namespace if shared else None
+        self.scope = environment.runs.namespace if multi_user else None
         self.namespace = self.scope or environment.kfp.namespace
         self.pipelines, self.uploads = client._pipelines_api, client._upload_api
         self.experiments = client._experiment_api
@@ -244,34 +232,31 @@ class Backend:
         self._client.call_api(path, "GET", auth_settings=["Bearer"])
         return str(self._client.last_response.data)
 
-    def _multi_user(self, health: Any) -> bool:
+    def _check_health(self, client: Any) -> bool:
+        """Request the health of the server, and return whether it is in multi-user mode."""
         try:
-            found = health.healthz_service_get_healthz()
+            health = client.healthz_service_get_healthz()
         except NotFoundError as error:
             raise wrong_server_error("/apis/v2beta1/healthz with status 404", self.endpoint) from error
-        if found.multi_user is None:
+        if health.multi_user is None:
             raise wrong_server_error("/apis/v2beta1/healthz with an unknown document", self.endpoint)
-        return bool(found.multi_user)
+        return bool(health.multi_user)
 
 
-def connect(environment: Environment, endpoint: str | None = None) -> Backend:
-    """Return the API server of an environment after a successful health check.
-
-    Args:
-        environment: the environment.
-        endpoint: the URL on the command line.
+def connect(environment: Environment, option: str | None = None) -> Backend:
+    """Return the API server of an environment after a health check; `option` is the URL on the command line.
 
     Raises:
         ConfigError: the environment is this machine, a URL is malformed, or a token needs a URL or
             cannot be read.
         BackendError: the server does not answer, or is not Kubeflow Pipelines.
     """
-    found = find_endpoint(environment, endpoint)
-    origin, credentials = _credentials(found)
+    endpoint = find_endpoint(environment, option)
+    origin, credentials = _credentials(endpoint)
     namespace = environment.kfp.namespace
-    if found.namespace:
+    if endpoint.namespace:
         try:
-            connect_cluster(namespace)  # raises the reason, where kfp.Client only prints a line
+            connect_cluster(namespace)  # raises the reason, which kfp.Client only prints
         except ClusterError as error:
             raise BackendError(
                 f"Kubeflow Pipelines has no URL and is not reachable through the cluster. {error} Or set "
@@ -279,22 +264,16 @@ def connect(environment: Environment, endpoint: str | None = None) -> Backend:
             ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        client = _Client(host=found.url, namespace=namespace, **credentials)
-    return Backend(environment, replace(found, credentials=origin), client)
+        client = _Client(host=endpoint.url, namespace=namespace, **credentials)
+    return Backend(environment, replace(endpoint, credentials=origin), client)
 
 
-def list_items(list_: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
-    """Yield the items of a list, page by page.
-
-    Args:
-        list_: such as `backend.runs.run_service_list_runs`.
-        items: the answer's attribute, such as "runs".
-        arguments: `filter`, `sort_by`, `page_size`, what `backend.scoped()` returns.
-    """
+def list_items(request: Callable[..., Any], attribute: str, **arguments: Any) -> Iterator[Any]:
+    """Yield the items of a list request, such as `backend.runs.run_service_list_runs`, page by page."""
     token = ""
     while True:
-        page = list_(**{"page_size": PAGE_SIZE, **arguments}, page_token=token)
-        yield from getattr(page, items) or ()
+        page = request(**{"page_size": PAGE_SIZE, **arguments}, page_token=token)
+        yield from getattr(page, attribute) or ()
         if not (token := page.next_page_token or ""):
             return
 
@@ -321,11 +300,11 @@ class _Client(kfp_client.Client):  # type: ignore[misc]
 
 
 def _keep_host(settings: Any) -> None:
-    """Keep the URL when the hook renews a token of KUBECONFIG: it resets the URL to that of the cluster."""
-    url, renew = settings.host, settings.refresh_api_key_hook
+    """Keep the URL when kfp.Client renews a token of KUBECONFIG, which would reset it to the cluster's."""
+    url, renew_token = settings.host, settings.refresh_api_key_hook
 
     def hook(configuration: Any) -> None:
-        renew(configuration)
+        renew_token(configuration)
         configuration.host, configuration.refresh_api_key_hook = url, hook
 
     settings.refresh_api_key_hook = hook
@@ -334,13 +313,13 @@ def _keep_host(settings: Any) -> None:
 def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
     """Return the variable of the credentials, and the arguments of kfp.Client."""
     cookie, path = os.environ.get(COOKIE), os.environ.get(TOKEN_PATH, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
-    found: dict[str, Any] = {"cookies": cookie} if cookie else {}
+    arguments: dict[str, Any] = {"cookies": cookie} if cookie else {}
     if os.environ.get(TOKEN):
-        origin, found["existing_token"] = TOKEN, os.environ[TOKEN]
+        origin, arguments["existing_token"] = TOKEN, os.environ[TOKEN]
     elif TOKEN_PATH in os.environ or (not cookie and Path(path).is_file()):
-        origin, found["credentials"] = TOKEN_PATH, kfp_client.ServiceAccountTokenVolumeCredentials(path)
+        origin, arguments["credentials"] = TOKEN_PATH, kfp_client.ServiceAccountTokenVolumeCredentials(path)
     else:
-        return (COOKIE if cookie else None), found
+        return (COOKIE if cookie else None), arguments
     if endpoint.namespace:
         raise ConfigError(
             f"{origin} is set, but Kubeflow Pipelines has no URL: the Kubernetes API server does not "
@@ -351,4 +330,4 @@ def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
             f"{TOKEN_PATH} is {path}, which cannot be read. Mount a token there (a projected volume with the "
             f"audience pipelines.kubeflow.org), or set {TOKEN}."
         )
-    return origin, found
+    return origin, arguments
