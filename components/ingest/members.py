@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, cast
 from zipfile import ZipFile, ZipInfo
 
-from modelyard.components.errors import DataError
+from modelyard.components.errors import EXHAUSTED, DataError
 from modelyard.components.source.checks import check_size
 from modelyard.components.source.folder import MAX_ENTRIES, is_ignored, walk
 
@@ -75,6 +75,8 @@ class Member:
         except (FileNotFoundError, PermissionError) as error:
             raise self.error(f"cannot be opened ({error.strerror}). Correct or remove it.") from error
         except DAMAGE_ERRORS as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # where the block writes to
+                raise
             raise self.error(f"is damaged or truncated ({error}). Download it again.") from error
 
     def content(self) -> bytes:
