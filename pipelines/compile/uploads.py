@@ -1,16 +1,15 @@
-"""What a run needs of this machine, put where pods see it: the dataset and the model's own code.
+"""Uploads the local data and code of a run to the store, for pods.
 
-    <store>/uploads/data/<sha256>        the file that data.source names
-    <store>/uploads/data/<sha256>.zip    the folder that data.source names
-    <store>/uploads/code/<sha256>.zip    the folder that model.code names; its fingerprint, not the archive's
+    <store>/uploads/data/<sha256>        the file of data.source
+    <store>/uploads/data/<sha256>.zip    the folder of data.source
+    <store>/uploads/code/<sha256>.zip    the folder of model.code; the fingerprint of the folder
 
-    uploads = prepare_uploads(config, environment)    # reads, sends nothing
+    uploads = prepare_uploads(config, environment)  # reads files, sends nothing
     uploads.send(console)
-    arguments(uploads.config, environment)
+    create_arguments(uploads.config, environment)
 
-Each is named after its content: what is there already is not sent again, and a second run with the same
-content has the same configuration, and so the same fingerprint. A folder becomes a .zip without times and
-compression, so that the same files give the same bytes.
+Names contain the hash of the content, so existing content is not sent again, and equal content gives an equal
+configuration. The .zip of a folder has no times and no compression: equal files give equal bytes.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ from zipfile import ZipFile, ZipInfo
 
 from modelyard.components.artifacts import sha256, tree_files, tree_sha256
 from modelyard.components.errors import ConfigError, ConflictError, DataError
-from modelyard.components.ingest.members import members
+from modelyard.components.ingest.members import Member, members
 from modelyard.components.source.checks import check_size
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
@@ -41,159 +40,160 @@ if TYPE_CHECKING:
     from modelyard.components.store.objects import Objects
 
 DATA, CODE = "uploads/data", "uploads/code"
-PART_BYTES = 2**20
-MODE = 0o100644
-Opener = Callable[[], AbstractContextManager[IO[bytes]]]
-Item = tuple[str, int, Opener | None]
-"""A file of an archive: name, size, opener. The name of a folder ends with a slash; it has no opener."""
+CHUNK_BYTES = 2**20
+FILE_MODE = 0o100644
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file or a folder of this machine, the configuration's key that names it, and its place in the store.
+    """A local file or folder.
 
-    `size` is in bytes, of a folder's files without the archive around them; `open` gives what is sent.
+    Attributes:
+        key: the key of the configuration that names it.
+        path: its path.
+        name: the name of the object in the store.
+        size: the size in bytes; of a folder, the size of its files.
+        open: opens the content of the object.
     """
 
     key: str
     path: Path
     name: str
     size: int
-    open: Opener
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 @dataclass(frozen=True)
 class Uploads:
-    """The configuration as pods read it, and what has to be in the store for that."""
+    """The configuration for pods, and the files that it needs in the store."""
 
     config: Config
     files: tuple[Upload, ...]
 
     def send(self, console: "Console") -> None:
-        """Put into the store what is not there yet, and show on `console` how far that is.
+        """Upload the missing files; `console` shows the progress.
 
         Raises:
-            ConfigError: the folder of model.code cannot become an archive.
-            DataError: the dataset changed while it was sent.
+            ConfigError: the folder of model.code cannot be packed.
+            DataError: the data changed during the upload.
             StoreError: the store cannot be written.
         """
         if not self.files:
             return
         objects = open_objects(self.config.store)
-        for one in self.files:
-            if not objects.touch(one.name):  # touched, it counts as new for `modelyard gc`
-                _send(one, objects, console)
+        for upload in self.files:
+            if not objects.touch(upload.name):  # `modelyard gc` keeps recently touched objects
+                _send(upload, objects, console)
 
 
 def prepare_uploads(config: Config, environment: Environment) -> Uploads:
-    """Return what a run in an environment needs of this machine; nothing on the local one.
-
-    Args:
-        config: the configuration; its store is where uploads go.
-        environment: where the run will be.
+    """Return the configuration for pods and the uploads of a run; no uploads on this machine.
 
     Raises:
         ConfigError: the folder of model.code is too large.
-        DataError: the dataset is missing, too large, or not what its SHA-256 says.
+        DataError: the data is missing, too large, or has another SHA-256 than the configuration.
     """
     uploads, source = prepare_code(config, environment), config.data.source
     if not environment.on_cluster or not source or not local_path(source, "data.source"):
         return uploads
-    data, digest = _data(config.source())
-    url = f"{config.store.url.rstrip('/')}/{data.name}"
-    there = {
-        "source": url,
+    data, digest = _data_upload(config.source())
+    update = {
+        "source": f"{config.store.url.rstrip('/')}/{data.name}",
         "sha256": digest,
         "endpoint": environment.for_pods(config.store).endpoint,
         "user_project": config.store.user_project,
     }
-    config = uploads.config.model_copy(update={"data": config.data.model_copy(update=there)})
+    config = uploads.config.model_copy(update={"data": config.data.model_copy(update=update)})
     return Uploads(config, (data, *uploads.files))
 
 
 def prepare_code(config: Config, environment: Environment) -> Uploads:
     """Return the configuration for pods and the upload of model.code, without the dataset."""
     code = config.model.code
-    path = local_path(code, "model.code") if code and environment.on_cluster else None
-    if path is None:
+    folder = local_path(code, "model.code") if code and environment.on_cluster else None
+    if folder is None:
         return Uploads(config, ())
-    folder = _code(path)
-    there = {"code": f"{config.store.url.rstrip('/')}/{folder.name}"}
-    return Uploads(config.model_copy(update={"model": config.model.model_copy(update=there)}), (folder,))
+    size = sum(path.stat().st_size for _, path in tree_files(folder))
+    if size > MAX_BYTES // 2:  # the archive is larger
+        raise ConfigError(
+            f"model.code is {folder}, with {size:,} bytes of files; the maximum is {MAX_BYTES // 2:,}. "
+            "Keep data and models out of that folder."
+        )
+    digest = tree_sha256(folder)
+    name = f"{CODE}/{digest}.zip"
+    upload = Upload("model.code", folder, name, size, partial(_open_code_archive, folder, digest))
+    model = config.model.model_copy(update={"code": f"{config.store.url.rstrip('/')}/{name}"})
+    return Uploads(config.model_copy(update={"model": model}), (upload,))
 
 
-def _data(source: Source) -> tuple[Upload, str]:
-    """Return the dataset, and the SHA-256 of what is sent for it."""
-    path = locate(source).fetch(Path())  # looks whether it is what the configuration says
+def _data_upload(source: Source) -> tuple[Upload, str]:
+    """Return the upload of the data, and its SHA-256."""
+    path = locate(source).fetch(Path())  # checks the SHA-256 of the configuration
     if path.is_file():
         size = path.stat().st_size
         check_size(str(path), size, source.max_bytes)
         digest = sha256(path)
-        return Upload("data.source", path, f"{DATA}/{digest}", size, partial(_unchanged, path)), digest
+        return Upload("data.source", path, f"{DATA}/{digest}", size, partial(_open_file, path)), digest
     if source.kind == "npz":
         raise DataError(f"data.source is {path}, a folder, and npz is a file. Name the .npz file.")
     archive = DigestWriter()
-    _write_archive(_example_files(path, source.max_bytes), archive)
+    _write_archive(members(path, source.max_bytes), archive)
     check_size(str(path), archive.size, source.max_bytes)
 
-    def archived() -> AbstractContextManager[IO[bytes]]:
-        return _packed(_example_files(path, source.max_bytes), f"data.source {path}", archive.sha256)
+    def open_archive() -> AbstractContextManager[IO[bytes]]:
+        return _packed(members(path, source.max_bytes), f"data.source {path}", archive.sha256)
 
     name = f"{DATA}/{archive.sha256}.zip"
-    return Upload("data.source", path, name, archive.size, archived), archive.sha256
-
-
-def _code(folder: Path) -> Upload:
-    size = sum(path.stat().st_size for _, path in tree_files(folder))
-    if size > MAX_BYTES // 2:  # names and gaps come on top
-        raise ConfigError(
-            f"model.code is {folder}, with {size:,} bytes of files, and at most {MAX_BYTES // 2:,} are sent. "
-            "Keep data and models out of that folder."
-        )
-    digest = tree_sha256(folder)
-    return Upload("model.code", folder, f"{CODE}/{digest}.zip", size, partial(_code_archive, folder, digest))
+    return Upload("data.source", path, name, archive.size, open_archive), archive.sha256
 
 
 @contextmanager
-def _unchanged(path: Path) -> Iterator[IO[bytes]]:
-    """Give an open file that is the same when the block ends."""
+def _open_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, and check at the end of the block that it has not changed."""
     before = path.stat()
     with path.open("rb") as file:
         yield file
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise DataError(f"data.source {path} changed while it was sent. Leave it alone, and try again.")
+        raise DataError(f"data.source {path} changed while it was sent. Try again when it is complete.")
 
 
 @contextmanager
-def _code_archive(folder: Path, digest: str) -> Iterator[IO[bytes]]:
-    """Give the archive of a folder, once what train will make of it has the fingerprint."""
-    with _packed(_code_files(folder), f"model.code {folder}") as file:
-        with tempfile.TemporaryDirectory() as there:
-            unpack(Path(file.name), Path(there))
-            if tree_sha256(Path(there)) != digest:
+def _open_code_archive(folder: Path, digest: str) -> Iterator[IO[bytes]]:
+    """Open the archive of a folder with code, after checking the fingerprint of the unpacked files."""
+    files = (
+        Member(folder, name, path.stat().st_size, partial(_open, path)) for name, path in tree_files(folder)
+    )
+    with _packed(files, f"model.code {folder}") as file:
+        with tempfile.TemporaryDirectory() as unpacked:
+            unpack(Path(file.name), Path(unpacked))
+            if tree_sha256(Path(unpacked)) != digest:
                 raise ConfigError(f"model.code {folder} changed while it was packed. Try again.")
         yield file
 
 
-def _send(one: Upload, objects: "Objects", console: "Console") -> None:
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _send(upload: Upload, objects: "Objects", console: "Console") -> None:
     from rich.progress import Progress
 
     try:
-        with one.open() as file, Progress(console=console, transient=True) as progress:
+        with upload.open() as file, Progress(console=console, transient=True) as progress:
             size = file.seek(0, 2)
             file.seek(0)
-            read = progress.wrap_file(cast(BinaryIO, file), size, description=f"sending {one.path.name}")
-            with suppress(ConflictError):  # another command was faster
-                objects.add(one.name, read, size)
+            reader = progress.wrap_file(cast(BinaryIO, file), size, description=f"sending {upload.path.name}")
+            with suppress(ConflictError):  # another command sent it
+                objects.add(upload.name, reader, size)
     except DataError:
-        if entry := objects.find(one.name):  # what got there is not what its name says
+        if entry := objects.find(upload.name):  # its content does not match its name
             objects.delete(entry)
         raise
 
 
 class DigestWriter:
-    """A file that counts and hashes what is written, and passes it on to another file if there is one."""
+    """A writable file that counts and hashes bytes, and copies them to another file if there is one."""
 
     def __init__(self, file: IO[bytes] | None = None) -> None:
         self.size = 0
@@ -202,7 +202,7 @@ class DigestWriter:
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of what was written, in hex."""
+        """The SHA-256 of the written bytes, in hex."""
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> int:
@@ -212,61 +212,42 @@ class DigestWriter:
         return self._file.write(data) if self._file else len(data)
 
     def flush(self) -> None:
-        """Do nothing: the owner of the other file flushes it."""
+        """Do nothing; ZipFile requires this method."""
 
 
-def _example_files(folder: Path, max_bytes: int) -> Iterator[Item]:
-    """Yield what ingest reads of a folder.
-
-    Raises:
-        DataError: it holds what ingest refuses.
-    """
-    for member in members(folder, max_bytes):
-        yield (f"{member.name}/", 0, None) if member.folder else (member.name, member.size, member.open)
-
-
-def _code_files(folder: Path) -> Iterator[Item]:
-    """Yield what the fingerprint of a folder of code covers."""
-    return ((name, path.stat().st_size, partial(_open, path)) for name, path in tree_files(folder))
-
-
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
-def _write_archive(items: Iterable[Item], file: DigestWriter) -> None:
-    """Write the archive, a part at a time."""
-    # zipfile takes what cannot seek, and then writes sizes behind each file
-    with ZipFile(cast(IO[bytes], file), "w") as archive:
-        for name, size, opened in items:
-            entry = ZipInfo(name)  # of 1980
-            entry.create_system, entry.external_attr, entry.file_size = 3, MODE << 16, size
-            if opened is None:
+def _write_archive(files: Iterable[Member], target: DigestWriter) -> None:
+    # ZipFile writes the size behind each file, because the target cannot seek.
+    with ZipFile(cast(IO[bytes], target), "w") as archive:
+        for member in files:
+            entry = ZipInfo(f"{member.name}/" if member.folder else member.name)  # dated 1980
+            entry.create_system, entry.external_attr = 3, FILE_MODE << 16
+            if member.folder:
                 archive.writestr(entry, b"")
                 continue
-            with opened() as source, archive.open(entry, "w") as target:
-                shutil.copyfileobj(source, target, PART_BYTES)
+            entry.file_size = member.size
+            with member.open() as source, archive.open(entry, "w") as file:
+                shutil.copyfileobj(source, file, CHUNK_BYTES)
 
 
 @contextmanager
-def _packed(items: Iterable[Item], what: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
-    """Yield the archive as an open temporary file.
+def _packed(files: Iterable[Member], label: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
+    """Yield the archive of files as an open temporary file.
 
     Args:
-        items: what goes into it.
-        what: the configuration's key, and the folder, for messages.
-        sha256: what it must have; not checked when None.
+        files: the content of the archive.
+        label: key and folder, for messages.
+        sha256: the SHA-256 that the archive must have; None to skip the check.
 
     Raises:
-        DataError: it is another archive, since the folder changed; or there is no room for it.
+        DataError: the folder changed, or there is too little space for the archive.
     """
     with tempfile.NamedTemporaryFile() as file:
-        digest = DigestWriter(cast(IO[bytes], file))
+        target = DigestWriter(cast(IO[bytes], file))
         try:
-            _write_archive(items, digest)
+            _write_archive(files, target)
             file.seek(0)
         except OSError as error:
-            raise DataError(f"{what} cannot be packed: {error}. Make room, or set TMPDIR.") from error
-        if sha256 not in (None, digest.sha256):
-            raise DataError(f"{what} changed while it was packed. Leave it alone, and try again.")
+            raise DataError(f"{label} cannot be packed: {error}. Free disk space, or set TMPDIR.") from error
+        if sha256 not in (None, target.sha256):
+            raise DataError(f"{label} changed while it was packed. Try again when it is complete.")
         yield cast(IO[bytes], file)
