@@ -86,7 +86,8 @@ def doctor(
     if output is Output.JSON:
         emit([check._asdict() for check in checks])
     else:
-        show_rows([("✓" if check.ok else "✗", check.name, check.message) for check in checks])
+        marks = ["!" if check.warning else "✓" if check.ok else "✗" for check in checks]
+        show_rows([(mark, check.name, check.message) for mark, check in zip(marks, checks, strict=True)])
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 

@@ -1,6 +1,7 @@
 """`modelyard doctor`: check that this machine can run the pipeline and serve.
 
-A check is a function that returns what it found, or raises a ModelyardError that says what to do.
+A check is a function that returns what it found, or raises a ModelyardError that says what to do, or
+a CheckWarning.
 """
 
 import os
@@ -14,6 +15,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -26,20 +28,37 @@ from modelyard.components.source.web import read_netrc
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
+from modelyard.pipelines.config.config import Config
+from modelyard.pipelines.config.errors import did_you_mean, iterate_keys, section_class
 from modelyard.pipelines.config.layers import PREFIX, is_service_link
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder, select
 
 MIN_DISK = 2 * 2**30  # bytes
 HOST, SOCKS_MODULES = "storage.googleapis.com", ("socksio", "socks")
+PROXY_TIMEOUT, SOCKS_PORT = 2.0, 1080
+HOME = f"{PREFIX}HOME"
+INTERNAL_VARIABLES = (
+    *("ACCELERATOR", "ACCELERATOR_OPTIONAL", "EVENTS", "IMAGE", "INTERFACE", "LIFELINE", "PODS", "RUN"),
+    *("RUN_ID", "TERMINATION_LOG", "WEBHOOK"),
+)
+"""Names after PREFIX of the variables that modelyard and its pipelines set."""
+
+
+class CheckWarning(Exception):  # noqa: N818 - not an error
+    """A check passed and found something that is probably a mistake."""
 
 
 class Check(NamedTuple):
-    """The name of a check, whether it passed, and what it found; if it failed, also what to do."""
+    """The name of a check, whether it passed, and what it found; if it failed, also what to do.
+
+    `warning` tells whether a check that passed found something that is probably a mistake.
+    """
 
     name: str
     ok: bool
     message: str
+    warning: bool = False
 
 
 def run_checks(store: Store, serving: Serving, name: str, environment: Environment) -> list[Check]:
@@ -51,11 +70,11 @@ def run_checks(store: Store, serving: Serving, name: str, environment: Environme
         "disk": check_disk,
         "store": lambda: check_store(store),
         "port": lambda: check_port(serving),
-        "proxy": find_proxies,
+        "proxy": check_proxies,
         "certificates": lambda: machine.certificates() or "the default authorities",
         "netrc": find_netrc,
         "keras": check_keras,
-        "variables": list_variables,
+        "variables": check_variables,
         "output": find_encoding,
     }
     if environment.on_cluster:
@@ -66,6 +85,8 @@ def run_checks(store: Store, serving: Serving, name: str, environment: Environme
 def _run_check(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, True, check())
+    except CheckWarning as warning:
+        return Check(name, True, str(warning), warning=True)
     except ModelyardError as error:
         return Check(name, False, str(error))
 
@@ -174,14 +195,25 @@ def check_port(serving: Serving) -> str:
     return f"{address} is free"
 
 
-def find_proxies() -> str:
-    """Return the proxies for buckets and for data on the web."""
-    proxies = {
+def check_proxies() -> str:
+    """Check that the proxies for buckets and for data on the web accept connections; return them."""
+    all_proxies = {
         scheme: machine.proxy_for(f"{scheme}{HOST}", module)
         for scheme in ("https://", "http://")
         for module in SOCKS_MODULES
     }
-    shown = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in proxies.items() if url)
+    proxies = {scheme: url for scheme, url in all_proxies.items() if url}
+    for url in dict.fromkeys(proxies.values()):
+        parts = urlsplit(url)
+        address = parts.hostname, parts.port or machine.PORTS.get(parts.scheme, SOCKS_PORT)
+        try:
+            socket.create_connection(address, PROXY_TIMEOUT).close()
+        except OSError as error:
+            raise MachineError(
+                f"The proxy {redact_url(url)} accepts no connection: {error.strerror or error}. Correct or "
+                "unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY."
+            ) from error
+    shown = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in proxies.items())
     return f"{shown}, never for this machine" if shown else "none"
 
 
@@ -200,12 +232,21 @@ def check_keras() -> str:
     return (os.environ.get("KERAS_BACKEND") or machine.KERAS_BACKENDS[0]) + ignored
 
 
-def list_variables() -> str:
-    """Return the names of the environment variables of modelyard."""
+def check_variables() -> str:
+    """Return the environment variables of modelyard; warn about those that it does not know."""
     names = sorted(name for name in os.environ if name.startswith(PREFIX))
     links = [name for name in names if is_service_link(name, os.environ[name])]
-    ignored = [f"{len(links)} service links of Kubernetes, which are ignored"] if links else []
-    return ", ".join([*(name for name in names if name not in links), *ignored]) or "none"
+    fields = [*iterate_keys(Config), *iterate_keys(Environment, ("environment",))]
+    keys = {PREFIX + "__".join(map(str, path)).upper(): section_class(field) for path, field in fields}
+    known = [*keys, HOME, *(f"{PREFIX}{name}" for name in ("ENVIRONMENT", *INTERNAL_VARIABLES))]
+    nested = tuple(f"{key}__" for key, section in keys.items() if not section)  # such as of gate.minimum
+    unknown = [name for name in names if name not in (*known, *links) and not name.startswith(nested)]
+    found = [name for name in names if name not in (*unknown, *links)]
+    found += [f"{len(links)} service links of Kubernetes, which are ignored"] if links else []
+    found += [f"{name} is unknown and ignored{did_you_mean(name, [*keys, HOME])}" for name in unknown]
+    if unknown:
+        raise CheckWarning(", ".join(found))
+    return ", ".join(found) or "none"
 
 
 def find_encoding() -> str:

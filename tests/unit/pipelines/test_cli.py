@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from modelyard.components import errors
+from modelyard.pipelines.maintenance import doctor
 from tests.run_folders import create_ended_run
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -289,6 +290,39 @@ def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_pat
     (tmp_path / "file").write_text("")
     assert modelyard("doctor", "--store", tmp_path / "file").code == 1
     assert not (tmp_path / ".modelyard").exists()
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_doctor_connects_to_the_proxy(modelyard, monkeypatch, listening):
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        if listening:
+            proxy.listen()
+        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy.getsockname()[1]}")
+        ended = modelyard("doctor", "--output", "json")
+    (check,) = [one for one in json.loads(ended.out) if one["name"] == "proxy"]
+    assert check["ok"] == listening
+    assert "secret" not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "warning"),
+    [
+        ("MODELYARD_HOMR", "x", True),
+        ("MODELYARD_TRAINING__EPOCH", "3", True),
+        ("MODELYARD_TRAINING__EPOCHS", "3", False),
+        ("MODELYARD_GATE__MINIMUM__ACCURACY", "0.5", False),
+        ("MODELYARD_ENVIRONMENT__KIND", "local", False),
+        ("MODELYARD_RUN_ID", "a", False),
+        ("MODELYARD_SERVE_SERVICE_HOST", "10.0.0.7", False),
+        ("MODELYARD_SERVE_PORT_80_TCP", "tcp://10.0.0.7:80", False),
+    ],
+)
+def test_doctor_warns_about_unknown_variables(monkeypatch, name, value, warning):
+    monkeypatch.setenv(name, value)
+    check = doctor._run_check("variables", doctor.check_variables)
+    assert (check.ok, check.warning) == (True, warning)
+    assert ("did you mean" in check.message) == warning
 
 
 def test_an_invalid_port_is_a_usage_error(modelyard):
