@@ -58,6 +58,14 @@ class FileScheduling(LoadScopeScheduling):
         return str(path.parent if path.parent.name in SHARE_FIXTURES else path)
 
 
+@pytest.fixture
+def modelyard(capsys: pytest.CaptureFixture[str]) -> Any:
+    """The command line in this process."""
+    from tests.command_line import CommandLine
+
+    return CommandLine(capsys)
+
+
 @pytest.fixture(scope="session")
 def cifar10_archive() -> Callable[..., Path]:
     """Write an archive as CIFAR-10's authors do: write(path, layout, images_per_batch=20, seed=0)."""

@@ -160,6 +160,10 @@ class Workspace:
         self.models.publish(name, version, {"model.onnx": model}, manifest)
         return version
 
+    def publish_runs(self, count: int) -> None:
+        for number in range(count):
+            self.publish(f"run {number}")
+
     def promote(self, *versions: int) -> None:
         for version in versions:
             self.models.promote("digits", version, reason="better", by="test")

@@ -1,15 +1,18 @@
-"""The command `modelyard gc`: output, removals, kills, two at the same time."""
+"""The command `modelyard gc`: output, removals, kills, and concurrent commands."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modelyard.pipelines.cli import invoke
+from tests.command_line import CommandLine, CommandResult
 from tests.integration.gc.conftest import Workspace
 from tests.integration.gc.test_runs import OLD
 
@@ -19,8 +22,7 @@ WORKER = Path(__file__).with_name("worker.py")
 @pytest.fixture
 def full_workspace(workspace: Workspace) -> Workspace:
     """A workspace with three unused versions, two unused runs and two unused uploads."""
-    for number in range(5):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(5)
     workspace.promote(2)
     for name in OLD[:3]:
         workspace.run(name, pods=True)
@@ -36,7 +38,7 @@ def check_end(workspace: Workspace) -> None:
     assert workspace.models.versions("digits") == [2, 5]
     assert workspace.local_runs() == workspace.cached() == workspace.bucket.folders("") == [OLD[2]]
     assert workspace.store.keys("uploads/") == []
-    assert all(one.keep_reason for one in workspace.find().values())
+    assert all(item.keep_reason for item in workspace.find().values())
 
 
 def worker(workspace: Workspace) -> "subprocess.Popen[str]":
@@ -51,7 +53,9 @@ def test_gc_removes_only_what_is_unused(full_workspace: Workspace) -> None:
     check_end(full_workspace)
 
 
-def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full_workspace: Workspace) -> None:
+def test_gc_removes_all_unused_objects_after_a_kill_and_concurrently(
+    full_workspace: Workspace,
+) -> None:
     killed, *pair = [worker(full_workspace) for _ in range(3)]
     assert killed.stdin
     assert killed.stdout
@@ -63,7 +67,8 @@ def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full_works
     killed.communicate()
     for version in full_workspace.models.versions("digits"):
         full_workspace.models.fetch("digits", version, full_workspace.home / "fetched")
-    incomplete = {one.version for one in full_workspace.models.stored_files("digits") if not one.complete}
+    stored = full_workspace.models.stored_files("digits")
+    incomplete = {files.version for files in stored if not files.complete}
     for process in pair:
         assert process.stdin
         process.stdin.write("\n")
@@ -78,34 +83,27 @@ def test_a_killed_gc_and_two_simultaneous_ones_have_the_result_of_one(full_works
     check_end(full_workspace)
 
 
-def command(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
-    options = ["-e", str(workspace.environment_file), "--set", "retention.younger_than=1m", *arguments]
-    try:
-        code = invoke(["gc", str(workspace.config_file), *options])
-    except SystemExit as error:
-        code = int(error.code or 0)
-    return code, *capsys.readouterr()
+@pytest.fixture
+def gc(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
+    """The command `gc` of the workspace."""
+    options = ("-e", workspace.environment_file, "--set", "retention.younger_than=1m")
+    return partial(CommandLine(capsys), "gc", workspace.config_file, *options)
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--yes", "--dry-run")])
-def test_gc_removes_nothing_without_yes(
-    full_workspace: Workspace, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
-) -> None:
-    code, out, _ = command(full_workspace, capsys, *options)
-    assert code == 0
-    assert OLD[0] in out
-    assert "2 of " in out  # the others are too young
+def test_gc_removes_nothing_without_yes(full_workspace: Workspace, gc: Any, options: tuple[str, ...]) -> None:
+    result = gc(*options)
+    assert result.code == 0
+    assert OLD[0] in result.out
+    assert "2 of " in result.out  # the others are too young
     assert full_workspace.local_runs() == full_workspace.bucket.folders("") == OLD[:3]
 
 
-def test_json_output_lists_what_is_removed_and_why_the_rest_is_not(
-    full_workspace: Workspace, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = command(full_workspace, capsys, "--yes", "--output", "json")
-    assert code == 0
-    rows = {row["name"]: row for row in json.loads(out)}
+@pytest.mark.usefixtures("full_workspace")
+def test_json_output_lists_removed_and_used_objects_with_reasons(gc: Any) -> None:
+    result = gc("--yes", "--output", "json")
+    assert result.code == 0
+    rows = {row["name"]: row for row in json.loads(result.out)}
     assert rows["digits/2"] == {
         "kind": "version",
         "name": "digits/2",
@@ -115,11 +113,11 @@ def test_json_output_lists_what_is_removed_and_why_the_rest_is_not(
         "removed": False,
     }
     assert {name for name, row in rows.items() if row["removed"]} == set(OLD[:2])
-    code, out, _ = command(full_workspace, capsys, "--yes")
-    assert (code, out.splitlines()[-1]) == (0, "Removed 0 of 0.")
+    result = gc("--yes")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "Removed 0 of 0.")
 
 
-def test_an_invalid_policy_names_its_key(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = command(workspace, capsys, "--set", "retention.younger_than=soon")
-    assert code == 2
-    assert "retention.younger_than" in err
+def test_an_invalid_policy_names_its_key(gc: Any) -> None:
+    result = gc("--set", "retention.younger_than=soon")
+    assert result.code == 2
+    assert "retention.younger_than" in result.err

@@ -14,9 +14,9 @@ def test_old_runs_are_removed_but_not_the_latest_and_those_it_uses(workspace: Wo
     for name in (*OLD[:3], followed):
         workspace.run(name)
     workspace.run(OLD[3], uses=(OLD[1],))
-    found = workspace.find()
-    assert found[OLD[1]].keep_reason == f"{OLD[3]} uses its artifacts"
-    assert found[OLD[0]].size > 400
+    objects = workspace.find()
+    assert objects[OLD[1]].keep_reason == f"{OLD[3]} uses its artifacts"
+    assert objects[OLD[0]].size > 400
     assert workspace.gc() == ({OLD[0], followed, OLD[2]}, set())
     assert workspace.local_runs() == workspace.cached() == [OLD[1], OLD[3]]
     assert list((workspace.home / "removed").iterdir()) == []
@@ -39,10 +39,8 @@ def test_remains_of_a_killed_gc_are_removed(workspace: Workspace) -> None:
 
 
 def test_old_fetched_reports_and_tracebacks_are_removed(workspace: Workspace) -> None:
-    report, traceback = (
-        workspace.home / "reports/digits-000001",
-        workspace.home / "errors/20260101-120000.txt",
-    )
+    home = workspace.home
+    report, traceback = home / "reports/digits-000001", home / "errors/20260101-120000.txt"
     for folder in (report, traceback.parent):
         folder.mkdir(parents=True)
     (report / "report.html").write_text("<p>fine</p>")
@@ -57,9 +55,9 @@ def test_old_fetched_reports_and_tracebacks_are_removed(workspace: Workspace) ->
 def test_a_run_in_pods_is_removed_with_its_artifacts_in_the_bucket(workspace: Workspace) -> None:
     for name in OLD[:2]:
         workspace.run(name, pods=True)
-    workspace.bucket.create("of-somebody-else/model", b"")
+    workspace.bucket.create("of-another-tool/model", b"")
     assert workspace.gc() == ({OLD[0]}, set())
-    assert workspace.bucket.keys("") == [f"{OLD[1]}/train/model.onnx", "of-somebody-else/model"]
+    assert workspace.bucket.keys("") == [f"{OLD[1]}/train/model.onnx", "of-another-tool/model"]
     assert workspace.local_runs() == workspace.cached() == [OLD[1]]
 
 
@@ -69,6 +67,6 @@ def test_a_run_in_pods_is_not_removed_without_its_environment(workspace: Workspa
         workspace.run(name, pods=True)
     update = {"pipeline_root": "gs://elsewhere/runs"}
     other = Environment(kind="local") if kind == "local" else workspace.environment.model_copy(update=update)
-    kept = str(workspace.find(environment=other)[OLD[0]].keep_reason)
-    assert f"{workspace.environment.pipeline_root}/{OLD[0]}" in kept
-    assert "-e" in kept
+    reason = str(workspace.find(environment=other)[OLD[0]].keep_reason)
+    assert f"{workspace.environment.pipeline_root}/{OLD[0]}" in reason
+    assert "-e" in reason

@@ -13,8 +13,7 @@ CHECKPOINT = f"checkpoints/{'a' * 64}/state.npz"
 
 
 def test_champions_served_and_latest_versions_are_not_removed(workspace: Workspace) -> None:
-    for number in range(7):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(7)
     workspace.promote(2, 4)
     workspace.servers.serve("digits", 1)
     workspace.servers.serve("other", 3)
@@ -35,33 +34,32 @@ def test_champions_served_and_latest_versions_are_not_removed(workspace: Workspa
 
 
 def test_a_version_that_is_used_after_find_is_not_removed(workspace: Workspace) -> None:
-    for number in range(4):
-        workspace.publish(f"run {number}")
-    found = workspace.find()
-    assert [found[f"digits/{version}"].keep_reason for version in (1, 2, 3)] == [None] * 3
+    workspace.publish_runs(4)
+    objects = workspace.find()
+    assert [objects[f"digits/{version}"].keep_reason for version in (1, 2, 3)] == [None] * 3
     workspace.servers.serve("digits", 1)
     workspace.promote(2)
-    assert [found[f"digits/{version}"].remove() for version in (1, 2, 3)] == [False, False, True]
+    assert [objects[f"digits/{version}"].remove() for version in (1, 2, 3)] == [False, False, True]
     assert workspace.models.versions("digits") == [1, 2, 4]
 
 
 def test_a_version_that_another_environment_serves_is_not_removed(workspace: Workspace) -> None:
-    for number in range(4):
-        workspace.publish(f"run {number}")
-    found = workspace.find()
+    workspace.publish_runs(4)
+    objects = workspace.find()
     workspace.models.record_served("digits", "another-cluster", "serving", [1, 3])
-    assert [name for name, kept in workspace.reasons().items() if "another environment" in str(kept)] == [
+    assert [name for name, reason in workspace.reasons().items() if "another environment" in str(reason)] == [
         "digits/1",
         "digits/3",
     ]
-    assert [found[f"digits/{version}"].remove() for version in (1, 2)] == [False, True], "recorded after find"
+    assert [objects[f"digits/{version}"].remove() for version in (1, 2)] == [False, True], (
+        "recorded after find"
+    )
     workspace.models.record_served("digits", "another-cluster", "serving", [3])
     assert workspace.gc() == ({"digits/1"}, set())
 
 
 def test_versions_younger_than_the_policy_or_a_run_are_not_removed(workspace: Workspace) -> None:
-    for number in range(3):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(3)
     workspace.promote(1, 2, 3)
     younger = "retention.younger_than=1m"
     assert workspace.reasons(later=DAY / 2)["digits/1"] == CHAMPION_OF_A_RUN
@@ -71,8 +69,7 @@ def test_versions_younger_than_the_policy_or_a_run_are_not_removed(workspace: Wo
 
 @pytest.mark.parametrize("where", ["kfp", "pods"])
 def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Workspace, where: str) -> None:
-    for number in range(3):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(3)
     workspace.promote(1)
     run = workspace.servers.submit("FAILED")
     workspace.promote(2, 3)
@@ -93,9 +90,9 @@ def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace:
     workspace.store.upload("digits/versions/000001/model.onnx", workspace.config_file.with_name("half"))
     younger = "retention.younger_than=1m"
     assert workspace.reasons(younger, later=600)["digits/1"] == "a run of the last 86400 s may use it"
-    (one,) = workspace.find().values()
-    assert (one.name, one.keep_reason) == ("digits/1", None)
-    assert not one.remove()  # the real clock says that it is new
+    (version,) = workspace.find().values()
+    assert (version.name, version.keep_reason) == ("digits/1", None)
+    assert not version.remove()  # the real clock says that it is new
     assert workspace.store.find("digits/versions/000001/model.onnx")
 
 
@@ -108,8 +105,7 @@ def test_versions_of_other_models_are_not_removed(workspace: Workspace) -> None:
 def test_nothing_is_removed_while_a_server_is_unreachable(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(2):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(2)
     text = workspace.environment_file.read_text()
     workspace.environment_file.write_text(text.replace(workspace.servers.url, "http://127.0.0.1:1"))
     with pytest.raises(BackendError):
@@ -124,20 +120,18 @@ def test_a_cluster_without_kubeflow_pipelines(workspace: Workspace) -> None:
     text = workspace.environment_file.read_text()
     workspace.environment_file.write_text(text.replace(f"endpoint: {workspace.servers.url}", "namespace: a"))
     workspace.servers.submit()
-    for number in range(2):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(2)
     assert workspace.reasons() == {"digits/1": None, "digits/2": "one of the last 1"}
 
 
 def test_nothing_in_a_bucket_is_removed_without_its_environment(workspace: Workspace) -> None:
-    for number in range(2):
-        workspace.publish(f"run {number}")
+    workspace.publish_runs(2)
     workspace.upload(DATA[0])
     workspace.upload(CHECKPOINT)
-    found = workspace.find(environment=Environment(kind="local"))
-    assert found.pop("digits/2").keep_reason == "one of the last 1"
-    assert found.keys() == {"digits/1", DATA[0], CHECKPOINT}
-    assert all("-e" in str(one.keep_reason) for one in found.values())
+    objects = workspace.find(environment=Environment(kind="local"))
+    assert objects.pop("digits/2").keep_reason == "one of the last 1"
+    assert objects.keys() == {"digits/1", DATA[0], CHECKPOINT}
+    assert all("-e" in str(item.keep_reason) for item in objects.values())
 
 
 def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_is_young(
@@ -145,7 +139,7 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
 ) -> None:
     for key in (*DATA[:6], CODE):
         workspace.upload(key)
-    workspace.upload("uploads/data/of-somebody-else")
+    workspace.upload("uploads/data/of-another-tool")
     model = {"code": f"gs://b/models/{CODE}"}
     workspace.publish("run", name="other", data={"source": f"gs://b/models/{DATA[0]}"}, model=model)
     workspace.publish("removed", data={"source": f"gs://b/models/{DATA[1]}"})
@@ -164,21 +158,21 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
         DATA[5]: "the run 20260101-120000-aaaa uses it",
         CODE: "version 1 of other uses it",
     }
-    assert all(one.keep_reason for one in workspace.find(later=2 * DAY).values())
-    gone, _ = workspace.gc()
-    assert gone & set(DATA) == {DATA[1], DATA[3]}
-    assert "uploads/data/of-somebody-else" in workspace.store.keys("uploads/data/")
+    assert all(item.keep_reason for item in workspace.find(later=2 * DAY).values())
+    removed, _ = workspace.gc()
+    assert removed & set(DATA) == {DATA[1], DATA[3]}
+    assert "uploads/data/of-another-tool" in workspace.store.keys("uploads/data/")
 
 
 def test_an_upload_that_is_used_after_find_is_not_removed(workspace: Workspace) -> None:
     for key in DATA[:2]:
         workspace.upload(key)
     run = workspace.servers.submit("FAILED", source=f'{{"source": "gs://b/models/{DATA[0]}"}}')
-    found = workspace.find()
-    assert [found[key].keep_reason for key in DATA[:2]] == [None, None]
+    objects = workspace.find()
+    assert [objects[key].keep_reason for key in DATA[:2]] == [None, None]
     run["state"] = "RUNNING"  # retried
     assert workspace.store.touch(DATA[1])  # submitted again
-    assert not found[DATA[0]].remove()
+    assert not objects[DATA[0]].remove()
     assert workspace.store.find(DATA[0])
     assert workspace.reasons(later=2 * DAY)[DATA[1]] == "younger than 30d"
 

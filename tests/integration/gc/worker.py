@@ -19,12 +19,12 @@ def main() -> None:
     environment = load_environment(environment_file, environ={})
     settings = load(Path(config), environ={}, store=environment.model_store())
     sys.stdin.readline()
-    found = GarbageCollector(settings, environment, Path(home), time.time() + 40 * 86400).find()
-    to_remove = [one for one in found if one.keep_reason is None]
+    objects = GarbageCollector(settings, environment, Path(home), time.time() + 40 * 86400).find()
+    to_remove = [item for item in objects if item.keep_reason is None]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    for one in to_remove:
-        one.remove()
+    for item in to_remove:
+        item.remove()
 
 
 main()

@@ -1,9 +1,6 @@
 """A real store with two versions of a tiny real model, and the command line in this process."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +8,6 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
-from modelyard.pipelines.cli import invoke
 from tests.onnx_models import save_mean_model
 from tests.versions import accuracy_metrics, classifier_signature, publish
 
@@ -24,38 +20,6 @@ def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODELYARD_HOME", raising=False)
     monkeypatch.delenv("MODELYARD_STORE__URL", raising=False)
-
-
-@dataclass
-class CommandResult:
-    """The exit code and output of a command."""
-
-    code: int
-    out: str
-    err: str
-
-
-class CommandLine:
-    """The command line in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> CommandResult:
-        try:
-            code = invoke([str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return CommandResult(code, *self._capsys.readouterr())
-
-    def json(self, *arguments: object) -> Any:
-        """Return the JSON output of a command."""
-        return json.loads(self(*arguments, "--output", "json").out)
-
-
-@pytest.fixture
-def modelyard(capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(capsys)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from rich.console import Console
 from modelyard.components.errors import TooLargeError
 from modelyard.components.train.measurement import Cost, CurvePoint, LearningCurve, ProbeResult
 from modelyard.components.train.settings import EarlyStopping, Training
-from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import hardware, planner
@@ -17,6 +16,7 @@ from modelyard.pipelines.planning.dataset import Dataset
 from modelyard.pipelines.planning.plan import Plan, estimate_train_time, exceeded_limits, load_plan, plan_key
 from modelyard.pipelines.planning.planner import Request
 from modelyard.pipelines.planning.render import format_dollars, format_seconds, print_plan
+from tests.command_line import CommandLine
 from tests.unit.planning.conftest import GKE, MakePlan, Results
 
 
@@ -335,24 +335,17 @@ def test_plan_command(
     code: int,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    modelyard: CommandLine,
 ) -> None:
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     for output in ((), ("--output", "json")):
-        assert exit_code("plan", *budget, *output) == code
-        assert "parameters" in capsys.readouterr().out
+        result = modelyard("plan", *budget, *output)
+        assert result.code == code
+        assert "parameters" in result.out
 
 
 @pytest.mark.parametrize("option", ["--fetch", "--learning-curve"])
-def test_rows_with_fetch_or_learning_curve_are_refused(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert exit_code("plan", "--rows", "50", option) == 2
-    assert option in capsys.readouterr().err
-
-
-def exit_code(*arguments: str) -> int:
-    try:
-        return invoke(arguments)
-    except SystemExit as end:  # Typer ends so when it prints for people
-        return int(end.code or 0)
+def test_rows_with_fetch_or_learning_curve_are_refused(option: str, modelyard: CommandLine) -> None:
+    result = modelyard("plan", "--rows", "50", option)
+    assert result.code == 2
+    assert option in result.err
