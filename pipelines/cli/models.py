@@ -71,9 +71,7 @@ def show_(
     version: Annotated[
         int | None,
         typer.Argument(
-            metavar="VERSION",
-            min=1,
-            help="Version number. Default: the champion, or the latest version.",
+            metavar="VERSION", min=1, help="Version number. Default: the champion, or the latest version."
         ),
     ] = None,
     store: StoreUrl = None,
@@ -129,10 +127,7 @@ def rollback(
     to: Annotated[
         int | None,
         typer.Option(
-            "--to",
-            min=1,
-            metavar="VERSION",
-            help="Version number. Default: the previous champion.",
+            "--to", min=1, metavar="VERSION", help="Version number. Default: the previous champion."
         ),
     ] = None,
     reason: Reason = "rolled back manually",

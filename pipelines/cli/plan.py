@@ -59,8 +59,7 @@ def plan(
         ),
     ] = None,
     fetch: Annotated[
-        bool,
-        typer.Option("--fetch", help="Download data that is not on this machine. Implied by --probe."),
+        bool, typer.Option("--fetch", help="Download data that is not on this machine. Implied by --probe.")
     ] = False,
     rows: Annotated[
         int | None,

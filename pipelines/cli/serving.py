@@ -78,15 +78,12 @@ def predict(
         typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, such as http://host:8501."),
     ] = None,
     token_file: Annotated[
-        Path | None,
-        typer.Option(help="With --url: file whose first line is the bearer token."),
+        Path | None, typer.Option(help="With --url: file whose first line is the bearer token.")
     ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="With --url: PEM file with the CA certificates of the server.",
+            exists=True, dir_okay=False, help="With --url: PEM file with the CA certificates of the server."
         ),
     ] = None,
     environment: EnvironmentName = "local",

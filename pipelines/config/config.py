@@ -91,8 +91,7 @@ class Config(Settings):
         "dashes, not starting or ending with a dash.",
     )
     problem: str = Field(
-        default="classification",
-        description=f"What the model predicts: {' or '.join(PROBLEMS)}.",
+        default="classification", description=f"What the model predicts: {' or '.join(PROBLEMS)}."
     )
     data: Data = Field(description="The source of the examples, and how they are split and normalized.")
     model: Model = Field(default=Model(), description="The model to train.")

@@ -28,10 +28,7 @@ class Schedule(Settings):
         description="Time zone of `cron`. Must equal environment.kfp.time_zone, that of the server.",
     )
     concurrency: int = Field(
-        default=1,
-        ge=1,
-        le=10,
-        description="Maximum number of concurrent runs; further runs wait.",
+        default=1, ge=1, le=10, description="Maximum number of concurrent runs; further runs wait."
     )
     catch_up: bool = Field(
         default=False, description="After a pause, also start the runs that were due during the pause."

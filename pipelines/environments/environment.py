@@ -56,26 +56,18 @@ class StepResources(Settings):
     """The resources of a step, or in `defaults`, of every step."""
 
     cpu: Cpu | None = Field(
-        default=None,
-        description='CPU request, such as "2" or 500m. There is no CPU limit.',
+        default=None, description='CPU request, such as "2" or 500m. There is no CPU limit.'
     )
-    memory: Memory | None = Field(
-        default=None,
-        description="Memory request and limit, such as 4Gi.",
-    )
+    memory: Memory | None = Field(default=None, description="Memory request and limit, such as 4Gi.")
     ephemeral_storage: Memory | None = Field(
-        default=None,
-        description="Request and limit of disk for temporary files, such as 20Gi.",
+        default=None, description="Request and limit of disk for temporary files, such as 20Gi."
     )
     accelerator: Accelerator | None = Field(default=None, description="GPUs or TPU chips of the step.")
     node_selector: dict[str, str] = Field(
-        default_factory=dict,
-        description="Labels of its node, in addition to those of accelerator and spot.",
+        default_factory=dict, description="Labels of its node, in addition to those of accelerator and spot."
     )
     tolerations: tuple[Toleration, ...] = Field(
-        default=(),
-        strict=False,
-        description="Tolerations, in addition to those of accelerator and spot.",
+        default=(), strict=False, description="Tolerations, in addition to those of accelerator and spot."
     )
     spot: bool = Field(
         default=False,
@@ -109,10 +101,7 @@ _FIELDS: Any = {
     for step in STEPS
 }
 Steps = create_model(
-    "Steps",
-    __base__=Settings,
-    __doc__="Resources of single steps, which override `defaults`.",
-    **_FIELDS,
+    "Steps", __base__=Settings, __doc__="Resources of single steps, which override `defaults`.", **_FIELDS
 )
 
 
@@ -144,8 +133,7 @@ class Servers(Settings):
         "without one of them get 401; modelyard sends the first.",
     )
     tls_secret: str | None = Field(
-        default=None,
-        description="Secret of type kubernetes.io/tls in the servers' namespace. Enables TLS.",
+        default=None, description="Secret of type kubernetes.io/tls in the servers' namespace. Enables TLS."
     )
     urls: dict[str, str] = Field(
         default_factory=dict,
@@ -228,9 +216,7 @@ class Environment(Settings):
         description="Root URL of the artifacts of runs, gs://bucket/prefix; not with Requester Pays.",
     )
     storage_endpoint: str | None = Field(
-        default=None,
-        pattern=ENDPOINT,
-        description="URL of a GCS emulator for pods.",
+        default=None, pattern=ENDPOINT, description="URL of a GCS emulator for pods."
     )
     storage_endpoint_outside: str | None = Field(
         default=None,
