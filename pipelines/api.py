@@ -6,10 +6,15 @@
     modelyard.predict(model, ["cat.png", "batch.npy"])     # or model.run(array)
     modelyard.rollback("pets", reason="worse at night", by="me")
 
-A configuration is the path of a file, a Config of `load_config`, or None for the digits example. An
-environment is `local`, `kind`, `gke`, the name of a file in ./environments, or the path of a file.
-`overrides` are `key=value` with dotted keys, as for --set. Every function raises ModelyardError; its message
-says what is wrong and what to do.
+Parameters of several functions:
+
+config       the path of a YAML file, a Config of `load_config`, or None for the digits example
+environment  where steps and servers run: `local`, `kind`, `gke`, the name of a file in ./environments, or the
+             path of a file; its store is the default model store
+overrides    `key=value` with dotted keys, as for --set
+log, warn    functions that receive progress messages and warnings
+
+Every function raises ModelyardError; its message says what is wrong and what to do.
 """
 
 import json
@@ -70,20 +75,15 @@ DEFAULTS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
 def load_config(
     path: Path | str | None = None, overrides: Sequence[str] = (), environment: str = "local"
 ) -> Config:
-    """Return the effective configuration of a file, validated.
-
-    Args:
-        path: the YAML file; the digits example when None.
-        overrides: `key=value` with dotted keys.
-        environment: the environment whose store is used.
+    """Return the validated configuration of a file; its store is that of the environment.
 
     Raises:
         ConfigError: lists every problem with its line, the value and the remedy.
     """
     if not isinstance(path, Path | str | None):
-        raise ConfigError(f"The configuration is {path!r}; give the path of a file, or a Config.")
+        raise ConfigError(f"The configuration is {path!r}. Pass the path of a file, or a Config.")
     if isinstance(overrides, str) or not all(isinstance(one, str) for one in overrides):
-        raise ConfigError(f'The overrides are {overrides!r}; give a list such as ["training.epochs=3"].')
+        raise ConfigError(f'The overrides are {overrides!r}. Pass a list such as ["training.epochs=3"].')
     store = load_environment(environment, overrides).model_store()
     return load(Path(path) if path is not None else None, overrides, store=store)
 
@@ -99,13 +99,10 @@ def run(
     *,
     skip_unchanged: bool = False,
 ) -> RunSummary:
-    """Run the pipeline, led by this process, and return the result when it ends.
+    """Run the pipeline in this process and return the result when it ends.
 
-    Args:
-        config: the configuration.
-        environment: where the steps run.
-        overrides: `key=value` with dotted keys.
-        skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
+    With `skip_unchanged`, the run ends as `unchanged` if the champion has the same data, configuration and
+    code.
 
     Raises:
         ModelyardError: the run cannot start, or the error of the step that failed.
@@ -123,7 +120,7 @@ def start(
     options: dict[str, bool | int] = DEFAULTS,
     console: "Console | None" = None,
 ) -> Run:
-    """Return a run that this process leads. `finish` executes it; `Run.events` has its progress.
+    """Return a run of this process. `finish` executes it; `Run.events` has its progress.
 
     `options` are arguments of the pipeline: `skip_unchanged`, `force_after` (seconds). `console` shows the
     progress of uploads.
@@ -170,15 +167,9 @@ def plan(
     log: Notify = lambda _: None,
     warn: Notify = lambda _: None,
 ) -> "Plan":
-    """Return whether a run fits, how long it takes and what it costs.
+    """Return whether a run fits, its time and its cost.
 
-    Args:
-        config: the configuration.
-        environment: where the run would execute.
-        overrides: `key=value` with dotted keys.
-        request: what to measure, see planning.planner.Request; None measures nothing.
-        log: receives progress messages.
-        warn: receives warnings.
+    `request` has the options of `modelyard plan`, see planning.planner.Request; None measures nothing.
     """
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.runners import run_folder
@@ -294,12 +285,8 @@ def submit(
 ) -> Run:
     """Check and start a run on Kubeflow Pipelines, and return it; `Run.result` waits for its end.
 
-    Args:
-        config: the configuration.
-        environment: an environment on a cluster.
-        overrides: `key=value` with dotted keys.
-        endpoint: URL of the Kubeflow Pipelines API; by default that of the environment.
-        skip_unchanged: end as `unchanged` if the champion has the same data, configuration and code.
+    `endpoint` is the URL of the Kubeflow Pipelines API, by default that of the environment. `skip_unchanged`
+    is as for `run`.
     """
     from modelyard.pipelines.runners.select import RunScope
 
@@ -312,11 +299,7 @@ def compile_pipeline(
 ) -> None:
     """Compile the pipeline to a YAML file of KFP, with the configuration as default arguments.
 
-    Args:
-        file: the .yaml file to write.
-        config: the configuration.
-        environment: determines the image, resources and node of each step.
-        overrides: `key=value` with dotted keys.
+    The environment determines the image, resources and node of each step.
     """
     from modelyard.pipelines.compile.compiler import compile_to
 
@@ -327,13 +310,7 @@ def compile_pipeline(
 def step_specs(
     config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return the argument `spec` of each step by its name, for use in other pipelines.
-
-    Args:
-        config: the configuration.
-        environment: where the steps run.
-        overrides: `key=value` with dotted keys.
-    """
+    """Return the argument `spec` of each step by its name, for use in other pipelines."""
     from modelyard.pipelines.compile.compiler import create_specs
 
     by_step = create_specs(_config(config, overrides, environment), load_environment(environment, overrides))
@@ -341,12 +318,9 @@ def step_specs(
 
 
 def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
-    """Return the latest runs, newest first.
+    """Return at most `limit` runs, newest first, of all models or of `model`.
 
-    Args:
-        environment: the environment of the runs; None: the runs that this machine leads.
-        model: only runs of this model.
-        limit: maximum number of runs.
+    Without an environment, returns the runs that this machine leads.
     """
     from modelyard.pipelines.runners import select
 
@@ -354,11 +328,7 @@ def list_runs(environment: str | None = None, model: str | None = None, limit: i
 
 
 def open_run(name: str | None = None, environment: str | None = None) -> Run:
-    """Return a run with its steps, events, logs and result; it can be cancelled and retried.
-
-    Args:
-        name: name or ID of the run; the latest when None.
-        environment: as for `list_runs`.
+    """Return a run by its name or ID, by default the latest; `environment` is as for `list_runs`.
 
     Raises:
         NotFoundError: there is no such run.
@@ -371,9 +341,8 @@ def open_run(name: str | None = None, environment: str | None = None) -> Run:
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
     """Return a model store. Its method `promote` does not verify the version; `modelyard.promote` does.
 
-    Args:
-        url: a folder, gs://bucket/prefix, or the URL of an installed storage; default: of the environment.
-        environment: the environment whose store is used.
+    `url` is a folder, gs://bucket/prefix, or the URL of an installed storage; by default the store of the
+    environment.
 
     Raises:
         ConfigError: no storage supports the URL.
@@ -396,18 +365,12 @@ def promote(
     by: str,
     url: str | None = None,
     environment: str = "local",
-    log: Callable[[str], None] = lambda _: None,
+    log: Notify = lambda _: None,
 ) -> Champion:
     """Make a version the champion, after a server on this machine has loaded and verified it.
 
-    Args:
-        name: the model's name.
-        version: the version.
-        reason: the reason, for the history.
-        by: the user, for the history.
-        url: URL of the model store; that of the environment when None.
-        environment: the environment whose store is used; on a cluster, the next deploy rolls it out.
-        log: receives progress messages.
+    `reason` and the user `by` are recorded in the history. `url` is that of `open_store`. On a cluster, the
+    next deploy rolls the champion out.
 
     Raises:
         DeployError: a file is damaged, the model cannot be loaded, or its golden requests fail.
@@ -431,16 +394,9 @@ def rollback(
     environment: str = "local",
     log: Notify = lambda _: None,
 ) -> Champion:
-    """Make an earlier version the champion again, after a server has loaded and verified it.
+    """Roll back to version `to`, by default the previous champion, after a server has loaded and verified it.
 
-    Args:
-        name: the model's name.
-        to: the version; the previous champion when None.
-        reason: the reason, for the history.
-        by: the user, for the history.
-        url: URL of a local model store; that of the environment when None.
-        environment: the environment whose servers and store are used; on a cluster, rolls it out.
-        log: receives progress messages.
+    On a cluster, rolls the version out; `url` is for local stores. Other parameters are those of `promote`.
 
     Raises:
         ConfigError: `url` is set and the environment is a cluster.
@@ -466,12 +422,7 @@ def load_model(name: str, version: int | None = None, store: ModelStore | None =
     """Load a version with ONNX Runtime.
 
     `run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values); `signature` has
-    shapes, dtypes and the names of the values.
-
-    Args:
-        name: the model's name.
-        version: the version; the champion when None.
-        store: the model store; the default store when None.
+    shapes, dtypes and the names of the values. By default, loads the champion of the default store.
 
     Raises:
         NotFoundError: there is no such version, or no champion.
@@ -482,11 +433,9 @@ def load_model(name: str, version: int | None = None, store: ModelStore | None =
 
 
 def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePrediction]":
-    """Return a prediction for each example in image files or .npy files, in order.
+    """Return a prediction for each example in files, in order.
 
-    Args:
-        model: the result of `load_model`.
-        files: image files, or .npy files with one or more examples.
+    The files are images, or .npy files with one or more examples.
 
     Raises:
         DataError: a file is missing, or does not fit the signature of the model.
