@@ -77,8 +77,7 @@ class Retention(Settings):
         default="30d",
         pattern=DURATION,
         description="Keep everything younger than this, such as 90m, 12h, 30d or 8w, at least 1m; in the "
-        "store, "
-        "also everything younger than environment.active_deadline.",
+        "store, also everything younger than environment.active_deadline.",
     )
 
 
@@ -170,26 +169,20 @@ class Config(Settings):
                     f"{choices(metric, description.comparison_metrics)}"
                 )
             if isinstance(margin, dict) and metric not in description.slice_metrics:
-                raise ValueError(
-                    f"gate.margin.{metric} has a value per class, but {metric} is one number: set one number"
-                )
+                raise ValueError(_one_number("margin", metric))
         for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
             for metric, limit in getattr(self.gate, key, {}).items():
                 if metric in description.slice_metrics and key == "minimum":
                     continue
                 if isinstance(limit, dict) and metric in description.metrics:
-                    raise ValueError(
-                        f"gate.{key}.{metric} has a value per class, but {metric} is one number: set one "
-                        "number"
-                    )
+                    raise ValueError(_one_number(key, metric))
                 if metric not in description.metrics:
                     known = [name for name, better in description.metrics.items() if better == direction]
                     known += description.slice_metrics if key == "minimum" else ()
                     raise ValueError(
                         f"gate.{key}.{metric} is not a metric of {self.problem}{choices(metric, known)}"
                     )
-                if description.metrics[metric] != direction:
-                    better = description.metrics[metric]
+                if (better := description.metrics[metric]) != direction:
                     raise ValueError(
                         f"gate.{key}.{metric} is the wrong limit, as {better} is better: use "
                         f"gate.{other}.{metric}"
@@ -200,11 +193,8 @@ class Config(Settings):
     def _check_ranges(self) -> Self:
         """Reject thresholds and margins outside the range of their metric, and unknown classes."""
         weights = self.training.class_weights
-        named = (
-            {f"training.class_weights.{name}": name for name in weights or ()}
-            if weights != "balanced"
-            else {}
-        )
+        classes = () if weights in (None, "balanced") else weights
+        named = {f"training.class_weights.{name}": name for name in classes}
         for key in ("minimum", "maximum", "margin"):
             for metric, limits in getattr(self.gate, key, {}).items():
                 low, high = get_description(self.problem).ranges[metric]
@@ -242,6 +232,10 @@ class Config(Settings):
         return self
 
 
+def _one_number(key: str, metric: str) -> str:
+    return f"gate.{key}.{metric} has a value per class, but {metric} is one number: set one number"
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -257,7 +251,7 @@ def load(
     the working directory. `store.url` is relative to the working directory.
 
     Args:
-        path: the YAML file; the digits example when None.
+        path: the YAML file; the digits example if None.
         overrides: `key=value` with dotted keys and YAML values.
         environ: the environment variables.
         store: the store of the environment; overrides that of the file.
@@ -282,11 +276,7 @@ def load(
 
 
 def check_variables(environ: Mapping[str, str]) -> None:
-    """Check that all variables such as MODELYARD_TRAINING__EPOCHS name a section.
-
-    Raises:
-        ConfigError: one does not.
-    """
+    """Check that variables such as MODELYARD_TRAINING__EPOCHS name a section."""
     for variable in sorted(environ):
         section, nested, _ = variable.removeprefix(PREFIX).lower().partition("__")
         if nested and variable.startswith(PREFIX):
@@ -294,11 +284,7 @@ def check_variables(environ: Mapping[str, str]) -> None:
 
 
 def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
-    """Check that each `key=value` is in a section that the command reads.
-
-    Raises:
-        ConfigError: one is not.
-    """
+    """Check that each `key=value` is in a section that the command reads."""
     for override in overrides:
         section, nested, _ = override.partition("=")[0].partition(".")
         if nested:
@@ -324,13 +310,8 @@ def load_section(
 ) -> S:
     """Return one section from --set, variables and defaults, without a configuration file.
 
-    Args:
-        name: the section's key.
-        kind: the class of the section.
-        overrides: `key=value`, with the section's name in the key.
-        environ: the environment variables.
-        defaults: values that replace the defaults of the class.
-        options: values by key, from options of the command with these names; None is ignored.
+    `overrides` are `key=value`, with the section's name in the key. `defaults` replace those of the class.
+    `options` are values by key, from options of the command with these names; None is ignored.
 
     Raises:
         ConfigError: see `load`.

@@ -38,14 +38,7 @@ _DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 def validation_error(
     error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
 ) -> ConfigError:
-    """Return an error with a line for each problem of a document.
-
-    Args:
-        error: the error of pydantic.
-        kind: the class that the document was validated against.
-        document: the values and their origins.
-        prefix: the path of the validated section in the document.
-    """
+    """Return an error with a line for each problem of a document, whose section at `prefix` is a `kind`."""
     fields = dict(iterate_keys(kind, prefix))
     details = error.errors(include_url=False)
     lines = [

@@ -42,11 +42,7 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> "Document":
-        """Read a document from a file and make its paths absolute.
-
-        Raises:
-            ConfigError: the file does not exist, or is not the YAML of a configuration.
-        """
+        """Read a document from a file and make its paths absolute."""
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
@@ -71,9 +67,6 @@ class Document:
 
         Reads variables with a double underscore, and those named after a top-level key, such as
         MODELYARD_NAME. Ignores others, such as MODELYARD_HOME.
-
-        Raises:
-            ConfigError: there is a single underscore between section and key, or a value is not YAML.
         """
         for variable in sorted(name for name in environ if name.startswith(PREFIX)):
             keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))

@@ -105,11 +105,7 @@ def numeric_cron(line: str) -> str:
 
 
 def check_time_zone(name: str) -> str:
-    """Return the name of a time zone, checked.
-
-    Raises:
-        ValueError: there is no such time zone.
-    """
+    """Return the name of a time zone, or raise ValueError if there is no such time zone."""
     try:
         ZoneInfo(name)
     except (ValueError, KeyError, OSError) as error:  # OSError: a folder of the database, such as Europe

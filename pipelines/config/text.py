@@ -31,11 +31,7 @@ class Parsed:
 
 
 def parse(text: str, origin: str) -> Parsed:
-    """Parse a YAML document.
-
-    Args:
-        text: the document.
-        origin: the file, variable or option, for error messages.
+    """Parse a YAML document; `origin` is the file, variable or option, for error messages.
 
     Raises:
         ConfigError: it is not YAML, or has something that configurations do not allow.
@@ -74,15 +70,7 @@ def format_value(value: Any) -> str:
 
 
 def parse_duration(duration: str, key: str) -> int:
-    """Return a duration in seconds.
-
-    Args:
-        duration: such as 90m, 12h, 30d or 8w.
-        key: the option or key, for the error message.
-
-    Raises:
-        ConfigError: it is not a duration.
-    """
+    """Return a duration such as 90m, 12h, 30d or 8w in seconds; `key` is the option or key, for the error."""
     if not re.match(DURATION, duration):
         raise ConfigError(f"{key} is {duration!r}, which is not a duration. Write it as 90m, 12h, 30d or 8w.")
     return int(duration[:-1]) * UNITS[duration[-1]]

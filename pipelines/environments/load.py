@@ -31,12 +31,7 @@ SECTION = "environment"
 def load_environment(
     name_or_path: str = "local", overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> Environment:
-    """Return the validated environment.
-
-    Args:
-        name_or_path: a shipped name, the name of a file in ./environments, or a path to a .yaml file.
-        overrides: `environment.key=value` with dotted keys; others are ignored.
-        environ: the environment variables.
+    """Return the validated environment; `overrides` of other sections are ignored.
 
     Raises:
         ConfigError: the environment does not exist, or lists its problems with origin and remedy.

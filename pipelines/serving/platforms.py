@@ -37,13 +37,9 @@ S = TypeVar("S", bound=Settings)
 def find_platform(name: str, environment: Environment, store: Store) -> ServingPlatform:
     """Return the serving platform of a model, to read its status; no image is needed.
 
-    Args:
-        name: the model's name.
-        environment: the environment.
-        store: the section `store`, as this machine reaches it.
+    `store` is the section `store` with the endpoint for this machine.
 
     Raises:
-        ConfigError: the environment is invalid.
         ClusterError: there is no cluster.
     """
     return _platform(name, environment, store, (), Rollout(), lambda _: None, needs_image=False)
@@ -86,14 +82,14 @@ def find_controller(
         environment_name: the environment.
         by: the user or program, for the history.
         overrides: `key=value`, with the section's name in the key.
-        log: logs a message.
-        version: the version to deploy, whose section `rollout` is used; the defaults when None.
+        log: receives progress messages.
+        version: the version to deploy, whose section `rollout` is used; the defaults if None.
         needs_image: whether a missing server image is an error now, instead of when a server is started.
         store: the section `store` for servers of this machine; None: that of the environment.
         server: a running server, to read its status; not on a cluster.
 
     Raises:
-        ConfigError: the environment is invalid, or a cluster and `server` is set.
+        ConfigError: the environment is a cluster and `server` is set.
         NotFoundError: there is no such version.
         ClusterError: there is no cluster.
     """
@@ -107,7 +103,7 @@ def find_controller(
             "--url, --token-file and --ca, or -e."
         )
     else:
-        connect(environment.target(needs_image).namespace)  # says that there is none before the store is read
+        connect(environment.target(needs_image).namespace)  # raises before the store is read
         store = environment.model_store() or Store()
     models, manifest = open_store(store), None
     with suppress(DamagedError):  # verification reports it
@@ -157,10 +153,9 @@ def _platform(
 
     def serving(number: int) -> dict[str, Any]:
         section = recorded_section("serving", Serving, overrides, models.manifest(name, number))
-        return section.model_dump(
-            mode="json", exclude_unset=True
-        )  # the server's image may be older and not know the other keys
+        # an older image of the server may not know the unset keys
+        return section.model_dump(mode="json", exclude_unset=True)
 
     target = environment.target(needs_image)
-    reached = (environment.for_pods(store) if environment.on_cluster else store).to_json()
-    return open_platform(PlatformConfig(name, models, target, reached, serving, rollout, log, server))
+    server_store = (environment.for_pods(store) if environment.on_cluster else store).to_json()
+    return open_platform(PlatformConfig(name, models, target, server_store, serving, rollout, log, server))

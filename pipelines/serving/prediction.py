@@ -46,16 +46,7 @@ class Model(Protocol):
 
 
 class LocalModel:
-    """A version of the store, loaded in this process with ONNX Runtime.
-
-    Args:
-        models: the store.
-        name: the model's name.
-        version: the version; the champion when None.
-
-    Raises:
-        NotFoundError: there is no such version, or no champion.
-    """
+    """A version of the store, by default the champion, loaded in this process with ONNX Runtime."""
 
     def __init__(self, models: ModelStore, name: str, version: int | None = None) -> None:
         from modelyard.components.serve.limits import compute_limits
@@ -76,16 +67,11 @@ class LocalModel:
 
 
 class RemoteModel:
-    """A model on a server that speaks the Open Inference Protocol.
-
-    Args:
-        server: the server.
-        name: the model's name.
-        version: the version; the one that the server serves when None.
+    """A version on a server with the Open Inference Protocol, by default the version that it serves.
 
     Raises:
-        ServeError: the server does not answer, or has no such model.
-        ClusterError: the cluster has no such server or does not answer.
+        ServeError: the server does not respond, or has no such model.
+        ClusterError: the cluster has no such server or does not respond.
     """
 
     def __init__(self, server: Server, name: str, version: int | None = None) -> None:

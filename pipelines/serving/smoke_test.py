@@ -14,11 +14,7 @@ from modelyard.pipelines.environments.environment import Environment
 
 
 def predict_locally(config: Config) -> Prediction | None:
-    """Start a server with the champion, request a prediction and stop the server; None without a champion.
-
-    Raises:
-        DeployError: the server does not start or does not answer.
-    """
+    """Start a server with the champion, request a prediction and stop the server; None without a champion."""
     if not open_store(config.store).champion(config.name):
         return None
     with local.running_server(
@@ -28,11 +24,7 @@ def predict_locally(config: Config) -> Prediction | None:
 
 
 def predict_on_cluster(name: str, store: Store, environment: Environment) -> Prediction | None:
-    """Request a prediction from the model's server on a cluster; None if this machine cannot reach it.
-
-    Raises:
-        DeployError: the server does not answer.
-    """
+    """Request a prediction from the model's server on a cluster; None if this machine cannot reach it."""
     from modelyard.pipelines.serving.platforms import find_server  # not needed locally
 
     with suppress(ClusterError):
@@ -41,16 +33,11 @@ def predict_on_cluster(name: str, store: Store, environment: Environment) -> Pre
 
 
 def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
-    """Request a prediction from a server; None without a champion.
-
-    Args:
-        server: the server.
-        name: the model's name.
-        store: the store of its versions.
+    """Request a prediction for the first golden request from a server; None without a champion.
 
     Raises:
-        DeployError: the server does not answer.
-        ClusterError: the cluster has no such server or does not answer.
+        DeployError: the server does not respond.
+        ClusterError: the cluster has no such server or does not respond.
     """
     models = open_store(store)
     if not (champion := models.champion(name)):
