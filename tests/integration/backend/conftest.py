@@ -102,12 +102,12 @@ def environment_file(environment: Environment, monkeypatch: pytest.MonkeyPatch, 
 def modelyard(environment_file: str, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a command on this environment, unless it has `-e`; return exit code and output, parsed if JSON."""
 
-    def modelyard(*words: str) -> tuple[int, Any]:
+    def modelyard(*arguments: str) -> tuple[int, Any]:
         try:
-            code = invoke([*words, *(() if "-e" in words else ("-e", environment_file))])
-        except SystemExit as end:  # from Typer for text output
-            code = int(end.code or 0)
+            code = invoke([*arguments, *(() if "-e" in arguments else ("-e", environment_file))])
+        except SystemExit as error:  # from Typer for text output
+            code = int(error.code or 0)
         output = capsys.readouterr()
-        return code, json.loads(output.out) if "json" in words else output.out + output.err
+        return code, json.loads(output.out) if "json" in arguments else output.out + output.err
 
     return modelyard

@@ -24,14 +24,14 @@ class Pipelines:
         self.versions: dict[str, Any] = {}
         self.experiments: dict[str, Any] = {}
         self.specs: dict[str, list[Any]] = {}
-        one = rf"{V2}/pipelines/(?P<pipeline_id>[^/:]+)"
+        path = rf"{V2}/pipelines/(?P<pipeline_id>[^/:]+)"
         self.routes = {
             ("POST", f"{V2}/pipelines"): self.create,
             ("GET", f"{V2}/pipelines"): self.list,
             ("GET", rf"{V2}/pipelines/names/(?P<name>[^/]+)"): self.by_name,
             ("POST", f"{V2}/pipelines/upload_version"): self.upload_version,
-            ("GET", f"{one}/versions"): self.list_versions,
-            ("GET", rf"{one}/versions/(?P<version_id>[^/:]+)"): self.get_version,
+            ("GET", f"{path}/versions"): self.list_versions,
+            ("GET", rf"{path}/versions/(?P<version_id>[^/:]+)"): self.get_version,
             ("POST", f"{V2}/experiments"): self.create_experiment,
             ("GET", f"{V2}/experiments"): self.list_experiments,
         }
@@ -40,7 +40,8 @@ class Pipelines:
         created = request.read("V2beta1Pipeline")
         created.namespace = created.namespace or None
         if any(
-            one.name == created.name and one.namespace == created.namespace for one in self.pipelines.values()
+            (pipeline.name, pipeline.namespace) == (created.name, created.namespace)
+            for pipeline in self.pipelines.values()
         ):
             raise ApiError(EXISTS, f"Already exist error: The name {created.name} already exist")
         created.pipeline_id, created.created_at = str(uuid4()), datetime.now(UTC)
@@ -48,22 +49,22 @@ class Pipelines:
         return created
 
     def list(self, request: Request) -> Any:
-        """Answer kfp.Client.get_pipeline_id, which the benchmark's baseline calls."""
+        """Respond to kfp.Client.get_pipeline_id, which the benchmark's baseline calls."""
         name = json.loads(request.query["filter"])["predicates"][0]["stringValue"]
-        found = [one for one in self.pipelines.values() if name in (one.name, one.display_name)]
-        return self._server.page(request, found, "pipelines", "V2beta1ListPipelinesResponse")
+        pipelines = [item for item in self.pipelines.values() if name in (item.name, item.display_name)]
+        return self._server.page(request, pipelines, "pipelines", "V2beta1ListPipelinesResponse")
 
     def by_name(self, request: Request, name: str) -> Any:
-        space = request.query.get("namespace") or None
-        for one in self.pipelines.values():
-            if one.name == name and one.namespace == space:
-                return one
+        namespace = request.query.get("namespace") or None
+        for pipeline in self.pipelines.values():
+            if (pipeline.name, pipeline.namespace) == (name, namespace):
+                return pipeline
         raise ApiError(NOT_FOUND, f"ResourceNotFoundError: Pipeline {name} not found")
 
     def upload_version(self, request: Request) -> Any:
         pipeline_id, name = request.query["pipelineid"], request.query["name"]
         _known(self.pipelines, "Pipeline", pipeline_id)
-        if any(one.pipeline_id == pipeline_id and one.name == name for one in self.versions.values()):
+        if any((item.pipeline_id, item.name) == (pipeline_id, name) for item in self.versions.values()):
             raise ApiError(EXISTS, f"Already exist error: The name {name} already exist")
         spec = list(yaml.load_all(_file(request), LOADER))
         if "pipelineInfo" not in spec[0]:
@@ -83,8 +84,10 @@ class Pipelines:
 
     def list_versions(self, request: Request, pipeline_id: str) -> Any:
         _known(self.pipelines, "Pipeline", pipeline_id)
-        found = [one for one in self.versions.values() if one.pipeline_id == pipeline_id]
-        return self._server.page(request, found, "pipeline_versions", "V2beta1ListPipelineVersionsResponse")
+        versions = [item for item in self.versions.values() if item.pipeline_id == pipeline_id]
+        return self._server.page(
+            request, versions, "pipeline_versions", "V2beta1ListPipelineVersionsResponse"
+        )
 
     def get_version(self, _: Request, pipeline_id: str, version_id: str) -> Any:
         _known(self.pipelines, "Pipeline", pipeline_id)
@@ -96,8 +99,8 @@ class Pipelines:
         if self._server.multi_user and not created.namespace:
             raise ApiError(INVALID, "InvalidInputError: Namespace is required in multi-user mode")
         if any(
-            (one.display_name, one.namespace) == (created.display_name, created.namespace)
-            for one in self.experiments.values()
+            (item.display_name, item.namespace) == (created.display_name, created.namespace)
+            for item in self.experiments.values()
         ):
             raise ApiError(EXISTS, f"Already exist error: The name {created.display_name} already exist")
         created.experiment_id, created.created_at = str(uuid4()), datetime.now(UTC)
@@ -105,9 +108,9 @@ class Pipelines:
         return created
 
     def list_experiments(self, request: Request) -> Any:
-        space = request.query.get("namespace") or None
-        found = [one for one in self.experiments.values() if one.namespace == space]
-        return self._server.page(request, found, "experiments", "V2beta1ListExperimentsResponse")
+        namespace = request.query.get("namespace") or None
+        experiments = [item for item in self.experiments.values() if item.namespace == namespace]
+        return self._server.page(request, experiments, "experiments", "V2beta1ListExperimentsResponse")
 
 
 def _known(table: dict[str, Any], kind: str, key: str) -> Any:

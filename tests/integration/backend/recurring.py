@@ -32,7 +32,7 @@ class RecurringRuns:
     """Recurring runs by their id; `now` is the controller's clock.
 
     Attributes:
-        prompt: whether a workflow is on record as soon as it starts.
+        records_at_once: whether a workflow is recorded when it starts.
         killed: the runs whose workflow was deleted under them.
     """
 
@@ -41,17 +41,17 @@ class RecurringRuns:
         self.recurring: dict[str, Any] = {}
         self.workflows: list[Workflow] = []
         self.killed: list[str] = []
-        self.prompt = True
+        self.records_at_once = True
         self.now = datetime.now(UTC).replace(minute=0, second=30, microsecond=0)
         self._last: dict[str, datetime] = {}
-        one = rf"{V2}/recurringruns/(?P<recurring_run_id>[^/:]+)"
+        path = rf"{V2}/recurringruns/(?P<recurring_run_id>[^/:]+)"
         self.routes = {
             ("POST", f"{V2}/recurringruns"): self.create,
             ("GET", f"{V2}/recurringruns"): self.find,
-            ("GET", one): self.get,
-            ("DELETE", one): self.delete,
-            ("POST", f"{one}:enable"): self.enable,
-            ("POST", f"{one}:disable"): self.disable,
+            ("GET", path): self.get,
+            ("DELETE", path): self.delete,
+            ("POST", f"{path}:enable"): self.enable,
+            ("POST", f"{path}:disable"): self.disable,
         }
 
     def create(self, request: Request) -> Any:
@@ -77,10 +77,12 @@ class RecurringRuns:
         return created
 
     def find(self, request: Request) -> Any:
-        found = list(self.recurring.values())
+        recurring_runs = list(self.recurring.values())
         if self._server.multi_user and not request.query.get("namespace"):
             raise ApiError(INVALID, "InvalidInputError: A namespace is required")
-        return self._server.page(request, found, "recurring_runs", "V2beta1ListRecurringRunsResponse")
+        return self._server.page(
+            request, recurring_runs, "recurring_runs", "V2beta1ListRecurringRunsResponse"
+        )
 
     def get(self, _: Request, recurring_run_id: str) -> Any:
         if recurring_run_id not in self.recurring:
@@ -92,7 +94,7 @@ class RecurringRuns:
         if policy not in (None, *POLICIES):
             raise ApiError(INVALID, f'parsing field "propagation_policy": {policy} is not valid')
         self.get(request, recurring_run_id)
-        for workflow in [one for one in self.workflows if one.owner == recurring_run_id]:
+        for workflow in [item for item in self.workflows if item.owner == recurring_run_id]:
             if policy == "ORPHAN" and workflow.run.run_id in self._runs.runs:
                 workflow.owner = ""
             else:
@@ -110,15 +112,15 @@ class RecurringRuns:
     @property
     def firing(self) -> list[Any]:
         """The recurring runs that are switched on."""
-        return [one for one in self.recurring.values() if one.mode == "ENABLE"]
+        return [item for item in self.recurring.values() if item.mode == "ENABLE"]
 
     def pass_time(self, **time: float) -> None:
         """Advance the clock minute by minute, and run the controller."""
         end = self.now + timedelta(**time)
         while self.now < end:
             self.now = min(end, self.now + timedelta(minutes=1))
-            for one in self.firing:
-                self._fire(one)
+            for recurring_run in self.firing:
+                self._fire(recurring_run)
 
     def report(self) -> None:
         """Record started workflows as runs."""
@@ -127,50 +129,50 @@ class RecurringRuns:
 
     def end(self, run_id: str, state: str = "SUCCEEDED") -> None:
         """End a run."""
-        self.workflows = [one for one in self.workflows if one.run.run_id != run_id]
+        self.workflows = [item for item in self.workflows if item.run.run_id != run_id]
         self._runs.set_state(run_id, state)
         self._runs.runs[run_id].finished_at = self.now
 
     def runs_of(self, recurring_run_id: str) -> list[Any]:
         """Return the recorded runs of a recurring run, the oldest first."""
-        return [one for one in self._runs.runs.values() if one.recurring_run_id == recurring_run_id]
+        return [run for run in self._runs.runs.values() if run.recurring_run_id == recurring_run_id]
 
     def _switch(self, request: Request, recurring_run_id: str, mode: str, status: str) -> Any:
-        found = self.get(request, recurring_run_id)
-        found.mode, found.status, found.updated_at = mode, status, datetime.now(UTC)
+        recurring = self.get(request, recurring_run_id)
+        recurring.mode, recurring.status, recurring.updated_at = mode, status, datetime.now(UTC)
         return {}
 
-    def _fire(self, one: Any) -> None:
-        """Start due runs within the concurrency; without catch-up, only the last missed one."""
+    def _fire(self, recurring: Any) -> None:
+        """Start due runs within the concurrency; without catch-up, only the last missed run."""
         while True:
-            active = [workflow for workflow in self.workflows if workflow.owner == one.recurring_run_id]
-            due = next(_clock(one, self._last[one.recurring_run_id]))
-            if due > self.now or len(active) >= int(one.max_concurrency):
+            active = [workflow for workflow in self.workflows if workflow.owner == recurring.recurring_run_id]
+            due = next(_clock(recurring, self._last[recurring.recurring_run_id]))
+            if due > self.now or len(active) >= int(recurring.max_concurrency):
                 return
-            if one.no_catchup:
-                due = next(_clock(one, self.now + timedelta(seconds=1), reverse=True))
-            self._last[one.recurring_run_id] = due
-            self._start(one)
+            if recurring.no_catchup:
+                due = next(_clock(recurring, self.now + timedelta(seconds=1), reverse=True))
+            self._last[recurring.recurring_run_id] = due
+            self._start(recurring)
 
-    def _start(self, one: Any) -> None:
+    def _start(self, recurring: Any) -> None:
         run = kfp.V2beta1Run(
             run_id=str(uuid4()),
-            recurring_run_id=one.recurring_run_id,
-            display_name=f"{one.display_name}{len(self.workflows)}",
-            experiment_id=one.experiment_id,
-            pipeline_version_reference=one.pipeline_version_reference,
-            runtime_config=one.runtime_config,
-            service_account=one.service_account,
+            recurring_run_id=recurring.recurring_run_id,
+            display_name=f"{recurring.display_name}{len(self.workflows)}",
+            experiment_id=recurring.experiment_id,
+            pipeline_version_reference=recurring.pipeline_version_reference,
+            runtime_config=recurring.runtime_config,
+            service_account=recurring.service_account,
             created_at=datetime.now(UTC),
             state="RUNNING",
         )
-        self.workflows.append(Workflow(run, one.recurring_run_id))
-        if self.prompt:
+        self.workflows.append(Workflow(run, recurring.recurring_run_id))
+        if self.records_at_once:
             self.report()
 
 
-def _clock(one: Any, after: datetime, reverse: bool = False) -> CronSim:
-    cron = one.trigger.cron_schedule.cron
+def _clock(recurring: Any, after: datetime, reverse: bool = False) -> CronSim:
+    cron = recurring.trigger.cron_schedule.cron
     if len(cron.split()) != 6 or "7" in cron.split()[5]:
         # five would be read as second, minute, hour, day, month
         raise ApiError(INVALID, f"Schedule cron is not a supported format: {cron}")

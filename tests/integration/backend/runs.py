@@ -24,14 +24,14 @@ class Runs:
         self.runs: dict[str, Any] = {}
         self._workflows: dict[str, Any] = {}
         self.logs: dict[str, str] = {}
-        one = rf"{V2}/runs/(?P<run_id>[^/:]+)"
+        path = rf"{V2}/runs/(?P<run_id>[^/:]+)"
         self.routes = {
             ("POST", f"{V2}/runs"): self.create,
             ("GET", f"{V2}/runs"): self.list,
-            ("GET", one): self.get,
-            ("DELETE", one): self.delete,
-            ("POST", f"{one}:terminate"): self.terminate,
-            ("POST", f"{one}:retry"): self.retry,
+            ("GET", path): self.get,
+            ("DELETE", path): self.delete,
+            ("POST", f"{path}:terminate"): self.terminate,
+            ("POST", f"{path}:retry"): self.retry,
             ("GET", r"/apis/v1beta1/runs/(?P<run_id>[^/]+)"): self.get_v1beta1,
             ("GET", r"/apis/v1alpha1/runs/(?P<run_id>[^/]+)/nodes/(?P<pod>[^/]+)/log"): self.log,
         }
@@ -124,12 +124,12 @@ class Runs:
 
     def list(self, request: Request) -> Any:
         query = request.query
-        found = list(self.runs.values())
+        runs = list(self.runs.values())
         if self._server.multi_user and not (query.get("namespace") or query.get("experiment_id")):
             raise ApiError(INVALID, "InvalidInputError: A namespace or an experiment is required")
         if "experiment_id" in query:
-            found = [one for one in found if one.experiment_id == query["experiment_id"]]
-        return self._server.page(request, found, "runs", "V2beta1ListRunsResponse")
+            runs = [run for run in runs if run.experiment_id == query["experiment_id"]]
+        return self._server.page(request, runs, "runs", "V2beta1ListRunsResponse")
 
     def get(self, _: Request, run_id: str) -> Any:
         if run_id not in self.runs:
@@ -149,7 +149,7 @@ class Runs:
             raise ApiError(INVALID, f"Failed to terminate a run: the run {run_id} has ended")
         self.set_state(run_id, "CANCELING")
         self.workflow(run_id)["spec"]["shutdown"] = "Terminate"
-        self.set_state(run_id, "FAILED")  # as the real one does
+        self.set_state(run_id, "FAILED")  # as the real server does
         return {}
 
     def retry(self, request: Request, run_id: str) -> Any:
@@ -166,14 +166,16 @@ class Runs:
     def _check(self, run: Any, spec: Any) -> None:
         """Refuse unknown and missing parameters."""
         expected = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-        given = (run.runtime_config.parameters if run.runtime_config else None) or {}
+        parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
         needed = {
-            name for name, one in expected.items() if "defaultValue" not in one and not one.get("isOptional")
+            name
+            for name, field in expected.items()
+            if "defaultValue" not in field and not field.get("isOptional")
         }
-        if unknown := sorted(given.keys() - expected.keys()):
+        if unknown := sorted(parameters.keys() - expected.keys()):
             message = f"parameter(s) provided are not required by pipeline: {', '.join(unknown)}"
             raise ApiError(INVALID, f"Failed to create a run: {message}")
-        if missing := sorted(needed - given.keys()):
+        if missing := sorted(needed - parameters.keys()):
             raise ApiError(INVALID, f"Failed to create a run: parameter(s) missing: {', '.join(missing)}")
 
 

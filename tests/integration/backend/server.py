@@ -147,7 +147,7 @@ class BackendServer:
         self._http.server_close()
         self._http = None
 
-    def answer(self, request: Request) -> Any:
+    def respond(self, request: Request) -> Any:
         """Return the response of a service."""
         expected = {"authorization": self.token and f"Bearer {self.token}", "cookie": self.cookie}
         if any(value and request.headers.get(name) != value for name, value in expected.items()):
@@ -156,23 +156,23 @@ class BackendServer:
             return kfp.V2beta1GetHealthzResponse(multi_user=self.multi_user)
         for service in self._services:
             for (method, path), handler in service.routes.items():
-                if method == request.method and (found := re.fullmatch(path, request.path)):
-                    return handler(request, **found.groupdict())
+                if method == request.method and (match := re.fullmatch(path, request.path)):
+                    return handler(request, **match.groupdict())
         raise ApiError(NOT_FOUND, "Not Found")
 
-    def page(self, request: Request, found: Sequence[Any], name: str, kind: str) -> Any:
+    def page(self, request: Request, items: Sequence[Any], name: str, kind: str) -> Any:
         """Return the requested page of a list, filtered and sorted."""
         query = request.query
         if "filter" in query:
-            found = [one for one in found if _matches(one, json.loads(query["filter"]))]
+            items = [item for item in items if _matches(item, json.loads(query["filter"]))]
         if "sort_by" in query:
             key, _, order = query["sort_by"].partition(" ")
-            found = sorted(found, key=lambda one: getattr(one, key), reverse=order == "desc")
+            items = sorted(items, key=lambda item: getattr(item, key), reverse=order == "desc")
         first = int(query.get("page_token") or 0)
         last = first + min(int(query.get("page_size") or 10), self.page_limit)
-        following = str(last) if last < len(found) else None
-        sized = {"total_size": len(found)} if "total_size" in getattr(kfp, kind).openapi_types else {}
-        return getattr(kfp, kind)(**{name: list(found[first:last]), "next_page_token": following, **sized})
+        following = str(last) if last < len(items) else None
+        sized = {"total_size": len(items)} if "total_size" in getattr(kfp, kind).openapi_types else {}
+        return getattr(kfp, kind)(**{name: list(items[first:last]), "next_page_token": following, **sized})
 
     def next_fault(self, request: Request) -> Fault | None:
         """Return the fault of a request, if any, and count it."""
@@ -209,16 +209,16 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(fault.delay)
             if fault.cut:
                 if fault.cut == "after":
-                    server.answer(request)
+                    server.respond(request)
                 self.close_connection = True
                 return
             if fault.status:
-                place = {"Location": fault.location} if fault.location else {}
-                self._send(fault.status, fault.body.encode(), fault.content_type, place)
+                location = {"Location": fault.location} if fault.location else {}
+                self._send(fault.status, fault.body.encode(), fault.content_type, location)
                 return
         try:
             with server.lock:  # as in a database
-                answer = server.answer(request)
+                response = server.respond(request)
         except ApiError as refusal:
             body = refusal.body
             if "/upload" in request.path:  # without gRPC
@@ -228,10 +228,10 @@ class _Handler(BaseHTTPRequestHandler):
                 }
             self._send(refusal.status, json.dumps(body).encode())
             return
-        if isinstance(answer, str):
-            self._send(200, answer.encode(), "text/plain")
+        if isinstance(response, str):
+            self._send(200, response.encode(), "text/plain")
         else:
-            self._send(200, json.dumps(CODEC.sanitize_for_serialization(answer)).encode())
+            self._send(200, json.dumps(CODEC.sanitize_for_serialization(response)).encode())
 
     do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
@@ -246,11 +246,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _matches(one: Any, expected: Mapping[str, Any]) -> bool:
+def _matches(item: Any, expected: Mapping[str, Any]) -> bool:
     for predicate in expected["predicates"]:
         assert predicate["operation"] in ("EQUALS", 1, "NOT_EQUALS"), predicate
         expected_value = predicate.get("string_value") or predicate.get("stringValue")  # protobuf takes both
-        is_so = str(getattr(one, predicate["key"])) == expected_value
-        if is_so == (predicate["operation"] == "NOT_EQUALS"):
+        is_equal = str(getattr(item, predicate["key"])) == expected_value
+        if is_equal == (predicate["operation"] == "NOT_EQUALS"):
             return False
     return True

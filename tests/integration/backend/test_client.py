@@ -110,11 +110,11 @@ def test_a_cluster_without_kfp_and_a_token_without_a_url(
     fake_kfp.server.prefix = "/elsewhere"
     with pytest.raises(BackendError, match=r"environment\.kfp\.namespace"):
         connect(without_url)
-    asked = list(fake_kfp.server.requests)
+    requests = list(fake_kfp.server.requests)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", SECRET)
     with pytest.raises(ConfigError, match=r"KF_PIPELINES_TOKEN is set, .* --endpoint"):
         connect(without_url)
-    assert fake_kfp.server.requests == asked
+    assert fake_kfp.server.requests == requests
 
 
 def test_no_output_and_no_saved_context(
@@ -129,15 +129,15 @@ def test_no_output_and_no_saved_context(
     text = json.dumps({"namespace": "another", "client_authentication_cookie": "another"})
     saved.write_text(text)
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(saved))
-    fake_kfp.server.multi_user, fake_kfp.server.cookie = True, "mine"
+    fake_kfp.server.multi_user, fake_kfp.server.cookie = True, "cookie"
     with pytest.raises(BackendError, match="401"):
         connect(environment)
-    monkeypatch.setenv("KF_PIPELINES_COOKIE", "mine")
+    monkeypatch.setenv("KF_PIPELINES_COOKIE", "cookie")
     backend = connect(environment)
     assert (backend.scope, backend.namespace) == ("modelyard-runs", "modelyard-runs")
     assert runs.list_runs(backend, None, 5) == []
     assert (saved.read_text(), fake_kfp.server.requests) == (text, [HEALTH, HEALTH, "GET /apis/v2beta1/runs"])
-    assert [one for one in recwarn if issubclass(one.category, FutureWarning)] == []
+    assert [warning for warning in recwarn if issubclass(warning.category, FutureWarning)] == []
     assert capfd.readouterr() == ("", "")
 
 
@@ -208,7 +208,7 @@ def test_server_restart(fake_kfp: FakeKfp, environment: Environment, monkeypatch
     assert backend.runs.run_service_list_runs().runs == []
     fake_kfp.server.faults.append(Fault(status=503, body='{"message": "starting"}'))
     with pytest.raises(LostResponseError, match="starting"):
-        backend.runs.run_service_terminate_run(GONE)  # which is not asked twice
+        backend.runs.run_service_terminate_run(GONE)  # a POST is not repeated
     fake_kfp.server.stop()
     with pytest.raises(BackendError, match="does not answer"):
         backend.runs.run_service_list_runs()

@@ -40,9 +40,9 @@ def test_dry_run_and_differences(fake_kfp: FakeKfp, modelyard: Command) -> None:
         "environment.steps.train.timeout=60": ("train.activeDeadlineSeconds", None, "60"),
         "environment.active_deadline=7200": ("activeDeadlineSeconds", 3600, 7200),
     }
-    settings = [word for setting in changes for word in ("--set", setting)]
+    settings = [part for setting in changes for part in ("--set", setting)]
     _, plan = modelyard("submit", "--dry-run", *settings, "--output", "json")
-    shown = {(one["key"], one["before"], one["after"]) for one in plan["differences"]}
+    shown = {(item["key"], item["before"], item["after"]) for item in plan["differences"]}
     assert set(changes.values()) <= shown
     assert not any("command" in key for key, *_ in shown)
     assert "training.epochs: 20 -> 3" in modelyard("submit", "--dry-run", *settings)[1]
@@ -59,7 +59,7 @@ def test_a_new_version_is_a_difference(fake_kfp: FakeKfp, modelyard: Command) ->
 
 def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
     _, plan = modelyard("submit", "--dry-run", "--output", "json")
-    return [(one["key"], one["before"]) for one in plan["differences"]]
+    return [(item["key"], item["before"]) for item in plan["differences"]]
 
 
 def test_a_run_over_the_budget_is_refused(
@@ -84,8 +84,8 @@ def test_invalid_options_are_refused_first(fake_kfp: FakeKfp, modelyard: Command
         ("--set", "environment.images.train=repo/train:latest"): "repo/train:latest",
         ("--force-after", "2d"): "--skip-unchanged",
     }
-    for words, expected_message in refused.items():
-        code, text = modelyard("submit", *words)
+    for options, expected_message in refused.items():
+        code, text = modelyard("submit", *options)
         assert code == 2
         assert expected_message in text
     assert fake_kfp.server.requests == []
@@ -94,23 +94,26 @@ def test_invalid_options_are_refused_first(fake_kfp: FakeKfp, modelyard: Command
 def test_skip_unchanged(fake_kfp: FakeKfp, modelyard: Command) -> None:
     assert modelyard("submit", "--skip-unchanged", "--force-after", "2d")[0] == 0
     assert modelyard("submit")[0] == 0
-    asked = [run.runtime_config.parameters for run in fake_kfp.runs.runs.values()]
-    assert [(one["skip_unchanged"], one["force_after"]) for one in asked] == [(True, 172800), (False, 0)]
+    parameters = [run.runtime_config.parameters for run in fake_kfp.runs.runs.values()]
+    assert [(values["skip_unchanged"], values["force_after"]) for values in parameters] == [
+        (True, 172800),
+        (False, 0),
+    ]
 
 
 def test_list_and_show(fake_kfp: FakeKfp, modelyard: Command) -> None:
     names = [modelyard("submit", "--output", "json")[1]["run"] for _ in range(3)]
     fake_kfp.server.page_limit = 2
-    _, found = modelyard("runs", "list", "--output", "json")
-    assert [one["name"] for one in found] == names[::-1]
-    assert {one["state"] for one in found} == {"pending"}
-    _, found = modelyard("runs", "list", "--limit", "1", "--model", "digits", "--output", "json")
-    assert [one["name"] for one in found] == names[-1:]
+    _, listed = modelyard("runs", "list", "--output", "json")
+    assert [run["name"] for run in listed] == names[::-1]
+    assert {run["state"] for run in listed} == {"pending"}
+    _, listed = modelyard("runs", "list", "--limit", "1", "--model", "digits", "--output", "json")
+    assert [run["name"] for run in listed] == names[-1:]
     code, text = modelyard("runs", "list", "--model", "cats")
     assert code == 7
     assert "There is no run of 'cats'" in text
-    fake_kfp.runs.set_step(found[0]["id"], "fingerprint", "Running")
-    _, shown = modelyard("runs", "show", found[0]["id"], "--output", "json")
+    fake_kfp.runs.set_step(listed[0]["id"], "fingerprint", "Running")
+    _, shown = modelyard("runs", "show", listed[0]["id"], "--output", "json")
     assert shown["steps"][0]["state"] == "running"
     code, text = modelyard("runs", "show", names[0])
     assert code == 0

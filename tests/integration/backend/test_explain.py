@@ -23,8 +23,8 @@ def test_explain(fake_kfp: FakeKfp, modelyard: Command) -> None:
     fake_kfp.runs.set_state(run["id"], "FAILED")
     text = f"The run {run['run']} of digits failed in the step ingest: No such file. Name one."
     assert modelyard("explain", run["id"]) == (0, f"{text}\n")
-    code, found = modelyard("explain", run["run"], "--output", "json")
-    assert (code, found) == (
+    code, explanation = modelyard("explain", run["run"], "--output", "json")
+    assert (code, explanation) == (
         0,
         {
             "text": text,

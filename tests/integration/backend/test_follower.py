@@ -25,7 +25,7 @@ LOG = "reading\nTraceback (most recent call last):\n"
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def fast_polls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runs, "PAUSE", 0.02)
     monkeypatch.setattr(client, "RETRIES", client.RETRIES.new(total=6, backoff_factor=0.02))
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
@@ -51,20 +51,20 @@ Follow = Callable[..., RunSummary]
 def follow(fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment) -> Follow:
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
         changed = environment.model_copy(update=options.pop("update", {}))
-        with meanwhile(fake_kfp, run, during):
+        with call_during_follow(fake_kfp, run, during):
             return RunFollower(options.pop("backend", backend), run, changed, **options).follow()
 
     return follow
 
 
 @contextmanager
-def meanwhile(fake_kfp: FakeKfp, run: Any, during: Callable[[], None]) -> Iterator[None]:
+def call_during_follow(fake_kfp: FakeKfp, run: Any, during: Callable[[], None]) -> Iterator[None]:
     """Call `during` after a few polls of the run, or at the end of the block."""
-    look, ended = f"GET /apis/v2beta1/runs/{run.run_id}", threading.Event()
-    before = fake_kfp.server.requests.count(look)
+    poll, ended = f"GET /apis/v2beta1/runs/{run.run_id}", threading.Event()
+    before = fake_kfp.server.requests.count(poll)
 
     def later() -> None:
-        while fake_kfp.server.requests.count(look) < before + 3 and not ended.wait(0.01):
+        while fake_kfp.server.requests.count(poll) < before + 3 and not ended.wait(0.01):
             pass
         during()
 
@@ -135,8 +135,8 @@ def test_states_of_the_steps_of_a_running_run(
     seen = RunFollower(backend, run, environment)
     assert {step.state for step in seen.steps()} == {"waiting"}
     assert seen.refresh() == "running"
-    found = [(step.name, step.state, step.cached) for step in seen.steps()][:5]
-    assert found == [
+    states = [(step.name, step.state, step.cached) for step in seen.steps()][:5]
+    assert states == [
         ("fingerprint", "succeeded", False),
         ("ingest", "succeeded", True),
         ("preprocess", "running", False),
@@ -155,10 +155,12 @@ def test_a_log_is_not_fetched_at_every_poll(fake_kfp: FakeKfp, run: Any, follow:
         fake_kfp.runs.set_state(run.run_id, "FAILED")
 
     follow(end)
-    looks = [one for one in fake_kfp.server.requests if one == f"GET /apis/v2beta1/runs/{run.run_id}"]
-    logs = [one for one in fake_kfp.server.requests if one.endswith("/log")]
-    assert len(looks) > len(logs)
-    assert len(logs) == 2, "at the first look, and when it had failed"
+    polls = [
+        request for request in fake_kfp.server.requests if request == f"GET /apis/v2beta1/runs/{run.run_id}"
+    ]
+    logs = [request for request in fake_kfp.server.requests if request.endswith("/log")]
+    assert len(polls) > len(logs)
+    assert len(logs) == 2, "at the first poll and after the failure"
 
 
 def test_cancelled_and_deleted(fake_kfp: FakeKfp, backend: Backend, run: Any, follow: Follow) -> None:
@@ -217,13 +219,13 @@ def test_logs_of_a_running_run(
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
     timer = threading.Timer(0.1, fake_kfp.runs.set_step, (run.run_id, "ingest", "Running", "one\n"))
     timer.start()
-    found = []
+    log_lines = []
     for step, lines in runs.RunArchive(backend, run.run_id).logs(("ingest",), follow=True):
         for line in lines:
-            found.append((step, line))
+            log_lines.append((step, line))
             fake_kfp.runs.set_step(run.run_id, "ingest", "Succeeded", "one\ntwo\n")
     timer.join()
-    assert found == [("ingest", "one"), ("ingest", "two")]
+    assert log_lines == [("ingest", "one"), ("ingest", "two")]
 
 
 def test_epochs_are_parsed_from_json_lines_of_the_log(
@@ -238,12 +240,14 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
     follower = RunFollower(backend, run, environment)
 
     def end() -> None:
-        log = "\n".join(one.model_dump_json() for one in (first, second))
+        log = "\n".join(epoch.model_dump_json() for epoch in (first, second))
         fake_kfp.runs.set_step(run.run_id, "train", "Succeeded", log)
         fake_kfp.runs.set_state(run.run_id, "FAILED")
 
-    with meanwhile(fake_kfp, run, end):
+    with call_during_follow(fake_kfp, run, end):
         follower.follow()
-    assert [one for one in follower.events if isinstance(one, Epoch)] == [first, second]
-    states = [one.state for one in follower.events if isinstance(one, StepChange) and one.step == "train"]
+    assert [event for event in follower.events if isinstance(event, Epoch)] == [first, second]
+    states = [
+        event.state for event in follower.events if isinstance(event, StepChange) and event.step == "train"
+    ]
     assert states == ["running", "succeeded"]

@@ -1,7 +1,6 @@
 """The result of a run, from the records of its steps or of the run that filled the cache."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,6 +28,7 @@ from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from modelyard.pipelines.runners.run_folder import kfp_run_folder
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.plans import plan_of_an_hour
+from tests.processes import wait_until
 from tests.versions import accuracy_metrics, classifier_signature, publish
 
 FINGERPRINT = "dc4f44653796"
@@ -179,16 +179,15 @@ def test_submit_wait_compares_the_run_with_its_plan(
     )
     save_plan(home, key, plan_of_an_hour(usd=9.0))
 
-    def go_on() -> None:
-        while not fake_kfp.runs.runs:
-            time.sleep(0.02)
+    def complete_run() -> None:
+        wait_until(lambda: fake_kfp.runs.runs)
         (run_id,) = fake_kfp.runs.runs
         record(run_id, bucket_environment, tmp_path, decision="hold")
         for step in ("ingest", "train", "evaluate"):
             fake_kfp.runs.set_step(run_id, step, "Succeeded")
         fake_kfp.runs.set_state(run_id, "SUCCEEDED")
 
-    threading.Thread(target=go_on, daemon=True).start()
+    threading.Thread(target=complete_run, daemon=True).start()
     assert invoke(["submit", "--wait", "-e", "environment.yaml"]) == 0
     (folder,) = (home / "runs").iterdir()
     assert Plan.model_validate_json((folder / "plan.json").read_bytes()) == plan_of_an_hour(usd=9.0)
@@ -220,8 +219,8 @@ def test_a_log_line_that_looks_like_a_server_error_is_kept(
     fake_kfp: FakeKfp, bucket_environment: Environment, run: Any
 ) -> None:
     archive = runs.RunArchive(connect(bucket_environment), run.run_id)
-    (node,) = (one for one in archive.workflow().pods() if not one.driver)
-    line = '{"error_message":"my own"}'
+    (node,) = (pod for pod in archive.workflow().pods() if not pod.driver)
+    line = '{"error_message":"of the step"}'
     fake_kfp.runs.logs[node.pod] = f"before\n{line}\nafter\n"
     assert list(archive.log(node)) == ["before", line, "after"]
     fake_kfp.runs.logs[node.pod] = f"before\n{line}\n"

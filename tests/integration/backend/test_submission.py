@@ -66,7 +66,7 @@ def test_a_name_used_by_another_tool_is_refused(
 ) -> None:
     submission.upload(backend, prepare(environment))
     (created,) = getattr(fake_kfp.pipelines, f"{kind}s").values()
-    created.description = "One of my own"
+    created.description = "Of another tool"
     with pytest.raises(BackendError, match=rf"The {kind} 'digits' at .* was not created by modelyard"):
         submission.upload(backend, prepare(environment, "training.epochs=1"))
 
@@ -79,7 +79,7 @@ def test_a_lost_response_creates_no_duplicate(
     fake_kfp.server.faults.append(Fault(cut=cut, path=path, method="POST"))
     submission.submit(backend, prepare(environment))
     created = (fake_kfp.pipelines.pipelines, fake_kfp.pipelines.versions, fake_kfp.runs.runs)
-    assert [len(one) for one in created] == [1, 1, 1]
+    assert [len(objects) for objects in created] == [1, 1, 1]
 
 
 def test_two_simultaneous_submissions(fake_kfp: FakeKfp, environment: Environment) -> None:
@@ -87,6 +87,6 @@ def test_two_simultaneous_submissions(fake_kfp: FakeKfp, environment: Environmen
     prepared = prepare(environment)
     with ThreadPoolExecutor(2) as both:
         started = list(both.map(lambda _: submission.submit(connect(environment), prepared), range(2)))
-    assert len({one.run_id for one in started}) == 2
-    assert [len(one) for one in (fake_kfp.pipelines.pipelines, fake_kfp.pipelines.versions)] == [1, 1]
+    assert len({run.run_id for run in started}) == 2
+    assert [len(objects) for objects in (fake_kfp.pipelines.pipelines, fake_kfp.pipelines.versions)] == [1, 1]
     assert len(fake_kfp.pipelines.experiments) == 1

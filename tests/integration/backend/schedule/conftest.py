@@ -19,10 +19,10 @@ DAILY, HOURLY = "schedule.cron=0 3 * * *", "schedule.cron=0 * * * *"
 
 @pytest.fixture(autouse=True)
 def controller(fake_kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> recurring.RecurringRuns:
-    found = recurring.RecurringRuns(fake_kfp.server, fake_kfp.pipelines, fake_kfp.runs)
-    fake_kfp.server.mount(found)
-    monkeypatch.setattr(schedule_recurring, "time", Clock(found))
-    return found
+    runs = recurring.RecurringRuns(fake_kfp.server, fake_kfp.pipelines, fake_kfp.runs)
+    fake_kfp.server.mount(runs)
+    monkeypatch.setattr(schedule_recurring, "time", Clock(runs))
+    return runs
 
 
 class Clock:
@@ -41,10 +41,10 @@ class Clock:
 
 @pytest.fixture
 def schedules(environment: Environment) -> RecurringRuns:
-    return new(environment)
+    return new_schedules(environment)
 
 
-def new(environment: Environment) -> RecurringRuns:
+def new_schedules(environment: Environment) -> RecurringRuns:
     return RecurringRuns(connect(environment), environment, Console(file=StringIO()))
 
 
@@ -54,5 +54,5 @@ def config(*overrides: str, **store: str) -> Uploads:
     return Uploads(loaded.model_copy(update={"store": store_settings}), ())
 
 
-def changing(fake_kfp: FakeKfp) -> list[str]:
-    return [one for one in fake_kfp.server.requests if not one.startswith("GET")]
+def write_requests(fake_kfp: FakeKfp) -> list[str]:
+    return [request for request in fake_kfp.server.requests if not request.startswith("GET")]

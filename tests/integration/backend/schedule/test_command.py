@@ -9,7 +9,7 @@ import pytest
 from modelyard.components.errors import ConfigError, PlanError
 from modelyard.pipelines.planning import guard
 from tests.integration.backend.conftest import Command, FakeKfp
-from tests.integration.backend.schedule.conftest import changing
+from tests.integration.backend.schedule.conftest import write_requests
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +21,10 @@ def digits(environment_file: str) -> None:
 
 
 def test_json_output(modelyard: Command) -> None:
-    def schedule(*words: str) -> Any:
-        code, found = modelyard("schedule", *words, "--output", "json")
+    def schedule(*arguments: str) -> Any:
+        code, output = modelyard("schedule", *arguments, "--output", "json")
         assert code == 0
-        return found
+        return output
 
     assert schedule("apply", "digits.yaml")["action"] == "create"
     again = schedule("apply", "digits.yaml", "--dry-run")
@@ -39,8 +39,8 @@ def test_json_output(modelyard: Command) -> None:
 
 
 def test_text_output(modelyard: Command) -> None:
-    def text(*words: str) -> str:
-        return str(modelyard("schedule", *words)[1])
+    def text(*arguments: str) -> str:
+        return str(modelyard("schedule", *arguments)[1])
 
     changes = ("--set", "schedule.paused=true", "--set", "schedule.force_after=30d")
     assert "There are no schedules" in text("list")
@@ -55,8 +55,8 @@ def test_text_output(modelyard: Command) -> None:
 
 
 def test_environment_local_has_no_schedules(modelyard: Command) -> None:
-    for words in (("apply", "nowhere.yaml"), ("list",), ("delete", "digits")):
-        code, text = modelyard("schedule", *words, "-e", "local")
+    for arguments in (("apply", "nowhere.yaml"), ("list",), ("delete", "digits")):
+        code, text = modelyard("schedule", *arguments, "-e", "local")
         assert code == ConfigError.exit_code
         assert "docs/schedule.md" in text
 
@@ -67,9 +67,9 @@ def test_a_pod_that_fits_no_node_is_refused(
     small = {"cpu": "100m", "memory": "1Mi", "pods": "10"}
     node = {"metadata": {"name": "small"}, "spec": {}, "status": {"allocatable": small}}
     monkeypatch.setattr(guard, "connect", lambda _: SimpleNamespace(nodes=[node]))
-    words = ("schedule", "apply", "digits.yaml", "--set", "environment.steps.train.memory=64Gi")
-    code, text = modelyard(*words)
+    arguments = ("schedule", "apply", "digits.yaml", "--set", "environment.steps.train.memory=64Gi")
+    code, text = modelyard(*arguments)
     assert code == PlanError.exit_code
     assert "At most 1 MiB of memory fit on an empty node" in text
-    assert changing(fake_kfp) == []
-    assert modelyard(*words, "--anyway", "--output", "json")[1]["action"] == "create"
+    assert write_requests(fake_kfp) == []
+    assert modelyard(*arguments, "--anyway", "--output", "json")[1]["action"] == "create"

@@ -16,7 +16,7 @@ from modelyard.pipelines.schedule import desired
 from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import FakeKfp, compile_cached
-from tests.integration.backend.schedule.conftest import DAILY, HOURLY, config, new
+from tests.integration.backend.schedule.conftest import DAILY, HOURLY, config, new_schedules
 from tests.integration.backend.server import Fault
 
 
@@ -45,29 +45,29 @@ def at_request(number: int, schedules: RecurringRuns, do: Callable[[], object]) 
     return done.is_set
 
 
-def die() -> None:
+def kill() -> None:
     raise KilledError
 
 
-def check_the_one_left(controller: recurring.RecurringRuns, epochs: int) -> None:
-    (left,) = controller.recurring.values()
-    assert left.mode == "ENABLE"
-    assert f'"epochs":{epochs}' in left.runtime_config.parameters["deploy_spec"]
+def check_single_recurring_run(controller: recurring.RecurringRuns, epochs: int) -> None:
+    (recurring_run,) = controller.recurring.values()
+    assert recurring_run.mode == "ENABLE"
+    assert f'"epochs":{epochs}' in recurring_run.runtime_config.parameters["deploy_spec"]
 
 
 def test_one_recurring_run_remains_after_a_kill_before_any_request_and_a_retry(
     environment: Environment, controller: recurring.RecurringRuns
 ) -> None:
-    new(environment).apply(config(DAILY))
+    new_schedules(environment).apply(config(DAILY))
     for number in itertools.count(1):
         expected = config(HOURLY, f"training.epochs={number}")
-        dying = new(environment)
-        killed = at_request(number, dying, die)
+        dying = new_schedules(environment)
+        killed = at_request(number, dying, kill)
         with suppress(KilledError):
             dying.apply(expected)
         assert len(controller.firing) in (1, 2)
-        new(environment).apply(expected)
-        check_the_one_left(controller, number)
+        new_schedules(environment).apply(expected)
+        check_single_recurring_run(controller, number)
         if not killed():
             break
     assert number > 8
@@ -79,18 +79,18 @@ def test_one_recurring_run_remains_after_a_concurrent_apply_at_any_request(
 ) -> None:
     conflicts = 0
     for number in itertools.count(1):
-        slow, faster = new(environment), new(environment)
+        slow, faster = new_schedules(environment), new_schedules(environment)
         epochs = f"training.epochs={number}"
         overtaken = at_request(number, slow, partial(faster.apply, config(other, epochs)))
         try:
             slow.apply(config(HOURLY, epochs))
         except ConflictError:
             conflicts += 1
-        check_the_one_left(controller, number)
+        check_single_recurring_run(controller, number)
         if not overtaken():
             break
     assert number > 8
-    assert bool(conflicts) == (other == DAILY), "the one that does not stay gets the error"
+    assert bool(conflicts) == (other == DAILY), "the replaced one gets the error"
 
 
 @pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
@@ -99,16 +99,16 @@ def test_one_recurring_run_remains_after_two_simultaneous_applies(
 ) -> None:
     compile_cached(environment.to_json())  # by KFP's compiler, of which there can only be one at a time
     for epochs in range(1, 4):
-        ended: list[AppliedSchedule | ConflictError] = []
-        together = threading.Barrier(2)
+        results: list[AppliedSchedule | ConflictError] = []
+        barrier = threading.Barrier(2)
 
-        def apply(expected: Uploads, ended: list[Any] = ended, together: Any = together) -> None:
-            mine = new(environment)
-            together.wait()
+        def apply(expected: Uploads, results: list[Any] = results, barrier: Any = barrier) -> None:
+            schedules = new_schedules(environment)
+            barrier.wait()
             try:
-                ended.append(mine.apply(expected))
+                results.append(schedules.apply(expected))
             except ConflictError as error:
-                ended.append(error)
+                results.append(error)
 
         threads = [
             threading.Thread(target=apply, args=(config(cron, f"training.epochs={epochs}"),))
@@ -118,11 +118,11 @@ def test_one_recurring_run_remains_after_two_simultaneous_applies(
             thread.start()
         for thread in threads:
             thread.join()
-        check_the_one_left(controller, epochs)
-        assert len(ended) == 2
-        assert any(isinstance(one, AppliedSchedule) for one in ended)
+        check_single_recurring_run(controller, epochs)
+        assert len(results) == 2
+        assert any(isinstance(result, AppliedSchedule) for result in results)
         if other == HOURLY:
-            assert not any(isinstance(one, ConflictError) for one in ended)
+            assert not any(isinstance(result, ConflictError) for result in results)
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])

@@ -7,7 +7,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.schedule.recurring import RecurringRuns
 from tests.integration.backend import recurring
 from tests.integration.backend.conftest import FakeKfp
-from tests.integration.backend.schedule.conftest import DAILY, HOURLY, changing, config, new
+from tests.integration.backend.schedule.conftest import DAILY, HOURLY, config, new_schedules, write_requests
 
 
 def test_the_recurring_run_matches_the_configuration(
@@ -39,20 +39,20 @@ def test_nothing_is_sent_by_a_dry_run_or_when_nothing_differs(
     fake_kfp: FakeKfp, schedules: RecurringRuns
 ) -> None:
     assert schedules.apply(config(DAILY), dry_run=True).action == "create"
-    assert changing(fake_kfp) == []
+    assert write_requests(fake_kfp) == []
     schedules.apply(config(DAILY))
-    before = changing(fake_kfp)
+    before = write_requests(fake_kfp)
     again = schedules.apply(config(DAILY))
     assert (again.action, again.changes) == ("nothing", ())
     plan = schedules.apply(config(HOURLY, "training.epochs=7", "schedule.paused=true"), dry_run=True)
     assert plan.action == "replace"
-    assert {(one.key, one.before, one.after) for one in plan.changes} == {
+    assert {(change.key, change.before, change.after) for change in plan.changes} == {
         ("schedule.cron", "0 3 * * *", "0 * * * *"),
         ("schedule.paused", False, True),
         ("training.epochs", 20, 7),
     }
     assert plan.next == ()
-    assert changing(fake_kfp) == before
+    assert write_requests(fake_kfp) == before
 
 
 def test_a_replaced_schedule_leaves_its_run_alone(
@@ -77,7 +77,7 @@ def test_near_a_due_time_replace_waits_so_that_one_run_starts_and_survives(
     controller: recurring.RecurringRuns, schedules: RecurringRuns, seconds: int
 ) -> None:
     schedules.apply(config(HOURLY))
-    controller.prompt = False
+    controller.records_at_once = False
     controller.pass_time(seconds=3570 + seconds)  # it is half a minute past the hour
     schedules.apply(config('schedule.cron="*/30 * * * *"'))
     (run,) = controller.workflows
@@ -90,13 +90,15 @@ def test_a_frequent_schedule_is_disabled_before_it_is_replaced(
     fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns, cron: str
 ) -> None:
     schedules.apply(config(f'schedule.cron="{cron}"', "schedule.concurrency=10"))
-    controller.prompt = False
+    controller.records_at_once = False
     controller.pass_time(minutes=60)
-    before, asked = len(controller.workflows), len(changing(fake_kfp))
+    before, sent = len(controller.workflows), len(write_requests(fake_kfp))
     assert before > 1
     applied = schedules.apply(config(HOURLY))
     assert any("run may be skipped" in note for note in applied.notes)
-    (disabled, created, *_) = [one for one in changing(fake_kfp)[asked:] if "/recurringruns" in one]
+    (disabled, created, *_) = [
+        request for request in write_requests(fake_kfp)[sent:] if "/recurringruns" in request
+    ]
     assert (disabled.endswith(":disable"), created) == (True, "POST /apis/v2beta1/recurringruns")
     assert len(controller.workflows) - before <= 1
     assert (len(controller.recurring), controller.killed) == (1, [])
@@ -109,7 +111,7 @@ def test_a_run_that_waited_for_a_free_slot_survives(
     (old,) = controller.firing
     controller.pass_time(hours=2, minutes=10)  # the first run is in flight, the second waits for it
     (first,) = controller.runs_of(old.recurring_run_id)
-    controller.prompt = False
+    controller.records_at_once = False
     controller.end(first.run_id)
     controller.pass_time(seconds=20)
     assert len(controller.workflows) == 1
@@ -120,11 +122,11 @@ def test_a_run_that_waited_for_a_free_slot_survives(
 def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
-    assert [not one.enabled for one in schedules.list_all()] == [True]
+    assert [not item.enabled for item in schedules.list_all()] == [True]
     controller.pass_time(hours=5)
     assert controller.workflows == []
     schedules.resume("digits")
-    assert [not one.enabled for one in schedules.list_all()] == [False]
+    assert [not item.enabled for item in schedules.list_all()] == [False]
     controller.pass_time(minutes=1)
     assert controller.workflows == []  # no catch-up
     controller.pass_time(hours=1)
@@ -148,7 +150,9 @@ def test_apply_pauses_and_resumes_as_configured(
     assert controller.firing == []
     plan = schedules.apply(config(HOURLY))
     assert plan.action == "resume"
-    assert [(one.key, one.before, one.after) for one in plan.changes] == [("schedule.paused", True, False)]
+    assert [(change.key, change.before, change.after) for change in plan.changes] == [
+        ("schedule.paused", True, False)
+    ]
     (on,) = controller.recurring.values()
     assert schedules.apply(config(HOURLY, "schedule.paused=true")).action == "pause"
     (off,) = controller.recurring.values()
@@ -161,7 +165,7 @@ def test_run_now_starts_the_same_run_as_the_schedule(
     schedules.apply(config(DAILY))
     (created,) = controller.firing
     name = schedules.run_now("digits")
-    (run,) = (one for one in fake_kfp.runs.runs.values() if one.display_name == name)
+    (run,) = (run for run in fake_kfp.runs.runs.values() if run.display_name == name)
     assert run.runtime_config == created.runtime_config
     assert run.pipeline_version_reference == created.pipeline_version_reference
     assert run.service_account == created.service_account
@@ -183,7 +187,7 @@ def test_recurring_runs_of_other_tools_are_not_changed(
     schedules.apply(config(DAILY))
     (created,) = controller.firing
     created.description = "The nightly run of the data team"
-    before = changing(fake_kfp)
+    before = write_requests(fake_kfp)
     for command in (
         lambda: schedules.apply(config(HOURLY)),
         lambda: schedules.apply(config(DAILY), dry_run=True),
@@ -194,15 +198,15 @@ def test_recurring_runs_of_other_tools_are_not_changed(
         with pytest.raises(ConflictError, match="recurring run digits"):
             command()
     assert schedules.list_all() == []
-    assert changing(fake_kfp) == before
+    assert write_requests(fake_kfp) == before
 
 
 def test_a_schedule_with_another_store_is_not_changed(fake_kfp: FakeKfp, schedules: RecurringRuns) -> None:
     schedules.apply(config(DAILY))
-    before = changing(fake_kfp)
+    before = write_requests(fake_kfp)
     with pytest.raises(ConflictError, match=r"gs://bucket/models.* gs://other/models"):
         schedules.apply(config(DAILY, url="gs://other/models"))
-    assert changing(fake_kfp) == before
+    assert write_requests(fake_kfp) == before
 
 
 def test_a_time_zone_other_than_the_servers_is_refused(
@@ -212,7 +216,7 @@ def test_a_time_zone_other_than_the_servers_is_refused(
     with pytest.raises(ConfigError, match=r"Europe/Berlin.* UTC \(environment.kfp.time_zone\)"):
         schedules.apply(berlin)
     berlin_server = environment.kfp.model_copy(update={"time_zone": "Europe/Berlin"})
-    new(environment.model_copy(update={"kfp": berlin_server})).apply(berlin)
+    new_schedules(environment.model_copy(update={"kfp": berlin_server})).apply(berlin)
     (created,) = controller.firing
     assert created.trigger.cron_schedule.cron == "0 0 3 * * *"
 
@@ -221,7 +225,7 @@ def test_multi_user_server(
     fake_kfp: FakeKfp, controller: recurring.RecurringRuns, environment: Environment
 ) -> None:
     fake_kfp.server.multi_user = True
-    schedules = new(environment)
+    schedules = new_schedules(environment)
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
     schedules.resume("digits")
