@@ -66,7 +66,7 @@ class ShardWriter:
     """
 
     def __init__(self, directory: Path, split: str, shape: tuple[int, ...], dtype: str) -> None:
-        self.rows = 0
+        self.count = 0
         self._directory, self._split = directory, split
         self._shape, self._dtype = shape, np.dtype(dtype)
         example_bytes = max(1, int(np.prod(shape)) * self._dtype.itemsize)
@@ -92,7 +92,7 @@ class ShardWriter:
             self._targets.append(np.array(targets[start:stop], dtype))
             self._names.extend(names[start:stop])
             self._pending += stop - start
-            self.rows += stop - start
+            self.count += stop - start
             start = stop
             if self._pending == self._capacity:
                 self._finish()

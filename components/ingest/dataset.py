@@ -74,4 +74,4 @@ def _write_shards(directory: Path, examples: Examples) -> dict[str, int]:
         }
         for split, batch, targets, names in prefetch(examples.batches):
             writers[split].append(batch, targets, names)
-    return {split: writer.rows for split, writer in writers.items()}
+    return {split: writer.count for split, writer in writers.items()}

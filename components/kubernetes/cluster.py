@@ -63,12 +63,10 @@ T = TypeVar("T")
 def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
     """Return a client for a namespace of this pod's cluster, or of the cluster in KUBECONFIG.
 
-    Args:
-        namespace: the namespace.
-        retry_connection: whether the first connection is retried, as when the cluster was reached before.
+    With `retry_connection`, the first connection is retried, too, as the cluster was reached before.
 
     Raises:
-        ClusterError: there is no such cluster.
+        ClusterError: there is no such cluster, or it does not respond.
         ConfigError: the proxy for it is not supported.
     """
     if not retry_connection:
@@ -144,16 +142,14 @@ def _no_cluster(reason: str) -> ClusterError:
 def _unreachable(server: str, error: Exception) -> ClusterError:
     reason = " ".join(str(error).split()).rstrip(".")
     return ClusterError(
-        f"The cluster {server} does not answer: {reason}. Check that it runs, and the file in KUBECONFIG."
+        f"The cluster {server} does not respond: {reason}. Check that it runs, and the file in KUBECONFIG."
     )
 
 
-def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
+def retry_on_conflict(description: str, write: Callable[[], T | None]) -> T:
     """Call `write` until its result is not None, and return the result.
 
-    Args:
-        what: the object, for the error.
-        write: reads and writes the object; returns None if another process changed it in between.
+    `write` reads and writes an object; it returns None if another process changed the object in between.
 
     Raises:
         ClusterError: other processes changed the object each time.
@@ -161,21 +157,17 @@ def retry_on_conflict(what: str, write: Callable[[], T | None]) -> T:
     for _ in range(CONFLICT_RETRIES):
         if (written := write()) is not None:
             return written
-        time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311 - lets racing processes diverge
+        time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311
     raise ClusterError(
-        f"{what} was changed by others {CONFLICT_RETRIES} times in a row, so it was not written. Stop the "
-        "field managers that `kubectl get -o yaml --show-managed-fields` shows, then try again."
+        f"{description} was changed by others {CONFLICT_RETRIES} times in a row, so it was not written. Stop "
+        "the field managers that `kubectl get -o yaml --show-managed-fields` shows, then try again."
     )
 
 
 class Cluster:
     """A client for the objects of one namespace.
 
-    Args:
-        api: the official client.
-        namespace: the namespace.
-        in_cluster: whether this process is a pod, which reaches other pods directly.
-        retry_connection: whether the first connection is retried, as when the cluster was reached before.
+    `in_cluster` is whether this process is a pod, which reaches other pods directly. See `connect`.
     """
 
     def __init__(self, api: Any, namespace: str, in_cluster: bool, retry_connection: bool = False) -> None:
@@ -193,7 +185,7 @@ class Cluster:
         Return None if `desired` has a `resourceVersion` and the object changed since.
 
         Raises:
-            ClusterError: the cluster refuses the request or does not answer.
+            ClusterError: the cluster refuses the request or does not respond.
         """
         path = self._path(desired["kind"], desired["metadata"]["name"])
         query = [("fieldManager", manager), ("force", "true")]
@@ -208,7 +200,7 @@ class Cluster:
         return self._json("DELETE", path, body, none_statuses=(404, 409)) is not None
 
     def list_events(self, of: Json) -> list[Json]:
-        """Return the events of an object, oldest first; empty if they may not be read."""
+        """Return the events of an object, oldest first; empty without permission."""
         try:
             events = self.list_objects("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
         except ClusterError:
@@ -217,7 +209,7 @@ class Cluster:
 
     @cached_property
     def nodes(self) -> list[Json]:
-        """The nodes at the first read; empty if they may not be read."""
+        """The nodes, read once; empty without permission."""
         try:
             return self.list_objects("Node")
         except ClusterError:
@@ -227,7 +219,7 @@ class Cluster:
         """Return the bytes of memory that a container uses, from its node; None if it is not reported.
 
         Raises:
-            ClusterError: it may not be read, or the cluster does not answer.
+            ClusterError: there is no permission, or the cluster does not respond.
         """
         path = f"{PATHS['Node']}/{pod['spec']['nodeName']}/proxy/stats/summary"
         summary = self._json("GET", path, query=[("only_cpu_and_memory", "true")])
@@ -240,16 +232,16 @@ class Cluster:
     def stream_log(self, pod: str, container: str, skip: int = 0, ended: bool = False) -> Iterator[str]:
         """Follow a container's log: yield its lines after the first `skip`.
 
-        An incomplete last line is only yielded if the container has `ended`. After a lost connection the log
-        continues behind the last complete line. The log also ends if there is none (yet), or if it cannot be
+        An incomplete last line is yielded only if the container has `ended`. After a lost connection, the log
+        continues after the last complete line. The iterator also ends if there is no log, or if it cannot be
         read for RETRY_SECONDS, as on a lost node; the pod's status has the reason.
 
         Raises:
-            ClusterError: it may not be read.
+            ClusterError: there is no permission.
         """
         path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("follow", "true")]
-        answered = time.monotonic()
-        while time.monotonic() <= answered + RETRY_SECONDS:
+        connected = time.monotonic()
+        while time.monotonic() <= connected + RETRY_SECONDS:
             try:
                 with _client_errors(), self._open("GET", path, query=query) as response:
                     try:
@@ -257,7 +249,7 @@ class Cluster:
                             skip += 1
                             yield line
                     finally:
-                        answered = time.monotonic()
+                        connected = time.monotonic()
                     return
             except _ApiError as error:
                 if error.status in (400, 404):
@@ -284,7 +276,7 @@ class Cluster:
 
         Raises:
             NoServerError: the API server cannot reach the Pod or Service, or there is none.
-            ClusterError: the API server refuses the request or does not answer.
+            ClusterError: the API server refuses the request or does not respond.
         """
         target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + retry_seconds
         with self.translate_errors():
@@ -309,7 +301,7 @@ class Cluster:
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Raise a ClusterError with a remedy if the API server refuses a request or does not answer."""
+        """Raise a ClusterError with a remedy if the API server refuses a request or does not respond."""
         try:
             yield
         except _ApiError as error:
@@ -320,15 +312,15 @@ class Cluster:
     def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
         """Return the objects that match the selectors, as in `app=digits,track!=stable`."""
         query = [("labelSelector", labels), ("fieldSelector", fields)]
-        answer = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
-        return list(answer["items"])
+        response = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
+        return list(response["items"])
 
     def _path(self, kind: str, name: str = "") -> str:
         folder = PATHS[kind].format(namespace=self.namespace)
         return f"{folder}/{name}" if name else folder
 
     def _json(self, *request: Any, none_statuses: tuple[int, ...] = (), **options: Any) -> Any:
-        """Return the API server's answer, or None if its status is one of `none_statuses`."""
+        """Return the response as JSON, or None if its status is one of `none_statuses`."""
         with self.translate_errors():
             try:
                 return json.loads(self._request(*request, retried_statuses=RETRIED_STATUSES, **options))
@@ -338,14 +330,14 @@ class Cluster:
                 raise
 
     def _request(self, *request: Any, retried_statuses: tuple[int, ...] = (), **options: Any) -> bytes:
-        """Send a request, and retry it without an answer or with one of `retried_statuses`."""
+        """Send a request; retry it without a response, or with one of `retried_statuses`."""
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
             try:
                 with _client_errors():
-                    answer = bytes(self._open(*request, **options).data)
+                    content = bytes(self._open(*request, **options).data)
                 self._retry_connection = True
-                return answer
+                return content
             except _ApiError as error:
                 self._retry_connection = self._retry_connection or not error.connection_failed
                 retry = self._retry_connection if error.status is None else error.status in retried_statuses
@@ -422,7 +414,7 @@ def read_token(cluster: Cluster, secret: str | None) -> str | None:
 
     Raises:
         ConfigError: the Secret or its key does not exist.
-        ClusterError: it may not be read, or the cluster does not answer.
+        ClusterError: there is no permission, or the cluster does not respond.
     """
     if secret is None:
         return None
@@ -437,7 +429,7 @@ def read_token(cluster: Cluster, secret: str | None) -> str | None:
 
 
 class _ApiError(Exception):
-    """The API server answered with an error status, or did not answer (`status` is None)."""
+    """The API server returned an error status, or did not respond (`status` is None)."""
 
     def __init__(
         self,
@@ -453,7 +445,7 @@ class _ApiError(Exception):
 
     @property
     def from_api_server(self) -> str | None:
-        """The message of the API server itself; None if the proxied server answered."""
+        """The message of the API server itself; None if the proxied server responded."""
         try:
             status = json.loads(self.body)
         except ValueError:

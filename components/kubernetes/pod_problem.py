@@ -30,8 +30,8 @@ class PodProblem(Record):
     """Why a pod does not run.
 
     `reason` is for programs, `message` for people. `wait_limit` is the number of seconds that waiting may
-    help: 0 when it does not, None when only the caller knows. `detail` describes the memory of a container
-    that ran out of it. `error` is the class of the error that the container recorded.
+    help: 0 if it does not, None if only the caller knows. `detail` describes the memory of a container that
+    ran out of memory. `error` is the class of the error that the container recorded.
     """
 
     reason: str
@@ -49,8 +49,8 @@ def find_problem(
     Args:
         pod: the pod.
         events: the events of the pod.
-        nodes: the nodes of the cluster, to compare with the pod's requests; empty if they may not be read.
-        memory_used: bytes of memory that its container used when last measured.
+        nodes: the nodes of the cluster, to compare with the pod's requests; empty without permission.
+        memory_used: the last measured memory usage of its container in bytes.
     """
     if scheduled := _condition(pod, "PodScheduled", "False"):
         if scheduled.get("reason") == "Unschedulable":

@@ -21,7 +21,7 @@ def explain_unschedulable(
         pod: the pod.
         scheduler: the scheduler's message.
         events: the events of the pod, including those of an autoscaler.
-        nodes: the nodes of the cluster; empty if they may not be read.
+        nodes: the nodes of the cluster; empty without permission.
     """
     requested = pod_requests(pod)
     request = _format_amounts(requested) or "nothing in particular"
@@ -40,12 +40,7 @@ def explain_unschedulable(
 
 
 def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
-    """Return why a pod does not fit on any node, even an empty one; None if it fits, or without nodes.
-
-    Args:
-        pod: the pod's requests, node selector and tolerations.
-        nodes: the nodes of the cluster.
-    """
+    """Return why a pod does not fit on any node, even an empty one; None if it fits, or without nodes."""
     requested = pod_requests(pod)
     if not nodes or any(_fits(node, pod, requested) for node in nodes):
         return None

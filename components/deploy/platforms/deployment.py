@@ -141,12 +141,12 @@ class DeploymentPlatform(ModelPods):
 
     def claim(self, token: str, servers: Servers) -> None:
         """See ServingPlatform; raise DeployError if the previous candidate is not deleted in time."""
-        what, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
-        retry_on_conflict(what, replace)
+        name, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
+        retry_on_conflict(name, replace)
         self.write_heartbeat(token)
         if self._delete_if_over_quota(token, servers.version):
             self._wait_until_gone()
-            retry_on_conflict(what, replace)
+            retry_on_conflict(name, replace)
 
         def to_stable() -> bool | None:
             self.owned_candidate(token)
@@ -202,8 +202,8 @@ class DeploymentPlatform(ModelPods):
             except ClusterError:
                 self.cluster.delete("Deployment", observed)
                 raise
-            gone = is_terminating(observed) or self.cluster.delete("Deployment", observed)
-            return objects.version(observed) if gone else None
+            deleted = is_terminating(observed) or self.cluster.delete("Deployment", observed)
+            return objects.version(observed) if deleted else None
 
         return retry_on_conflict(f"The candidate of {self.name}", write) or None
 

@@ -151,7 +151,7 @@ FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]
         ("a: [", "ParserError"),
         ("[]", "TypeError"),
         (json.dumps({**KUBECONFIG, "current-context": "gone"}), "gone"),
-        (json.dumps(KUBECONFIG), "127.0.0.1:1 does not answer"),
+        (json.dumps(KUBECONFIG), "127.0.0.1:1 does not respond"),
         (json.dumps(FAILING_LOGIN), "login .* fails: exec: process returned 1. Log in"),
     ],
 )
@@ -184,5 +184,5 @@ def test_first_connection_is_not_retried(tmp_path, monkeypatch, proxy):
 def test_error_names_an_unreachable_cluster(start_cluster, monkeypatch):
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.1)
     cluster, _ = start_cluster([CUT])
-    with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not answer"):
+    with pytest.raises(ClusterError, match=r"The cluster http://127\.0\.0\.1:\d+ does not respond"):
         request(cluster, "GET")
