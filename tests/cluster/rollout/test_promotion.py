@@ -6,6 +6,7 @@ import pytest
 
 from modelyard.components.errors import DeployError
 from tests.cluster.rollout.conftest import LONG_BAKE_SECONDS
+from tests.integration.serve.attackers import SHARE
 
 pytestmark = pytest.mark.cluster
 
@@ -47,6 +48,16 @@ def test_promotion_under_load(served):
     summary = next(line for line in reversed(served.logged) if line.startswith("canary analysis: "))
     assert "and 0 golden requests" in summary, "clients sent enough"
     assert version == served.stable()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_many_promotions_under_load(served):
+    with served.load().running(4) as clients:
+        for _ in range(max(1, int(50 * SHARE))):
+            version = next_version(served)
+    served.wait_for_other_pods(version)
+    assert clients.failed == []
 
 
 def test_same_version_again_changes_nothing(served):

@@ -9,6 +9,8 @@ import copy
 import gzip
 import io
 import json
+import multiprocessing
+import os
 import re
 import socket
 import struct
@@ -16,6 +18,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import cache
 from random import Random
@@ -23,6 +26,9 @@ from typing import Any
 
 from PIL import Image
 
+SHARE = float(os.environ.get("MODELYARD_TEST_SOAK", "1"))
+SECONDS = 600 * SHARE
+SPAWN = multiprocessing.get_context("spawn")
 SIDE = 4  # of the images of the model that is attacked
 PREDICT = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\nconnection: close\r\n"
 INFER = PREDICT.replace(b"/v1/models/tiny:predict", b"/v2/models/tiny/infer")
@@ -566,3 +572,17 @@ def once(attack: Attack, address: Address, random: Random) -> list[str]:
         return [f"BAD no answer in {TIMEOUT:g} s"]
     except OSError as error:
         return [type(error).__name__]
+
+
+def run_attacks(work: list[tuple[object, ...]], processes: int = 4) -> Counter[str]:
+    """Call functions in processes and return the outcomes of all requests."""
+    with ProcessPoolExecutor(processes, mp_context=SPAWN) as pool:
+        calls = [pool.submit(*call) for call in work]
+        return sum((call.result() for call in calls), Counter())
+
+
+def attack_in_all_ways(address: Address) -> Counter[str]:
+    """Attack in all ways at once, beside clients that behave well, and return the outcomes."""
+    attacks = (*(attack for attack, _ in KINDS.values()), crowd, well_behaved)
+    work = [(repeat, attack, address, seed, SECONDS) for seed, attack in enumerate(attacks)]
+    return run_attacks(work, len(work))

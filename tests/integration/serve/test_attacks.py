@@ -5,14 +5,11 @@ else by RLIMIT_DATA. As in a pod, nothing limits its processors, which the attac
 """
 
 import asyncio
-import multiprocessing
-import os
 import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,16 +23,14 @@ import pytest
 from tests.access import make_certificate, write_private
 from tests.cluster.rollout.load import Load
 from tests.integration.serve import attackers
+from tests.integration.serve.attackers import SHARE, SPAWN, run_attacks
 from tests.integration.serve.conftest import NAME, RunningServer, start_server
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
-SHARE = float(os.environ.get("MODELYARD_TEST_SOAK", "1"))
 REQUESTS, CONNECTIONS, PROMOTIONS = (max(1, int(SHARE * count)) for count in (100_000, 10_000, 50))
-SECONDS = 600 * SHARE
 MEMORY = 512 * 2**20
 SLOW = 0.1  # seconds in which a server says that it is alive
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass
@@ -208,13 +203,6 @@ def threads(process: int) -> dict[str, list[int]]:
     return found
 
 
-def run_attacks(work: list[tuple[object, ...]], processes: int = 4) -> Counter[str]:
-    """Let processes of attackers do the work, piece by piece, and return how all requests were answered."""
-    with ProcessPoolExecutor(processes, mp_context=SPAWN) as pool:
-        found = [pool.submit(*one) for one in work]
-        return sum((one.result() for one in found), Counter())
-
-
 def check(pod: Pod, found: Counter[str], report: Callable[[str], None]) -> None:
     """Assert that the server has held, and print what was seen."""
     report(f"{sum(found.values())} outcomes: {dict(found.most_common(12))}")
@@ -284,16 +272,7 @@ def test_tls_connections_without_a_handshake(tiny_model, report, tmp_path):
 def test_all_attacks_at_once(tiny_model, report):
     tiny_model.publish()
     with pod(tiny_model) as one:
-        attacks = (
-            *(attack for attack, _ in attackers.KINDS.values()),
-            attackers.crowd,
-            attackers.well_behaved,
-        )
-        work = [
-            (attackers.repeat, attack, one.server.address, seed, SECONDS)
-            for seed, attack in enumerate(attacks)
-        ]
-        check(one, run_attacks(work, len(work)), report)
+        check(one, attackers.attack_in_all_ways(one.server.address), report)
 
 
 def test_promotions_under_load(tiny_model, report):

@@ -1,0 +1,29 @@
+"""The server in a default pod under all attacks: `make soak` with a cluster."""
+
+from dataclasses import replace
+
+import pytest
+
+from modelyard.components.deploy.settings import Resources
+from tests.integration.serve import attackers
+from tests.integration.serve.conftest import IMAGE_SIGNATURE, NAME, write_model
+from tests.versions import publish
+
+pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(3600)]
+
+
+def test_default_pod_under_all_attacks_is_never_restarted(new_workspace, capsys, tmp_path):
+    workspace = new_workspace()
+    target = workspace.platform.target.model_copy(update={"resources": Resources()})
+    workspace = replace(workspace, platform=replace(workspace.platform, name=NAME, target=target))
+    write_model(tmp_path / "model.onnx", IMAGE_SIGNATURE)
+    version = publish(workspace.models, NAME, {"model.onnx": tmp_path / "model.onnx"}, IMAGE_SIGNATURE)
+    workspace.deploy(version)
+    outcomes = attackers.attack_in_all_ways(workspace.address)
+    with capsys.disabled():
+        print(f"\n{sum(outcomes.values())} outcomes: {dict(outcomes.most_common(12))}", end="")  # noqa: T201
+    assert not [outcome for outcome in outcomes if outcome.startswith("BAD")]
+    (pod,) = workspace.platform.cluster.list_objects("Pod", f"app.kubernetes.io/name={NAME}")
+    (container,) = pod["status"]["containerStatuses"]
+    assert container["ready"]
+    assert container["restartCount"] == 0
