@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from modelyard.components import artifacts
+from modelyard.components.artifacts import Golden
 from modelyard.components.deploy.settings import Resources
 from tests.integration.serve import attackers
 from tests.integration.serve.conftest import IMAGE_SIGNATURE, NAME, write_model
@@ -17,8 +19,11 @@ def test_default_pod_under_all_attacks_is_never_restarted(new_workspace, capsys,
     target = workspace.platform.target.model_copy(update={"resources": Resources()})
     workspace = replace(workspace, platform=replace(workspace.platform, name=NAME, target=target))
     write_model(tmp_path / "model.onnx", IMAGE_SIGNATURE)
-    version = publish(workspace.models, NAME, {"model.onnx": tmp_path / "model.onnx"}, IMAGE_SIGNATURE)
-    workspace.deploy(version)
+    dark = [[[0] * 3] * 4] * 4
+    golden = Golden(problem="classification", instances=[dark], predictions=[[1.0, 0.0]])
+    artifacts.write(tmp_path / "golden.json", golden)
+    files = {name: tmp_path / name for name in ("model.onnx", "golden.json")}
+    workspace.deploy(publish(workspace.models, NAME, files, IMAGE_SIGNATURE))
     outcomes = attackers.attack_in_all_ways(workspace.address)
     with capsys.disabled():
         print(f"\n{sum(outcomes.values())} outcomes: {dict(outcomes.most_common(12))}", end="")  # noqa: T201
