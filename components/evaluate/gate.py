@@ -258,12 +258,17 @@ def _check_comparison(
     version = (
         f"version {comparison.version}, {'the' if comparison.version == champion else 'an earlier'} champion"
     )
-    claim = f"at most {format_number(margin)} worse" if inferior else "better"
-    claim += f" by more than {format_number(margin)}" if margin and not inferior else ""
-    conclusion = f"{'shows' if passed else 'does not show'} that the candidate is {claim}"
-    if contradicted := comparison.high < limit:
-        opposite = f"more than {format_number(margin)} worse" if inferior else f"not {claim}"
-        conclusion = f"shows that the candidate is {opposite}"
+    contradicted = comparison.high < limit
+    difference = f" by more than {format_number(margin)}" if margin else ""
+    if inferior and passed:
+        claim = "better" if comparison.at_least > 0 else f"not worse{difference}"
+        conclusion = f"shows that the candidate is {claim}"
+    elif inferior:
+        verb = "shows" if contradicted else "does not exclude"
+        conclusion = f"{verb} that the candidate is worse{difference}"
+    else:
+        verb, negation = "shows" if passed or contradicted else "does not show", "not " * contradicted
+        conclusion = f"{verb} that the candidate is {negation}better{difference}"
     sentence = (
         f"{_describe_both(name, values, version, count)}, which {conclusion} (gain "
         f"{_signed(comparison.value)}, with 95 % confidence at least {_signed(comparison.at_least)})"

@@ -117,8 +117,16 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     repeats = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
     check_repeats(repeats, settings)
     targets = _split_targets(sources, masks)
-    check_splits(schema, targets)
-    problem.check_splits(schema, targets)
+    try:
+        check_splits(schema, targets)
+        problem.check_splits(schema, targets)
+    except DataError as error:
+        if 2 * duplicates.count < sum(schema.splits.values()):
+            raise
+        raise DataError(
+            f"{duplicates.count} examples equal another one, such as {'; '.join(duplicates.examples)}, and "
+            f"equal examples are in the same split. Remove the duplicates, or add distinct examples. {error}"
+        ) from error
     with artifacts.replace_folder(Path(features)) as directory:
         moments = _write_splits(directory, schema, sources, masks, settings.normalize == "standardize")
         normalization, scaling = compute_normalization(settings, moments, schema)
@@ -279,7 +287,7 @@ def check_splits(schema: Schema, targets: dict[str, NDArray[Any]]) -> None:
             key = "data.test or data.validation" if split == "train" else f"data.{split}"
             raise DataError(
                 f"The split {split} has 0 of the {sum(schema.splits.values())} examples of the dataset. "
-                f"Change {key}, or add distinct examples; identical ones are in the same split."
+                f"Change {key}, or add examples."
             )
 
 

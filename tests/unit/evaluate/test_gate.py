@@ -86,10 +86,19 @@ def test_every_rule_is_recorded_and_small_classes_are_named() -> None:
 @pytest.mark.parametrize(
     ("gain", "at_least", "gate", "decision", "expected"),
     [
-        (0.0, -0.015, Gate(), "promote", ["and 0.9250 for version 3, the champion", "at most 0.0200 worse"]),
+        (
+            0.0,
+            -0.015,
+            Gate(),
+            "promote",
+            ["and 0.9250 for version 3, the champion", "is not worse by more than 0.0200 ("],
+        ),
         (0.0, -0.04, Gate(), "hold", ["about 968 test examples, there are 150", "the champion stays"]),
         (-0.03, -0.04, Gate(), "hold", ["0.9250 for the candidate", "gain -0.0300, with", "least -0.0400"]),
-        (-0.03, -0.04, Gate(), "hold", ["shows that the candidate is more than 0.0200 worse"]),
+        (-0.03, -0.04, Gate(), "hold", ["shows that the candidate is worse by more than 0.0200 ("]),
+        (0.03, -0.01, Gate(), "promote", ["is not worse by more than 0.0200 ("]),
+        (0.03, 0.01, Gate(), "promote", ["shows that the candidate is better ("]),
+        (0.03, -0.04, Gate(), "hold", ["does not exclude that the candidate is worse by more than 0.0200"]),
         (-0.03, -0.04, Gate(comparison="superiority"), "hold", ["shows that the candidate is not better ("]),
         (0.0, -0.04, Gate(margin={"balanced_accuracy": 0.05}), "promote", []),
         (0.01, -0.01, Gate(comparison="superiority"), "hold", ["4 times in 5", "this much better"]),
@@ -112,7 +121,7 @@ def test_the_reason_mentions_once_that_the_champion_stays() -> None:
     balanced = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
     recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
     reason = decide(metrics(GOOD, balanced, recall), gate, 3).reason
-    assert reason.count("does not show") == 2
+    assert reason.count("does not exclude") == 2
     assert reason.count("the champion stays") == 1
     assert reason.endswith("; the champion stays")
 

@@ -194,6 +194,14 @@ def test_a_split_with_all_or_no_examples(raw, images) -> None:
     assert_data_error(directory, "split validation has 0", "data.validation", validation=1e-9)
 
 
+def test_a_split_that_duplicates_leave_empty(raw, images) -> None:
+    examples, labels = images(3)
+    same = np.repeat(examples, 20, axis=0), np.repeat(labels, 20)
+    assert_data_error(
+        raw({"train": same, "test": same}), "117 examples equal another", "such as row", "Remove the dup"
+    )
+
+
 def test_shards_that_do_not_match_the_schema(raw, images) -> None:
     directory = raw({"all": images(60)})
     schema = artifacts.read(directory / "schema.json", Schema)
