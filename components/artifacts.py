@@ -420,7 +420,7 @@ class Prediction(Record):
     """The prediction of a deployed server for a golden request, as text."""
 
     version: int
-    answer: str
+    text: str
     note: str
 
 

@@ -56,13 +56,13 @@ def gc(
         env = select.RunScope(environment, endpoint, namespace, overrides or ()).environment
         settings = api.load_config(config, overrides or (), environment)
         removables = GarbageCollector(settings, env, run_folder.home(), time.time(), endpoint).find()
-    to_remove = [one for one in removables if one.keep_reason is None]
+    to_remove = [item for item in removables if item.keep_reason is None]
     if output is Output.TEXT:
         _show(removables, to_remove)
     confirmed = not dry_run and (yes or (to_remove and _confirmed(output, console)))
     removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
-        emit([_json(one, one in removed) for one in removables])
+        emit([_json(item, item in removed) for item in removables])
     elif confirmed:
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
@@ -99,11 +99,11 @@ def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
     from rich.filesize import decimal
 
     if to_remove:
-        rows = [(one.kind, one.name, decimal(one.size), one.reason) for one in to_remove]
+        rows = [(item.kind, item.name, decimal(item.size), item.reason) for item in to_remove]
         show_rows(rows, ("kind", "name", "size", "reason"))
-    total = decimal(sum(one.size for one in to_remove))
+    total = decimal(sum(item.size for item in to_remove))
     typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
-    kept = Counter((one.kind, one.keep_reason) for one in removables if one.keep_reason)
+    kept = Counter((item.kind, item.keep_reason) for item in removables if item.keep_reason)
     if kept:
         reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MAX_REASONS)]
         show_rows(reasons, ("kept", "count", "reason"))
@@ -116,14 +116,14 @@ def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable
     from rich.progress import track
 
     removed = []
-    for one in track(to_remove, "removing", console=console, transient=True):
-        if one.remove():
-            removed.append(one)
+    for item in track(to_remove, "removing", console=console, transient=True):
+        if item.remove():
+            removed.append(item)
         else:
-            console.print(f"The {one.kind} {one.name} is kept: it may be in use again.", soft_wrap=True)
+            console.print(f"The {item.kind} {item.name} is kept: it may be in use again.", soft_wrap=True)
     return removed
 
 
-def _json(one: "Removable", removed: bool) -> dict[str, Any]:
-    row = {"kind": one.kind, "name": one.name, "bytes": one.size, "reason": one.reason}
-    return {**row, "keep_reason": one.keep_reason, "removed": removed}
+def _json(item: "Removable", removed: bool) -> dict[str, Any]:
+    row = {"kind": item.kind, "name": item.name, "bytes": item.size, "reason": item.reason}
+    return {**row, "keep_reason": item.keep_reason, "removed": removed}

@@ -56,7 +56,7 @@ def list_(
         rows = _versions(models, name, _find_served(models, name, environment, store)[0])
         _log_damages(models, name)
     else:
-        served = [(one, _find_served(models, one, environment, store)) for one in models.names()]
+        served = [(model, _find_served(models, model, environment, store)) for model in models.names()]
         rows = [_model(models, one, *state) for one, state in served]
     errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
@@ -164,7 +164,10 @@ def history(
     if not entries:
         models.check_model(name)
     head = ("", "time (UTC)", "action", "by", "reason")
-    rows = [(str(one.number), format_time(one.at), _action(one), one.by, one.reason) for one in entries]
+    rows = [
+        (str(entry.number), format_time(entry.at), _action(entry), entry.by, entry.reason)
+        for entry in entries
+    ]
     empty = f"No version of {name} in {models.url} was ever promoted."
     show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
 
@@ -206,7 +209,7 @@ def _find_served(
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
-    locations = {one.where: list(one.versions) for one in models.served_versions(name, [])}
+    locations = {record.where: list(record.versions) for record in models.served_versions(name, [])}
     if load_environment(environment).on_cluster:
         return locations, None
     section = store_section(store, environment)

@@ -159,13 +159,15 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
         inspect.signature(run).parameters,
         inspect.signature(command).parameters,
     )
-    own = [one for one in command_parameters.values() if one.name not in ("scope", "output")]
-    shared = [one for one in option_parameters.values() if one.name != "arguments"]
+    own = [
+        parameter for parameter in command_parameters.values() if parameter.name not in ("scope", "output")
+    ]
+    shared = [parameter for parameter in option_parameters.values() if parameter.name != "arguments"]
     shared[0] = shared[0].replace(annotation=kind, default=default)
     wraps(command)(run)
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared)]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 

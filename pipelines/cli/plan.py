@@ -116,6 +116,6 @@ def plan(
     else:
         command = ["modelyard", "plan", *([str(config)] if config else ())]
         command += ["-e", environment] if environment != "local" else []
-        command += [part for one in overrides or () for part in ("--set", one)]
+        command += [part for override in overrides or () for part in ("--set", override)]
         print_plan(result, Console(), everything, shlex.join([*command, "--probe"]))
     raise typer.Exit(PlanError.exit_code if result.problems or result.exceeded else 0)

@@ -143,8 +143,8 @@ def steps_table(run: "Run") -> Group:
         mark, style = STATE_MARKS[step.state]
         table.add_row(Text(mark, style), Text(step.name, style), Text(_time(step), "dim"))
     running = next((step.name for step in steps if step.state == "running"), None)
-    messages = [one for one in run.events() if one.step == running and progress_text(one)]
-    resumed = [one for one in messages[:-1] if isinstance(one, Resumed)][:1]
+    messages = [event for event in run.events() if event.step == running and progress_text(event)]
+    resumed = [event for event in messages[:-1] if isinstance(event, Resumed)][:1]
     line = run.last_line if running else ""
     lines = [*map(progress_text, resumed), progress_text(messages[-1]) if messages else line]
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
@@ -177,7 +177,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["note"] = f"\n{'':<12}".join(summary.notes)
     if prediction := summary.prediction:
         note = f" ({prediction.note})" if prediction.note else ""
-        rows["prediction"] = f"{prediction.answer}{note} by version {prediction.version} over HTTP"
+        rows["prediction"] = f"{prediction.text}{note} by version {prediction.version} over HTTP"
     if summary.report:
         rows["report"] = summary.report
     rows["store"] = summary.store
@@ -213,9 +213,9 @@ def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
     facts = {"metrics": f"\n{'':<12}".join(lines)}
     recalls = sorted(
-        (one.values["recall"].value, one.name, one.rows)
-        for one in evaluation.slices
-        if "recall" in one.values
+        (slice_.values["recall"].value, slice_.name, slice_.rows)
+        for slice_ in evaluation.slices
+        if "recall" in slice_.values
     )
     if recalls:
         shown = ", ".join(

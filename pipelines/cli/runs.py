@@ -47,7 +47,7 @@ def list_(
     infos = list_runs(scope, model, limit, lambda message: log(f"note: {message}"))
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
     empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
-    show_list(output, [one.model_dump(mode="json") for one in infos], list(map(_row, infos)), head, empty)
+    show_list(output, [info.model_dump(mode="json") for info in infos], list(map(_row, infos)), head, empty)
 
 
 @app.command("show")
@@ -98,9 +98,12 @@ def compare(
         emit(compared.model_dump(mode="json"))
         return
     changes = (*compared.results, *compared.metrics, *compared.differences)
-    rows = [(one.key, _value(one.key, one.before), _value(one.key, one.after)) for one in changes]
+    rows = [
+        (change.key, _value(change.key, change.before), _value(change.key, change.after))
+        for change in changes
+    ]
     # a run without a gate has no value for its keys
-    show_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(one.name for one in compared.runs)))
+    show_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(run.name for run in compared.runs)))
     if not compared.differences:
         typer.echo("Their configurations are the same.")
 

@@ -54,7 +54,7 @@ def apply(
         return
     done = f"{'would be ' if dry_run else ''}{DONE.get(applied.action, 'unchanged')}"
     typer.echo(f"Schedule {applied.name} at {applied.endpoint}: {done}.")
-    rows = [("change", str(one)) for one in applied.changes]
+    rows = [("change", str(change)) for change in applied.changes]
     rows += [("next", due) for due in applied.next] or [("next", "none: paused")]
     rows += [("note", note) for note in applied.notes]
     show_rows(rows)
@@ -66,9 +66,10 @@ def list_(scope: "RunScope", output: Output) -> None:
     """List the recurring runs that modelyard created."""
     schedules = _recurring_runs(scope)
     recurring_runs = schedules.list_all()
-    rows = [(one.name, one.cron, (*one.next(schedules.now()), "paused")[0], one.id) for one in recurring_runs]
+    now = schedules.now()
+    rows = [(item.name, item.cron, (*item.next(now), "paused")[0], item.id) for item in recurring_runs]
     empty = "There are no schedules. Create one with `modelyard schedule apply CONFIG`."
-    values = [one.to_json(schedules.now()) for one in recurring_runs]
+    values = [item.to_json(now) for item in recurring_runs]
     show_list(output, values, rows, ("model", "cron", "next", "id"), empty)
 
 

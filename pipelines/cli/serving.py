@@ -114,7 +114,10 @@ def predict(
         model = prediction.LocalModel(open_store(store, environment), name, version)
     predictions = prediction.predict(model, files)
     if output is Output.JSON:
-        values = [one.model_dump(mode="json") for one in predictions]
+        values = [prediction.model_dump(mode="json") for prediction in predictions]
         emit({"model": name, "version": model.version, "predictions": values})
     else:
-        show_rows([(one.example, one.answer, one.note) for one in predictions], ("example", "answer", ""))
+        show_rows(
+            [(prediction.example, prediction.text, prediction.note) for prediction in predictions],
+            ("example", "prediction", ""),
+        )

@@ -74,4 +74,6 @@ def finish(code: int) -> int:
 def _replace(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(REPLACEMENTS.get(one, "?") for one in error.object[error.start : error.end]), error.end
+    return "".join(
+        REPLACEMENTS.get(character, "?") for character in error.object[error.start : error.end]
+    ), error.end

@@ -214,7 +214,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_validation_on_test(self) -> Self:
         """Reject model selection on the test examples, on which the gate decides."""
-        callbacks = [one.class_name for one in self.training.callback_objects()]
+        callbacks = [callback.class_name for callback in self.training.callback_objects()]
         selects = [
             f"{key} ({remedy})"
             for key, used, remedy in (
@@ -265,7 +265,7 @@ def load(
     # environments/load.py reads those of `environment`
     variables = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
     document.add_environment(variables, Config.model_fields)
-    document.add_overrides([one for one in overrides if not one.startswith("environment.")])
+    document.add_overrides([override for override in overrides if not override.startswith("environment.")])
     try:
         config = Config.model_validate(document.values)
     except ValidationError as error:
@@ -361,10 +361,10 @@ def _check_code(config: Config, document: Document) -> None:
     path = folder.joinpath(*module.split("."))
     prefix = f"{document.origin(('model', 'build'))}: model.build is {build}, but"
     if not path.is_dir() and not any(path.parent.glob(f"{path.name}.*")):
-        hint = did_you_mean(module, [one.stem for one in folder.glob("*.py")]) or "."
+        hint = did_you_mean(module, [file.stem for file in folder.glob("*.py")]) or "."
         raise ConfigError(f"{prefix} {code} has no {module.replace('.', '/')}.py{hint}")
     files = (path / "__init__.py", path.with_name(f"{path.name}.py"))
-    file = next((one for one in files if one.is_file()), None)
+    file = next((file for file in files if file.is_file()), None)
     if file is None:  # a compiled module
         return
     try:

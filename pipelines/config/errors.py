@@ -113,7 +113,7 @@ def _message(
         about = "" if isinstance(value, dict) else f"{path}: "
         text = f"{about}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
-    if field and any(getattr(one, "pattern", None) == DURATION for one in field.metadata):
+    if field and any(getattr(constraint, "pattern", None) == DURATION for constraint in field.metadata):
         expected = "a duration, such as 90m, 12h, 30d or 8w"
         return f"{path} is {format_value(value)} and must be {expected}{_default_hint(field)}"
     if len(details) > 1 or first["type"] not in EXPECTED:

@@ -84,26 +84,28 @@ class Accelerator(Settings):
     @model_validator(mode="after")
     def _check_node_has_it(self) -> Self:
         """Reject what no node has: the pod would stay pending."""
-        if not (one := accelerator_types().get(self.type)):
+        if not (accelerator_type := accelerator_types().get(self.type)):
             hint = choices(self.type, list(accelerator_types()))
             raise ValueError(f"accelerator.type is {self.type!r}, which is unknown{hint}")
-        if one.kind == "gpu":
+        if accelerator_type.kind == "gpu":
             if self.topology:
                 raise ValueError(f"accelerator.topology is for TPUs, but {self.type} is a GPU: remove it")
-            if self.count not in one.counts:
-                counts = ", ".join(map(str, one.counts))
+            if self.count not in accelerator_type.counts:
+                counts = ", ".join(map(str, accelerator_type.counts))
                 raise ValueError(
-                    f"accelerator.count is {self.count}, but a node has {counts} {self.type}: set one of "
-                    "these"
+                    f"accelerator.count is {self.count}, but a node has {counts} {self.type}: set "
+                    "one of these"
                 )
             return self
-        slices = ", ".join(f"{topology} with {chips}" for topology, chips in one.topologies.items())
-        if self.topology not in one.topologies:
+        slices = ", ".join(
+            f"{topology} with {chips}" for topology, chips in accelerator_type.topologies.items()
+        )
+        if self.topology not in accelerator_type.topologies:
             raise ValueError(
                 f"accelerator.topology is {self.topology!r}, but a step needs a single-host slice. Those of "
                 f"{self.type} are {slices} chips: set one of these"
             )
-        if self.count != one.topologies[self.topology]:
+        if self.count != accelerator_type.topologies[self.topology]:
             raise ValueError(
                 f"accelerator.count is {self.count}, but a pod gets all chips of its host: set the number of "
                 f"the topology: {slices}"
@@ -115,4 +117,4 @@ class Accelerator(Settings):
 def accelerator_types() -> dict[str, AcceleratorType]:
     """Return the types in accelerators.yaml by name."""
     types = parse(CATALOG.read_text(encoding="utf-8"), str(CATALOG)).value["accelerators"]
-    return {name: AcceleratorType.model_validate(one) for name, one in types.items()}
+    return {name: AcceleratorType.model_validate(values) for name, values in types.items()}

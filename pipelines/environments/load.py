@@ -42,7 +42,7 @@ def load_environment(
         key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")
     }
     document.add_environment(variables, ())
-    document.add_overrides([one for one in overrides if one.startswith(f"{SECTION}.")])
+    document.add_overrides([override for override in overrides if override.startswith(f"{SECTION}.")])
     try:
         environment = Environment.model_validate(document.values[SECTION])
     except ValidationError as error:

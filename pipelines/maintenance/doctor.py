@@ -102,8 +102,12 @@ def check_python() -> str:
 def check_packages() -> str:
     """Check that the required packages are installed in supported versions."""
     required = [Requirement(line) for line in requires("modelyard") or []]
-    required = [one for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
-    if problems := [problem for one in required if (problem := _package_problem(one))]:
+    required = [
+        requirement
+        for requirement in required
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    if problems := [problem for requirement in required if (problem := _package_problem(requirement))]:
         raise MachineError(f"{'; '.join(problems)}. Install modelyard again.")
     shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
     return f"{len(required)}, with {shown}"

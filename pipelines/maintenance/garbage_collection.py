@@ -1,7 +1,7 @@
 """`modelyard gc`: find and remove unused objects.
 
     removables = GarbageCollector(config, environment, home, time.time()).find()
-    to_remove = [one for one in removables if one.keep_reason is None]
+    to_remove = [removable for removable in removables if removable.keep_reason is None]
 
 It covers versions of the configuration's model, runs of this machine, and uploads and checkpoints of the
 store. Each removal checks again that the object is unused, as a run may have started after `find`. If `gc`
@@ -104,7 +104,7 @@ class GarbageCollector:
             StoreError: the store cannot be read.
         """
         users = [*self._versions(), *self._runs()]
-        to_remove = {one.name for one in users if one.keep_reason is None}
+        to_remove = {user.name for user in users if user.keep_reason is None}
         in_store = [*self._uploads(to_remove), *self._checkpoints(), *self._records()]
         return [*users, *in_store, *self._files("report", "reports"), *self._files("traceback", "errors")]
 
@@ -113,21 +113,21 @@ class GarbageCollector:
     def _versions(self) -> Iterator[Removable]:
         models, name = open_store(self.config.store), self.config.name
         stored = models.stored_files(name)
-        latest = [one.version for one in stored if one.complete][::-1][: self._policy.versions]
+        latest = [files.version for files in stored if files.complete][::-1][: self._policy.versions]
         used = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
         used |= self._used_versions(models) if stored else {}
         champions = models.incomplete_champions(name)
-        for one in stored:
-            reason = self._age(one.changed) if one.complete else "incomplete: its run was killed"
-            if one.version in champions:
+        for files in stored:
+            reason = self._age(files.changed) if files.complete else "incomplete: its run was killed"
+            if files.version in champions:
                 reason = "a former champion whose manifest.json a killed gc, or a user, deleted"
             yield Removable(
                 "version",
-                f"{name}/{one.version}",
-                one.size,
+                f"{name}/{files.version}",
+                files.size,
                 reason,
-                used.get(one.version) or self._store_keep_reason(one.changed),
-                partial(self._remove_version, models, one.version),
+                used.get(files.version) or self._store_keep_reason(files.changed),
+                partial(self._remove_version, models, files.version),
             )
 
     def _used_versions(self, models: ModelStore) -> dict[int, str]:

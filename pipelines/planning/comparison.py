@@ -47,7 +47,7 @@ def add_plan_to_report(folder: Path, plan_key: str | None, summary: RunSummary) 
 
 def _compare(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[PlanComparison]:
     """Yield planned and actual values; nothing if train came from the cache."""
-    train = next((one for one in summary.steps if one.name == "train" and not one.cached), None)
+    train = next((step for step in summary.steps if step.name == "train" and not step.cached), None)
     if train is None or train.state != "succeeded":
         return
     if plan.train:

@@ -41,7 +41,7 @@ def guard(
     reasons = list(unschedulable_steps(environment)) if environment.on_cluster else []
     if plan := load_plan(home, plan_key(config, environment)):
         problems = (*plan.problems, *exceeded_limits(plan, environment, config.training, budget))
-        reasons += [f"{one} (plan of {plan.created[:10]})" for one in problems]
+        reasons += [f"{problem} (plan of {plan.created[:10]})" for problem in problems]
     elif budget is not None:
         reasons.append(
             f"--budget {budget:g} USD cannot be checked, as this run was not planned: run `modelyard plan "
@@ -73,7 +73,9 @@ def _pod(step: str, resources: StepResources) -> Json:
         "metadata": {"name": step},
         "spec": {
             "nodeSelector": resources.all_node_labels(),
-            "tolerations": [one.model_dump(exclude_none=True) for one in resources.all_tolerations()],
+            "tolerations": [
+                toleration.model_dump(exclude_none=True) for toleration in resources.all_tolerations()
+            ],
             "containers": [{"resources": {"requests": requests}}],
         },
     }

@@ -104,7 +104,9 @@ def load_catalog(path: Path) -> Catalog:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Use a file like {CATALOG}.") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
+        )
         raise ConfigError(f"{path} is not a price file: {problems}. Compare it with {CATALOG}.") from error
     if path != CATALOG and (unknown := sorted(catalog.accelerators.keys() - accelerator_types().keys())):
         hint = choices(unknown[0], list(accelerator_types()))
@@ -135,7 +137,9 @@ def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option
 
     entries = catalog.accelerators.items()
     options = [
-        _option(name, one, one.memory_gb * 1e9, memory, backend) for name, one in entries if one.memory_gb
+        _option(name, entry, entry.memory_gb * 1e9, memory, backend)
+        for name, entry in entries
+        if entry.memory_gb
     ]
     return tuple(sorted(options, key=rank))
 

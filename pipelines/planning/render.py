@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelyard.components.artifacts import format_number
-from modelyard.components.train.measurement import LearningCurve
+from modelyard.components.train.measurement import CurvePoint, LearningCurve
 from modelyard.pipelines.planning.plan import Estimate, Option, Plan, TrainTime
 
 MAX_OPTIONS = 5
@@ -126,13 +126,15 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _format_curve(curve: LearningCurve) -> str:
-    points = ", ".join(f"{one.rows:,}: {format_number(one.error)}" for one in curve.points)
+    def show(point: CurvePoint) -> str:
+        return f"{point.rows:,}: {format_number(point.error)}"
+
+    measured = ", ".join(map(show, curve.points))
     expected = ", ".join(
-        f"{one.rows:,}: {format_number(one.error)} ({format_number(one.low)} to {format_number(one.high)})"
-        for one in curve.beyond
+        f"{show(point)} ({format_number(point.low)} to {format_number(point.high)})" for point in curve.beyond
     )
-    measured = [f"validation, {curve.measure}: {points}"] if points else []
-    return "; ".join([*measured, curve.refused or f"expected {expected}"])
+    parts = [f"validation, {curve.measure}: {measured}"] if measured else []
+    return "; ".join([*parts, curve.refused or f"expected {expected}"])
 
 
 def _format_time(time: TrainTime, probed_at: str | None) -> str:
@@ -163,12 +165,12 @@ def _options_table(options: tuple[Option, ...], plan: Plan) -> Table:
     for name in ("memory", "largest batch", "on demand", "Spot"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    for one in options:
+    for option in options:
         table.add_row(
-            f"{one.accelerator} x{one.count}",
-            format_size(one.memory).replace(NBSP, " "),
-            _format_batch(one.largest_batch, plan),
-            *("" if price is None else f"{price:,.2f}" for price in (one.on_demand, one.spot)),
-            Text(one.note, "dim"),
+            f"{option.accelerator} x{option.count}",
+            format_size(option.memory).replace(NBSP, " "),
+            _format_batch(option.largest_batch, plan),
+            *("" if price is None else f"{price:,.2f}" for price in (option.on_demand, option.spot)),
+            Text(option.note, "dim"),
         )
     return table

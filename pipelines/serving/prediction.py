@@ -29,7 +29,7 @@ class ExamplePrediction(Record):
     """The prediction for one example: a text, and each value by its name."""
 
     example: str
-    answer: str
+    text: str
     note: str
     values: dict[str, float]
 
@@ -135,7 +135,7 @@ def _name_values(example: str, values: list[float], signature: Signature) -> Exa
     names = signature.output.names
     shown = get_description(signature.problem).format_prediction(names, values)
     by_name = dict(zip(names, values, strict=True))
-    return ExamplePrediction(example=example, answer=shown.text, note=shown.note, values=by_name)
+    return ExamplePrediction(example=example, text=shown.text, note=shown.note, values=by_name)
 
 
 def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -52,4 +52,4 @@ def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
     shown = get_description(manifest.signature.problem).format_prediction(
         manifest.signature.output.names, values
     )
-    return Prediction(version=champion.version, answer=shown.text, note=shown.note)
+    return Prediction(version=champion.version, text=shown.text, note=shown.note)

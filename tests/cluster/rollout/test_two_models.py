@@ -36,7 +36,7 @@ def test_predict_uses_the_server_of_the_model(served, tmp_path):
             version,
             600,
         )
-        assert {prediction["answer"] for prediction in output["predictions"]} == {"bright"}
+        assert {prediction["text"] for prediction in output["predictions"]} == {"bright"}
 
 
 def test_run_uses_the_server_of_its_model(served):
@@ -44,7 +44,7 @@ def test_run_uses_the_server_of_its_model(served):
         environment = load_environment(workspace.modelyard()[-1], environ={})
         config = load(None, [f"name={workspace.name}"], {}, Store.from_json(workspace.platform.store))
         prediction = predict_once(find_server(workspace.name, environment), config.name, config.store)
-        assert (prediction.version, prediction.answer, prediction.note) == (version, "dark", "1.0000")
+        assert (prediction.version, prediction.text, prediction.note) == (version, "dark", "1.0000")
 
 
 def test_predict_names_a_model_without_servers(served):

@@ -42,7 +42,7 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
         (one,) = workspace.json("predict", "cifar10", workspace.folder / "one.png", "--url", url)[
             "predictions"
         ]
-    assert one["answer"] in CLASSES
+    assert one["text"] in CLASSES
     assert sum(one["values"].values()) == pytest.approx(1, abs=1e-3)
     probabilities = [list(answer["values"].values()) for answer in batch]
     answers = predict_with_keras(version / "model.keras", images)

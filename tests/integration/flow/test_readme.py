@@ -71,7 +71,7 @@ def cached_steps(summary: Any) -> list[str]:
 def test_the_example_of_the_readme_promotes_a_champion(pets):
     workspace, summary = pets
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
-    assert summary["prediction"]["answer"] in COLOURS
+    assert summary["prediction"]["text"] in COLOURS
     details = manifest(workspace)
     (input_tensor,), (answer,) = details["signature"]["inputs"], details["signature"]["outputs"]
     assert (input_tensor["shape"], input_tensor["dtype"], answer["names"]) == (
@@ -87,7 +87,7 @@ def test_the_champion_classifies_a_new_image(pets):
     workspace, _ = pets
     (workspace.folder / "new.png").write_bytes(image_bytes("frog", number=75))
     (answer,) = workspace.json("predict", "pets", "new.png")["predictions"]
-    assert answer["answer"] == "frog"
+    assert answer["text"] == "frog"
 
 
 def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_cached(pets):

@@ -32,7 +32,7 @@ def test_the_first_run_promotes_a_champion_and_predicts_over_http(digits):
     assert metrics["accuracy"] > 0.95
     assert low < metrics["accuracy"] == evaluation["values"][evaluation["primary"]]["value"] < high
     assert summary["prediction"]["version"] == 1
-    assert summary["prediction"]["answer"] in "0123456789"
+    assert summary["prediction"]["text"] in "0123456789"
     page = Path(summary["report"]).read_text()
     assert page.rstrip().endswith("</html>")
     for fact in (summary["run"], "filters 32; kernel 3", "Adam(", "data:image/png", "test examples"):
@@ -106,8 +106,8 @@ def test_the_other_commands_agree_with_the_run(digits, tmp_path, error_text):
         assert [(one["version"], one["state"]) for one in status] == [("1", "AVAILABLE")]
         over_http = workspace.json("predict", "digits", tmp_path / "many.npy", "--url", url)
         taken = workspace.modelyard("serve", "digits", "--port", url.rsplit(":", 1)[1])
-    assert [answer["answer"] for answer in over_http["predictions"]] == [
-        answer["answer"] for answer in answers
+    assert [answer["text"] for answer in over_http["predictions"]] == [
+        answer["text"] for answer in answers
     ]
     assert taken.returncode == 8
     assert "port" in error_text(taken.stderr)

@@ -53,7 +53,7 @@ def test_predict_with_a_server(regression_server, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
     answers = predict(RemoteModel(HttpServer(regression_server.url), "tiny"), [tmp_path / "many.npy"])
     assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
-    assert [float(one.answer) for one in answers] == [3000, 0]
+    assert [float(one.text) for one in answers] == [3000, 0]
 
 
 def test_predict_without_a_server_refuses_a_prediction_that_is_not_finite(tiny_model, tmp_path):

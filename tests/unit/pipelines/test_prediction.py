@@ -31,7 +31,7 @@ def test_predictions_are_in_the_order_of_the_files(model, save_array):
         save_array([[[0, 0]] * 2, [[51, 51]] * 2], name="many.npy"),
     )
     predictions = predict(model, [example, batch])
-    assert [(prediction.example, prediction.answer) for prediction in predictions] == [
+    assert [(prediction.example, prediction.text) for prediction in predictions] == [
         (str(example), "bright"),
         (f"{batch}[0]", "dark"),
         (f"{batch}[1]", "dark"),
@@ -47,7 +47,7 @@ def test_many_examples_are_split_into_batches(model, save_array):
 
 
 def test_whole_numbers_of_another_dtype_are_accepted(model, save_array):
-    assert predict(model, [save_array(np.full((2, 2), 255), "float64")])[0].answer == "bright"
+    assert predict(model, [save_array(np.full((2, 2), 255), "float64")])[0].text == "bright"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_predict_prints_text_and_json(modelyard, save_array):
     file = save_array([[[0, 0]] * 2, [[255, 255]] * 2])
     output = modelyard.json("predict", "tiny", file, file)
     assert (output["model"], output["version"], len(output["predictions"])) == ("tiny", 1, 4)
-    assert output["predictions"][1]["answer"] == "bright"
+    assert output["predictions"][1]["text"] == "bright"
     text = modelyard("predict", "tiny", file, "--version", 2).out.split("\n")
     assert text[2].split() == [f"{file}[1]", "bright", "1.0000"]
 

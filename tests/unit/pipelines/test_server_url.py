@@ -79,7 +79,7 @@ def example(tmp_path):
 def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, environment, example):
     result = modelyard("predict", "tiny", example, "-e", environment, "--output", "json")
     assert result.code == 0, result.err
-    assert json.loads(result.out)["predictions"][0]["answer"] == "bright"
+    assert json.loads(result.out)["predictions"][0]["text"] == "bright"
 
     result = modelyard("predict", "tiny", example, "-e", environment, "--version", 2)
     assert result.code == 8

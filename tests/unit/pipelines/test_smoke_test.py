@@ -56,7 +56,7 @@ def server():
 
 def test_a_prediction_over_http(server):
     prediction = predict_once(HttpServer(server[1]), "digits", Store())
-    assert (prediction.version, prediction.answer) == (7, "dog")
+    assert (prediction.version, prediction.text) == (7, "dog")
 
 
 def test_a_missing_endpoint_is_a_no_server_error():
