@@ -106,9 +106,7 @@ def test_the_other_commands_agree_with_the_run(digits, tmp_path, error_text):
         assert [(one["version"], one["state"]) for one in status] == [("1", "AVAILABLE")]
         over_http = workspace.json("predict", "digits", tmp_path / "many.npy", "--url", url)
         taken = workspace.modelyard("serve", "digits", "--port", url.rsplit(":", 1)[1])
-    assert [answer["text"] for answer in over_http["predictions"]] == [
-        answer["text"] for answer in answers
-    ]
+    assert [answer["text"] for answer in over_http["predictions"]] == [answer["text"] for answer in answers]
     assert taken.returncode == 8
     assert "port" in error_text(taken.stderr)
 
