@@ -296,9 +296,11 @@ def _trace_suffix(trace: Headers) -> str:
 def _may_contain_image(predictor: Predictor, text: bytes) -> bool:
     """Return whether a body may contain an image; images are not decoded on the event loop.
 
-    A key may be written with escapes, which numbers never have.
+    An image is a string, and its key may be written with escapes, which numbers never have.
     """
-    return predictor.signature.input.image is not None and (b"b64" in text or b"\\" in text)
+    if predictor.signature.input.image is None or text.count(b'"') <= 2:  # only one key, and no string
+        return False
+    return b"b64" in text or b"\\" in text
 
 
 def _timeout(headers: dict[bytes, bytes], default: float) -> float:

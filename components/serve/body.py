@@ -64,8 +64,10 @@ class Body:
 
         Closing a connection while its client sends resets it, and the client never reads the refusal.
         """
+        if not self._incomplete:
+            return True
         if b"expect" in self._headers and not self._received:
-            return not self._incomplete  # the client waits for 100 Continue
+            return False  # the client waits for 100 Continue
         discarded = 0
         # cancelled at the drain timeout: the refusal is still sent
         with suppress(Disconnected, HttpError, TimeoutError, asyncio.CancelledError):
