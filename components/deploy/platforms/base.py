@@ -48,9 +48,9 @@ class RunningServer:
 DEFAULT_SERVER = RunningServer()
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlatformConfig:
-    """The arguments of a platform.
+    """The arguments of a platform; the base class of platforms.
 
     Args:
         name: the model's name.

@@ -7,7 +7,7 @@ A rollout annotates the Service with its token before it takes the candidate ove
 only if it is unchanged since it was read. So no rollout routes clients to another one's unverified candidate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,9 +54,6 @@ class DeploymentPlatform(ModelPods):
     deploy_command: ClassVar[str] = "deploy -e ENV"
     follows_pointer: ClassVar[bool] = False
 
-    store: str
-    serving: Callable[[int], Json]
-
     @staticmethod
     def client_url(name: str, target: Target) -> str:
         """See ServingPlatform: of the Service."""
@@ -64,15 +61,7 @@ class DeploymentPlatform(ModelPods):
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "DeploymentPlatform":
-        return cls(
-            name=config.name,
-            cluster=connect(config.target.namespace),
-            target=config.target,
-            store=config.store,
-            serving=config.serving,
-            rollout=config.rollout,
-            log=config.log,
-        )
+        return cls(**vars(config), cluster=connect(config.target.namespace))
 
     # State ---------------------------------------------------------------------------------------
 

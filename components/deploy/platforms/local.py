@@ -27,13 +27,12 @@ READY_TIMEOUT = 60.0
 
 
 @dataclass
-class LocalPlatform:
+class LocalPlatform(PlatformConfig):
     """A model on this machine."""
 
     deploy_command: ClassVar[str] = "models promote"
     follows_pointer: ClassVar[bool] = True
 
-    config: PlatformConfig
     id: str = ""
     location: str = "this machine"
     _candidate: Servers | None = None  # of this process only
@@ -41,21 +40,17 @@ class LocalPlatform:
 
     @classmethod
     def open(cls, config: PlatformConfig) -> "LocalPlatform":
-        return cls(config)
+        return cls(**vars(config))
 
     @staticmethod
     def client_url(name: str, target: Target) -> str | None:  # noqa: ARG004
         """Return None: each `modelyard serve` has its own port."""
         return None
 
-    @property
-    def name(self) -> str:
-        return self.config.name
-
     def status(self, problems: bool = False) -> Status:
         """See ServingPlatform; stable is the champion or, with `problems`, what a running server reports."""
         try:
-            champion = self.config.models.champion(self.name)
+            champion = self.models.champion(self.name)
         except DamagedError:
             if not problems:
                 raise
@@ -69,8 +64,8 @@ class LocalPlatform:
         """Return the version that the running server serves, and why it does not serve the champion."""
         section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
         with suppress(StoreError):  # the manifest may be damaged
-            section |= self.config.serving(champion) if champion else {}
-        running = self.config.server
+            section |= self.serving(champion) if champion else {}
+        running = self.server
         section |= {"token_file": running.token_file} if running.token_file else {}
         host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
         scheme = "https" if section.get("tls_cert") else "http"
@@ -110,8 +105,8 @@ class LocalPlatform:
         """See ServingPlatform; running servers verify a new champion themselves."""
         if token is None:
             return 0
-        serving = self.config.serving(servers.version)
-        with running_server(self.name, self.config.store, serving, servers.version) as server:
+        serving = self.serving(servers.version)
+        with running_server(self.name, self.store, serving, servers.version) as server:
             check(server)
         return 1
 

@@ -11,9 +11,13 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelyard.components.deploy.platforms import objects
-from modelyard.components.deploy.platforms.base import RequestCounts, Traffic, superseded_error
+from modelyard.components.deploy.platforms.base import (
+    PlatformConfig,
+    RequestCounts,
+    Traffic,
+    superseded_error,
+)
 from modelyard.components.deploy.platforms.objects import Track
-from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.errors import DeployError, ServeError, UnreachableError
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
@@ -40,24 +44,13 @@ MEMORY_METRIC = "process_resident_memory_bytes"
 
 
 @dataclass(kw_only=True)
-class ModelPods:
-    """A model's Deployments and pods in a namespace.
+class ModelPods(PlatformConfig):
+    """A model's Deployments and pods in the namespace of a cluster; see PlatformConfig.
 
-    Args:
-        name: the model's name.
-        cluster: the client for the servers' namespace.
-        target: the resources of servers; the image may be None if none is started.
-        rollout: the section `rollout`.
-        log: logs a message.
-        now: the monotonic clock.
-        sleep: waits for a number of seconds.
+    `now` is the monotonic clock in seconds.
     """
 
-    name: str
     cluster: Cluster
-    target: Target
-    rollout: Rollout
-    log: Callable[[str], None]
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _token: tuple[float, str | None] | None = field(default=None, init=False, repr=False)

@@ -195,9 +195,10 @@ def new_workspace(
 ) -> Callable[[], Workspace]:
     def new() -> Workspace:
         store = Store(url=f"gs://{BUCKET}/store", endpoint=bucket.url)
-        logged: list[str] = []
+        models, logged = open_store(store), list[str]()
         platform = DeploymentPlatform(
             name=f"m{uuid4().hex[:6]}",
+            models=models,
             cluster=connect(namespace),
             store=store.to_json(),
             serving=lambda _: {},
@@ -211,7 +212,7 @@ def new_workspace(
             ),
             log=logged.append,
         )
-        return Workspace(platform, open_store(store), tmp_path_factory.mktemp("workspace"), logged)
+        return Workspace(platform, models, tmp_path_factory.mktemp("workspace"), logged)
 
     return new
 

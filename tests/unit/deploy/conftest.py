@@ -188,6 +188,7 @@ ROLLOUT = Rollout(bake_seconds=0.0, min_requests=3, ready_timeout=100.0)
 def platform(cluster: Any, clock: Clock) -> DeploymentPlatform:
     return DeploymentPlatform(
         name="digits",
+        models=ModelStore(MemoryObjects()),
         cluster=cluster,
         target=Target(platform="deployment", image="serve:1"),
         store="{}",

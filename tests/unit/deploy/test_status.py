@@ -61,7 +61,7 @@ def test_another_program_at_the_url_is_a_problem(models, publish, promote, monke
     urls = []
     monkeypatch.setattr(local, "send", lambda server, *_: urls.append(str(server)) or b"[]")
     config = PlatformConfig("digits", models, Target(), "{}", lambda _: {"host": "::1"}, Rollout(), print)
-    status = rollout_status(LocalPlatform(config), models)
+    status = rollout_status(LocalPlatform.open(config), models)
     assert urls == ["http://[::1]:8501"]
     assert (status.champion, status.stable) == (1, None)
     assert "--url" in status.problems[0]

@@ -11,7 +11,6 @@ import pytest
 from modelyard.components.artifacts import Golden
 from modelyard.components.deploy import deployer, rollout
 from modelyard.components.deploy.platforms import local
-from modelyard.components.deploy.platforms.base import PlatformConfig
 from modelyard.components.deploy.platforms.local import LocalPlatform
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion, pin_version, replay_golden_requests
@@ -88,7 +87,7 @@ def test_local_platform_verifies_and_promotes(models, new_controller, publish, m
     monkeypatch.setattr(local, "running_server", running_server)
     monkeypatch.setattr(rollout, "replay_golden_requests", lambda *_: None)
     controller = new_controller(
-        LocalPlatform(PlatformConfig("digits", models, Target(), "{}", lambda _: {}, Rollout(), print))
+        LocalPlatform("digits", models, Target(), "{}", lambda _: {}, Rollout(), print)
     )
     outcome = controller.roll_out(v1, 0, "good")
     assert outcome.decision == ("hold" if conflict else "promote")
@@ -113,9 +112,9 @@ def test_promotion_by_hand_survives_a_failure_at_any_call(
         script = Script(at, how)
         disturbed: Any = Interrupted(models._objects, script, UnreachableError)
         for store in (ModelStore(disturbed), models):
-            config = PlatformConfig("digits", store, Target(), "{}", lambda _: {}, Rollout(), print)
+            platform = LocalPlatform("digits", store, Target(), "{}", lambda _: {}, Rollout(), print)
             with suppress(Killed, UnreachableError):
-                new_controller(LocalPlatform(config), store).promote(pin_version(store, "digits", 2), "good")
+                new_controller(platform, store).promote(pin_version(store, "digits", 2), "good")
             assert models.champion("digits").version in (1, 2)
             calls = script.calls
         assert models.champion("digits").version == v2.version, "the second time succeeds"
