@@ -1,4 +1,4 @@
-"""From a configuration and an environment to the pipeline's arguments, its tasks' pods, and KFP's YAML."""
+"""Compiles a configuration and an environment to the arguments, pods and YAML of the pipeline."""
 
 import hashlib
 import json
@@ -32,39 +32,36 @@ RETRY_AFTER = "30s"
 
 LOCAL = Environment(kind="local")
 NO_SPECS: Mapping[str, Spec] = {}
-NO_OPTIONS: Mapping[str, bool | int] = {}  # what no configuration has: `skip_unchanged`, `force_after`
+NO_OPTIONS: Mapping[str, bool | int] = {}  # arguments without a key: `skip_unchanged`, `force_after`
 UPLOADS = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
 UNREACHABLE_REMEDIES = {
-    "model.code": f"{UPLOADS} the gs:// address that they show.",
-    "data.source": f"{UPLOADS} a gs:// or https:// address.",
-    "data.endpoint": "Give the address that the emulator has inside the cluster, or remove it.",
-    "store.url": "Give gs://bucket/prefix, or leave it to the environment.",
+    "model.code": f"{UPLOADS} the gs:// URL that they show.",
+    "data.source": f"{UPLOADS} a gs:// or https:// URL.",
+    "data.endpoint": "Set the URL of the emulator inside the cluster, or remove the key.",
+    "store.url": "Set gs://bucket/prefix, or remove the key to use the store of the environment.",
 }
 
 
 def create_arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
-    """Return the pipeline's arguments: the spec of each step as JSON. See `create_specs`."""
+    """Return the arguments of the pipeline: the spec of each step as JSON. See `create_specs`."""
     return {STEPS[step].parameter: spec.to_json() for step, spec in create_specs(config, environment).items()}
 
 
 def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
-    """Return the spec of each step by the step's name: the values that its class has fields for.
+    """Return the spec of each step: the values for the fields of its spec class.
 
-    Args:
-        config: the configuration.
-        environment: where steps and servers run. Of it, only the steps' images are part of what identifies
-            the run, as the fingerprint of the code that they hold.
+    Of the environment, only the images of the steps are part of the identity of the run.
 
     Raises:
-        ConfigError: the configuration names files of this machine, and the environment is a cluster; or it
-            is this machine, and the server cannot use its files.
+        ConfigError: the configuration names local files and the environment is a cluster, or the server
+            cannot use its token or certificate.
     """
     if environment.on_cluster:
         config = _config_for_pods(config, environment)
     elif config.serving.token_file or config.serving.tls_cert:
         from modelyard.components.serve.access import Access
 
-        Access(config.serving)  # the server would refuse its files after the training
+        Access(config.serving)  # fails now instead of after the training
     values = {
         **{key: getattr(config, key) for key in Config.model_fields},
         "source": config.source(),
@@ -85,8 +82,8 @@ def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, 
 
 
 def _build_spec(step: str, values: Mapping[str, Any]) -> Spec:
-    kind = STEPS[step].spec
-    return kind(**{key: values[key] for key in kind.model_fields})
+    spec_class = STEPS[step].spec
+    return spec_class(**{key: values[key] for key in spec_class.model_fields})
 
 
 def _recipe_sha256(config: Config, step_specs: Mapping[str, Spec], environment: Environment) -> str:
@@ -95,11 +92,11 @@ def _recipe_sha256(config: Config, step_specs: Mapping[str, Spec], environment: 
     def code(step: str) -> str:
         if environment.on_cluster:
             return environment.image(step)
-        return _code(step, step_specs[step].modules(), (REPORT,))
+        return _cached_code_sha256(step, step_specs[step].modules(), (REPORT,))
 
     recipe = {
         "preparation": config.preparation().model_dump(mode="json"),
-        # where the folder lies does not matter, what is in it does
+        # the content of the folder instead of its path
         "model": {**config.model.model_dump(mode="json"), "code": config.code_sha256()},
         "training": config.training.recipe(),
         "gate": config.gate and config.gate.model_dump(mode="json"),
@@ -108,47 +105,41 @@ def _recipe_sha256(config: Config, step_specs: Mapping[str, Spec], environment: 
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-@cache
-def _code(step: str, selected: tuple[str, ...], without: tuple[str, ...] = ()) -> str:
-    return code_sha256(step, selected, without)
+_cached_code_sha256 = cache(code_sha256)
 
 
 def local_images(step_specs: Mapping[str, Spec]) -> dict[str, str]:
-    """Return an image reference per step; of a cached step, its tag is the fingerprint of the code.
+    """Return an image reference for each step; the tag of a cached step is the fingerprint of its code.
 
-    The reference enters the cache key, which otherwise does not cover imported code.
-
-    Args:
-        step_specs: the spec of each step.
+    The cache key covers the reference, but not imported code.
     """
-    tags = {
-        name: _code(name, step_specs[name].modules() if name in step_specs else ())[:16]
-        if step.cached
-        else "latest"
-        for name, step in STEPS.items()
-    }
-    return {step: f"modelyard/python-{step}:{tag}" for step, tag in tags.items()}
+    images = {}
+    for name, step in STEPS.items():
+        modules = step_specs[name].modules() if name in step_specs else ()
+        tag = _cached_code_sha256(name, modules)[:16] if step.cached else "latest"
+        images[name] = f"modelyard/python-{name}:{tag}"
+    return images
 
 
 def create_pipeline(
     environment: Environment, step_specs: Mapping[str, Spec] = NO_SPECS
 ) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline as it runs in an environment.
+    """Return the pipeline for an environment.
 
     Args:
-        environment: where steps and servers run.
-        step_specs: the spec of each step; on this machine, it may select code that is part of the cache key.
+        environment: the environment of steps and servers.
+        step_specs: the spec of each step; on this machine, they select code for the cache key.
     """
     if environment.on_cluster:
-        whole = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
-        return build(lambda step, task: configure_pod(step, task, environment), whole)
+        settings = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
+        return build(lambda step, task: configure_pod(step, task, environment), settings)
     images = local_images(step_specs)
     return build(lambda step, task: task.set_container_image(images[step]))
 
 
 def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
-    """Write into a step's task where its pod runs."""
-    from kfp import kubernetes  # which a run on this machine need not wait for
+    """Set the image, environment variables, resources and node of the pod of a step."""
+    from kfp import kubernetes  # slow; not needed on this machine
 
     resources = environment.resources(step)
     image = environment.image(step)
@@ -159,21 +150,23 @@ def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=resources.ephemeral_storage)  # noqa: S108
     kubernetes.add_pod_label(task, "modelyard.dev/step", step)
     if environment.storage_endpoint:
-        # for the launcher of Kubeflow Pipelines, which takes no scheme; modelyard reads its spec
+        # for the launcher of Kubeflow Pipelines, which accepts no scheme
         task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
-    if not STEPS[step].cached:  # of a cached step, what it records must not depend on the run
+    if not STEPS[step].cached:  # a cached step must not depend on the run
         kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
     if STEPS[step].accelerated:
-        _set_backend(task, environment, resources)
+        task.set_env_variable("KERAS_BACKEND", environment.keras_backend)
+        if resources.accelerator:
+            task.set_env_variable("MODELYARD_ACCELERATOR", resources.accelerator.kind)
+            if environment.accelerator_optional:
+                task.set_env_variable("MODELYARD_ACCELERATOR_OPTIONAL", "1")
     if STEPS[step].exit_task and (webhook := environment.webhook):
         kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: "MODELYARD_WEBHOOK"}, optional=True)
     _set_resources(task, resources)
-    _set_node(task, resources)
-    _set_limits(task, resources)
 
 
 def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:
-    """Write the pipeline as KFP's YAML, with the configuration as its default arguments."""
+    """Write the pipeline as YAML of KFP, with the configuration as default arguments."""
     from kfp.compiler import Compiler
 
     step_specs = create_specs(config, environment)
@@ -182,7 +175,7 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
 
 
 def compile_package(environment: Environment) -> bytes:
-    """Return the pipeline as KFP's YAML, without arguments: of an environment, always the same bytes."""
+    """Return the pipeline as YAML of KFP, without arguments; equal environments give equal bytes."""
     from kfp.compiler import Compiler
 
     with TemporaryDirectory() as folder:
@@ -192,13 +185,15 @@ def compile_package(environment: Environment) -> bytes:
 
 
 def parse_package(package: bytes) -> tuple[Json, Json]:
-    """Return the two documents of a pipeline of a cluster: its specification, and its platform's."""
+    """Return the two documents of a pipeline for a cluster: its specification and its platform's."""
     pipeline, platform = yaml.load_all(package, LOADER)
     return pipeline, platform
 
 
 def _set_resources(task: dsl.PipelineTask, resources: StepResources) -> None:
-    """Ask for processor, memory and accelerator. Idle cores may be used beyond; memory has a limit."""
+    """Set the resources, node, timeout and retries of a task; CPU has a request but no limit."""
+    from kfp import kubernetes
+
     if resources.cpu:
         task.set_cpu_request(resources.cpu)
     if resources.memory:
@@ -206,43 +201,29 @@ def _set_resources(task: dsl.PipelineTask, resources: StepResources) -> None:
     if resources.accelerator:
         task.set_accelerator_type(resources.accelerator.resource)
         task.set_accelerator_limit(resources.accelerator.count)
-
-
-def _set_node(task: dsl.PipelineTask, resources: StepResources) -> None:
-    from kfp import kubernetes
-
     for label, value in resources.all_node_labels().items():
         kubernetes.add_node_selector(task, label, value)
-    for one in resources.all_tolerations():
-        kubernetes.add_toleration(task, one.key, one.operator, one.value, one.effect)
-
-
-def _set_limits(task: dsl.PipelineTask, resources: StepResources) -> None:
-    from kfp import kubernetes
-
+    for toleration in resources.all_tolerations():
+        kubernetes.add_toleration(
+            task, toleration.key, toleration.operator, toleration.value, toleration.effect
+        )
     if resources.timeout:
         kubernetes.set_timeout(task, resources.timeout)
     if resources.retries:
         task.set_retry(resources.retries, backoff_duration=RETRY_AFTER)
 
 
-def _set_backend(task: dsl.PipelineTask, environment: Environment, resources: StepResources) -> None:
-    """Say what Keras trains with, and which accelerator must be there."""
-    task.set_env_variable("KERAS_BACKEND", environment.keras_backend)
-    if resources.accelerator:
-        task.set_env_variable("MODELYARD_ACCELERATOR", resources.accelerator.kind)
-        if environment.accelerator_optional:
-            task.set_env_variable("MODELYARD_ACCELERATOR_OPTIONAL", "1")
-
-
 def _config_for_pods(config: Config, environment: Environment) -> Config:
-    """Return the configuration as pods see the world: no file of this machine, the store's own address."""
-    given = config.data.endpoint
-    source = config.data.source
+    """Return the configuration with the URLs of storage inside the cluster.
+
+    Raises:
+        ConfigError: pods cannot reach one of its URLs.
+    """
+    endpoint, source = config.data.endpoint, config.data.source
     urls = {
         "model.code": config.model.code,
         "data.source": source,
-        "data.endpoint": None if given == environment.storage_endpoint else given,
+        "data.endpoint": None if endpoint == environment.storage_endpoint else endpoint,
         "store.url": config.store.url,
     }
     check_server_access(config.serving.model_dump(), environment.target(needs_image=False))
@@ -251,8 +232,8 @@ def _config_for_pods(config: Config, environment: Environment) -> Config:
             raise ConfigError(
                 f"{key} is {value}, {reason}, which pods cannot reach. {UNREACHABLE_REMEDIES[key]}"
             )
-    changed: dict[str, Any] = {"store": environment.for_pods(config.store)}
-    if source and not given:  # as the store's, and the artifacts'
+    update: dict[str, Any] = {"store": environment.for_pods(config.store)}
+    if source and not endpoint:
         inside = environment.for_pods(Store(url=source))
-        changed["data"] = config.data.model_copy(update={"endpoint": inside.endpoint})
-    return config.model_copy(update=changed)
+        update["data"] = config.data.model_copy(update={"endpoint": inside.endpoint})
+    return config.model_copy(update=update)

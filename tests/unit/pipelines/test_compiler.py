@@ -208,7 +208,7 @@ def test_the_recipe_does_not_depend_on_checkpoint_every():
     ],
 )
 def test_local_paths_and_urls_are_refused_for_a_cluster(key, override):
-    with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods cannot reach\. [`G]"):
+    with pytest.raises(ConfigError, match=rf"^{key} is .*, which pods cannot reach\. \S"):
         create_arguments(
             load(overrides=[override], environ={}), environment_of(ENVIRONMENT + "  train: {}\n")
         )

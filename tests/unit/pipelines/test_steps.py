@@ -110,7 +110,7 @@ SAME_RUN = {
 
 @pytest.fixture(autouse=True)
 def _code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "_code", lambda *_: "the same code")
+    monkeypatch.setattr(compiler, "_cached_code_sha256", lambda *_: "the same code")
     monkeypatch.setattr("modelyard.components.serve.access.Access", lambda _: None)  # opens its files
     monkeypatch.chdir(tmp_path)
     for name in ("networks", "copy"):
