@@ -1,4 +1,4 @@
-"""A pipeline of your own with single components of modelyard: score a trained model on today's data.
+"""A pipeline of your own with single components of modelyard: evaluate a trained model on new data.
 
     python examples/own_pipeline.py pets.yaml          # writes own_pipeline.yaml for KFP
 
@@ -20,8 +20,8 @@ IDENTITY = '{"run": "", "data": "", "champion": 0}'  # compare with no champion
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def alert(decision: bool) -> str:
-    """Return a message; a step of your own."""
-    return "the model is good enough" if decision else "the model has become worse: look at the report"
+    """Return a message. This is a step of your own."""
+    return "the model is good enough" if decision else "the model has become worse: see the report"
 
 
 def build(config: str):
@@ -30,7 +30,7 @@ def build(config: str):
 
     @dsl.pipeline(name="score-again")
     def score_again(model: str, history: str, date: str = "") -> str:
-        """Score `model`, the URI of what train wrote, on the data of `date`."""
+        """Evaluate the model at the URI `model`, an artifact of train, on the data of `date`."""
         raw = ingest(spec=specs["ingest"], fingerprint=date).outputs["raw"]
         features = preprocess(raw=raw, spec=specs["preprocess"]).outputs["features"]
         evaluated = evaluate(
