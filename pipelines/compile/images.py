@@ -1,10 +1,9 @@
-"""Builds the images: `python -m modelyard.pipelines.compile.images`, as `make images` does.
+"""Builds the images: `python -m modelyard.pipelines.compile.images`, for `make images`.
 
-An image is called after what it holds: `modelyard/serve:4f0c…`, the digest of its layers and settings, is the
-same whenever the same bytes were built. Pushed to a registry, it is called by the registry's digest, and goes
-on being called that when the same image is built again without a registry.
-`build/images.json` maps each target to its reference, for the environments to read, and
-`build/interfaces.json` each reference to the interfaces of its steps, for `check_interfaces` of preflight.py.
+The tag of an image, as in `modelyard/serve:4f0c…`, is a digest of its layers and settings, so equal builds
+have equal tags. The reference of a pushed image has the digest of the registry, also after a later build
+without a registry. `build/images.json` has the reference of each target for environments,
+`build/interfaces.json` the interfaces of the steps in each image for `check_interfaces` in preflight.py.
 """
 
 import argparse
@@ -37,15 +36,15 @@ REFERENCES = ROOT / IMAGES_FILE
 LABEL = "org.opencontainers.image"
 NO_LABELS: Mapping[str, str] = {}
 MEGABYTE = 10**6
-WIDTH = 200  # a reference with its digest is long, and is there to be copied
+WIDTH = 200  # references with digests are long
 EMULATOR = "gcs-emulator"
-EPOCH = "315532800"  # 1980: the date of every file, and of the image where the builder lets one choose
-BUILDER = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}  # attestations tell the time
+EPOCH = "315532800"  # 1980: the date of files, and of the image if the builder supports it
+BUILDER = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}  # attestations contain the time
 
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: its size in bytes, uncompressed, and the seconds that its build took."""
+    """A built image: uncompressed size in bytes, and build time in seconds."""
 
     target: str
     reference: str
@@ -58,19 +57,19 @@ def build(
     base: str | None = None,
     registry: str | None = None,
     labels: Mapping[str, str] = NO_LABELS,
-    known: str | None = None,
+    previous: str | None = None,
 ) -> Image:
-    """Build a target of components/Dockerfile, and push it when a registry is given.
+    """Build a target of components/Dockerfile, and push it if there is a registry.
 
     Args:
-        target: the stage, and the image's name.
-        base: an image of Python on Debian, instead of the Dockerfile's own.
-        registry: host and path in front of `modelyard/`.
-        labels: OCI labels beside those of the Dockerfile.
-        known: what the target's image was called until now.
+        target: the stage, and the name of the image.
+        base: the base image with Python on Debian; by default that of the Dockerfile.
+        registry: host and path before `modelyard/`.
+        labels: OCI labels in addition to those of the Dockerfile.
+        previous: the previous reference of the target.
 
     Raises:
-        CalledProcessError: docker failed, and has said why.
+        CalledProcessError: docker failed and printed the reason.
     """
     started = time.monotonic()
     options = [
@@ -79,32 +78,32 @@ def build(
     options += [part for key, value in labels.items() for part in ("--label", f"{LABEL}.{key}={value}")]
     latest = f"modelyard/{target}:latest"
     _docker("build", "--file", "components/Dockerfile", "--target", target, "--tag", latest, *options, ".")
-    built = _inspect(latest)
+    image = _inspect(latest)
     name = f"{registry.rstrip('/')}/modelyard/{target}" if registry else f"modelyard/{target}"
-    reference = f"{name}:{_content(built)}"
+    reference = f"{name}:{_content_digest(image)}"
     _docker("tag", latest, reference)
     if registry:
         _docker("push", "--quiet", reference)
-        pushed = _inspect(reference)["RepoDigests"]
-        reference = next(one for one in pushed if one.startswith(f"{name}@"))
-    elif known and known in built["RepoDigests"]:
-        reference = known
-    return Image(target, reference, built["Size"], time.monotonic() - started)
+        digests = _inspect(reference)["RepoDigests"]
+        reference = next(digest for digest in digests if digest.startswith(f"{name}@"))
+    elif previous and previous in image["RepoDigests"]:
+        reference = previous
+    return Image(target, reference, image["Size"], time.monotonic() - started)
 
 
 def build_arguments(base: str | None = None) -> dict[str, str]:
-    """Return the arguments of components/Dockerfile, the same for every target."""
-    held = " ".join(f"{image}={','.join(find_packages(image))}" for image in IMAGES)
-    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH, "CONTENTS": held}
+    """Return the build arguments of components/Dockerfile, for all targets."""
+    packages = " ".join(f"{image}={','.join(find_packages(image))}" for image in IMAGES)
+    arguments = {"VERSION": version("modelyard"), "SOURCE_DATE_EPOCH": EPOCH, "CONTENTS": packages}
     return arguments | ({"BASE": base} if base else {})
 
 
-def _content(built: dict[str, Any]) -> str:
-    """Return a digest of an image's layers and settings, without the time at which it was built."""
-    parts = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "User", "WorkingDir")
-    settings = {part: built["Config"].get(part) for part in parts}
-    held = json.dumps([built["Architecture"], built["RootFS"]["Layers"], settings], sort_keys=True)
-    return hashlib.sha256(held.encode()).hexdigest()[:16]
+def _content_digest(image: dict[str, Any]) -> str:
+    """Return a digest of the layers and settings of an image, without its build time."""
+    keys = ("Cmd", "Entrypoint", "Env", "ExposedPorts", "Labels", "User", "WorkingDir")
+    settings = {key: image["Config"].get(key) for key in keys}
+    content = json.dumps([image["Architecture"], image["RootFS"]["Layers"], settings], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _inspect(reference: str) -> dict[str, Any]:
@@ -114,94 +113,93 @@ def _inspect(reference: str) -> dict[str, Any]:
 
 def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
     environment = {**BUILDER, **os.environ}
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, env=environment, check=True, stdout=output)
-    return done.stdout or b""
+    process = subprocess.run(["docker", *arguments], cwd=ROOT, env=environment, check=True, stdout=output)
+    return process.stdout or b""
 
 
 def write_references(images: Sequence[Image], path: Path = REFERENCES) -> None:
-    """Write the images' references into the JSON file at `path`, beside those of other targets."""
-    known = read_build_record(path)
-    write_text(path, json.dumps(known | {image.target: image.reference for image in images}, indent=2) + "\n")
-    held = {image.reference: _interfaces(image.target) for image in images}
-    file = path.with_name(Path(INTERFACES_FILE).name)
-    write_text(file, json.dumps(read_build_record(file) | held, indent=2) + "\n")
-
-
-def _interfaces(target: str) -> dict[str, str]:
-    """Return the interface of each step that an image holds."""
-    return {
-        step.name: interface(step.name)
-        for step in STEPS.values()
-        if target in (step.image, *step.accelerated.values())
-    }
-
-
-def describe_unpushed(images: Sequence[Image], known: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each image whose name was a registry's and is one of this machine now."""
-    return [
-        f"{image.target} is another image than {known[image.target]}, which was pushed, and only this "
-        "machine has it. `make images` with REGISTRY pushes it, for a cluster to pull."
+    """Add the references and interfaces of images to the JSON files, which keep other targets."""
+    references = {image.target: image.reference for image in images}
+    interfaces = {
+        image.reference: {
+            step.name: interface(step.name)
+            for step in STEPS.values()
+            if image.target in (step.image, *step.accelerated.values())
+        }
         for image in images
-        if "@" in known.get(image.target, "") and "@" not in image.reference
+    }
+    for file, record in ((path, references), (path.with_name(Path(INTERFACES_FILE).name), interfaces)):
+        write_text(file, json.dumps(read_build_record(file) | record, indent=2) + "\n")
+
+
+def describe_unpushed(images: Sequence[Image], previous: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each image that differs from a pushed one and is only on this machine."""
+    return [
+        f"{image.target} differs from the pushed image {previous[image.target]} and is only on this machine. "
+        "Push it for clusters with `make images REGISTRY=…`."
+        for image in images
+        if "@" in previous.get(image.target, "") and "@" not in image.reference
     ]
 
 
 def describe_oversized(images: Sequence[Image], budgets: Mapping[str, int]) -> list[str]:
     """Return a sentence for each image that is larger than its budget in megabytes."""
     return [
-        f"{image.target} holds {image.size / MEGABYTE:.0f} MB and its budget is {budgets[image.target]} MB. "
-        "See what came in (`docker history`), or raise the budget in components/image-budgets.yaml."
+        f"{image.target} has {image.size / MEGABYTE:.0f} MB; its budget is {budgets[image.target]} MB. "
+        "Find the new files with `docker history`, or raise the budget in components/image-budgets.yaml."
         for image in images
         if image.size > budgets[image.target] * MEGABYTE
     ]
 
 
 def create_table(images: Sequence[Image], budgets: Mapping[str, int]) -> Table:
-    """Return the images with their sizes, their budgets and their references."""
-    shown = Table("image", "MB", "budget", "seconds", "reference", box=None)
+    """Return a table of images with size, budget and reference."""
+    table = Table("image", "MB", "budget", "seconds", "reference", box=None)
     for image in images:
         size, seconds = f"{image.size / MEGABYTE:.0f}", f"{image.seconds:.0f}"
-        shown.add_row(image.target, size, str(budgets[image.target]), seconds, image.reference)
-    for column in shown.columns[1:4]:
+        table.add_row(image.target, size, str(budgets[image.target]), seconds, image.reference)
+    for column in table.columns[1:4]:
         column.justify = "right"
-    return shown
+    return table
 
 
 def main() -> int:
-    """Build what the command line names; 1 when docker fails or an image is too large."""
+    """Build the images on the command line; return 1 when docker fails or an image is too large."""
     budgets: dict[str, int] = yaml.safe_load(BUDGETS.read_text())
     parser = argparse.ArgumentParser(
         prog="python -m modelyard.pipelines.compile.images", description="Build the images."
     )
-    parser.add_argument("targets", nargs="*", help="what to build; default: all but those for accelerators")
-    parser.add_argument("--accelerators", action="store_true", help="build those for accelerators")
+    parser.add_argument(
+        "targets", nargs="*", help="images to build; default: all except those for accelerators"
+    )
+    parser.add_argument("--accelerators", action="store_true", help="build the images for accelerators")
     parser.add_argument("--list", action="store_true", help="print the names of all images")
     parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
-    parser.add_argument("--registry", help="push there, for example localhost:5000")
-    parser.add_argument("--source", help="where the source is, for the label of a release")
-    parser.add_argument("--revision", help="the source's revision, for the label of a release")
+    parser.add_argument("--registry", help="registry to push to, such as localhost:5000")
+    parser.add_argument("--source", help="URL of the source, for the label of a release")
+    parser.add_argument("--revision", help="revision of the source, for the label of a release")
     options = parser.parse_args()
     if options.list:
         print(*IMAGES, EMULATOR, *ACCELERATED_IMAGES)  # noqa: T201
         return 0
     if unknown := set(options.targets) - set(budgets):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; the images are {', '.join(budgets)}")
+        parser.error(f"unknown images: {', '.join(sorted(unknown))}; choose from {', '.join(budgets)}")
     targets = options.targets or (ACCELERATED_IMAGES if options.accelerators else (*IMAGES, EMULATOR))
-    errors, known = Console(stderr=True), read_build_record(REFERENCES)
+    errors, previous = Console(stderr=True), read_build_record(REFERENCES)
     labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
     try:
         images = [
-            build(target, options.base, options.registry, labels, known.get(target)) for target in targets
+            build(target, options.base, options.registry, labels, previous.get(target)) for target in targets
         ]
     except FileNotFoundError:
-        errors.print("There is no docker here. Install Docker with BuildKit, then try again.")
+        errors.print("The command docker is not on PATH. Install Docker with BuildKit.")
         return 1
     except subprocess.CalledProcessError as error:
-        errors.print(f"{' '.join(error.cmd[:3])} failed; the lines above say why.")
+        errors.print(f"{' '.join(error.cmd[:3])} failed; the output above has the reason.")
         return 1
     write_references(images)
     Console(width=WIDTH).print(create_table(images, budgets))
-    for sentence in describe_unpushed(images, known):
+    for sentence in describe_unpushed(images, previous):
         errors.print(sentence, style="yellow")
     problems = describe_oversized(images, budgets)
     for problem in problems:

@@ -1,4 +1,4 @@
-"""KFP's SDK without the clients of its API and of Docker, which take as long to import as the rest."""
+"""Imports the SDK of KFP without its API client and Docker, which take half of the import time."""
 
 import os
 import shlex
@@ -7,38 +7,38 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-VARIABLE = "_KFP_RUNTIME"  # kfp asks for it when it is imported, to spare steps the same; kfp.dsl asks again
+VARIABLE = "_KFP_RUNTIME"  # read by kfp and kfp.dsl: a step does not import the client either
 
 
 def load() -> None:
     """Import `kfp` if it is not imported yet; import submodules such as kfp.dsl by name afterwards."""
-    before = os.environ.get(VARIABLE)
+    previous = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = "true"
     try:
         import kfp  # noqa: F401
     finally:
-        os.environ.pop(VARIABLE) if before is None else os.environ.__setitem__(VARIABLE, before)
+        os.environ.pop(VARIABLE) if previous is None else os.environ.__setitem__(VARIABLE, previous)
 
 
 def load_local() -> Any:
-    """Import and return `kfp.local`; its runner of containers, which is not used, gets an empty `docker`."""
-    empty = ModuleType("docker")
-    empty.DockerClient = object  # type: ignore[attr-defined]
-    docker = sys.modules.setdefault("docker", empty)
+    """Import and return `kfp.local`, with an empty module `docker` for its unused DockerRunner."""
+    stub = ModuleType("docker")
+    stub.DockerClient = object  # type: ignore[attr-defined]
+    docker = sys.modules.setdefault("docker", stub)
     try:
         from kfp import local
         from kfp.local import docker_task_handler  # noqa: F401
     finally:
-        if docker is empty:
+        if docker is stub:
             del sys.modules["docker"]
     return local
 
 
 def exec_python(command: Sequence[str], python: str = sys.executable) -> list[str]:
-    """Return the command of a step with `python` in place of its shell, not as its child.
+    """Return the command of a step with `python` replacing its shell, instead of running as a child.
 
-    As a child it would outlive a shell that is killed, and in a pod it would not get SIGTERM. With -P it
-    imports nothing from the working directory.
+    A child would outlive a killed shell and not receive SIGTERM in a pod. -P excludes the working directory
+    from the import path.
     """
-    replaced = f"{VARIABLE}=true exec {shlex.quote(python)} -P "
-    return [part.replace(f"{VARIABLE}=true python3 ", replaced) for part in command]
+    replacement = f"{VARIABLE}=true exec {shlex.quote(python)} -P "
+    return [part.replace(f"{VARIABLE}=true python3 ", replacement) for part in command]

@@ -1,9 +1,7 @@
-"""The checks of `submit` and `schedule apply` before they send a pipeline to Kubeflow Pipelines.
+"""Checks a pipeline before `submit` and `schedule apply` send it to Kubeflow Pipelines.
 
-    notes = check_pipeline(arguments, environment)
-
-The backend refuses some of these pipelines with an error that names no cause, and accepts others that never
-finish or that reuse results of an older image.
+The backend rejects some of these pipelines without a reason, and accepts others that never finish or reuse
+results of an older image.
 """
 
 import json
@@ -24,14 +22,10 @@ TAG = re.compile(r".+:(?P<tag>[^:/@]+)")
 
 
 def check_pipeline(arguments: Mapping[str, object], environment: Environment) -> tuple[str, ...]:
-    """Return notes about a pipeline that can be sent.
-
-    Args:
-        arguments: the values of its parameters.
-        environment: where it would run.
+    """Return warnings about a pipeline with these arguments.
 
     Raises:
-        ConfigError: it cannot be sent; the message has a line for every problem.
+        ConfigError: the pipeline cannot run; the message has a line for each problem.
     """
     images = {step: environment.image(step) for step in STEPS}
     problems = [*_problems(arguments, images, environment), *_find_mismatches(environment)]
@@ -45,7 +39,7 @@ def check_pipeline(arguments: Mapping[str, object], environment: Environment) ->
 def _problems(
     arguments: Mapping[str, object], images: Mapping[str, str], environment: Environment
 ) -> Iterator[str]:
-    size = len(json.dumps(arguments).encode())  # the root's driver gets all of them as one argument
+    size = len(json.dumps(arguments).encode())  # one argument of the driver of the root
     if size >= ARGUMENT_BYTES:
         largest = max(arguments, key=lambda name: len(str(arguments[name])))
         yield (
@@ -56,34 +50,33 @@ def _problems(
         tag = TAG.fullmatch(image)
         if not IMMUTABLE.fullmatch(image) and (tag is None or tag["tag"] == "latest"):
             yield (
-                f"The image of {step} is {image}, which can change while the cache key stays the same. Name "
-                "it by its digest in environment.images, as `make images REGISTRY=…` does."
+                f"The image of {step} is {image}, which can change without a change of the cache key. Set "
+                "its digest in environment.images, as `make images REGISTRY=…` does."
             )
     if is_loopback(environment.storage_endpoint or ""):
         yield (
-            f"environment.storage_endpoint is {environment.storage_endpoint}, which is the pod itself when a "
-            "pod uses it. Set the emulator's address inside the cluster, and this one as "
-            "storage_endpoint_outside."
+            f"environment.storage_endpoint is {environment.storage_endpoint}, which in a pod is the pod. Set "
+            "the URL of the emulator inside the cluster, and this URL as storage_endpoint_outside."
         )
 
 
 def check_interfaces(environment: Environment) -> None:
-    """Compare the images that `make images` built here with what the pipeline expects of them.
+    """Compare the interfaces of images that `make images` built on this machine with those of the pipeline.
 
-    Of another image the interface is not known here; its steps compare it themselves.
+    The steps in other images compare them when they start.
 
     Raises:
-        ConfigError: an image is of another version.
+        ConfigError: an image has another version of modelyard.
     """
     if problems := list(_find_mismatches(environment)):
         raise ConfigError(problems[0])
 
 
 def _find_mismatches(environment: Environment) -> Iterator[str]:
-    known = read_build_record(Path(INTERFACES_FILE))
+    interfaces = read_build_record(Path(INTERFACES_FILE))
     for step in STEPS:
         image, expected = environment.image(step), interface(step)
-        if (actual := known.get(image, {}).get(step, expected)) != expected:
+        if (actual := interfaces.get(image, {}).get(step, expected)) != expected:
             yield mismatch(image, actual, expected)
 
 
@@ -91,19 +84,19 @@ def _notes(images: Mapping[str, str], environment: Environment) -> Iterator[str]
     tagged = sorted(step for step, image in images.items() if not IMMUTABLE.fullmatch(image))
     if tagged:
         yield (
-            f"The images of {', '.join(tagged)} are named by a tag: when it is moved, the cache returns "
-            "results of the old image. Name images by their digest, as `make images REGISTRY=…` does."
+            f"The images of {', '.join(tagged)} have a tag: when it moves, the cache returns results of the "
+            "old image. Set their digests, as `make images REGISTRY=…` does."
         )
     resources = {step: environment.resources(step) for step in STEPS}
-    for step, one in resources.items():
-        if one.timeout and one.timeout > environment.active_deadline:
+    for step, settings in resources.items():
+        if settings.timeout and settings.timeout > environment.active_deadline:
             yield (
-                f"{step} may take {one.timeout} s, but the whole run is stopped after "
+                f"{step} may take {settings.timeout} s, but the run is stopped after "
                 f"{environment.active_deadline} s (environment.active_deadline)."
             )
-    if retried := [step for step, one in resources.items() if one.retries]:
+    if retried := [step for step, settings in resources.items() if settings.retries]:
         yield (
-            f"{', '.join(retried)} ask for retries. Kubeflow Pipelines as shipped replaces lost pods and "
-            "does not retry failed steps, unless workflow-controller-configmap has under workflowDefaults: "
+            f"{', '.join(retried)} have retries. By default, Kubeflow Pipelines replaces lost pods but does "
+            "not retry failed steps. Set in workflow-controller-configmap under workflowDefaults: "
             "templateDefaults.retryStrategy: {limit: '0', retryPolicy: Always}."
         )

@@ -105,9 +105,9 @@ def test_release_has_its_source_and_same_image_keeps_its_reference(
     release = {"source": "https://example.com/modelyard", "revision": "abc"}
     base = labels_of(docker, images["fingerprint"])["base.name"]
     try:
-        made = build("gcs-emulator", base, labels=release, known=images["gcs-emulator"])
+        made = build("gcs-emulator", base, labels=release, previous=images["gcs-emulator"])
     finally:
-        again = build("gcs-emulator", base, known=images["gcs-emulator"])
+        again = build("gcs-emulator", base, previous=images["gcs-emulator"])
     assert again.reference == images["gcs-emulator"]
     assert made.reference.startswith("modelyard/gcs-emulator:")
     assert release.items() <= labels_of(docker, made.reference).items()

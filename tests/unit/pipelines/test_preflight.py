@@ -64,7 +64,7 @@ def test_untagged_and_latest_images_are_refused(image):
 def test_tags_are_noted_except_content_hashes():
     images = environment().images | {"train": "a/train:1.2"}
     (note,) = check(environment(images=images))
-    assert note.startswith("The images of train are")
+    assert note.startswith("The images of train have a tag")
     assert check(environment(images=images | {"train": "a/train:0123456789abcdef"})) == ()
 
 
@@ -81,5 +81,5 @@ def test_a_timeout_beyond_the_deadline_is_noted():
 
 def test_retries_are_noted_with_the_setting_of_the_controller():
     (note,) = check(environment(steps={"train": {"retries": 2}, "ingest": {"retries": 1}}))
-    assert note.startswith("ingest, train ask for retries")
+    assert note.startswith("ingest, train have retries")
     assert "workflow-controller-configmap" in note
