@@ -124,8 +124,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         if 2 * duplicates.count < sum(schema.splits.values()):
             raise
         raise DataError(
-            f"{duplicates.count} examples equal another one, such as {'; '.join(duplicates.examples)}, and "
-            f"equal examples are in the same split. Remove the duplicates, or add distinct examples. {error}"
+            f"{duplicates.count} examples equal another one, such as {duplicates.examples[0]}, and equal "
+            f"examples are in the same split. Remove the duplicates, or add distinct examples. {error}"
         ) from error
     with artifacts.replace_folder(Path(features)) as directory:
         moments = _write_splits(directory, schema, sources, masks, settings.normalize == "standardize")

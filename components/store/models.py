@@ -25,6 +25,7 @@ from uuid import uuid4
 from modelyard.components.errors import ConflictError, DamagedError, NotFoundError
 from modelyard.components.store.objects import Entry, delete_all
 from modelyard.components.store.records import (
+    REMEDIES,
     Action,
     Champion,
     HistoryEntry,
@@ -77,7 +78,7 @@ class ModelStore(Versions):
         """Return the champion pointer, or None before the first promotion. Reads one object.
 
         Raises:
-            DamagedError: champion.json is damaged.
+            DamagedError: champion.json is damaged, or missing although there was one.
         """
         return self._read_pointer(name)[0]
 
@@ -130,8 +131,9 @@ class ModelStore(Versions):
             except DamagedError:
                 if expected is not None:
                     raise
-                damaged, current = True, self._recover_pointer(name, version)
-                generation = self._objects.read(self._pointer_key(name))[1]
+                damaged, current, generation = True, self._recover_pointer(name, version), ""
+                with suppress(NotFoundError):
+                    generation = self._objects.read(self._pointer_key(name))[1]
             seen = current.version if current else None
             if current and seen == version:
                 if damaged and not self._write_pointer(name, current, generation):
@@ -318,7 +320,14 @@ class ModelStore(Versions):
         try:
             data, generation = self._objects.read(key)
         except NotFoundError:
-            return None, ""
+            if not any(entry.after for entry in self._read_entries(name, [])):
+                return None, ""
+            try:
+                data, generation = self._objects.read(key)  # another process may have created it
+            except NotFoundError as error:
+                raise DamagedError(
+                    f"{self.url}/{key} is missing, and the history has promotions. {REMEDIES['Champion']}"
+                ) from error
         return parse_record(self._objects, key, data, Champion), generation
 
     def _recover_pointer(self, name: str, version: int | None = None) -> Champion | None:

@@ -78,7 +78,7 @@ class ServedVersions(Record):
     at: str
 
 
-_REMEDIES = {
+REMEDIES = {
     "Champion": "`modelyard models promote NAME VERSION` writes it again; or restore it from a backup.",
     "HistoryEntry": "Restore it from a backup, or delete it: the history then lacks this entry.",
     "ServedVersions": "The next rollout on that platform writes it again. If there is none, delete it.",
@@ -136,7 +136,7 @@ def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
         return kind.model_validate_json(data)
     except ValidationError as error:
         reason = error.errors()[0]["msg"] if data.strip() else "it is empty"
-        remedy = _REMEDIES.get(kind.__name__, "Restore it from a backup, or use another version.")
+        remedy = REMEDIES.get(kind.__name__, "Restore it from a backup, or use another version.")
         raise DamagedError(
             f"{objects.url}/{key} is not a {kind.__name__} ({reason}): it is damaged, or another version of "
             f"modelyard wrote it. {remedy}"

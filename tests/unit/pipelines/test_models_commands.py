@@ -203,13 +203,20 @@ def promoted(store):
     return store
 
 
-@pytest.mark.parametrize("name", ["champion.json", "history/000001.json"])
-@pytest.mark.parametrize("data", ["", '{"version": 2'])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("champion.json", ""),
+        ("champion.json", '{"version": 2'),
+        ("champion.json", None),
+        ("history/000001.json", ""),
+    ],
+)
 def test_a_damaged_record_is_named_once_by_commands_that_need_other_data(
     modelyard, promoted, tmp_path, name, data
 ):
     path = Path(promoted.url, "tiny", name)
-    path.write_text(data)
+    path.unlink() if data is None else path.write_text(data)
     npy = tmp_path / "one.npy"
     np.save(npy, np.zeros((2, 2), np.uint8))
     for command, count in (
@@ -229,24 +236,27 @@ def test_a_damaged_record_is_named_once_by_commands_that_need_other_data(
     assert len(modelyard.json("models", "history", "tiny")) == (1 if "history" in name else 2)
 
 
-def test_promote_writes_a_damaged_pointer_again(modelyard, promoted):
-    data = b""
+@pytest.mark.parametrize("missing", [False, True])
+def test_promote_writes_a_damaged_pointer_again(modelyard, promoted, missing):
+    def damage():
+        path.unlink() if missing else path.write_bytes(b"")
+
     before = promoted.champion("tiny")
     path = Path(promoted.url, "tiny", "champion.json")
-    path.write_bytes(data)
+    damage()
     refused = modelyard("rollback", "tiny")
     assert refused.code == 7
     assert "`modelyard models promote" in refused.err
-    assert path.read_bytes() == data
+    assert path.exists() is not missing
     result = modelyard("models", "promote", "tiny", 2, "--output", "json")
     assert json.loads(result.out)["version"] == 2
     assert "champion.json" in result.err
     assert promoted.champion("tiny") == before
     promoted.rollback("tiny", reason="", by="test")
-    path.write_bytes(data)
+    damage()
     promoted.promote("tiny", 1, reason="", by="test")
     assert promoted.champion("tiny").previous is None, "as after the rollback"
-    path.write_bytes(data)
+    damage()
     promoted.promote("tiny", 2, reason="", by="test")
     assert [entry.attempt for entry in promoted.history("tiny")] == [False] * 4
     assert (promoted.champion("tiny").previous, promoted.champion("tiny").history) == (1, 4)
