@@ -19,6 +19,9 @@ from typing import Any, BinaryIO, NamedTuple, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from modelyard.components.artifacts import Schema
+from modelyard.components.errors import DataError, describe
+
 SHARD_BYTES = 64 * 2**20
 PREFETCHED_ITEMS = 3
 HASHES = "hashes.npz"
@@ -150,6 +153,25 @@ class Split:
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self._names = [path.with_suffix(".names.json") for path in shards]
         self._cached_names: tuple[int, list[str]] = (-1, [])
+
+    @classmethod
+    def open(cls, directory: Path, name: str, schema: Schema, remedy: str) -> "Split":
+        """Open a split and check it against the schema; `remedy` is the last sentence of a DataError."""
+        try:
+            split = cls(directory, name)
+        except (OSError, ValueError, EOFError) as error:
+            reason = f"cannot be read: {describe(error)}"
+            raise DataError(f"The split {name} in {directory} {reason} {remedy}") from error
+        count, mismatch = schema.splits.get(name, 0), ""
+        if not len(split) == len(split.targets) == count:
+            mismatch = f"{len(split)} examples and {len(split.targets)} targets, but schema.json says {count}"
+        for shard in split._shards:
+            if shard.shape[1:] != schema.shape or shard.dtype != schema.dtype:
+                expected = f"{schema.dtype} {schema.shape}"
+                mismatch = f"examples of {shard.dtype} {shard.shape[1:]}, but schema.json says {expected}"
+        if mismatch:
+            raise DataError(f"The split {name} in {directory} has {mismatch}. {remedy}")
+        return split
 
     def __len__(self) -> int:
         return int(self._starts[-1])

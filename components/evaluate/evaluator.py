@@ -120,7 +120,7 @@ def evaluate(
     training_history = artifacts.read(Path(history) / "history.json", History)
     signature = artifacts.read(Path(model) / "signature.json", Signature)
     _check_signature(schema, signature, "the candidate", "Train it again on these features.")
-    test = Split(Path(features), "test")
+    test = Split.open(Path(features), "test", schema, "Preprocess the data again.")
     problem = problems.get_problem(schema.problem)
     candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champion = identity.champion or None

@@ -107,7 +107,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     check_source(schema)
     problem.check_schema(schema)
     check_named_slices(spec.named_slices, schema)
-    sources = {name: _open_split(Path(raw), name, schema) for name in schema.splits}
+    remedy = "Ingest the source again."
+    sources = {name: Split.open(Path(raw), name, schema, remedy) for name in schema.splits}
     hashes = {name: _check_and_hash(schema, problem, name, source) for name, source in sources.items()}
     strata = {name: source.targets for name, source in sources.items()} if problem.stratified else None
     masks = splitting.assign_splits(hashes, settings, strata)
@@ -146,21 +147,6 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         artifacts.write(directory / "statistics.json", statistics)
         write_hashes(directory, train, test)
     log(f"examples: {sizes}; {scaling}")
-
-
-def _open_split(directory: Path, name: str, schema: Schema) -> Split:
-    try:
-        source = Split(directory, name)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"A shard of {name} in {directory} cannot be read: {error}. Ingest the source again."
-        ) from error
-    if not len(source) == len(source.targets) == schema.splits[name]:
-        raise DataError(
-            f"The shards of {name} in {directory} have {len(source)} examples and {len(source.targets)} "
-            f"targets, but schema.json says {schema.splits[name]}. Ingest the source again."
-        )
-    return source
 
 
 def _batch_size(schema: Schema) -> int:
@@ -267,11 +253,6 @@ def check_source(schema: Schema) -> None:
 
 def check_examples(schema: Schema, split: str, start: int, examples: NDArray[Any]) -> None:
     """Raise DataError for the first invalid example of a batch that starts at `start` in `split`."""
-    if examples.shape[1:] != schema.shape or str(examples.dtype) != schema.dtype:
-        raise DataError(
-            f"Example {start} of {split} is {examples.dtype} of shape {examples.shape[1:]}, but schema.json "
-            f"says {schema.dtype} of shape {schema.shape}. Ingest the source again."
-        )
     if schema.dtype != "uint8" and not np.isfinite(examples).all():
         index = np.argwhere(~np.isfinite(examples))[0]
         raise DataError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.errors import DataError, describe
+from modelyard.components.errors import DataError
 from modelyard.components.shards import Split
 from modelyard.components.train.backend import tf
 
@@ -56,7 +56,12 @@ class Features:
         """
         schema = artifacts.read(directory / "schema.json", Schema)
         normalization = artifacts.read(directory / "normalization.json", Normalization)
-        train, validation = (_open_split(directory, name, schema) for name in ("train", "validation"))
+        splits = []
+        for name in ("train", "validation"):
+            split = Split.open(directory, name, schema, "Preprocess the data again.")
+            problems.get_problem(schema.problem).check_targets(schema, name, 0, split.targets)
+            splits.append(split)
+        train, validation = splits
         if not len(train):
             raise DataError(f"{directory} has no training examples. Lower data.validation and data.test.")
         return cls(schema, normalization, train, validation)
@@ -75,29 +80,6 @@ class Subset:
     def gather(self, indices: Indices) -> NDArray[Any]:
         """Return the examples at `indices` of the subset."""
         return self._split.gather(self._indices[indices])
-
-
-def _open_split(directory: Path, name: str, schema: Schema) -> Split:
-    """Open a split and check it against the schema."""
-    try:
-        split = Split(directory, name)
-        first = split.gather(np.arange(1)) if len(split) else None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"The split {name} in {directory} cannot be read: {describe(error)} Preprocess the data again."
-        ) from error
-    count = schema.splits.get(name, 0)
-    mismatch = ""
-    if not len(split) == len(split.targets) == count:
-        mismatch = f"{len(split)} examples and {len(split.targets)} targets, but schema.json says {count}"
-    elif first is not None and (first.shape[1:] != schema.shape or first.dtype != schema.dtype):
-        mismatch = (
-            f"examples of {first.dtype} {first.shape[1:]}, but schema.json says {schema.dtype} {schema.shape}"
-        )
-    if mismatch:
-        raise DataError(f"The split {name} in {directory} has {mismatch}. Preprocess the data again.")
-    problems.get_problem(schema.problem).check_targets(schema, name, 0, split.targets)
-    return split
 
 
 def shuffled_batches(split: Examples, size: int, seed: int, first: int = 0) -> Any:

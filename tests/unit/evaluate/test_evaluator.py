@@ -166,7 +166,8 @@ def test_mistakes_are_reported_as_images_with_their_names(inputs) -> None:
     with ShardWriter(features, "test", (6, 6, 3), "uint8") as writer:
         pixels = np.zeros((3, 6, 6, 3), np.uint8)
         writer.append(pixels, np.array([1, 2, 2]), ("dog/\udcff.png", "emu/2.png", "emu/3.png"))
-    schema = artifacts.read(features / "schema.json", Schema).model_copy(update={"shape": (6, 6, 3)})
+    changes = {"shape": (6, 6, 3), "splits": {"test": 3}}
+    schema = artifacts.read(features / "schema.json", Schema).model_copy(update=changes)
     artifacts.write(features / "schema.json", schema)
     inputs.number_examples(3)
     matrix = np.zeros((108, 3), np.float32)

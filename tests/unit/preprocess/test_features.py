@@ -219,7 +219,7 @@ def test_truncated_shard(raw, images) -> None:
     directory = raw({"all": images(60)})
     shard = next(directory.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
-    assert_data_error(directory, "shard of all", "Ingest the source again")
+    assert_data_error(directory, "split all", "Ingest the source again")
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
