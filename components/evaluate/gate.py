@@ -120,7 +120,7 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
     """Check that the candidate beats a constant prediction and recognizes each class."""
     results = []
     if constant := metrics.constant:
-        sign, measured = _sign(metrics, constant.metric), metrics.values[constant.metric].value
+        sign, measured = _get_sign(metrics, constant.metric), metrics.values[constant.metric].value
         limit = constant.other + sign * constant.at_least
         rule = Rule(
             rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {constant.metric}, better than a "
@@ -165,7 +165,7 @@ def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
         (gate.maximum, -1, "at most", "above the maximum of", "within the maximum of"),
     ):
         for metric, threshold in limits.items():
-            for name, value, limit in _limited_values(metrics, metric, threshold):
+            for name, value, limit in _find_limited_values(metrics, metric, threshold):
                 passed = value is not None and sign * value >= sign * limit
                 rule = Rule(rule=f"{name} {kind}", value=value, limit=limit, passed=passed)
                 sentence = f"the candidate's {name} is unknown, as there are no test examples for it"
@@ -176,7 +176,7 @@ def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
     return results
 
 
-def _limited_values(
+def _find_limited_values(
     metrics: Metrics, metric: str, threshold: float | dict[str, float]
 ) -> list[tuple[str, float | None, float]]:
     """Return name, value and limit of a metric, or of the metric of classes."""
@@ -184,11 +184,11 @@ def _limited_values(
         return [(metric, metrics.values[metric].value, threshold)]
     return [
         (f"{metric} of {entry.name}", entry.values[metric].value if metric in entry.values else None, limit)
-        for entry, limit in _slice_limits(metrics, metric, threshold)
+        for entry, limit in _find_slice_limits(metrics, metric, threshold)
     ]
 
 
-def _slice_limits(
+def _find_slice_limits(
     metrics: Metrics, metric: str, threshold: float | dict[str, float]
 ) -> list[tuple[Slice, float]]:
     if not isinstance(threshold, dict):
@@ -210,10 +210,8 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
     if default is None:
         remaining = metrics.rows - metrics.trained_on[champion].count
         rule = f"test examples that version {champion} was not trained on, at least"
-        return [
-            _too_few_examples(rule, remaining, f"the candidate cannot be compared with version {champion}")
-        ]
-    sign = _sign(metrics, default.metric)
+        return [_fail_too_few(rule, remaining, f"the candidate cannot be compared with version {champion}")]
+    sign = _get_sign(metrics, default.metric)
     unit = 1.0 if sign > 0 or metrics.constant is None else metrics.constant.other
     default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
     results = []
@@ -221,17 +219,17 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
         if metric in metrics.values and not isinstance(margins, dict):
             pairs = [("", margins)]
         else:
-            pairs = [(entry.name, margin) for entry, margin in _slice_limits(metrics, metric, margins)]
+            pairs = [(entry.name, margin) for entry, margin in _find_slice_limits(metrics, metric, margins)]
         for name, margin in pairs:
             if comparison := comparisons.get((metric, name)):
                 results.append(_check_comparison(metrics, gate, comparison, margin, champion))
             elif isinstance(margins, dict):
                 rule = f"test examples of {name}, to compare its {metric}, at least"
-                results.append(_too_few_examples(rule, 0, f"the {metric} of {name} cannot be compared", 1))
+                results.append(_fail_too_few(rule, 0, f"the {metric} of {name} cannot be compared", 1))
     return results
 
 
-def _too_few_examples(rule: str, count: int, sentence: str, minimum: int = MINIMUM_EXAMPLES) -> RuleResult:
+def _fail_too_few(rule: str, count: int, sentence: str, minimum: int = MINIMUM_EXAMPLES) -> RuleResult:
     """Return the result of a comparison that has too few test examples."""
     failed = Rule(rule=rule, value=float(count), limit=float(minimum), passed=False)
     return RuleResult(failed, f"{sentence}: {count:,} test examples remain")
@@ -243,7 +241,7 @@ def _check_comparison(
     """Check one comparison; if it fails, the sentence has the number of test examples that it needs."""
     name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
     count = metrics.same_rows.rows if metrics.same_rows else metrics.rows
-    sign = _sign(metrics, comparison.metric)
+    sign = _get_sign(metrics, comparison.metric)
     inferior = gate.comparison == "non_inferiority"
     limit = -margin if inferior else margin
     passed = comparison.at_least >= limit if inferior else comparison.at_least > limit
@@ -271,7 +269,7 @@ def _check_comparison(
         conclusion = f"{verb} that the candidate is {negation}better{difference}"
     sentence = (
         f"{_describe_both(name, values, version, count)}, which {conclusion} (gain "
-        f"{_signed(comparison.value)}, with 95 % confidence at least {_signed(comparison.at_least)})"
+        f"{_add_sign(comparison.value)}, with 95 % confidence at least {_add_sign(comparison.at_least)})"
     )
     if not passed:
         needed = examples_needed(comparison, count, limit, sign > 0)
@@ -324,9 +322,9 @@ def _join_names(names: list[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
-def _sign(metrics: Metrics, metric: str) -> int:
+def _get_sign(metrics: Metrics, metric: str) -> int:
     return -1 if metric in metrics.values and metrics.values[metric].direction == "lower" else 1
 
 
-def _signed(value: float) -> str:
+def _add_sign(value: float) -> str:
     return f"{'+' if value >= 0 else '-'}{format_number(abs(value))}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError, describe
 from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
-from modelyard.components.ingest.members import Member, members
+from modelyard.components.ingest.members import Member, iterate_members
 from modelyard.components.source.settings import Source
 
 SIDE = 32
@@ -71,8 +71,8 @@ def _read_class_names(path: Path, max_bytes: int) -> tuple[str, ...]:
     """Check that each file exists exactly once, and return the names of the classes."""
     files: dict[str, Member] = {}
     names: tuple[str, ...] = ()
-    for member in members(path, max_bytes):
-        name = _base_name(member)
+    for member in iterate_members(path, max_bytes):
+        name = _get_base_name(member)
         if not member.folder and name in (*BINARY, *PYTHON):
             if name in files:
                 raise member.error(f"and {files[name].name!r} are the same file. Remove one of them.")
@@ -102,8 +102,8 @@ def _parse_class_names(meta: Member) -> tuple[str, ...]:
 
 
 def _read_batches(path: Path, max_bytes: int) -> Iterator[Batch]:
-    for member in members(path, max_bytes):
-        name = _base_name(member)
+    for member in iterate_members(path, max_bytes):
+        name = _get_base_name(member)
         if name.removesuffix(".bin") not in (*TRAIN, TEST) or member.folder:
             continue
         start = 0
@@ -227,5 +227,5 @@ def to_byte_array(member: Member, value: Any) -> NDArray[np.uint8]:
     raise member.error("has an array that is not uint8 in C order. Download the official file.")
 
 
-def _base_name(member: Member) -> str:
+def _get_base_name(member: Member) -> str:
     return member.name.rpartition("/")[2]

@@ -70,12 +70,12 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
     if not has_images(files):
         raise DataError("it has no images. Put them in one folder per class.")
     names = [tuple(name.split("/")) for name in files]
-    content = [name for name in names if _suffix(name) not in DOCUMENTS]
+    content = [name for name in names if _get_suffix(name) not in DOCUMENTS]
     non_empty = {name[:end] for name in names for end in range(1, len(name))}
     folder_paths = {tuple(folder.split("/")) for folder in folders}
     empty = sorted({name[:end] for name in folder_paths for end in range(1, len(name) + 1)} - non_empty)
     prefix_depth, roots = _find_prefix(content, empty)
-    with_splits = all(map(_split_of, roots)) and any(len(name) > prefix_depth + 2 for name in content)
+    with_splits = all(map(_find_split, roots)) and any(len(name) > prefix_depth + 2 for name in content)
     if not with_splits:
         _check_mixed_splits(content, prefix_depth, roots)
     depth = prefix_depth + (2 if with_splits else 1)
@@ -100,24 +100,26 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
     if len(set(targets.values())) < len(targets):
         split_folders = " and ".join(f"a folder {group[0]}" for group in groups)
         raise DataError(f"it has {split_folders}, two of which are the same split. Remove one of them.")
-    return ClassFolders(prefix_depth, classes, targets, tuple(_notes(names, prefix_depth, depth, targets)))
+    return ClassFolders(
+        prefix_depth, classes, targets, tuple(_write_notes(names, prefix_depth, depth, targets))
+    )
 
 
 def has_images(files: Iterable[str]) -> bool:
     """Return whether there are images: by suffix, or files in folders without a document suffix."""
     names = [tuple(name.split("/")) for name in files]
-    return any(_is_image(name) or (len(name) > 1 and _suffix(name) not in DOCUMENTS) for name in names)
+    return any(_is_image(name) or (len(name) > 1 and _get_suffix(name) not in DOCUMENTS) for name in names)
 
 
-def _suffix(name: Parts) -> str:
+def _get_suffix(name: Parts) -> str:
     return PurePosixPath(name[-1]).suffix.lower()
 
 
 def _is_image(name: Parts) -> bool:
-    return _suffix(name) in images.SUFFIXES
+    return _get_suffix(name) in images.SUFFIXES
 
 
-def _split_of(root: str) -> str | None:
+def _find_split(root: str) -> str | None:
     return SPLITS.get(root.lower())
 
 
@@ -129,7 +131,7 @@ def _find_prefix(content: list[Parts], empty: list[Parts]) -> tuple[int, set[str
         roots |= {name[prefix_depth] for name in empty if len(name) == prefix_depth + 1}
         unlabeled = any(len(name) == prefix_depth + 1 and _is_image(name) for name in content)
         deeper = any(len(name) > prefix_depth + 2 for name in content)
-        if len(roots) != 1 or unlabeled or not deeper or _split_of(*roots):
+        if len(roots) != 1 or unlabeled or not deeper or _find_split(*roots):
             return prefix_depth, roots
         prefix_depth += 1
 
@@ -148,7 +150,7 @@ def _check_mixed_splits(content: list[Parts], prefix_depth: int, roots: set[str]
         others = sorted(
             other
             for other in roots - {root}
-            if not _split_of(other) and (_split_of(root) or class_names & names_below[other])
+            if not _find_split(other) and (_find_split(root) or class_names & names_below[other])
         )
         words = SPLITS.keys() & set(re.split("[^a-z]+", root.lower()))
         if words and class_names and others:
@@ -168,7 +170,7 @@ def _check_unlabeled_images(content: list[Parts], depth: int) -> None:
         )
 
 
-def _notes(
+def _write_notes(
     names: list[Parts], prefix_depth: int, depth: int, targets: dict[Parts, tuple[str, int]]
 ) -> Iterable[str]:
     if unused := sorted(

@@ -26,7 +26,7 @@ from modelyard.components.ingest.class_folders import (
 )
 from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
 from modelyard.components.ingest.index import METADATA, Index, read_indexes
-from modelyard.components.ingest.members import MAX_FILE_BYTES, Member, members
+from modelyard.components.ingest.members import MAX_FILE_BYTES, Member, iterate_members
 from modelyard.components.ingest.parquet import Table
 from modelyard.components.source.settings import Source
 from modelyard.components.step import log
@@ -51,7 +51,7 @@ def read(path: Path, source: Source) -> Examples:
             files are not images or, without `resize`, differ in size from the first.
     """
     targets = _find_targets(path, source)
-    image_format = _image_format(path, source, targets)
+    image_format = _choose_image_format(path, source, targets)
     unusable = UnusableFiles(path, source.max_bad)
     if isinstance(targets, Index):
         for name, reason in targets.missing.items():
@@ -120,7 +120,7 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
     files: list[str] = []
     folders: list[str] = []
     indexes: dict[str, bytes] = {}
-    for member in members(path, source.max_bytes):
+    for member in iterate_members(path, source.max_bytes):
         (folders if member.folder else files).append(member.name)
         if not member.folder and _is_index(member.name, source.index):
             if member.size + sum(map(len, indexes.values())) > MAX_FILE_BYTES:
@@ -131,7 +131,9 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
     if any(map(_has_parquet_suffix, files)) and not has_images(files):
 
         def parquet_files() -> Iterator[Member]:
-            return (file for file in members(path, source.max_bytes) if _has_parquet_suffix(file.name))
+            return (
+                file for file in iterate_members(path, source.max_bytes) if _has_parquet_suffix(file.name)
+            )
 
         return _read_parquet_targets(path, source, parquet_files, False)
     try:
@@ -176,7 +178,7 @@ def _is_index(name: str, index: str | None) -> bool:
     return name.rpartition("/")[2] in METADATA and name.count("/") <= 2
 
 
-def _image_format(path: Path, source: Source, targets: ClassFolders | Index | Table) -> ImageFormat:
+def _choose_image_format(path: Path, source: Source, targets: ClassFolders | Index | Table) -> ImageFormat:
     """Return the format of the examples; without `resize` all images have the size of the first one."""
     if source.resize:
         height, width, policy = source.resize.height, source.resize.width, source.resize.policy
@@ -196,7 +198,7 @@ def _iterate_encoded(
     if isinstance(targets, Table):
         yield from targets.images()
         return
-    for member in members(path, max_bytes):
+    for member in iterate_members(path, max_bytes):
         if not member.folder and (target := targets.split_target(member.name)):
             yield member.name, target, member.content
 

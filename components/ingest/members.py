@@ -1,6 +1,6 @@
 """The files in a directory, a .zip or a .tar.gz, read one after the other without unpacking.
 
-    for member in members(Path("flowers.tar.gz"), max_bytes):
+    for member in iterate_members(Path("flowers.tar.gz"), max_bytes):
         with member.open() as file: ...
 
 Nothing is written, so an archive cannot write outside of its folder. Names outside of the source, links in
@@ -114,7 +114,7 @@ def normalize_name(source: Path, name: str) -> str:
     return unicodedata.normalize("NFC", "/".join(part for part in parts if part not in ("", ".")))
 
 
-def members(source: Path, max_bytes: int) -> Iterator[Member]:
+def iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
     """Yield the members of a directory, sorted by name, or of an archive, in its order.
 
     Args:
@@ -138,15 +138,15 @@ def members(source: Path, max_bytes: int) -> Iterator[Member]:
 
 def _iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
     if source.is_dir():
-        yield from _folder_members(source)
+        yield from _iterate_folder(source)
         return
     with source.open("rb") as file:
         magic = file.read(4)
     if magic.startswith(b"PK"):
         with ZipFile(source) as archive:
-            yield from zip_members(archive, source, max_bytes)
+            yield from iterate_zip(archive, source, max_bytes)
     elif magic.startswith(b"\x1f\x8b"):
-        yield from tar_members(source, max_bytes)
+        yield from _iterate_tar(source, max_bytes)
     else:
         raise DataError(
             f"{source} is neither a directory nor a .zip nor a .tar.gz: it begins with {magic!r}. Set "
@@ -154,7 +154,7 @@ def _iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
         )
 
 
-def _folder_members(source: Path) -> Iterator[Member]:
+def _iterate_folder(source: Path) -> Iterator[Member]:
     names = UniqueNames(source)
     for raw_name, status in walk(source):
         name, folder = normalize_name(source, raw_name), stat.S_ISDIR(status.st_mode)
@@ -187,8 +187,8 @@ class UniqueNames:
             self._files.add(member.name)
 
 
-def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Member]:
-    """Yield the members, which are readable while the archive is open; see `members`.
+def iterate_zip(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Member]:
+    """Yield the members, which are readable while the archive is open; see `iterate_members`.
 
     The declared sizes are trusted, because zipfile fails for a member with more bytes than declared.
     """
@@ -196,7 +196,7 @@ def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
     for entry in archive.infolist():
         total += entry.file_size
         check_size(f"{source}, unpacked,", total, max_bytes)
-        name = _zip_name(entry)
+        name = _decode_zip_name(entry)
         folder = name.endswith(("/", "\\"))
         opener = None if folder else partial(archive.open, entry)
         member = Member(source, normalize_name(source, name), entry.file_size, opener)
@@ -208,7 +208,7 @@ def zip_members(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
         yield member
 
 
-def _zip_name(entry: ZipInfo) -> str:
+def _decode_zip_name(entry: ZipInfo) -> str:
     """Return the name of a member.
 
     Without the UTF-8 flag, zipfile decodes it as code page 437. Info-ZIP writes UTF-8 without the flag on
@@ -228,8 +228,8 @@ def _zip_name(entry: ZipInfo) -> str:
     return entry.filename
 
 
-def tar_members(source: Path, max_bytes: int) -> Iterator[Member]:
-    """Yield the members, each of which is readable until the iterator advances; see `members`."""
+def _iterate_tar(source: Path, max_bytes: int) -> Iterator[Member]:
+    """Yield the members, each of which is readable until the iterator advances; see `iterate_members`."""
     names = UniqueNames(source)
     with gzip.open(source) as file:
         stream = BoundedTarStream(file, source, max_bytes)

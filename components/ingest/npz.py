@@ -27,7 +27,7 @@ from modelyard.components.ingest.examples import (
     normalize_label,
     sort_classes,
 )
-from modelyard.components.ingest.members import DAMAGE_ERRORS, MAX_FILE_BYTES, Member, zip_members
+from modelyard.components.ingest.members import DAMAGE_ERRORS, MAX_FILE_BYTES, Member, iterate_zip
 from modelyard.components.source.settings import Source
 
 SPLITS = ({"all": ("x", "y")}, {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")})
@@ -51,7 +51,7 @@ class ArrayFile:
         self._member = member
         self.name = member.name.removesuffix(".npy")
         with member.open() as file:
-            self.shape, self.dtype = self._header(file)
+            self.shape, self.dtype = self._read_header(file)
             size = file.tell() + math.prod(self.shape) * self.dtype.itemsize
         if size != member.size or min(self.shape, default=0) < 0:
             raise self.error(
@@ -72,7 +72,7 @@ class ArrayFile:
         """Yield batches of `size` rows, by default BATCH_BYTES, each with the number of its first row."""
         size = size or max(1, BATCH_BYTES // max(1, self.row_bytes))
         with self._member.open() as file:
-            self._header(file)
+            self._read_header(file)
             for start in range(0, self.shape[0], size):
                 count = min(size, self.shape[0] - start)
                 data = file.read(count * self.row_bytes)
@@ -82,7 +82,7 @@ class ArrayFile:
         """Return the error that it cannot be used; `reason` has the reason and the remedy."""
         return self._member.error(reason)
 
-    def _header(self, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def _read_header(self, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         try:
             shape, fortran, dtype = HEADER_READERS[np.lib.format.read_magic(file)](file)
         except (ValueError, KeyError, TypeError, SyntaxError, TokenError) as error:
@@ -116,20 +116,20 @@ def read(path: Path, source: Source) -> Examples:
             _check_targets(x, y, is_regression)
         (x, _), *others = pairs.values()
         if different := next(
-            (other for other, _ in others if _example_type(other) != _example_type(x)), None
+            (other for other, _ in others if _get_example_type(other) != _get_example_type(x)), None
         ):
             raise different.error(
                 f"is {different.description}, but {x.name} is {x.description}. Save both with the same "
                 "shape and dtype."
             )
-        dtype, notes = _example_dtype(pairs)
-        labels = None if is_regression else _labels(pairs, source.classes)
+        dtype, notes = _choose_dtype(pairs)
+        labels = None if is_regression else _find_labels(pairs, source.classes)
         return Examples(
             shape=x.shape[1:],
             dtype=dtype,
             names=labels.names if labels else ("y",),
             splits=tuple(pairs),
-            batches=_batches(path, source.max_bytes, dtype, labels),
+            batches=_iterate_batches(path, source.max_bytes, dtype, labels),
             notes=[*notes, *(labels.notes if labels else ())],
         )
 
@@ -142,7 +142,7 @@ def _open_arrays(path: Path, max_bytes: int) -> Iterator[Pairs]:
     except DAMAGE_ERRORS as error:
         raise DataError(f"{path} is not an .npz ({error}). Write it with numpy.savez.") from error
     with archive:
-        files = [member for member in zip_members(archive, path, max_bytes) if not member.folder]
+        files = [member for member in iterate_zip(archive, path, max_bytes) if not member.folder]
         arrays = {array.name: array for array in map(ArrayFile, files)}
         for splits in SPLITS:
             if arrays.keys() == {name for pair in splits.values() for name in pair}:
@@ -154,7 +154,7 @@ def _open_arrays(path: Path, max_bytes: int) -> Iterator[Pairs]:
     )
 
 
-def _example_type(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
+def _get_example_type(array: ArrayFile) -> tuple[tuple[int, ...], bool]:
     return array.shape[1:], array.dtype.kind in INTEGERS
 
 
@@ -202,7 +202,7 @@ class Labels:
     notes: tuple[str, ...] = ()
 
 
-def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
+def _find_labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
     """Return the labels of the targets; `classes` are the names of the classes in label order, if given."""
     arrays = [y for _, y in pairs.values()]
     kinds = {(y.dtype.kind in TEXTS, len(y.shape) == 2 and y.shape[1]) for y in arrays}
@@ -211,13 +211,13 @@ def _labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
         raise arrays[1].error(f"has other labels than the other array: {forms}. Save both in the same form.")
     (text, columns), *_ = kinds
     if text:
-        return _string_labels(arrays, classes)
-    return _one_hot_labels(arrays, classes) if columns > 1 else _integer_labels(arrays, classes)
+        return _find_string_labels(arrays, classes)
+    return _find_one_hot_labels(arrays, classes) if columns > 1 else _find_integer_labels(arrays, classes)
 
 
-def _string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+def _find_string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     labels: dict[Any, str] = {}
-    for y, start, values in _flat_batches(arrays):
+    for y, start, values in _iterate_flat_batches(arrays):
         for value in set(values.tolist()) - labels.keys():
             try:
                 label = normalize_label(value.decode() if isinstance(value, bytes) else value)
@@ -247,7 +247,7 @@ def _string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> 
     )
 
 
-def _one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+def _find_one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     columns = arrays[0].shape[1]
     for y in arrays:
         for start, rows in y.batches():
@@ -268,7 +268,7 @@ def _one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
     )
 
 
-def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+def _find_integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
     rows = sum(y.shape[0] for y in arrays)
     limit, reason = (
         (len(classes), f"data.classes has {len(classes)} names")
@@ -276,7 +276,7 @@ def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
         else (rows, f"there are only {rows} examples")
     )
     unique: set[int] = set()
-    for y, start, values in _flat_batches(arrays):
+    for y, start, values in _iterate_flat_batches(arrays):
         _check_range(y, start, values, -1, limit, reason)
         unique.update(np.unique(values).tolist())
     first, last = min(unique), max(unique)
@@ -288,7 +288,7 @@ def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
         )
     shift = int(first == 1 and (last == limit if classes else unique == set(range(1, last + 1))))
     if first < 0 or last - shift >= limit or (first > 0 and not shift and not classes):
-        for y, start, values in _flat_batches(arrays):
+        for y, start, values in _iterate_flat_batches(arrays):
             _check_range(y, start, values, 0, limit - 1, reason)
         raise arrays[0].error(
             f"has labels that begin with {first} and have gaps: {LABEL_FORMS}. Correct them."
@@ -301,7 +301,7 @@ def _integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) ->
     )
 
 
-def _flat_batches(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
+def _iterate_flat_batches(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, int, NDArray[Any]]]:
     """Yield the targets (n,) of each batch, with their array and the number of the first row."""
     for y in arrays:
         for start, values in y.batches():
@@ -319,7 +319,7 @@ def _check_range(
         )
 
 
-def _example_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
+def _choose_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
     """Return the dtype of the examples, with a note if integers become floating-point numbers."""
     arrays = [x for x, _ in pairs.values()]
     if arrays[0].dtype.kind in FLOATS:
@@ -334,7 +334,7 @@ def _example_dtype(pairs: Pairs) -> tuple[Dtype, list[str]]:
     return "float32", [f"The examples are 16-bit integers up to {maximum}; they were converted to float32."]
 
 
-def _batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | None) -> Iterator[Batch]:
+def _iterate_batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | None) -> Iterator[Batch]:
     with _open_arrays(path, max_bytes) as pairs:
         for split, (x, y) in pairs.items():
             size = max(1, BATCH_BYTES // max(x.row_bytes, y.row_bytes))

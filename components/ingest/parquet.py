@@ -113,7 +113,7 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
                 raise file.error(
                     f"has other columns or class names than {first!r}. Write both with one schema."
                 )
-            total += _uncompressed_size(file, parquet.metadata)
+            total += _measure_uncompressed_size(file, parquet.metadata)
             check_size(f"{file.source}, uncompressed,", total, max_bytes)
             if problem == "classification":
                 for batch in _iterate_batches(parquet, [columns.label], LABEL_BATCH_ROWS):
@@ -142,7 +142,7 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
 
 def _find_splits(files: list[str]) -> dict[str, str]:
     """Return the split of each file; raise DataError if only some are in one, or shards are missing."""
-    splits = {file: split_from_name(file) for file in files}
+    splits = {file: find_split(file) for file in files}
     if "all" in splits.values() and len(set(splits.values())) > 1:
         file = next(file for file, split in splits.items() if split == "all")
         raise DataError(
@@ -157,7 +157,7 @@ def _find_splits(files: list[str]) -> dict[str, str]:
     return splits
 
 
-def split_from_name(name: str) -> str:
+def find_split(name: str) -> str:
     """Return the split that is a word of the file name, or else of a folder name; `all` if there is none."""
     for part in reversed(name.lower().split("/")):
         for word in re.split("[^a-z]+", part):
@@ -189,7 +189,7 @@ def _iterate_batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterato
         yield from parquet.iter_batches(rows, [group], list(columns), use_threads=False)
 
 
-def _uncompressed_size(file: Member, metadata: Any) -> int:
+def _measure_uncompressed_size(file: Member, metadata: Any) -> int:
     """Return the size of all row groups; reading a few rows may need the memory of a complete one."""
     sizes = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     if max(sizes, default=0) > MAX_ROW_GROUP_BYTES:

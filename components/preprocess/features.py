@@ -149,7 +149,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     log(f"examples: {sizes}; {scaling}")
 
 
-def _batch_size(schema: Schema) -> int:
+def _choose_batch_size(schema: Schema) -> int:
     return max(1, BATCH_BYTES // max(1, int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize))
 
 
@@ -157,7 +157,7 @@ def _check_and_hash(schema: Schema, problem: Problem, name: str, source: Split) 
     """Check the examples of a split of the source and return their hashes (n, 2)."""
     hashes: list[HashPairs] = []
     start = 0
-    for examples, targets in prefetch(source.batches(_batch_size(schema))):
+    for examples, targets in prefetch(source.batches(_choose_batch_size(schema))):
         problem.check_targets(schema, name, start, targets)
         check_examples(schema, name, start, examples)
         hashes.append(splitting.hash_examples(examples))
@@ -189,7 +189,7 @@ def _write_splits(
     def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any], Sequence[str]]]:
         for name, by_split in masks.items():
             start = 0
-            for examples, targets in sources[name].batches(_batch_size(schema)):
+            for examples, targets in sources[name].batches(_choose_batch_size(schema)):
                 for split, mask in by_split.items():
                     indices = np.flatnonzero(mask[start : start + len(examples)])
                     selected = examples.take(indices, axis=0)
@@ -279,7 +279,7 @@ def compute_normalization(
     match preparation.normalize:
         case "scale":
             minimum, maximum = moments.minimum, moments.maximum
-            scale = preparation.scale or default_scale(minimum, maximum, schema)
+            scale = preparation.scale or choose_default_scale(minimum, maximum, schema)
             origin = "from data.scale" if preparation.scale else "the default of data.scale"
             description = (
                 f"training values from {minimum:.4g} to {maximum:.4g} are divided by {scale:g}, {origin}"
@@ -296,7 +296,7 @@ def compute_normalization(
     return Normalization(), "values are not normalized"
 
 
-def default_scale(minimum: float, maximum: float, schema: Schema) -> float:
+def choose_default_scale(minimum: float, maximum: float, schema: Schema) -> float:
     """Return the default of data.scale."""
     if schema.image:
         return 255.0

@@ -48,7 +48,7 @@ def select(hashes: HashPairs, amount: float | int) -> Mask:
     return np.asarray(hashes <= np.partition(hashes, amount - 1)[amount - 1])
 
 
-def smallest_of_each_stratum(hashes: HashPairs, strata: NDArray[Any]) -> Mask:
+def select_smallest_of_each_stratum(hashes: HashPairs, strata: NDArray[Any]) -> Mask:
     """Return the mask of the smallest hashes (n,) of each class: 10, or half of fewer than 20."""
     order = np.lexsort((hashes, strata))
     sorted_strata, sorted_hashes = strata[order], hashes[order]
@@ -90,7 +90,7 @@ def assign_splits(
             mask = np.zeros(len(remaining), np.bool_)
             mask[remaining] = select(hashes[remaining], amount)
             if split == "test" and strata:
-                added = smallest_of_each_stratum(hashes, strata[pool]) & ~mask
+                added = select_smallest_of_each_stratum(hashes, strata[pool]) & ~mask
                 if added.any():
                     added[added] = ~np.isin(hashes[added], hashes[~(mask | added)])
                 mask |= added

@@ -23,12 +23,7 @@ from modelyard.components.artifacts import (
 )
 from modelyard.components.errors import DataError, EvaluateError, TrainError
 from modelyard.components.problems import intervals
-from modelyard.components.problems.base import (
-    DisplayValue,
-    Mistake,
-    Problem,
-    with_adapted_arguments,
-)
+from modelyard.components.problems.base import DisplayValue, Mistake, Problem, with_adapted_arguments
 from modelyard.components.problems.intervals import ONE_SIDED, TWO_SIDED
 
 PROBABILITY_TOLERANCE = 1e-3
@@ -70,7 +65,7 @@ class Classification(Problem):
             )
 
     def check_splits(self, schema: Schema, targets: Mapping[str, NDArray[Any]]) -> None:
-        counts = {split: _counts(labels, len(schema.names)) for split, labels in targets.items()}
+        counts = {split: _count_labels(labels, len(schema.names)) for split, labels in targets.items()}
         present = np.flatnonzero(np.sum(list(counts.values()), axis=0))
         if len(present) < 2:
             raise DataError(
@@ -86,7 +81,7 @@ class Classification(Problem):
 
     def compute_statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
         """Return the number of examples of each class, in label order."""
-        return {"rows": _counts(targets, len(schema.names)).tolist()}
+        return {"rows": _count_labels(targets, len(schema.names)).tolist()}
 
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
         counts = statistics["rows"]
@@ -117,13 +112,13 @@ class Classification(Problem):
     def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
         """Convert targets to one-hot and logits to probabilities, as the loss requires."""
         softmax = logits and not hasattr(loss, "from_logits")
-        loss.call = with_adapted_arguments(loss.call, _adapter(type(loss).__name__, softmax))
+        loss.call = with_adapted_arguments(loss.call, _make_adapter(type(loss).__name__, softmax))
         return loss
 
     def adapt_metric(self, metric: Any, logits: bool) -> Any:
         """Convert targets to one-hot, as the metric requires, and logits to probabilities."""
         metric.update_state = with_adapted_arguments(
-            metric.update_state, _adapter(type(metric).__name__, logits)
+            metric.update_state, _make_adapter(type(metric).__name__, logits)
         )
         return metric
 
@@ -200,7 +195,7 @@ class Classification(Problem):
         totals = confusion.sum(axis=1)
         class_count = int((totals > 0).sum())
         balanced = balanced_accuracy(confusion)
-        low, _ = _balanced_accuracy_limits(confusion, ONE_SIDED)
+        low, _ = _compute_balanced_accuracy_limits(confusion, ONE_SIDED)
         constant = Comparison(
             metric="balanced_accuracy",
             value=balanced.value - 1 / class_count,
@@ -223,14 +218,14 @@ class Classification(Problem):
             },
             constant=constant,
             comparisons=compare_with_champions(compared_targets, correct, others, schema.names),
-            slices=class_slices(confusion, schema.names),
+            slices=compute_class_slices(confusion, schema.names),
             details={"confusion": confusion.tolist()},
         )
 
     def select_golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Return the first example of each class, then the second of each, and so on."""
         order = np.argsort(targets, kind="stable")
-        starts = np.cumsum([0, *_counts(targets, len(schema.names))])
+        starts = np.cumsum([0, *_count_labels(targets, len(schema.names))])
         number_in_class = np.empty_like(targets)
         number_in_class[order] = np.arange(len(targets)) - starts[targets[order]]
         return np.sort(np.lexsort((targets, number_in_class))[:count])
@@ -257,8 +252,8 @@ class Classification(Problem):
         details, names = Details.model_validate(metrics.details), [entry.name for entry in metrics.slices]
         return {
             "names": names,
-            "cells": matrix_cells(details),
-            "confusions": most_frequent_confusions(details, names),
+            "cells": build_matrix_cells(details),
+            "confusions": find_most_frequent_confusions(details, names),
             "ranked": sorted(
                 metrics.slices, key=lambda entry: entry.values["recall"].value if entry.rows else math.inf
             ),
@@ -276,7 +271,7 @@ class Classification(Problem):
 PROBLEM = Classification()
 
 
-def _adapter(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _make_adapter(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Return a function that converts labels and predictions for the Keras class `name`."""
     from keras import ops
 
@@ -290,7 +285,7 @@ def _adapter(name: str, softmax: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
 
 def confusion_matrix(targets: Labels, scores: NDArray[np.float64], size: int) -> NDArray[np.int64]:
     """Return the number of examples of each true class (first axis) and predicted class."""
-    return _counts(targets * size + scores[:, 0].astype(np.int64), size * size).reshape(size, size)
+    return _count_labels(targets * size + scores[:, 0].astype(np.int64), size * size).reshape(size, size)
 
 
 def compute_metrics(targets: Labels, scores: NDArray[np.float64], size: int) -> dict[str, Metric]:
@@ -315,12 +310,12 @@ def balanced_accuracy(confusion: NDArray[np.int64]) -> Metric:
     """Return the mean recall of the classes that have test examples."""
     totals = confusion.sum(axis=1)
     present = totals > 0
-    low, high = _balanced_accuracy_limits(confusion, TWO_SIDED)
+    low, high = _compute_balanced_accuracy_limits(confusion, TWO_SIDED)
     value = float((np.diag(confusion)[present] / totals[present]).mean())
     return Metric(value=value, low=low, high=high, direction="higher")
 
 
-def _balanced_accuracy_limits(confusion: NDArray[np.int64], z: float) -> tuple[float, float]:
+def _compute_balanced_accuracy_limits(confusion: NDArray[np.int64], z: float) -> tuple[float, float]:
     totals, correct = confusion.sum(axis=1), np.diag(confusion)
     correct, totals = correct[totals > 0], totals[totals > 0]
     weights = np.full(len(totals), 1 / len(totals))
@@ -384,10 +379,10 @@ def compare_with_champions(
     if not others:
         return ()
     size = len(names)
-    totals = _counts(targets, size)
-    wins = {version: _counts(targets[correct & ~other], size) for version, other in others.items()}
-    losses = {version: _counts(targets[other & ~correct], size) for version, other in others.items()}
-    hits = {version: _counts(targets[other], size) for version, other in others.items()}
+    totals = _count_labels(targets, size)
+    wins = {version: _count_labels(targets[correct & ~other], size) for version, other in others.items()}
+    losses = {version: _count_labels(targets[other & ~correct], size) for version, other in others.items()}
+    hits = {version: _count_labels(targets[other], size) for version, other in others.items()}
     share = np.divide(1.0, totals, out=np.zeros(size), where=totals > 0)
 
     def compare(metric: str, classes: Any, weights: NDArray[np.float64], name: str = "") -> Comparison:
@@ -420,7 +415,7 @@ def cross_entropy(likelihood: NDArray[np.float64]) -> Metric:
     return Metric(value=value, low=max(0.0, value - margin), high=value + margin, direction="lower")
 
 
-def class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Slice, ...]:
+def compute_class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Slice, ...]:
     """Return recall, precision and F1 of each class from the matrix (true, predicted)."""
     correct, true, predicted = (
         counts.tolist() for counts in (np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
@@ -441,7 +436,7 @@ def class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> tuple[Sl
     return tuple(slices)
 
 
-def matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
+def build_matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
     """Return the confusion matrix with the shares of each row, or None if there are too many classes."""
     if len(details.confusion) > MATRIX_CLASSES:
         return None
@@ -454,7 +449,7 @@ def matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
     ]
 
 
-def most_frequent_confusions(details: Details, names: Sequence[str]) -> list[tuple[str, str, int]]:
+def find_most_frequent_confusions(details: Details, names: Sequence[str]) -> list[tuple[str, str, int]]:
     """Return the ten most frequent confusions: true class, predicted class, number of examples."""
     confusions = [
         (names[true], names[predicted], count)
@@ -465,5 +460,5 @@ def most_frequent_confusions(details: Details, names: Sequence[str]) -> list[tup
     return sorted(confusions, key=lambda confusion: -confusion[2])[:10]
 
 
-def _counts(labels: NDArray[Any], size: int) -> NDArray[np.int64]:
+def _count_labels(labels: NDArray[Any], size: int) -> NDArray[np.int64]:
     return np.bincount(labels, minlength=size)

@@ -194,7 +194,7 @@ class Regression(Problem):
                 candidate=compute_metrics(compared_actual, compared_predicted),
                 champion=compute_metrics(compared_actual, next(iter(others.values()))),
             )
-        indices = _evenly_spaced(len(actual), PLOT_POINTS)
+        indices = _select_evenly_spaced(len(actual), PLOT_POINTS)
         details = Details(
             actual=tuple(actual[indices].tolist()), predicted=tuple(predicted[indices].tolist())
         )
@@ -220,7 +220,7 @@ class Regression(Problem):
 
     def select_golden_examples(self, schema: Schema, targets: NDArray[Any], count: int) -> NDArray[np.int64]:
         """Return examples with evenly spaced ranks of their targets."""
-        return np.sort(np.argsort(targets, kind="stable")[_evenly_spaced(len(targets), count)])
+        return np.sort(np.argsort(targets, kind="stable")[_select_evenly_spaced(len(targets), count)])
 
     def find_mistakes(
         self, schema: Schema, targets: NDArray[Any], scores: Floats, count: int
@@ -256,11 +256,14 @@ def compute_metrics(actual: Floats, predicted: Floats) -> dict[str, Metric]:
     errors, centred = predicted - actual, actual - actual.mean()
     columns = errors**2, np.abs(errors), centred, centred**2
     squared_errors, absolute_errors, centre, spread = _resample(columns, _draw_with_replacement)
-    metrics = {"rmse": _metric(np.sqrt(squared_errors), "lower"), "mae": _metric(absolute_errors, "lower")}
+    metrics = {
+        "rmse": _to_metric(np.sqrt(squared_errors), "lower"),
+        "mae": _to_metric(absolute_errors, "lower"),
+    }
     variance = spread - centre**2
     varied = variance > MINIMUM_VARIANCE * variance[0]
     if varied[0]:  # constant targets have no R²
-        metrics["r2"] = _metric(1 - squared_errors[varied] / variance[varied], "higher")
+        metrics["r2"] = _to_metric(1 - squared_errors[varied] / variance[varied], "higher")
     return metrics
 
 
@@ -304,7 +307,7 @@ def compare(
     return comparisons
 
 
-def _metric(values: Floats, direction: Direction) -> Metric:
+def _to_metric(values: Floats, direction: Direction) -> Metric:
     """Return the estimate, which is the first value, with the interval of the resamples after it."""
     low, high = np.quantile(values[1:], (0.025, 0.975)).tolist()
     return Metric(value=float(values[0]), low=low, high=high, direction=direction)
@@ -341,6 +344,6 @@ def _draw_subsets(random: np.random.Generator, count: int, groups: int) -> NDArr
     return drawn.astype(np.float64)
 
 
-def _evenly_spaced(size: int, count: int) -> NDArray[np.int64]:
+def _select_evenly_spaced(size: int, count: int) -> NDArray[np.int64]:
     """Return at most `count` evenly spaced indices, including the first and the last."""
     return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(np.int64))

@@ -37,7 +37,7 @@ def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Cu
     metrics_by_name = {"training": metrics.get(metric), "validation": metrics.get(f"val_{metric}")}
     series = {name: values for name, values in metrics_by_name.items() if values}
     values = [value for curve in series.values() for value in curve]
-    low, high = _range(values)
+    low, high = _find_range(values)
     epochs = max(len(curve) for curve in series.values())
 
     def x(epoch: int) -> float:
@@ -57,7 +57,7 @@ def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Cu
         title=title,
         lines=tuple(line(name, curve) for name, curve in series.items()),
         x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in tick_epochs),
-        y_ticks=tuple((y(level), f"{level:.5g}") for level in _ticks(low, high)),
+        y_ticks=tuple((y(level), f"{level:.5g}") for level in _choose_ticks(low, high)),
     )
 
 
@@ -86,7 +86,7 @@ def build_scatter(
         xs = ys = [*xs, *ys]
     elif level is not None:
         ys = [*ys, level]
-    (left, right), (low, high) = _range(xs), _range(ys)
+    (left, right), (low, high) = _find_range(xs), _find_range(ys)
 
     def scale_x(value: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - left) / (right - left), 1)
@@ -98,19 +98,19 @@ def build_scatter(
     return Scatter(
         points=tuple((scale_x(x), scale_y(y)) for x, y in points),
         line=(scale_x(left), scale_y(start), scale_x(right), scale_y(end)),
-        x_ticks=tuple((scale_x(tick), f"{tick:.5g}") for tick in _ticks(left, right)),
-        y_ticks=tuple((scale_y(tick), f"{tick:.5g}") for tick in _ticks(low, high)),
+        x_ticks=tuple((scale_x(tick), f"{tick:.5g}") for tick in _choose_ticks(left, right)),
+        y_ticks=tuple((scale_y(tick), f"{tick:.5g}") for tick in _choose_ticks(low, high)),
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _find_range(values: Sequence[float]) -> tuple[float, float]:
     """Return minimum and maximum, or a range around them if they hardly differ."""
     low, high = min(values), max(values)
     minimum_span = 1e-3 * max(abs(low), abs(high)) or 1.0
     return (low, high) if high - low > minimum_span else (low - minimum_span, high + minimum_span)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _choose_ticks(low: float, high: float) -> list[float]:
     """Return round numbers from `low` to `high`, usually three to six."""
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = min(

@@ -30,7 +30,8 @@ def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
     height, width = height // block, width // block
     blocks = pixels[: height * block, : width * block].reshape(height, block, width, block, channels)
     fractions = (blocks.mean(axis=(1, 3)) - low) / max(high - low, 1e-12)
-    return f"data:image/png;base64,{base64.b64encode(_png((fractions.clip(0, 1) * 255).round())).decode()}"
+    png = _encode_png((fractions.clip(0, 1) * 255).round())
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def format_values(example: NDArray[Any]) -> str:
@@ -41,7 +42,7 @@ def format_values(example: NDArray[Any]) -> str:
     return ", ".join(f"{value:.4g}" for value in example[:MAX_VALUES].tolist()) + suffix
 
 
-def _png(pixels: NDArray[Any]) -> bytes:
+def _encode_png(pixels: NDArray[Any]) -> bytes:
     """Return pixels (height, width, 1 or 3), 0 to 255, as a PNG file without filters."""
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)

@@ -85,14 +85,14 @@ class WebLocation:
 
     def _read_version(self) -> str:
         """Return the version of the file according to the server."""
-        with self._client() as client:
+        with self._connect() as client:
             response = client.head(self._url)
-            if not _rejection(response) and (version := _version(response.headers)):
+            if not _describe_rejection(response) and (version := _find_version(response.headers)):
                 return version
             # Some servers answer HEAD with an error or fewer headers.
             with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as response:
                 self._check_response(response)
-                if version := _version(response.headers):
+                if version := _find_version(response.headers):
                     return version
         raise self._unusable(
             "the server sends neither an ETag nor a Last-Modified with a Content-Length, so a change of the "
@@ -102,7 +102,7 @@ class WebLocation:
     def _download(self, path: Path) -> None:
         digest, size = hashlib.sha256(), 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._client() as client, client.stream("GET", self._url) as response, path.open("wb") as file:
+        with self._connect() as client, client.stream("GET", self._url) as response, path.open("wb") as file:
             self._check_response(response)
             check_size(
                 self._redacted_url, int(response.headers.get("content-length", 0)), self._source.max_bytes
@@ -114,10 +114,10 @@ class WebLocation:
                 file.write(chunk)
         check_sha256(self._redacted_url, digest.hexdigest(), self._source.sha256)
 
-    def _client(self) -> httpx.Client:
+    def _connect(self) -> httpx.Client:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # INFO logs full URLs
         return httpx.Client(
-            auth=_credentials(self._url.host),
+            auth=_find_credentials(self._url.host),
             headers={"Accept-Encoding": "identity"},
             transport=ProxiedTransport(),
             timeout=self._source.timeout,
@@ -135,7 +135,7 @@ class WebLocation:
     def _check_response(self, response: httpx.Response) -> None:
         if response.status_code in RETRYABLE_STATUSES:
             raise _RetryableStatusError(response.status_code)
-        if reason := _rejection(response):
+        if reason := _describe_rejection(response):
             raise self._unusable(reason)
 
     def _with_retries(self, operation: Callable[[], T]) -> T:
@@ -161,7 +161,7 @@ class WebLocation:
                 "data.timeout."
             ) from error
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host
-            raise self._unusable(_connection_failure(error, self._url.host)) from error
+            raise self._unusable(_describe_connection_failure(error, self._url.host)) from error
         except OSError as error:
             raise self._unusable(f"{error}. Free disk space on this machine.") from error
 
@@ -208,7 +208,7 @@ def read_netrc() -> tuple[Path, str]:
         ) from error
 
 
-def _credentials(host: str) -> httpx.BasicAuth | None:
+def _find_credentials(host: str) -> httpx.BasicAuth | None:
     """Return the user and password for a host in ~/.netrc.
 
     Python's `netrc` rejects words that other programs write, such as `method`; they are ignored.
@@ -228,7 +228,7 @@ def _credentials(host: str) -> httpx.BasicAuth | None:
     return None if user is None and password is None else httpx.BasicAuth(user or "", password or "")
 
 
-def _version(headers: httpx.Headers) -> str | None:
+def _find_version(headers: httpx.Headers) -> str | None:
     """Return the version of the file from the headers; None if they do not identify one."""
     if etag := headers.get("etag"):
         return str(etag)
@@ -237,7 +237,7 @@ def _version(headers: httpx.Headers) -> str | None:
     return f"{modified} {size}" if modified and size and size != "*" else None
 
 
-def _rejection(response: httpx.Response) -> str | None:
+def _describe_rejection(response: httpx.Response) -> str | None:
     """Return why a response is not the file; None if it is."""
     code = response.status_code
     if code in (401, 403, 407):
@@ -257,7 +257,7 @@ def _rejection(response: httpx.Response) -> str | None:
     return None
 
 
-def _connection_failure(error: Exception, host: str) -> str:
+def _describe_connection_failure(error: Exception, host: str) -> str:
     """Return why the connection to `host` failed."""
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:

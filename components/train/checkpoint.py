@@ -170,7 +170,7 @@ def read_state(
         ValueError: the file is damaged or has other variables; also KeyError, EOFError, BadZipFile.
     """
     expected = sum(
-        int(np.prod(variable.shape)) * _dtype(variable).itemsize for variable in (*variables, *weights)
+        int(np.prod(variable.shape)) * _get_dtype(variable).itemsize for variable in (*variables, *weights)
     )
     with ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
@@ -178,18 +178,20 @@ def read_state(
         raise ValueError(f"it has {size:,} bytes, and the variables have {expected:,}")
     with np.load(path, allow_pickle=False) as arrays:
         state = TrainingState.model_validate_json(arrays["state"].tobytes())
-        values = [_value(arrays[f"variable-{index}"], variable) for index, variable in enumerate(variables)]
+        values = [
+            _to_array(arrays[f"variable-{index}"], variable) for index, variable in enumerate(variables)
+        ]
         with_best = weights if "best-0" in arrays else ()
-        best = [_value(arrays[f"best-{index}"], weight) for index, weight in enumerate(with_best)]
+        best = [_to_array(arrays[f"best-{index}"], weight) for index, weight in enumerate(with_best)]
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return state, best
 
 
-def _value(raw: NDArray[np.uint8], variable: Any) -> NDArray[Any]:
-    return raw.view(_dtype(variable)).reshape(variable.shape)
+def _to_array(raw: NDArray[np.uint8], variable: Any) -> NDArray[Any]:
+    return raw.view(_get_dtype(variable)).reshape(variable.shape)
 
 
-def _dtype(variable: Any) -> np.dtype[Any]:
+def _get_dtype(variable: Any) -> np.dtype[Any]:
     dtype: np.dtype[Any] = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
     return dtype

@@ -51,7 +51,7 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with ZipFile(archive) as files:
             for entry in files.infolist():
-                target = folder / _safe_name(entry)
+                target = folder / _get_safe_name(entry)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with files.open(entry) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file)
@@ -59,7 +59,7 @@ def unpack(archive: Path, folder: Path) -> None:
         raise TrainError(f"The archive of model.code cannot be unpacked ({error}). Submit again.") from error
 
 
-def _safe_name(entry: ZipInfo) -> str:
+def _get_safe_name(entry: ZipInfo) -> str:
     """Return the path of an entry, relative to the folder."""
     parts = re.split(r"[/\\]", entry.filename)
     plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)

@@ -55,7 +55,11 @@ def build_compiled_network(workload: TrainingWorkload) -> Any:
     """Return the untrained, compiled network of the step `train`."""
     settings, training = workload.model, workload.training
     keras.utils.set_random_seed(training.seed)
-    code, schema, normalization = _code_folder(workload.code), workload.example_schema, workload.normalization
+    code, schema, normalization = (
+        _fetch_code(workload.code),
+        workload.example_schema,
+        workload.normalization,
+    )
     network = networks.build_network(
         settings, schema, normalization, code, workload.code_sha256, training.precision
     )
@@ -68,7 +72,7 @@ def build_compiled_network(workload: TrainingWorkload) -> Any:
 def translate_code_errors(workload: TrainingWorkload, what: str) -> AbstractContextManager[None]:
     """Translate exceptions of user code in the block; see user_code.translate_errors."""
     build = workload.model.build
-    return user_code.translate_errors(_code_folder(workload.code), what) if build else nullcontext()
+    return user_code.translate_errors(_fetch_code(workload.code), what) if build else nullcontext()
 
 
 def trace_step(network: Any, schema: Schema, batch_size: int) -> Any:
@@ -107,12 +111,12 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     for operation in graph.get_operations():
         tensors = [tensor for tensor in (*operation.inputs, *operation.outputs) if _has_static_shape(tensor)]
         working = max(
-            working, sum(_tensor_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
+            working, sum(_get_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
         )
         for tensor in filter(_has_static_shape, operation.inputs):
             gradient, source = operation.name.startswith(GRADIENT), tensor.op
             if gradient and not source.name.startswith(GRADIENT) and source.type not in NOT_ACTIVATIONS:
-                stored[tensor.name] = _tensor_bytes(tensor)
+                stored[tensor.name] = _get_bytes(tensor)
     return sum(stored.values()), working
 
 
@@ -144,9 +148,9 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
     activations, working = count_activation_bytes(graph, network.trainable_variables)
     return Cost(
         parameters=network.count_params(),
-        weights=_total_bytes(network.variables),
-        gradients=_total_bytes(network.trainable_variables),
-        optimizer=_total_bytes(network.optimizer.variables),
+        weights=_count_bytes(network.variables),
+        gradients=_count_bytes(network.trainable_variables),
+        optimizer=_count_bytes(network.optimizer.variables),
         batch_size=size,
         flops=flops,
         uncounted=uncounted,
@@ -156,7 +160,7 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
 
 
 @cache
-def _code_folder(code: str) -> Path:
+def _fetch_code(code: str) -> Path:
     """Return the folder of the user's code; an archive is downloaded once."""
     return code_archive.fetch_code(CodeLocation.from_json(code)) if code else Path()
 
@@ -165,11 +169,11 @@ def _has_static_shape(tensor: Any) -> bool:
     return bool(tensor.dtype.is_numpy_compatible and tensor.shape.is_fully_defined())
 
 
-def _tensor_bytes(tensor: Any) -> int:
+def _get_bytes(tensor: Any) -> int:
     return int(tensor.shape.num_elements() * tensor.dtype.size)
 
 
-def _total_bytes(variables: Any) -> int:
+def _count_bytes(variables: Any) -> int:
     return sum(int(np.prod(variable.shape)) * tf.as_dtype(variable.dtype).size for variable in variables)
 
 

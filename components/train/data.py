@@ -89,15 +89,15 @@ def shuffled_batches(split: Examples, size: int, seed: int, first: int = 0) -> A
     `first` is the number of the first epoch, from 0.
     """
     epochs = itertools.count(first)
-    return _batches(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
+    return _batch(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
 
 
 def ordered_batches(split: Examples, size: int) -> Any:
     """Return batches of the examples in their order; see `shuffled_batches`."""
-    return _batches(split, size, lambda: np.arange(len(split)))
+    return _batch(split, size, lambda: np.arange(len(split)))
 
 
-def _batches(split: Examples, size: int, order: Callable[[], Indices]) -> Any:
+def _batch(split: Examples, size: int, order: Callable[[], Indices]) -> Any:
     example = split.gather(np.arange(1))
     chunk = size * max(1, CHUNK_BYTES // (size * max(1, example.nbytes)))
 

@@ -127,7 +127,7 @@ class KerasObject:
     def config(self) -> dict[str, Any]:
         """Return the class and all its arguments, with the defaults of Keras."""
         values = {
-            key: schedule.config() if (schedule := self._schedule(key)) else self.arguments[key]
+            key: schedule.config() if (schedule := self._get_schedule(key)) else self.arguments[key]
             for key in self.arguments
         }
         arguments = {key: default for key, default in self.signature.items() if key != "name"} | values
@@ -146,7 +146,7 @@ class KerasObject:
         if not self.class_name:
             raise KerasSettingError(
                 f"{self.name_key} is {self.name!r}, which is not a Keras {KIND_NAMES[self.kind]}. "
-                f"{_suggestion(self.name, known)}"
+                f"{_suggest(self.name, known)}"
             )
         for argument, value in self.arguments.items():
             key = f"{self.key}.{argument}"
@@ -154,11 +154,11 @@ class KerasObject:
                 raise KerasSettingError(f"{key} cannot be set, as {RESERVED_ARGUMENTS[argument]}. Remove it.")
             if argument not in self.signature:
                 raise KerasSettingError(
-                    f"{key} is not an argument of {self.name}. {_suggestion(argument, self.signature)}"
+                    f"{key} is not an argument of {self.name}. {_suggest(argument, self.signature)}"
                 )
-            if schedule := self._schedule(argument):
+            if schedule := self._get_schedule(argument):
                 schedule.check()
-            elif expected := _expected_value(argument, value, self.signature[argument], self.kind):
+            elif expected := _describe_expected_value(argument, value, self.signature[argument], self.kind):
                 raise KerasSettingError(
                     f"{key} is {value!r}, which {self.name} does not accept. Use {expected}."
                 )
@@ -173,12 +173,12 @@ class KerasObject:
 
         `reserved` are RESERVED_ARGUMENTS; those that the class does not have are ignored.
         """
-        kind = _keras_types(self.kind)[self.class_name]
+        kind = _find_keras_types(self.kind)[self.class_name]
         values = dict(self.arguments)
         for key, value in values.items():
             if isinstance(self.signature[key], float) and isinstance(value, int):
                 values[key] = float(value)  # Keras rejects a learning rate of 1
-        values |= {key: schedule.build() for key in values if (schedule := self._schedule(key))}
+        values |= {key: schedule.build() for key in values if (schedule := self._get_schedule(key))}
         values |= {key: reserved[key] for key in reserved.keys() & inspect.signature(kind).parameters.keys()}
         try:
             instance = kind(**values)
@@ -191,7 +191,7 @@ class KerasObject:
             ) from error
         return instance
 
-    def _schedule(self, key: str) -> "KerasObject | None":
+    def _get_schedule(self, key: str) -> "KerasObject | None":
         """Return the learning-rate schedule in an argument, if any."""
         value = self.arguments[key]
         if key != "learning_rate" or not isinstance(value, dict):
@@ -212,8 +212,8 @@ def inspect_signatures() -> Signatures:
     """Return the contents of keras_signatures.json, from the installed Keras."""
     return {
         kind: {
-            name: _defaults(keras_type)
-            for name, keras_type in sorted(_keras_types(kind).items())
+            name: _read_defaults(keras_type)
+            for name, keras_type in sorted(_find_keras_types(kind).items())
             if name in CALLBACK_STATE or name not in (*BASE_TYPES, *WRAPPERS, *UNSUPPORTED_CALLBACKS)
         }
         for kind in KIND_NAMES
@@ -231,7 +231,7 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     return names
 
 
-def _keras_types(kind: str) -> dict[str, Any]:
+def _find_keras_types(kind: str) -> dict[str, Any]:
     """Return the classes of a Keras module by name."""
     from modelyard.components.train.backend import keras
 
@@ -241,7 +241,7 @@ def _keras_types(kind: str) -> dict[str, Any]:
     return {value.__name__: value for value in vars(module).values() if inspect.isclass(value)}
 
 
-def _defaults(kind: Any) -> dict[str, Any]:
+def _read_defaults(kind: Any) -> dict[str, Any]:
     return {
         parameter.name: REQUIRED if parameter.default is parameter.empty else parameter.default
         for parameter in inspect.signature(kind).parameters.values()
@@ -249,7 +249,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
     }
 
 
-def _suggestion(wrong: str, known: Iterable[str]) -> str:
+def _suggest(wrong: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known if name != "name"}
     plain = wrong.lower().replace("_", "")
     near = [name for key, name in names.items() if len(plain) > 2 and key.startswith(plain)][:3]
@@ -258,7 +258,7 @@ def _suggestion(wrong: str, known: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(names.values())}."
 
 
-def _expected_value(key: str, value: object, default: object, kind: str) -> str:
+def _describe_expected_value(key: str, value: object, default: object, kind: str) -> str:
     """Return the expected kind of value, or an empty string if the value is valid."""
     if value is None and default is None:
         return ""

@@ -58,13 +58,13 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
     counts = [math.floor(fraction * len(features.train)) for fraction in FRACTIONS]
     minimum = math.ceil(problem.minimum_examples(features.schema) / FRACTIONS[0])
     if validation_examples < MINIMUM_VALIDATION:
-        return _without_extrapolation(
+        return _refuse_extrapolation(
             problem.error,
             f"{validation_examples} validation examples are too few, at least {MINIMUM_VALIDATION} are "
             "required: raise data.validation",
         )
     if len(features.train) < minimum:
-        return _without_extrapolation(
+        return _refuse_extrapolation(
             problem.error,
             f"{len(features.train):,} training examples are too few, at least {minimum:,} are required: "
             f"{problem.minimum_examples(features.schema):,} in the smallest subset",
@@ -86,10 +86,10 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
     """
     size = np.asarray(counts, float)
     best = fit_power_law(size, np.asarray(errors))
-    points = [_curve_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
+    points = [_make_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
     measured = ", ".join(f"{format_number(point.error)} with {point.rows:,} examples" for point in points)
     if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
-        return _without_extrapolation(
+        return _refuse_extrapolation(
             measure,
             f"cannot extrapolate, as the error does not fall with each subset: {measured}. Raise "
             "data.validation, which reduces noise, or training.epochs",
@@ -99,7 +99,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
         not draws.min() <= best.error_at(rows) <= draws.max()
         for rows, draws in zip(counts, resampled.T, strict=True)
     ):
-        return _without_extrapolation(
+        return _refuse_extrapolation(
             measure,
             f"cannot extrapolate, as the errors do not follow a power law: {measured}. Raise "
             "training.epochs, as small subsets may be trained for too few steps",
@@ -109,7 +109,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
     beyond = []
     for rows in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
         draws = np.minimum([law.error_at(rows) for law in laws], resampled[:, -1])
-        beyond.append(_curve_point(rows, min(best.error_at(rows), errors[-1]), draws))
+        beyond.append(_make_point(rows, min(best.error_at(rows), errors[-1]), draws))
     return LearningCurve(measure=measure, points=tuple(points), beyond=tuple(beyond), refused=None)
 
 
@@ -145,12 +145,12 @@ def _train_and_score(
     return problem.resample_error(targets, scores, RESAMPLES)
 
 
-def _curve_point(rows: int, error: float, draws: Numbers) -> CurvePoint:
+def _make_point(rows: int, error: float, draws: Numbers) -> CurvePoint:
     low, high = map(float, np.quantile(draws, QUANTILES))
     return CurvePoint(rows=rows, error=error, low=min(low, error), high=max(high, error))
 
 
-def _without_extrapolation(measure: str, reason: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
+def _refuse_extrapolation(measure: str, reason: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
     return LearningCurve(measure=measure, points=tuple(points), beyond=(), refused=reason)
 
 

@@ -65,7 +65,7 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
         ) from error
     finally:
         logger.removeFilter(failed)
-    nodes = ((node, onnx.defs.has(node.op_type, node.domain)) for node in _all_nodes(proto.graph))
+    nodes = ((node, onnx.defs.has(node.op_type, node.domain)) for node in _iterate_nodes(proto.graph))
     if unknown := {node.name: node.op_type for node, is_known in nodes if not is_known}:
         where = _describe_layers(model, list(unknown))
         raise TrainError(
@@ -180,11 +180,11 @@ class _FailedNodes(logging.Filter):
 def _describe_layers(model: Any, nodes: list[str]) -> str:
     """Return `in the layer NAME (CLASS): ` for graph nodes, or an empty string for unknown layers."""
     known = {layer.name: type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
-    names = dict.fromkeys(name for node in nodes if (name := _layer_name(node, known)))
+    names = dict.fromkeys(name for node in nodes if (name := _find_layer_name(node, known)))
     return f"in the layer {', '.join(f'{name} ({known[name]})' for name in names)}: " if names else ""
 
 
-def _layer_name(node: str, known: Container[str]) -> str:
+def _find_layer_name(node: str, known: Container[str]) -> str:
     """Return the innermost layer of a node, `model_1/dense_3_1/MatMul`; TensorFlow may add suffixes."""
     for part in reversed(node.split("/")[:-1]):
         for name in (part, re.sub(r"_\d+$", "", part)):
@@ -193,11 +193,11 @@ def _layer_name(node: str, known: Container[str]) -> str:
     return ""
 
 
-def _all_nodes(graph: Any) -> Iterator[Any]:
+def _iterate_nodes(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            yield from _all_nodes(attribute.g)
+            yield from _iterate_nodes(attribute.g)
 
 
 # Handlers of operations that tf2onnx lacks or converts incorrectly. A handler replaces a node of TensorFlow's
@@ -297,7 +297,7 @@ def _convert_resize_by_matrices(graph: Any, node: Any, **_: Any) -> None:
     sides = graph.get_shape(images)[1:3]
     size = node.inputs[1].get_tensor_value(as_list=False)
     attributes = {key: node.get_attr_value(key) for key in RESIZE_ATTRIBUTES[node.type]}
-    matrices = [_resize_matrix(node.type, sides[axis], size[axis], attributes) for axis in (0, 1)]
+    matrices = [_compute_resize_matrix(node.type, sides[axis], size[axis], attributes) for axis in (0, 1)]
     rows, columns = _add_constant(graph, matrices[0]), _add_constant(graph, matrices[1].T)
     floats = _add_node(graph, "Cast", images, to=TensorProto.FLOAT)
     planes = _add_node(graph, "Transpose", floats, perm=[0, 3, 1, 2])
@@ -305,7 +305,7 @@ def _convert_resize_by_matrices(graph: Any, node: Any, **_: Any) -> None:
     _replace_node(graph, node, _add_node(graph, "Transpose", planes, perm=[0, 2, 3, 1]))
 
 
-def _resize_matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
+def _compute_resize_matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
     """Return (new, old), by resizing an image whose channels are the rows of a unit matrix."""
     with tf.__internal__.eager_context.eager_mode():
         images, size = np.eye(old, dtype=np.float32)[None, :, None], np.array([new, 1], np.int32)

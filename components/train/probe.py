@@ -59,7 +59,7 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
         else _write_random_features(workload, scratch / "features")
     )
     opening, features = measure_time(lambda: Features.read(features_path))
-    with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_batch_size(workload)):
+    with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_get_batch_size(workload)):
         building, network = measure_time(lambda: costs.build_compiled_network(workload))
         examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
         targets = features.train.targets[: len(examples)]
@@ -83,7 +83,7 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
         epoch=passes.epoch.pace(),
         validation=passes.validation.pace() if passes.validation else None,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        device_memory=_device_memory(),
+        device_memory=_measure_device_memory(),
         model_bytes=artifacts.tree_bytes(scratch / "model"),
         inside=time.perf_counter() - began,
     )
@@ -154,13 +154,13 @@ class TimedPasses:
 
     def warm_up(self) -> float:
         """Compile training and validation, and return the seconds of the compilation."""
-        compiling = self._compile_time(self.epoch.warm_up)
+        compiling = self._measure_compile_time(self.epoch.warm_up)
         remainder = len(self._features.train) % self._training.batch_size
         if remainder and self._steps > 1 and self._network.jit_compile:  # XLA compiles each batch size
             last = Subset(self._features.train, np.arange(remainder))
-            compiling += self._compile_time(lambda: self._timed_fit(self._shuffled(last)))
+            compiling += self._measure_compile_time(lambda: self._time_fit(self._shuffle(last)))
         if self.validation:
-            compiling += self._compile_time(self.validation.warm_up)
+            compiling += self._measure_compile_time(self.validation.warm_up)
         return compiling
 
     def run(self, seconds: float) -> None:
@@ -176,19 +176,19 @@ class TimedPasses:
             count += 1
 
     @staticmethod
-    def _compile_time(first: Callable[[], float]) -> float:
+    def _measure_compile_time(first: Callable[[], float]) -> float:
         """Return how much longer the first of two equal calls takes, including its overhead."""
         wall, _ = measure_time(first)
         return max(0.0, wall - first())
 
     def _fit(self, steps: int) -> float:
-        batches = self._shuffled(self._features.train)
-        return self._timed_fit(batches if steps == self._steps else batches.take(steps))
+        batches = self._shuffle(self._features.train)
+        return self._time_fit(batches if steps == self._steps else batches.take(steps))
 
-    def _shuffled(self, examples: Any) -> Any:
+    def _shuffle(self, examples: Any) -> Any:
         return data.shuffled_batches(examples, self._training.batch_size, self._training.seed)
 
-    def _timed_fit(self, batches: Any) -> float:
+    def _time_fit(self, batches: Any) -> float:
         seconds, _ = measure_time(
             lambda: self._network.fit(batches, callbacks=[FailOnNonFinite()], shuffle=False, verbose=0)
         )
@@ -213,7 +213,7 @@ class EvaluationClock(keras.callbacks.Callback):  # type: ignore[misc]
         self.seconds = time.perf_counter() - self._began
 
 
-def _batch_size(workload: TrainingWorkload) -> int:
+def _get_batch_size(workload: TrainingWorkload) -> int:
     return min(workload.training.batch_size, workload.training_examples)
 
 
@@ -222,7 +222,7 @@ def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
     directory.mkdir()
     schema: Schema = workload.example_schema
     example_bytes = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
-    maximum = max(2 * _batch_size(workload), MAXIMUM_RANDOM_BYTES // example_bytes)
+    maximum = max(2 * _get_batch_size(workload), MAXIMUM_RANDOM_BYTES // example_bytes)
     random, problem = np.random.default_rng(0), problems.get_problem(schema.problem)
     splits = {
         "train": min(maximum, workload.training_examples),
@@ -239,7 +239,7 @@ def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
     return directory
 
 
-def _device_memory() -> int | None:
+def _measure_device_memory() -> int | None:
     if BACKEND != "tensorflow" or not tf.config.list_physical_devices("GPU"):
         return None
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

@@ -221,7 +221,7 @@ def fit(
             initial_epoch=state.epochs,
             validation_data=validation,
             callbacks=callbacks,
-            class_weight=_class_weights(training.class_weights, features),
+            class_weight=_compute_class_weights(training.class_weights, features),
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
         )
@@ -233,11 +233,11 @@ def fit(
         seconds=time.perf_counter() - started,
         samples_per_second=progress.samples_per_second,
         parameters=network.count_params(),
-        packages=_package_versions(),
+        packages=_read_package_versions(),
     )
 
 
-def _package_versions() -> dict[str, str]:
+def _read_package_versions() -> dict[str, str]:
     """Return the versions of the packages that trained and exported the model."""
     names = (*PACKAGES, "jax") if BACKEND == "jax" else PACKAGES
     # TensorFlow's package is tensorflow or tensorflow-cpu
@@ -245,7 +245,9 @@ def _package_versions() -> dict[str, str]:
     return versions | {name: version(name) for name in names}
 
 
-def _class_weights(weights: Mapping[str, float] | str | None, features: Features) -> dict[int, float] | None:
+def _compute_class_weights(
+    weights: Mapping[str, float] | str | None, features: Features
+) -> dict[int, float] | None:
     """Return the weight of each label."""
     names, examples = features.schema.names, features.train
     if weights is None:

@@ -116,7 +116,7 @@ def translate_errors(code: Path, what: str) -> Iterator[None]:
     except ModelyardError:
         raise
     except (Exception, SystemExit) as error:
-        location = _error_location(error, code)
+        location = _find_error_location(error, code)
         if is_out_of_memory(error):
             raise TooLargeError(
                 f"{what} ran out of memory{location}: {describe(error)} Lower the layer sizes in `model`, "
@@ -126,7 +126,7 @@ def translate_errors(code: Path, what: str) -> Iterator[None]:
         raise TrainError(f"{what} failed{location}: {describe(error)} Correct {where}.") from error
 
 
-def _error_location(error: BaseException, code: Path) -> str:
+def _find_error_location(error: BaseException, code: Path) -> str:
     """Return ` at file:line` of the innermost frame inside the folder, or an empty string."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"

@@ -25,7 +25,7 @@ from zipfile import ZipFile, ZipInfo
 
 from modelyard.components.artifacts import sha256, tree_files, tree_sha256
 from modelyard.components.errors import ConfigError, ConflictError, DataError
-from modelyard.components.ingest.members import Member, members
+from modelyard.components.ingest.members import Member, iterate_members
 from modelyard.components.source.checks import check_size
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
@@ -137,11 +137,11 @@ def _data_upload(source: Source) -> tuple[Upload, str]:
     if source.kind == "npz":
         raise DataError(f"data.source is {path}, a folder, and npz is a file. Name the .npz file.")
     archive = DigestWriter()
-    _write_archive(members(path, source.max_bytes), archive)
+    _write_archive(iterate_members(path, source.max_bytes), archive)
     check_size(str(path), archive.size, source.max_bytes)
 
     def open_archive() -> AbstractContextManager[IO[bytes]]:
-        return _packed(members(path, source.max_bytes), f"data.source {path}", archive.sha256)
+        return _packed(iterate_members(path, source.max_bytes), f"data.source {path}", archive.sha256)
 
     name = f"{DATA}/{archive.sha256}.zip"
     return Upload("data.source", path, name, archive.size, open_archive), archive.sha256

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.members import members
+from modelyard.components.ingest.members import iterate_members
 
 PLENTY = 2**30
 OUTSIDE = [
@@ -29,7 +29,10 @@ OUTSIDE = [
 
 
 def contents(source: Path, max_bytes: int = PLENTY) -> dict[str, bytes | None]:
-    return {member.name: None if member.folder else member.content() for member in members(source, max_bytes)}
+    return {
+        member.name: None if member.folder else member.content()
+        for member in iterate_members(source, max_bytes)
+    }
 
 
 def zip_of(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
@@ -226,7 +229,7 @@ def test_a_forged_size_in_a_tar_is_refused(tmp_path, size, kind) -> None:
         archive.fileobj.write(bytes(1024))
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress(plain.getvalue()))
     with pytest.raises(DataError, match=r"s\.tar\.gz.*(forged or damaged|data\.max_bytes)"):
-        list(members(tmp_path / "s.tar.gz", PLENTY))
+        list(iterate_members(tmp_path / "s.tar.gz", PLENTY))
 
 
 def test_a_truncated_archive_is_refused(tmp_path, pack) -> None:
@@ -261,7 +264,7 @@ def test_another_kind_of_file_is_refused(tmp_path, data) -> None:
 
 def test_a_folder_is_not_read_as_a_file(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
-    (member,) = members(tmp_path, PLENTY)
+    (member,) = iterate_members(tmp_path, PLENTY)
     with pytest.raises(IsADirectoryError), member.open():
         pass
 

@@ -192,7 +192,7 @@ def test_files_in_an_archive_are_read_and_an_index_is_refused(write, pack, run_i
     ],
 )
 def test_the_split_is_a_word_in_the_name(name, split) -> None:
-    assert parquet.split_from_name(name) == split
+    assert parquet.find_split(name) == split
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_with_xla_the_size_of_the_last_batch_is_compiled(
         fitted.extend(size for size in batch_sizes if size < 16)
         return 0.0
 
-    monkeypatch.setattr(passes, "_timed_fit", fit)
+    monkeypatch.setattr(passes, "_time_fit", fit)
     passes.warm_up()
     assert fitted == sizes  # 600 examples are 37 batches of 16, and one of 8
 
