@@ -27,7 +27,7 @@ STEP = """
 import sys, time
 from modelyard.components.{step}.{module} import {step}
 from modelyard.components.{step}.spec import {spec}
-arguments = [{spec}.from_json(one) if one.startswith("{{") else one for one in sys.argv[1:]]
+arguments = [{spec}.from_json(text) if text.startswith("{{") else text for text in sys.argv[1:]]
 started = time.perf_counter()
 {step}(*arguments)
 seconds = time.perf_counter() - started
@@ -131,14 +131,14 @@ def write_dataset(path: Path, images: int) -> None:
 
 def megabytes(path: Path) -> float:
     """Return the size of a file, or of the files in a folder, in MB."""
-    return sum(one.stat().st_size for one in ([path] if path.is_file() else path.iterdir())) / 1e6
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir())) / 1e6
 
 
 def hash_speed(path: Path) -> float:
     """Return the speed of SHA-256 for a file, or the files in a folder, in MB/s."""
     started = time.perf_counter()
-    for one in [path] if path.is_file() else path.iterdir():
-        artifacts.sha256(one)
+    for file in [path] if path.is_file() else path.iterdir():
+        artifacts.sha256(file)
     return megabytes(path) / (time.perf_counter() - started)
 
 

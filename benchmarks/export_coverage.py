@@ -347,9 +347,9 @@ def export(model: Any, name: str, shape: str, batches: tuple[int, ...]) -> Resul
             for count in batches:
                 batch = make_examples(model, tensor, count, random)
                 expected = np.asarray(model(batch, training=False), np.float64)
-                found = session.run(["output"], {"input": batch})[0]
-                assert found.shape == expected.shape, f"{found.shape} instead of {expected.shape}"
-                differences.append(float(np.abs(found - expected).max()))
+                actual = session.run(["output"], {"input": batch})[0]
+                assert actual.shape == expected.shape, f"{actual.shape} instead of {expected.shape}"
+                differences.append(float(np.abs(actual - expected).max()))
                 largest.append(float(np.abs(expected).max()))
         except Exception as error:
             return Result(name, shape, reason=" ".join(str(error).split()))

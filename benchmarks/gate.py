@@ -33,10 +33,10 @@ def share_passed_accuracy(
 
     Args:
         sizes: test examples of each class.
-        differing: share of the rows of which one of the two models is right.
+        differing: share of the examples that exactly one of the two models predicts correctly.
         difference: true difference, in each class.
         limit: minus the margin; 0 for superiority.
-        draws: how many comparisons.
+        draws: number of comparisons.
     """
     random, weights = np.random.default_rng(0), 1 / (len(sizes) * np.array(sizes, float))
     won, lost = (differing + difference) / 2, (differing - difference) / 2
@@ -44,8 +44,8 @@ def share_passed_accuracy(
         [random.multinomial(size, (won, lost, 1 - won - lost), draws) for size in sizes], 1
     )
     limits = [
-        intervals.paired_gain_interval(one[:, 0], one[:, 1], weights, intervals.ONE_SIDED)[0]
-        for one in comparisons
+        intervals.paired_gain_interval(counts[:, 0], counts[:, 1], weights, intervals.ONE_SIDED)[0]
+        for counts in comparisons
     ]
     return float((np.array(limits) > limit).mean())
 
@@ -62,8 +62,9 @@ def share_passed_errors(
     candidate_errors = CORRELATION * champion_errors + np.sqrt(1 - CORRELATION**2) * noise
     many, other = draw(random, (2, 10**6))
     sizes = np.abs(many).mean(), np.abs(CORRELATION * many + np.sqrt(1 - CORRELATION**2) * other).mean()
-    for index, (metric, one, two) in enumerate((("rmse", 1.0, 1.0), ("mae", *sizes))):
-        candidate, champion = candidate_errors / two * (1 - difference), champion_errors / one
+    for index, (metric, champion_size, candidate_size) in enumerate((("rmse", 1.0, 1.0), ("mae", *sizes))):
+        candidate = candidate_errors / candidate_size * (1 - difference)
+        champion = champion_errors / champion_size
         pairs = zip(candidate, champion, strict=True)
         comparisons = [
             compare(np.zeros(rows), candidate_error, {1: champion_error})[index].at_least
@@ -100,7 +101,7 @@ def main() -> None:
     for rows, kind in product((30, 88, 300), ERRORS):
         worse_of = share_passed_errors(rows, kind, -0.03, -0.03, draws)
         equal_of = share_passed_errors(rows, kind, 0, -0.03, draws)
-        cells = (f"{worse_of[one]:.1%} | {equal_of[one]:.0%}" for one in ("rmse", "mae"))
+        cells = (f"{worse_of[metric]:.1%} | {equal_of[metric]:.0%}" for metric in ("rmse", "mae"))
         print(f"| {rows:,} | {kind} | {' | '.join(cells)} |", flush=True)
 
 

@@ -35,7 +35,7 @@ def make_paired_result(
     measure: str, value: Sequence[float], baseline: Sequence[float], unit: str, goal: str
 ) -> Result:
     """Return the medians of the rounds, and the median of their ratios."""
-    ratio = statistics.median(one / base for one, base in zip(value, baseline, strict=True))
+    ratio = statistics.median(measured / base for measured, base in zip(value, baseline, strict=True))
     medians = make_result(measure, statistics.median(value), statistics.median(baseline), unit, goal)
     return replace(medians, ratio=round(ratio, 3))
 

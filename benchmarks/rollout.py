@@ -106,10 +106,10 @@ def publish_version(models: ModelStore, scratch: Path) -> PinnedVersion:
     write_cnn(folder / "model.onnx")
     images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), np.uint8)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (answers,) = session.run(None, {"input": images})
+    (predictions,) = session.run(None, {"input": images})
     artifacts.write(
         folder / "golden.json",
-        Golden(problem="classification", instances=images.tolist(), predictions=answers.tolist()),
+        Golden(problem="classification", instances=images.tolist(), predictions=predictions.tolist()),
     )
     (scratch / "image.json").write_text(json.dumps({"instances": images[:1].tolist()}))
     files = {path.name: path for path in folder.iterdir()}
@@ -128,8 +128,8 @@ def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
             promotions.append(bench.promote())
             rollbacks.append(bench.roll_back())
             time.sleep(8)  # until the last server of the second version has stopped
-        sent += int(sum(one["sent"] for one in measurements))
-        failed += int(sum(one["failed"] for one in measurements))
+        sent += int(sum(client["sent"] for client in measurements))
+        failed += int(sum(client["failed"] for client in measurements))
         turns += 1
         print(f"{turns} promotions and rollbacks, {sent} requests, {failed} failed")
     return [
@@ -183,7 +183,7 @@ def measure_canary_overhead(bench: Bench) -> list[Result]:
     return [
         make_result(
             f"clients' {key} with a canary, compared with none",
-            *(statistics.median(one[key] for one in clients) for clients in measurements.values()),
+            *(statistics.median(client[key] for client in clients) for clients in measurements.values()),
             "ms",
             "",
         )

@@ -3,7 +3,7 @@
 - submit: `modelyard submit` with its checks until the run is accepted, and a script that calls kfp.Client
 - compile: `modelyard compile`, and a script that calls KFP's compiler
 
-The server is the fake one of the tests, which answers at once, so that only the client is measured.
+The server is the fake one of the tests, which replies at once, so that only the client is measured.
 """
 
 import os
