@@ -1,6 +1,6 @@
-"""The recurring run of a configuration, and the annotation that identifies modelyard's recurring runs.
+"""The recurring run of a configuration, and the annotation that identifies recurring runs of modelyard.
 
-The annotation is in the description of a recurring run. It has the SHA-256 of everything that was applied,
+The annotation is the description of a recurring run. It has the SHA-256 of everything that was applied,
 except whether it is paused. Recurring runs without the annotation are never changed.
 """
 
@@ -22,6 +22,7 @@ from modelyard.pipelines.config.schedule import numeric_cron
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
+from modelyard.pipelines.runners.kfp.runs import run_parameters
 from modelyard.pipelines.runners.kfp.submission import Submission
 from modelyard.pipelines.steps import deploy_spec
 
@@ -43,7 +44,7 @@ class ManagedRecurringRun:
 
     @property
     def id(self) -> str:
-        """Return the id on the server."""
+        """Return the ID on the server."""
         return str(self.run.recurring_run_id)
 
     @property
@@ -96,7 +97,7 @@ class ManagedRecurringRun:
 
     @property
     def _parameters(self) -> dict[str, Any]:
-        return (self.run.runtime_config.parameters if self.run.runtime_config else None) or {}
+        return run_parameters(self.run)
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,18 @@ class DesiredSchedule:
     """The schedule of a configuration.
 
     Attributes:
-        uploads: files to upload to the store.
         submission: the pipeline and the arguments of each run.
-        recurring: the recurring run, without the ids of the experiment and the pipeline version.
+        recurring: the recurring run, without the IDs of the experiment and the pipeline version.
         notes: messages for the user.
     """
 
-    uploads: Uploads
     submission: Submission
     recurring: ManagedRecurringRun
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, uploads: Uploads, environment: Environment) -> "DesiredSchedule":
-        """Return the schedule of a configuration, without sending anything.
+    def from_uploads(cls, uploads: Uploads, environment: Environment) -> "DesiredSchedule":
+        """Return the schedule of a configuration, without a request.
 
         Raises:
             ConfigError: there is no schedule, its time zone differs from the server's, or it cannot run in
@@ -157,8 +156,6 @@ class DesiredSchedule:
         )
         body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
         body.mode = DISABLED if schedule.paused else ENABLED
-        copies = (
-            f"{file.key} is a file of this machine: each run uses the present copy." for file in uploads.files
-        )
+        copies = (f"{file.key} is a local file: each run uses the uploaded copy." for file in uploads.files)
         notes = (*check_pipeline(prepared.arguments, environment), *copies)
-        return cls(uploads, prepared, ManagedRecurringRun(body), notes)
+        return cls(prepared, ManagedRecurringRun(body), notes)

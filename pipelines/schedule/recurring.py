@@ -1,12 +1,12 @@
-"""Apply, list, pause, resume, start and delete the recurring runs of a KFP server.
+"""Applies, lists, pauses, resumes, starts and deletes the recurring runs of a KFP server.
 
 KFP cannot update a recurring run, so the new one is created before the old one is deleted. There is no lock:
 each command keeps the recurring run of a name with the greatest (created_at, id) and deletes the others, so
-one is left after commands that were killed or ran concurrently.
+one remains after commands that were killed or ran concurrently.
 
-KFP deletes the workflows of a recurring run with it, unless the request says ORPHAN. Even then it deletes
-a workflow that was just started and is not recorded as a run yet. So a recurring run is not replaced within a
-minute of a due time, and not deleted within a minute after one.
+KFP deletes the workflows of a recurring run with it, unless the request has the policy ORPHAN. Even then it
+deletes a workflow that was just started and is not recorded as a run yet. So a recurring run is not replaced
+within a minute of a due time, and not deleted within a minute after one.
 """
 
 import time
@@ -18,7 +18,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-import kfp_server_api as kfp
 from cronsim import CronSim
 
 from modelyard.components.artifacts import Record
@@ -65,16 +64,14 @@ class RecurringRuns:
     def apply(self, uploads: Uploads, *, dry_run: bool = False) -> AppliedSchedule:
         """Create or replace the recurring run of a configuration; runs in progress are not affected.
 
-        Args:
-            uploads: the configuration, and the files to upload to the store.
-            dry_run: only return the changes.
+        With `dry_run`, only return the changes.
 
         Raises:
             ConfigError: there is no schedule, or KFP cannot run it.
             ConflictError: modelyard did not create the recurring run of this name, it is for another store,
                 or another configuration was applied at the same time.
         """
-        desired = DesiredSchedule.of(uploads, self.environment)
+        desired = DesiredSchedule.from_uploads(uploads, self.environment)
         existing = self._list_named(uploads.config.name)
         applied = self._compare(desired, existing)
         if dry_run:
@@ -82,7 +79,7 @@ class RecurringRuns:
         if applied.action == "pause":
             self._disable(existing[-1])
         elif applied.action != "nothing":
-            desired.uploads.send(self.console)
+            uploads.send(self.console)
             uploaded = submission.upload(self.backend, desired.submission)
             body = desired.recurring.run
             body.namespace = self.backend.scope
@@ -127,14 +124,15 @@ class RecurringRuns:
     def run_now(self, name: str) -> str:
         """Start a run of the recurring run now, and return its name."""
         run = self._require_named(name)[-1].run
-        body = kfp.V2beta1Run(
-            display_name=submission.new_run_name(name),
-            experiment_id=run.experiment_id,
+        started = submission.start_run(
+            self.backend,
+            name,
+            run.experiment_id,
             pipeline_version_reference=run.pipeline_version_reference,
             runtime_config=run.runtime_config,
             service_account=run.service_account,
         )
-        return str(submission.start_run(self.backend, body).display_name)
+        return str(started.display_name)
 
     def now(self) -> datetime:
         """Return the time in the server's time zone."""
@@ -147,13 +145,15 @@ class RecurringRuns:
             ConflictError: the recurring run is for another store.
         """
         desired_run = desired.recurring
-        common: dict[str, Any] = {
-            "name": desired_run.name,
-            "next": desired_run.next(self.now()),
-            "endpoint": str(self.backend.endpoint),
-        }
+        applied = AppliedSchedule(
+            name=desired_run.name,
+            action="create",
+            next=desired_run.next(self.now()),
+            endpoint=str(self.backend.endpoint),
+            notes=desired.notes,
+        )
         if not existing:
-            return AppliedSchedule(action="create", notes=desired.notes, **common)
+            return applied
         last = existing[-1]
         if last.store != desired_run.store:
             raise ConflictError(
@@ -173,7 +173,7 @@ class RecurringRuns:
             action: Action = "resume" if desired_run.enabled else "pause"
             if last.enabled == desired_run.enabled:
                 action = "nothing"
-            return AppliedSchedule(action=action, changes=changes, notes=desired.notes, **common)
+            return applied.model_copy(update={"action": action, "changes": changes})
         notes = desired.notes
         if any(recurring_run.enabled and _is_frequent(recurring_run) for recurring_run in existing):
             notes += (
@@ -181,7 +181,7 @@ class RecurringRuns:
                 "is disabled before the new one is created, and a run may be skipped.",
             )
         changes = changes or (Change(key=CODE_CHANGE),)
-        return AppliedSchedule(action="replace", changes=changes, notes=notes, **common)
+        return applied.model_copy(update={"action": "replace", "changes": changes, "notes": notes})
 
     def _create(self, body: Any, existing: list[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
         """Create a recurring run; return all of its name, the one to keep last.
@@ -194,17 +194,17 @@ class RecurringRuns:
                 self._disable(recurring_run)
             elif recurring_run.enabled:
                 self._wait_for_due_time(recurring_run)
-        desired_run, before = ManagedRecurringRun(body), {recurring_run.id for recurring_run in existing}
+        desired_run, existing_ids = ManagedRecurringRun(body), {each.id for each in existing}
+
+        def find_created() -> Any:
+            for each in self._list_named(desired_run.name):
+                if each.sha256 == desired_run.sha256 and each.id not in existing_ids:
+                    return each.run
+            return None
+
         submission.create_once(
             lambda: self.backend.recurring_runs.recurring_run_service_create_recurring_run(body),
-            lambda: next(
-                (
-                    recurring_run.run
-                    for recurring_run in self._list_named(desired_run.name)
-                    if recurring_run.sha256 == desired_run.sha256 and recurring_run.id not in before
-                ),
-                None,
-            ),
+            find_created,
         )
         *others, last = self._list_named(desired_run.name)
         if (last.sha256, last.enabled) != (desired_run.sha256, desired_run.enabled):
@@ -220,9 +220,7 @@ class RecurringRuns:
         for recurring_run in old:
             if recurring_run.enabled:
                 self._disable(recurring_run)
-        if any(
-            self._find_due_time(recurring_run) or self._ended_recently(recurring_run) for recurring_run in old
-        ):
+        if any(self._find_due_time(each) or self._ended_recently(each) for each in old):
             with self.console.status("waiting a minute, until runs that just started are recorded"):
                 time.sleep(MARGIN.total_seconds())
         for recurring_run in old:
@@ -273,10 +271,8 @@ class RecurringRuns:
         Raises:
             ConflictError: modelyard did not create one of them.
         """
-        runs = [
-            ManagedRecurringRun(run)
-            for run in self._list_all_runs(filter=equals_filter("display_name", name))
-        ]
+        items = self._list_all_runs(filter=equals_filter("display_name", name))
+        runs = [ManagedRecurringRun(item) for item in items]
         if not all(run.sha256 for run in runs):
             raise ConflictError(
                 f"The recurring run {name} at {self.backend.endpoint} was not created by modelyard. Delete "
@@ -285,8 +281,8 @@ class RecurringRuns:
         return _sort_by_creation(runs)
 
     def _list_all_runs(self, **query: str) -> Iterator[Any]:
-        list_ = self.backend.recurring_runs.recurring_run_service_list_recurring_runs
-        return list_items(list_, "recurring_runs", **query, **self.backend.scoped())
+        request = self.backend.recurring_runs.recurring_run_service_list_recurring_runs
+        return list_items(request, "recurring_runs", **query, **self.backend.scoped())
 
 
 def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurringRun]:

@@ -154,14 +154,14 @@ def submit(
         BackendError: Kubeflow Pipelines refuses the submission, or does not answer.
     """
     uploaded = upload(backend, submission, existing)
-    body = kfp.V2beta1Run(
-        display_name=new_run_name(submission.pipeline),
-        experiment_id=uploaded.experiment_id,
+    return start_run(
+        backend,
+        submission.pipeline,
+        uploaded.experiment_id,
         pipeline_version_reference=uploaded.reference(),
         runtime_config=submission.runtime_config(),
         service_account=submission.service_account,
     )
-    return start_run(backend, body)
 
 
 def upload(
@@ -177,23 +177,18 @@ def upload(
     )
 
 
-def start_run(backend: Backend, body: kfp.V2beta1Run) -> kfp.V2beta1Run:
-    """Start a run with a unique name once, and return it."""
+def start_run(backend: Backend, model: str, experiment_id: str | None, **fields: Any) -> kfp.V2beta1Run:
+    """Start a run once, with a unique name that sorts by time; `fields` are those of V2beta1Run."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{model}"
+    body = kfp.V2beta1Run(display_name=name, experiment_id=experiment_id, **fields)
 
     def find_run() -> Any:
         page = backend.runs.run_service_list_runs(
-            experiment_id=body.experiment_id,
-            page_size=1,
-            filter=equals_filter("display_name", body.display_name),
+            experiment_id=experiment_id, page_size=1, filter=equals_filter("display_name", name)
         )
         return page.runs[0] if page.runs else None
 
     return create_once(lambda: backend.runs.run_service_create_run(body), find_run)
-
-
-def new_run_name(name: str) -> str:
-    """Return a unique name for a run of a model; names sort by time."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}-{name}"
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
