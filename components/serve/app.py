@@ -152,7 +152,7 @@ class App:
 
     async def _send(self, reply: Reply, send: Send, close: bool, trace: Headers) -> None:
         headers = [
-            (b"content-type", reply.kind),
+            (b"content-type", reply.content_type),
             (b"content-length", str(len(reply.body)).encode()),
             *reply.headers,
             *trace,
@@ -204,7 +204,7 @@ class App:
                 return Reply(encode({"status": "alive"}))
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
-                return Reply(self._page, kind=b"text/html; charset=utf-8", headers=policy)
+                return Reply(self._page, content_type=b"text/html; charset=utf-8", headers=policy)
 
     def _champion_status(self, predictor: Predictor) -> dict[str, Any]:
         """Return the served version and the champion if the champion cannot be served, without the reason."""

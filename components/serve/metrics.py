@@ -46,7 +46,7 @@ class Counts:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
     failures: int = 0
-    rows: int = 0
+    examples: int = 0
 
 
 class Metrics:
@@ -70,7 +70,7 @@ class Metrics:
         if counts is None:
             counts = self.counts[version, golden] = Counts()
         counts.codes[reply.status] += 1
-        counts.rows += reply.rows
+        counts.examples += reply.examples
         counts.failures += reply.status == 500 and (golden or reply.seconds is not None)
         if reply.seconds is not None:
             counts.buckets[bisect_left(BUCKETS, reply.seconds)] += 1
@@ -90,7 +90,7 @@ class Metrics:
             self._registry = CollectorRegistry()
             self._registry.register(self)
             ProcessCollector(registry=self._registry)
-        return Reply(generate_latest(self._registry), kind=CONTENT_TYPE_LATEST.encode())
+        return Reply(generate_latest(self._registry), content_type=CONTENT_TYPE_LATEST.encode())
 
     def collect(self) -> "Iterator[Metric]":
         """Yield the metrics (the interface of prometheus_client)."""
@@ -116,7 +116,7 @@ class Metrics:
             buckets = list(zip(bounds, accumulate(counts.buckets), strict=True))
             seconds.add_metric(labels, buckets, counts.seconds)
             failures.add_metric(labels, counts.failures)
-            predictions.add_metric(labels, counts.rows)
+            predictions.add_metric(labels, counts.examples)
         progress = GaugeMetricFamily(
             "modelyard_requests_in_progress", "Prediction requests in progress.", labels=["model"]
         )

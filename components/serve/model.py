@@ -78,8 +78,8 @@ class Predictor:
         """
         size = max(1, min(SLICE, SLICE_BYTES * len(batch) // max(1, batch.nbytes)))
         if len(batch) <= size:
-            (answers,) = self._session.run([self.output], {self.input: batch})
-            return answers  # type: ignore[no-any-return]
+            (predictions,) = self._session.run([self.output], {self.input: batch})
+            return predictions  # type: ignore[no-any-return]
         slices = [batch[start : start + size] for start in range(0, len(batch), size)]
         options = [None] * (len(slices) - 1) + [_shrinking_run_options()]
         results = [
@@ -91,12 +91,12 @@ class Predictor:
     def _warm_up(self) -> float:
         """Predict one example of zeros, check the result, and return the seconds."""
         started = time.perf_counter()
-        answer = self.run(np.zeros((1, *self.signature.input.shape), self.dtype))
+        output = self.run(np.zeros((1, *self.signature.input.shape), self.dtype))
         seconds = time.perf_counter() - started
         expected = (1, *self.signature.output.shape)
-        if answer.shape != expected or answer.dtype != np.float32 or not np.isfinite(answer).all():
+        if output.shape != expected or output.dtype != np.float32 or not np.isfinite(output).all():
             raise ServeError(
-                f"its output is {answer.dtype} of shape {answer.shape}, but finite float32 {expected} is "
+                f"its output is {output.dtype} of shape {output.shape}, but finite float32 {expected} is "
                 f"expected, the {self.signature.output.meaning}. Train and publish it again."
             )
         return seconds

@@ -23,7 +23,7 @@ from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
 from modelyard.components.serve.limits import Limits
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import HttpError, Reply, encode, encode_rows, shorten
+from modelyard.components.serve.replies import HttpError, Reply, encode, encode_predictions, shorten
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 HEADER_LENGTH = b"inference-header-content-length"
@@ -82,11 +82,11 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     document = tensors.parse(text)
     batch = _parse_batch(predictor, _single_input(document), binary, max_batch)
     as_binary = _wants_binary(predictor, document)
-    answers = predictor.run(batch)
+    predictions = predictor.run(batch)
     output: dict[str, Any] = {
         "name": predictor.output,
         "datatype": "FP32",
-        "shape": list(answers.shape),
+        "shape": list(predictions.shape),
     }
     response: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
     if isinstance(request_id := document.get("id"), str):
@@ -94,14 +94,18 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     response["outputs"] = [output]
     if not as_binary:
         output["data"] = []
-        # row by row: a single call of the encoder would block other threads
-        data = encode_rows(answers.reshape(len(answers), -1))[1:-1].replace("],[", ",")
-        return Reply(encode(response).replace(b'"data":[]', b'"data":%s' % data.encode()), rows=len(batch))
-    binary = answers.astype("<f4", copy=False).tobytes()
+        # in parts: a single call of the encoder would block other threads
+        data = encode_predictions(predictions.reshape(len(predictions), -1))[1:-1].replace("],[", ",")
+        return Reply(
+            encode(response).replace(b'"data":[]', b'"data":%s' % data.encode()), examples=len(batch)
+        )
+    binary = predictions.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(binary)}
     head = encode(response)
     headers = ((HEADER_LENGTH, str(len(head)).encode()),)
-    return Reply(head + binary, kind=b"application/octet-stream", headers=headers, rows=len(batch))
+    return Reply(
+        head + binary, content_type=b"application/octet-stream", headers=headers, examples=len(batch)
+    )
 
 
 def _split_body(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes | None]:

@@ -14,14 +14,14 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 class Reply(NamedTuple):
     """An HTTP response.
 
-    `rows` is the number of predicted examples, `seconds` the duration of the execution, if there was one.
+    `examples` is the number of predicted examples, `seconds` the duration of the execution, if there was one.
     """
 
     body: bytes
     status: int = 200
-    kind: bytes = JSON
+    content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    rows: int = 0
+    examples: int = 0
     seconds: float | None = None
 
 
@@ -48,14 +48,14 @@ def encode(value: Any) -> bytes:
     return _encode(value).encode()
 
 
-def encode_rows(rows: NDArray[np.float32]) -> str:
+def encode_predictions(predictions: NDArray[np.float32]) -> str:
     """Return (n, m) numbers as JSON, with the nine digits that a float32 needs.
 
     Raises:
         HttpError: 500, a number is NaN or infinite, which JSON cannot represent.
     """
-    one = _row_format(rows.shape[1])
-    text = f"[{','.join([one % tuple(row) for row in rows.tolist()])}]"
+    number_format = _number_format(predictions.shape[1])
+    text = f"[{','.join([number_format % tuple(values) for values in predictions.tolist()])}]"
     if "n" in text:  # nan, inf
         raise not_finite_error()
     return text
@@ -71,5 +71,5 @@ def not_finite_error() -> HttpError:
 
 
 @lru_cache(maxsize=16)
-def _row_format(size: int) -> str:
+def _number_format(size: int) -> str:
     return f"[{','.join(['%.9g'] * size)}]"

@@ -25,7 +25,7 @@ from modelyard.components.errors import DataError
 from modelyard.components.serve import tensors
 from modelyard.components.serve.limits import LARGE_IMAGE, LARGE_INPUT_LOCK, Limits
 from modelyard.components.serve.model import Predictor
-from modelyard.components.serve.replies import HttpError, Reply, encode, encode_rows, shorten
+from modelyard.components.serve.replies import HttpError, Reply, encode, encode_predictions, shorten
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -100,8 +100,8 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
     if isinstance(value, Object) and key == "inputs":
         value = _single_input(value, predictor)
     batch = _parse_batch(predictor, value, key, text, max_batch, limits)
-    answer = encode_rows(predictor.run(batch))
-    return Reply(f'{{"{RESPONSE_KEYS[key]}":{answer}}}'.encode(), rows=len(batch))
+    predictions = encode_predictions(predictor.run(batch))
+    return Reply(f'{{"{RESPONSE_KEYS[key]}":{predictions}}}'.encode(), examples=len(batch))
 
 
 def _parse_batch(

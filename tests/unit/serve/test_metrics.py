@@ -16,9 +16,9 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_requests_are_counted_by_code_version_and_traffic():
     metrics = Metrics("digits", lambda: 3)
     metrics.version = 7
-    metrics.count_request(7, Reply(b"", 200, rows=5, seconds=0.002), golden=False)
+    metrics.count_request(7, Reply(b"", 200, examples=5, seconds=0.002), golden=False)
     metrics.count_request(7, Reply(b"", 400), golden=False)
-    metrics.count_request(7, Reply(b"", 200, rows=1, seconds=0.002), golden=True)
+    metrics.count_request(7, Reply(b"", 200, examples=1, seconds=0.002), golden=True)
     values = samples(metrics)
     assert values["modelyard_requests_total", ("200", "7", "client", "digits")] == 1
     assert values["modelyard_requests_total", ("400", "7", "client", "digits")] == 1
@@ -45,7 +45,7 @@ def test_the_champion_and_the_served_version_are_metrics():
 def test_the_histogram_is_cumulative_and_includes_its_bounds():
     metrics = Metrics("digits", lambda: 0)
     for seconds in (0.0001, 0.0025, 0.003, 99.0):
-        metrics.count_request(1, Reply(b"", 200, rows=1, seconds=seconds), golden=False)
+        metrics.count_request(1, Reply(b"", 200, examples=1, seconds=seconds), golden=False)
     values = samples(metrics)
     buckets = {
         bound: values["modelyard_request_seconds_bucket", tuple(sorted((bound, "1", "client", "digits")))]

@@ -5,7 +5,7 @@ import pytest
 
 from modelyard.components.artifacts import Tensor
 from modelyard.components.serve import tensors
-from modelyard.components.serve.replies import HttpError, encode_rows
+from modelyard.components.serve.replies import HttpError, encode_predictions
 from tests.versions import classifier_signature
 
 PIXELS = classifier_signature((2, 3), "uint8", ("a", "b")).input
@@ -148,7 +148,7 @@ def test_bytes_of_a_wrong_length_or_with_nan_are_refused():
 
 def test_rows_are_encoded_without_loss():
     rows = np.random.default_rng(0).random((50, 7)).astype(np.float32) ** 9
-    np.testing.assert_array_equal(np.asarray(json.loads(encode_rows(rows)), np.float32), rows)
+    np.testing.assert_array_equal(np.asarray(json.loads(encode_predictions(rows)), np.float32), rows)
 
 
 def test_a_document_in_use_keeps_its_values():
