@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modelyard.components.serve import openinference, tfserving
-from modelyard.components.serve.access import (
-    TRACEPARENT,
-    Access,
-    Headers,
-    trace_headers,
-    trace_id,
-)
+from modelyard.components.serve.access import TRACEPARENT, Access, Headers, trace_headers, trace_id
 from modelyard.components.serve.body import RETRY_AFTER, Body, Disconnected, Receive, decompress, too_large
 from modelyard.components.serve.connection import REFUSED_STATUS
 from modelyard.components.serve.limits import LARGE_BODY, LARGE_INPUT_LOCK, compute_limits
@@ -44,10 +38,8 @@ GOLDEN = GOLDEN_HEADER.encode()
 TIMEOUT = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a client that disconnected before its response
-_SHUTTING_DOWN = Reply(encode({"error": "The server is shutting down; send the request again."}), 503)
-_INTERNAL_ERROR = Reply(
-    encode({"error": "The server failed; the reason is in its log. Report this as a bug."}), 500
-)
+_SHUTTING_DOWN = HttpError(503, "The server is shutting down; send the request again.").reply
+_INTERNAL_ERROR = HttpError(500, "The server failed; the reason is in its log. Report this as a bug.").reply
 
 MAX_PATH = 512
 _ROUTES = {
@@ -129,7 +121,7 @@ class App:
         try:
             if b"host" not in headers and scope["http_version"] == "1.1":  # RFC 9112, 3.2
                 raise HttpError(400, "The request has no Host header; add one.")
-            target = resolve(scope["method"], scope["path"])
+            target = resolve(scope["method"], scope["path"][:MAX_PATH])
             self._access.check(target.route, headers)
             reply = await self._reply(target, predictor, headers, body)
         except HttpError as error:
@@ -171,27 +163,16 @@ class App:
         match target.route:
             case "predict" | "infer":
                 return await self._predict(target.route, predictor, headers, body)
-            case "ready":
-                ready = {"ready": not self.draining, **self._champion_status(predictor)}
-                return Reply(encode(ready), 503 if self.draining else 200)
-            case "model_ready":
-                ready = {
-                    "name": predictor.name,
-                    "ready": not self.draining,
-                    **self._champion_status(predictor),
-                }
+            case "ready" | "model_ready":
+                name = {"name": target.name} if target.name else {}
+                ready = {**name, "ready": not self.draining, **self._champion_status(predictor)}
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
             case "models":  # KServe's
                 return Reply(encode({"models": [predictor.name]}))
             case "status":
-                error = (
-                    {"champion": self._champion, "error": self._champion_error}
-                    if self._champion_error
-                    else {}
-                )
-                return tfserving.status(predictor, error)
+                return tfserving.status(predictor, self._champion, self._champion_error)
             case "signature":
                 return tfserving.metadata(predictor)
             case "metadata":
@@ -311,8 +292,7 @@ def _timeout(headers: dict[bytes, bytes], default: float) -> float:
         seconds = math.nan
     if not seconds > 0:
         raise HttpError(
-            400,
-            f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; use seconds above 0.",
+            400, f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; use seconds above 0."
         )
     return min(seconds, default)
 
@@ -321,8 +301,7 @@ def _check_model(target: RequestTarget, predictor: Predictor) -> None:
     """Refuse a model or version that is not served (404)."""
     if target.name != predictor.name:
         raise HttpError(
-            404,
-            f"There is no model {target.name!r}; this server has the model {predictor.name!r}.",
+            404, f"There is no model {target.name!r}; this server has the model {predictor.name!r}."
         )
     if target.version is not None and target.version != str(predictor.version):
         raise HttpError(
@@ -333,38 +312,28 @@ def _check_model(target: RequestTarget, predictor: Predictor) -> None:
 
 
 @lru_cache(maxsize=256)
-def _match(method: str, path: str) -> RequestTarget | HttpError:
-    """Return the target of a method and a path, or the error."""
-    allowed = set()
-    for route, allowed_method, pattern in _PATTERNS:
-        if match := pattern.fullmatch(path):
-            if allowed_method == method:
-                groups = match.groupdict()
-                return RequestTarget(route, groups.get("name"), groups.get("version"))
-            allowed.add(allowed_method)
-    if allowed:
-        allowed_method = ", ".join(sorted(allowed))
-        if method == "HEAD" and "GET" in allowed:
-            return _match("GET", path)
-        return HttpError(
-            405,
-            f"{method[:20]} {path[:80]} is not allowed; use {allowed_method}.",
-            ((b"allow", allowed_method.encode()),),
-        )
-    return HttpError(
-        404,
-        f"There is nothing at {path[:80]}; predictions are at /v1/models/NAME:predict and "
-        "/v2/models/NAME/infer, /v2 lists the supported extensions, and the page at / shows an example.",
-    )
-
-
 def resolve(method: str, path: str) -> RequestTarget:
     """Return the target of a request.
 
     Raises:
         HttpError: 404 or 405, there is no such route.
     """
-    target = _match(method, path[:MAX_PATH])
-    if isinstance(target, HttpError):
-        raise HttpError(target.reply.status, str(target), target.reply.headers)
-    return target
+    allowed = set()
+    for route, allowed_method, pattern in _PATTERNS:
+        if match := pattern.fullmatch(path):
+            if allowed_method == method or (allowed_method, method) == ("GET", "HEAD"):
+                groups = match.groupdict()
+                return RequestTarget(route, groups.get("name"), groups.get("version"))
+            allowed.add(allowed_method)
+    if allowed:
+        methods = ", ".join(sorted(allowed))
+        raise HttpError(
+            405,
+            f"{method[:20]} {path[:80]} is not allowed; use {methods}.",
+            ((b"allow", methods.encode()),),
+        )
+    raise HttpError(
+        404,
+        f"There is nothing at {path[:80]}; predictions are at /v1/models/NAME:predict and "
+        "/v2/models/NAME/infer, /v2 lists the supported extensions, and the page at / shows an example.",
+    )

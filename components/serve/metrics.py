@@ -128,9 +128,7 @@ class Metrics:
         yield from (requests, seconds, failures, predictions, progress, served)
         if self.champion_failures is not None:
             champion = GaugeMetricFamily(
-                "modelyard_champion_version",
-                "1 for the champion.",
-                labels=["model", "version"],
+                "modelyard_champion_version", "1 for the champion.", labels=["model", "version"]
             )
             if self.champion:
                 champion.add_metric([self.model, str(self.champion)], 1)

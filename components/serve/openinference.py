@@ -83,11 +83,7 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     batch = _parse_batch(predictor, _single_input(document), binary, max_batch)
     as_binary = _wants_binary(predictor, document)
     predictions = predictor.run(batch)
-    output: dict[str, Any] = {
-        "name": predictor.output,
-        "datatype": "FP32",
-        "shape": list(predictions.shape),
-    }
+    output: dict[str, Any] = {"name": predictor.output, "datatype": "FP32", "shape": [*predictions.shape]}
     response: dict[str, Any] = {"model_name": predictor.name, "model_version": str(predictor.version)}
     if isinstance(request_id := document.get("id"), str):
         response["id"] = request_id
@@ -171,8 +167,7 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
         tensors.check_shape(data, shape)
     if flat.size != np.prod(shape):
         raise HttpError(
-            400,
-            f"The input has {flat.size} values, but its shape {list(shape)} has {int(np.prod(shape))}.",
+            400, f"The input has {flat.size} values, but its shape {list(shape)} has {int(np.prod(shape))}."
         )
     return flat.reshape(shape)
 

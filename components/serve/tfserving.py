@@ -11,7 +11,6 @@ https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 import binascii
-from collections.abc import Mapping
 from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -35,18 +34,21 @@ SIGNATURE = "serving_default"
 DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 
 
-def status(predictor: Predictor, error: Mapping[str, Any]) -> Reply:
+def status(predictor: Predictor, champion: int | None, error: str) -> Reply:
     """Return the version's state in the format of TF Serving; `name` and `ready` are KServe's.
 
-    `error` has the champion that cannot be served, and the reason.
+    Args:
+        predictor: the served version.
+        champion: the champion.
+        error: why the champion is not served; empty if it is.
     """
     version = {
         "version": str(predictor.version),
         "state": "AVAILABLE",
         "status": {"error_code": "OK", "error_message": ""},
     }
-    body = {"name": predictor.name, "ready": True, "model_version_status": [version], **error}
-    return Reply(encode(body))
+    body = {"name": predictor.name, "ready": True, "model_version_status": [version]}
+    return Reply(encode(body | ({"champion": champion, "error": error} if error else {})))
 
 
 def metadata(predictor: Predictor) -> Reply:
