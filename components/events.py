@@ -111,9 +111,9 @@ class EventFile:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                whole, end, _ = file.read().rpartition(b"\n")  # the last line may not be complete
+                complete, newline, _ = file.read().rpartition(b"\n")  # the last line may not be complete
         except FileNotFoundError:
             return self._events
-        self._offset += len(whole + end)
-        self._events += parse_all(whole.decode(errors="replace").splitlines())
+        self._offset += len(complete + newline)
+        self._events += parse_all(complete.decode(errors="replace").splitlines())
         return self._events

@@ -98,7 +98,7 @@ def fingerprint_data(source: Source) -> str:
 def find_version_to_compare(store: ModelStore, name: str, run: str) -> int:
     """Return the version that a run is compared with; 0 if there is none.
 
-    It is the champion, or, if the same run trained the champion, the version that this was compared with.
+    It is the champion, or, if the same run trained the champion, the version that the run was compared with.
     """
     current = store.champion(name)
     if current is None:
@@ -111,27 +111,20 @@ def find_version_to_compare(store: ModelStore, name: str, run: str) -> int:
 def find_earlier_champions(store: ModelStore, name: str, version: int) -> tuple[int, ...]:
     """Return the champions before `version` last became champion, the latest first.
 
-    There are at most MAX_CHAMPIONS, including `version`. Versions that were rolled back are left out.
+    There are at most MAX_CHAMPIONS, including `version`. Versions that were rolled back are excluded.
     """
     entries = [entry for entry in store.history(name) if not entry.attempt]
     last_index = max((index for index, entry in enumerate(entries) if entry.version == version), default=-1)
     history = entries[: last_index + 1]
     versions = dict.fromkeys(entry.version for entry in reversed(history) if entry.version != version)
-    valid = [version_before for version_before in versions if find_rollback(history, version_before) is None]
+    valid = [earlier for earlier in versions if find_rollback(history, earlier) is None]
     return tuple(valid[: MAX_CHAMPIONS - 1])
 
 
 def find_unchanged_champion(
     store: ModelStore, name: str, data: str, recipe_sha256: str
 ) -> tuple[int, datetime] | None:
-    """Return the champion's version and the time of its promotion if data and recipe match, else None.
-
-    Args:
-        store: the model store.
-        name: the model's name.
-        data: the fingerprint of the data.
-        recipe_sha256: the fingerprint of configuration and code.
-    """
+    """Return version and promotion time of the champion if it has these fingerprints of data and recipe."""
     champion = store.champion(name)
     if champion is None:
         return None

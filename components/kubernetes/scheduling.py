@@ -24,7 +24,7 @@ def explain_unschedulable(
         nodes: the nodes of the cluster; empty without permission.
     """
     requested = pod_requests(pod)
-    request = _format_amounts(requested) or "nothing in particular"
+    request = _format_amounts(requested) or "no resources"
     selector = pod["spec"].get("nodeSelector", {})
     labels = f" on a node with {_format_labels(selector)}" if selector else ""
     beginning = f"Pod {pod['metadata']['name']} cannot be scheduled: it requests {request}{labels}"
@@ -44,7 +44,7 @@ def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
     requested = pod_requests(pod)
     if not nodes or any(_fits(node, pod, requested) for node in nodes):
         return None
-    request = _format_amounts(requested) or "nothing in particular"
+    request = _format_amounts(requested) or "no resources"
     return f"{pod['metadata']['name']} requests {request}. {_describe_fit(pod, requested, nodes)}".rstrip(".")
 
 

@@ -137,12 +137,12 @@ class DeploymentPlatform(ModelPods):
             self._wait_until_gone()
             retry_on_conflict(name, replace)
 
-        def to_stable() -> bool | None:
+        def route_to_stable() -> bool | None:
             self.owned_candidate(token)
             return self._write_service(self._service(), canary=False, token=token) or None
 
         # the earlier rollout may have added the candidate just now
-        retry_on_conflict(f"Service {self.name}", to_stable)
+        retry_on_conflict(f"Service {self.name}", route_to_stable)
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
         """See ServingPlatform.
@@ -153,12 +153,12 @@ class DeploymentPlatform(ModelPods):
         read = partial(self.owned_candidate, token) if token else partial(self._current_stable, servers)
         self.wait_until_complete(track, read)
         try:
-            return self._check(track, servers.version, check)
+            return self._check_pods(track, servers.version, check)
         except (ClusterError, DeployError):
             if token:
                 raise
             self._current_stable(servers)
-            return self._check(track, servers.version, check)
+            return self._check_pods(track, servers.version, check)
 
     def open_window(self, token: str) -> TrafficWindow:
         return PodTrafficWindow(self, token)
@@ -170,7 +170,7 @@ class DeploymentPlatform(ModelPods):
         """
         deadline = self.now() + JOIN_TIMEOUT
 
-        def join() -> bool | None:
+        def route_to_both() -> bool | None:
             service = self._service()
             self.owned_candidate(token)
             annotated = service is not None and objects.token(service) not in ("", token)
@@ -178,7 +178,7 @@ class DeploymentPlatform(ModelPods):
                 return None
             return self._write_service(service, canary=True, token=token) or None
 
-        retry_on_conflict(f"Service {self.name}", join)
+        retry_on_conflict(f"Service {self.name}", route_to_both)
 
     def withdraw(self, token: str | None = None) -> int | None:
         def write() -> int | None:
@@ -301,7 +301,7 @@ class DeploymentPlatform(ModelPods):
 
     # Shared --------------------------------------------------------------------------------------
 
-    def _check(self, track: Track, version: int, check: Check) -> int:
+    def _check_pods(self, track: Track, version: int, check: Check) -> int:
         pods = self.ready_pods(track, version)
         for pod in pods:
             check(self.pod_server(pod, retry_seconds=GOLDEN_RETRY_SECONDS))
