@@ -39,16 +39,18 @@ def commands(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_exists_with_its_options(page):
     for line in commands(page):
-        words = shlex.split(line, comments=True)[1:]
-        words = words[: words.index("|")] if "|" in words else words
+        arguments = shlex.split(line, comments=True)[1:]
+        arguments = arguments[: arguments.index("|")] if "|" in arguments else arguments
         command, context = typer.main.get_command(app), None
-        while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
             context = command.make_context("modelyard", [], parent=context, resilient_parsing=True)
-            name, found, words = command.resolve_command(context, words)
-            assert found, f"{line}: no command {name}"
-            command = found
-        known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
-        used = {word.split("=")[0] for word in words if word.startswith("-")} - {"--help", "-"}
+            name, subcommand, arguments = command.resolve_command(context, arguments)
+            assert subcommand, f"{line}: no command {name}"
+            command = subcommand
+        known = {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        used = {word.split("=")[0] for word in arguments if word.startswith("-")} - {"--help", "-"}
         assert used <= known, f"{page.name}: {line}"
 
 

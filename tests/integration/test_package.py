@@ -35,8 +35,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_built_from_the_sdist_has_every_file(installed):
     for part in ("components", "pipelines"):
         files = {path.relative_to(ROOT) for path in (ROOT / part).rglob("*") if path.is_file()}
-        ours = {Path("modelyard") / path for path in files if "__pycache__" not in path.parts}
-        assert ours <= {path.relative_to(installed) for path in installed.rglob("*")}
+        source_files = {Path("modelyard") / path for path in files if "__pycache__" not in path.parts}
+        assert source_files <= {path.relative_to(installed) for path in installed.rglob("*")}
 
 
 def test_folders_with_the_same_names_in_the_working_directory_are_not_imported(installed, tmp_path):

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
+from tests.processes import wait_until
 
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
@@ -55,25 +55,24 @@ class Workspace:
 
     def leftovers(self) -> list[str]:
         """Return temporary files that no ended run may leave."""
-        paths = [one for one in self.folder.rglob("*") if one.name == "scratch" or one.suffix == ".partial"]
+        paths = [
+            path for path in self.folder.rglob("*") if path.name == "scratch" or path.suffix == ".partial"
+        ]
         return [str(path) for path in paths + list(self.folder.rglob(".partial/*"))]
 
     def processes(self) -> list[int]:
         """Return the running processes of this workspace, by their environment."""
         mark = f"{self.folder}/".encode()
-        found = []
+        pids = []
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it ended meanwhile
                 if process.stat().st_uid == os.getuid() and mark in (process / "environ").read_bytes():
-                    found.append(int(process.name))
-        return found
+                    pids.append(int(process.name))
+        return pids
 
     def wait_until_idle(self) -> None:
         """Wait until this workspace has no processes."""
-        deadline = time.monotonic() + 120
-        while living := self.processes():
-            assert time.monotonic() < deadline, f"orphans: {living}"
-            time.sleep(0.05)
+        wait_until(lambda: not self.processes(), message="orphans")
 
     def state(self, name: str = "digits") -> dict[str, Any]:
         """Verify every version; return the state of the store."""
@@ -188,10 +187,10 @@ def error_text() -> Callable[[str], str]:
     """Return the error message of a failed command; it must be one paragraph without a traceback."""
 
     def of(stderr: str) -> str:
-        found = re.search(r"^error: (.+)\Z", stderr.strip(), re.MULTILINE | re.DOTALL)
-        assert found, stderr
-        assert "\n" not in found[1].strip(), found[1]
-        assert "Traceback" not in found[1]
-        return found[1]
+        message = re.search(r"^error: (.+)\Z", stderr.strip(), re.MULTILINE | re.DOTALL)
+        assert message, stderr
+        assert "\n" not in message[1].strip(), message[1]
+        assert "Traceback" not in message[1]
+        return message[1]
 
     return of

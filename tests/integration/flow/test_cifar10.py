@@ -39,14 +39,14 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
         batch = workspace.json("predict", "cifar10", workspace.folder / "batch.npy", "--url", url)[
             "predictions"
         ]
-        (one,) = workspace.json("predict", "cifar10", workspace.folder / "one.png", "--url", url)[
+        (prediction,) = workspace.json("predict", "cifar10", workspace.folder / "one.png", "--url", url)[
             "predictions"
         ]
-    assert one["text"] in CLASSES
-    assert sum(one["values"].values()) == pytest.approx(1, abs=1e-3)
-    probabilities = [list(answer["values"].values()) for answer in batch]
-    answers = predict_with_keras(version / "model.keras", images)
-    np.testing.assert_allclose(probabilities, answers, atol=1e-4)
+    assert prediction["text"] in CLASSES
+    assert sum(prediction["values"].values()) == pytest.approx(1, abs=1e-3)
+    probabilities = [list(prediction["values"].values()) for prediction in batch]
+    expected = predict_with_keras(version / "model.keras", images)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-4)
     assert np.mean(np.argmax(probabilities, axis=1) == labels) > 0.7
 
 

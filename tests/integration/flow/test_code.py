@@ -35,11 +35,11 @@ def test_an_edited_file_invalidates_the_steps_that_load_it(
         )
         # KFP runs the program of a component from a copy of its source
         expected = {step for step in CACHED if module in {*loaded[step], STEPS[step].component}}
-        expected = set() if any(f"{module}.".startswith(f"{one}.") for one in IGNORED_KEYS) else expected
+        expected = set() if any(f"{module}.".startswith(f"{key}.") for key in IGNORED_KEYS) else expected
         if expected != (changed := {step for step in CACHED if before[step] != after[step]}):
             different[module] = (expected, changed)
     assert different == {}
-    assert not [one for step in CACHED for one in loaded[step] if one.startswith("modelyard.pipelines")]
+    assert not [name for step in CACHED for name in loaded[step] if name.startswith("modelyard.pipelines")]
     for path in (path for path in root.glob("pipelines/**/*") if path.is_file()):
         path.write_bytes(path.read_bytes() + b"\n")
     assert fingerprints() == before, "no step imports a module of pipelines/"

@@ -25,8 +25,8 @@ def test_the_example_promotes_a_champion_in_a_storage_plugin(workspace, tmp_path
     report = Path(summary["report"]).read_text()
     assert report.count("<circle") > metrics["rows"]  # two plots, and the ends of the curves
     np.save(workspace.folder / "patient.npy", np.array([59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]))
-    (answer,) = workspace.json("predict", "diabetes", "patient.npy", "--store", URL)["predictions"]
-    assert answer["values"] == {"progression": pytest.approx(float(answer["text"]), abs=0.1)}
+    (prediction,) = workspace.json("predict", "diabetes", "patient.npy", "--store", URL)["predictions"]
+    assert prediction["values"] == {"progression": pytest.approx(float(prediction["text"]), abs=0.1)}
     models = open_store(Store(url=URL))
     assert models.champion("diabetes").version == 1
     assert models.fetch("diabetes", 1, tmp_path / "one").run == summary["fingerprint"]

@@ -30,18 +30,24 @@ def test_a_failure_is_the_same_in_the_summary_and_in_explain(champion: Any, url:
     write_code(champion.folder)
     (champion.folder / "file").touch()
     before = champion.state()
-    settings = (one.replace("{folder}", str(champion.folder)).format(url=url) for one in case.settings)
+    settings = (
+        setting.replace("{folder}", str(champion.folder)).format(url=url) for setting in case.settings
+    )
     summary = champion.json("run", settings=tuple(settings), code=case.exit_code)
     failure = summary["failure"]
     assert (failure["kind"], failure["step"]) == (case.kind, case.step), failure
     assert case.message in failure["message"]
-    told = champion.json("explain", summary["run"])
-    assert (told["kind"], told["step"], told["state"]) == (case.kind, case.step, "failed")
-    assert failure["message"] in told["text"]
+    explanation = champion.json("explain", summary["run"])
+    assert (explanation["kind"], explanation["step"], explanation["state"]) == (
+        case.kind,
+        case.step,
+        "failed",
+    )
+    assert failure["message"] in explanation["text"]
     assert champion.state() == before
     if name != "store":
         record = champion.folder / f".modelyard/models/digits/runs/{summary['run']}.end.json"
         end = json.loads(record.read_text())
-        assert {key: end[key] for key in told.keys() - {"run"}} == {
-            key: told[key] for key in told.keys() - {"run"}
+        assert {key: end[key] for key in explanation.keys() - {"run"}} == {
+            key: explanation[key] for key in explanation.keys() - {"run"}
         }

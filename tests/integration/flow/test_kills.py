@@ -17,6 +17,7 @@ import pytest
 
 from modelyard.components.artifacts import History
 from modelyard.components.errors import NotFoundError
+from tests.processes import wait_until
 
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
 STEP_SECONDS = {  # seconds, about
@@ -109,7 +110,7 @@ import os, sys, time
 event, end, number = os.environ["HOLD"].split()
 seen = []
 def hold(name, arguments):
-    if name == event and any(str(one).endswith(end) for one in arguments[:2]):
+    if name == event and any(str(argument).endswith(end) for argument in arguments[:2]):
         seen.append(name)
         if len(seen) == int(number):
             time.sleep(600)
@@ -139,10 +140,8 @@ def start_blocked_run(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
 def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, start_blocked_run):
     settings = ("training.checkpoint_every=0.001",)
     with start_blocked_run("os.rename state.npz 2", settings=settings) as run:
-        while run.poll() is None and not list(
-            workspace.folder.glob(".modelyard/models/checkpoints/*/state.npz")
-        ):
-            time.sleep(0.01)
+        checkpoints = ".modelyard/models/checkpoints/*/state.npz"
+        wait_until(lambda: run.poll() is not None or list(workspace.folder.glob(checkpoints)), 800)
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
     workspace.wait_until_idle()
@@ -212,8 +211,7 @@ def start_run_in_train(workspace: Any, start_blocked_run: Callable[..., Any]) ->
 
     def start(*options: str) -> "subprocess.Popen[str]":
         run = start_blocked_run("import tensorflow 1", *options, settings=workspace.quick)
-        while run.poll() is None and not _has_started(workspace, "train", set()):
-            time.sleep(0.01)
+        wait_until(lambda: run.poll() is not None or _has_started(workspace, "train", set()), 800)
         return run
 
     return start

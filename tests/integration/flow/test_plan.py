@@ -14,7 +14,7 @@ def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
     assert plan["train"]["total"]["value"] > 0
     (exceeded,) = plan["exceeded"]
     assert "--budget 0 USD" in exceeded
-    assert {one["name"]: one["cached"] for one in run["steps"]}.items() >= {
+    assert {step["name"]: step["cached"] for step in run["steps"]}.items() >= {
         "ingest": True,  # by the plan
         "preprocess": True,
         "train": False,

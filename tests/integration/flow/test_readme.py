@@ -37,12 +37,12 @@ def pets(new_workspace: Any) -> tuple[Any, Any]:
 
 def read_example() -> tuple[str, str]:
     """Return the configuration and the code, which the README has side by side."""
-    found = re.search(
+    match = re.search(
         r"```yaml\n# pets\.yaml( +)# networks/small\.py\n(.+?)```", README.read_text(), re.DOTALL
     )
-    assert found
-    column = len("# pets.yaml" + found[1])
-    lines = found[2].splitlines(keepends=True)
+    assert match
+    column = len("# pets.yaml" + match[1])
+    lines = match[2].splitlines(keepends=True)
     code = [line[column:].removeprefix("#   ") for line in lines if len(line) > column]
     return "\n".join(line[:column].rstrip() for line in lines), "".join(code)
 
@@ -73,8 +73,8 @@ def test_the_example_of_the_readme_promotes_a_champion(pets):
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
     assert summary["prediction"]["text"] in COLOURS
     details = manifest(workspace)
-    (input_tensor,), (answer,) = details["signature"]["inputs"], details["signature"]["outputs"]
-    assert (input_tensor["shape"], input_tensor["dtype"], answer["names"]) == (
+    (input_tensor,), (output_tensor,) = details["signature"]["inputs"], details["signature"]["outputs"]
+    assert (input_tensor["shape"], input_tensor["dtype"], output_tensor["names"]) == (
         [64, 64, 3],
         "uint8",
         list(COLOURS),
@@ -86,8 +86,8 @@ def test_the_example_of_the_readme_promotes_a_champion(pets):
 def test_the_champion_classifies_a_new_image(pets):
     workspace, _ = pets
     (workspace.folder / "new.png").write_bytes(image_bytes("frog", number=75))
-    (answer,) = workspace.json("predict", "pets", "new.png")["predictions"]
-    assert answer["text"] == "frog"
+    (prediction,) = workspace.json("predict", "pets", "new.png")["predictions"]
+    assert prediction["text"] == "frog"
 
 
 def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_cached(pets):

@@ -78,11 +78,15 @@ def test_candidates_below_the_minimum_are_rejected_in_concurrent_runs(champion):
         assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "reject", None)
         assert summary["prediction"]["version"] == summary["champion"] == 1
         assert next(step["state"] for step in summary["steps"] if step["name"] == "deploy") == "skipped"
-        found = records.read_run(objects, "digits", summary["run"])
-        assert found.start.fingerprint == found.decision.fingerprint == summary["fingerprint"]
-        assert found.final_decision() == ("reject", summary["reason"])
-        assert [one.limit for one in found.decision.decision.rules if one.limit in limits] == [limit]
-        assert summary["reason"] in found.end.text
+        records_of_run = records.read_run(objects, "digits", summary["run"])
+        assert (
+            records_of_run.start.fingerprint == records_of_run.decision.fingerprint == summary["fingerprint"]
+        )
+        assert records_of_run.final_decision() == ("reject", summary["reason"])
+        assert [rule.limit for rule in records_of_run.decision.decision.rules if rule.limit in limits] == [
+            limit
+        ]
+        assert summary["reason"] in records_of_run.end.text
     assert champion.state() == before
 
 
@@ -98,15 +102,17 @@ def test_the_other_commands_agree_with_the_run(digits, tmp_path, error_text):
     assert golden.version == 1
     saved = json.loads((tmp_path / "one" / "golden.json").read_text())
     np.save(tmp_path / "many.npy", np.asarray(saved["instances"], np.uint8))
-    answers = workspace.json("predict", "digits", tmp_path / "many.npy")["predictions"]
-    for answer, expected in zip(answers, saved["predictions"], strict=True):
-        assert list(answer["values"].values()) == pytest.approx(expected, abs=1e-4)
+    predictions = workspace.json("predict", "digits", tmp_path / "many.npy")["predictions"]
+    for prediction, expected in zip(predictions, saved["predictions"], strict=True):
+        assert list(prediction["values"].values()) == pytest.approx(expected, abs=1e-4)
     with workspace.serving("digits") as url:
         status = httpx.get(f"{url}/v1/models/digits").json()["model_version_status"]
-        assert [(one["version"], one["state"]) for one in status] == [("1", "AVAILABLE")]
+        assert [(version["version"], version["state"]) for version in status] == [("1", "AVAILABLE")]
         over_http = workspace.json("predict", "digits", tmp_path / "many.npy", "--url", url)
         taken = workspace.modelyard("serve", "digits", "--port", url.rsplit(":", 1)[1])
-    assert [answer["text"] for answer in over_http["predictions"]] == [answer["text"] for answer in answers]
+    assert [prediction["text"] for prediction in over_http["predictions"]] == [
+        prediction["text"] for prediction in predictions
+    ]
     assert taken.returncode == 8
     assert "port" in error_text(taken.stderr)
 

@@ -1,10 +1,11 @@
 """A running `modelyard serve` switches to a new champion without a failed request."""
 
 import threading
-import time
 
 import httpx
 import numpy as np
+
+from tests.processes import wait_until
 
 
 class Client(threading.Thread):
@@ -28,7 +29,7 @@ class Client(threading.Thread):
 
 def versions(url: str) -> list[str]:
     status = httpx.get(f"{url}/v1/models/digits", timeout=60).json()["model_version_status"]
-    return [one["version"] for one in status]
+    return [version["version"] for version in status]
 
 
 def test_a_server_switches_to_each_new_champion_without_a_failed_request(champion):
@@ -38,20 +39,13 @@ def test_a_server_switches_to_each_new_champion_without_a_failed_request(champio
             client.start()
         second = champion.json("run", settings=("gate=null",))  # the same training, from the cache
         assert second["version"] == second["champion"] == 2
-        wait_for(lambda: versions(url) == ["2"])
+        wait_until(lambda: versions(url) == ["2"])
         champion.json("rollback", "digits")
-        wait_for(lambda: versions(url) == ["1"])
-        wait_for(lambda: all(len(client.statuses) > 10 for client in clients))
+        wait_until(lambda: versions(url) == ["1"])
+        wait_until(lambda: all(len(client.statuses) > 10 for client in clients))
         for client in clients:
             client.stopped.set()
         for client in clients:
             client.join()
-        answers = [status for client in clients for status in client.statuses]
-    assert set(answers) == {200}
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        statuses = [status for client in clients for status in client.statuses]
+    assert set(statuses) == {200}

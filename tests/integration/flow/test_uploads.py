@@ -104,32 +104,34 @@ def data_setting(image_folder: Path) -> str:
 
 
 def upload(environment: Environment, *settings: str) -> Uploads:
-    found = prepare_uploads(config(environment, *settings), environment)
-    found.send(QUIET)
-    return found
+    uploads = prepare_uploads(config(environment, *settings), environment)
+    uploads.send(QUIET)
+    return uploads
 
 
 def test_a_local_run_uploads_nothing(image_folder: Path, code_folder: Path) -> None:
     local_config = load(overrides=[data_setting(image_folder), code_setting(code_folder)], environ={})
-    found = prepare_uploads(local_config, Environment(kind="local"))
-    assert (found.config, found.files) == (local_config, ())
+    uploads = prepare_uploads(local_config, Environment(kind="local"))
+    assert (uploads.config, uploads.files) == (local_config, ())
 
 
 def test_local_data_and_code_are_uploaded_and_configured(
     environment: Environment, image_folder: Path, code_folder: Path
 ) -> None:
-    found = upload(
+    uploads = upload(
         environment, data_setting(image_folder), code_setting(code_folder), "store.user_project=payer"
     )
-    names = [one.name for one in found.files]
-    code = found.config.code()
+    names = [file.name for file in uploads.files]
+    code = uploads.config.code()
     assert code
-    assert [found.config.data.user_project, code.user_project] == ["payer", "payer"]
-    assert [one.key for one in found.files] == ["data.source", "model.code"]
+    assert [uploads.config.data.user_project, code.user_project] == ["payer", "payer"]
+    assert [file.key for file in uploads.files] == ["data.source", "model.code"]
     assert objects(environment).keys("") == sorted(names)
-    assert [found.config.data.source, found.config.model.code] == [f"{environment.store}/{n}" for n in names]
+    assert [uploads.config.data.source, uploads.config.model.code] == [
+        f"{environment.store}/{n}" for n in names
+    ]
     assert names[1] == f"uploads/code/{tree_sha256(code_folder)}.zip"
-    pipeline_arguments = create_arguments(found.config, environment)
+    pipeline_arguments = create_arguments(uploads.config, environment)
     assert str(image_folder.parent) not in json.dumps(pipeline_arguments)
     assert deploy_spec(pipeline_arguments)["code_sha256"] == tree_sha256(code_folder)
 
@@ -145,10 +147,10 @@ def test_ingest_reads_the_same_from_the_archive_and_the_folder(
         local_config.splits,
         local_config.shape,
     )
-    for one, other in zip(fetched.batches, local_config.batches, strict=True):
-        assert one[0] == other[0]
-        np.testing.assert_array_equal(one[1], other[1])
-        np.testing.assert_array_equal(one[2], other[2])
+    for first, other in zip(fetched.batches, local_config.batches, strict=True):
+        assert first[0] == other[0]
+        np.testing.assert_array_equal(first[1], other[1])
+        np.testing.assert_array_equal(first[2], other[2])
 
 
 def test_the_same_content_is_uploaded_once_and_is_the_same_run_at_any_path(
@@ -173,10 +175,10 @@ def test_an_uploaded_file_has_the_fingerprint_of_the_local_file(
 ) -> None:
     np.savez(tmp_path / "set.npz", x=np.zeros((4, 2, 2), np.uint8), y=np.arange(4))
     local_config = config(environment, f"data={{kind: npz, source: {tmp_path}/set.npz}}")
-    found = prepare_uploads(local_config, environment)
-    found.send(QUIET)
-    assert fingerprint_data(found.config.source()) == fingerprint_data(local_config.source())
-    path = locate(found.config.source()).fetch(tmp_path / "scratch")
+    uploads = prepare_uploads(local_config, environment)
+    uploads.send(QUIET)
+    assert fingerprint_data(uploads.config.source()) == fingerprint_data(local_config.source())
+    path = locate(uploads.config.source()).fetch(tmp_path / "scratch")
     assert path.read_bytes() == (tmp_path / "set.npz").read_bytes()
 
 
@@ -286,8 +288,8 @@ def test_code_that_is_too_large_is_refused(
 def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environment, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(b"before")
-    found = prepare_uploads(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
-    (data,) = found.files
+    uploads = prepare_uploads(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
+    (data,) = uploads.files
 
     class Changing:
         def __enter__(self) -> Any:
@@ -299,7 +301,7 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
         def __exit__(self, *error: Any) -> Any:
             return self.opened.__exit__(*error)
 
-    changed = dataclasses.replace(found, files=(dataclasses.replace(data, open=Changing),))
+    changed = dataclasses.replace(uploads, files=(dataclasses.replace(data, open=Changing),))
     with pytest.raises(DataError, match="changed while it was sent"):
         changed.send(QUIET)
     assert objects(environment).keys("") == []
@@ -308,16 +310,18 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
 def test_a_folder_that_changes_before_the_upload_is_refused(
     environment: Environment, image_folder: Path
 ) -> None:
-    found = prepare_uploads(config(environment, data_setting(image_folder)), environment)
+    uploads = prepare_uploads(config(environment, data_setting(image_folder)), environment)
     (image_folder / "dog" / "4.png").write_bytes(b"new")
     with pytest.raises(DataError, match="changed while it was packed"):
-        found.send(QUIET)
+        uploads.send(QUIET)
     assert objects(environment).keys("") == []
 
 
 def test_progress_is_shown(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(bytes(2**20))
-    found = prepare_uploads(config(environment, f"data={{kind: npz, source: {tmp_path}/x.npz}}"), environment)
+    uploads = prepare_uploads(
+        config(environment, f"data={{kind: npz, source: {tmp_path}/x.npz}}"), environment
+    )
     text = io.StringIO()
-    found.send(Console(file=text, force_terminal=True))
+    uploads.send(Console(file=text, force_terminal=True))
     assert "sending x.npz" in text.getvalue()

@@ -34,7 +34,7 @@ def built(overlay: str) -> list[dict]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-def one(objects: list[dict], kind: str, name: str) -> dict:
+def find_object(objects: list[dict], kind: str, name: str) -> dict:
     (found,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return found
 
@@ -84,7 +84,7 @@ def reached(policy: dict, port: int) -> bool:
 def test_pods_reach_the_metadata_server_only_on_gke(overlay, allowed):
     objects = built(overlay)
     for name in ("steps", "servers"):
-        assert reached(one(objects, "NetworkPolicy", name), 80) is allowed
+        assert reached(find_object(objects, "NetworkPolicy", name), 80) is allowed
 
 
 def test_the_disruption_budget_selects_the_servers_of_every_model():
@@ -104,9 +104,9 @@ def test_on_gke_the_service_accounts_are_those_of_the_project():
     project = yaml.safe_load((MANIFESTS / "overlays/gke/config-map.yaml").read_text())["data"]
     objects = built("gke")
     for name, key in (("modelyard-run", "run_account"), ("modelyard-serve", "serve_account")):
-        annotations = one(objects, "ServiceAccount", name)["metadata"]["annotations"]
+        annotations = find_object(objects, "ServiceAccount", name)["metadata"]["annotations"]
         assert annotations["iam.gke.io/gcp-service-account"] == project[key]
-    root = one(objects, "ConfigMap", "kfp-launcher")["data"]["defaultPipelineRoot"]
+    root = find_object(objects, "ConfigMap", "kfp-launcher")["data"]["defaultPipelineRoot"]
     assert root == project["pipeline_root"]
     assert not [each for each in objects if each["metadata"]["name"] == "project"]
 
@@ -115,7 +115,7 @@ def test_the_node_pools_match_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keys = ["environment.store=gs://b/m", "environment.pipeline_root=gs://b/r"]
     train = load_environment("gke", keys, {}).resources("train")
-    pool = one(built("gke-node-pools"), "ContainerNodePool", "modelyard-gpu")["spec"]["nodeConfig"]
+    pool = find_object(built("gke-node-pools"), "ContainerNodePool", "modelyard-gpu")["spec"]["nodeConfig"]
     assert pool["guestAccelerator"][0]["type"] == train.accelerator.type
     assert pool["guestAccelerator"][0]["count"] == train.accelerator.count
     assert pool["spot"] is train.spot is True
@@ -123,30 +123,31 @@ def test_the_node_pools_match_the_environment(tmp_path, monkeypatch):
 
 def test_the_environment_kind_and_its_overlay_agree():
     environment, objects = load_environment("kind", environ={}), built("kind")
-    gcs, digits = one(objects, "Service", "gcs"), one(objects, "Service", "digits")
+    gcs, digits = find_object(objects, "Service", "gcs"), find_object(objects, "Service", "digits")
     inside = f"http://gcs.{gcs['metadata']['namespace']}:{gcs['spec']['ports'][0]['port']}"
     assert environment.storage_endpoint == inside
     assert environment.storage_endpoint_outside.endswith(f":{gcs['spec']['ports'][0]['nodePort']}")
     assert environment.serving.urls["digits"].endswith(f":{digits['spec']['ports'][0]['nodePort']}")
     for place in (environment.runs, environment.serving):
-        account = one(objects, "ServiceAccount", place.service_account)
+        account = find_object(objects, "ServiceAccount", place.service_account)
         assert account["metadata"]["namespace"] == place.namespace
 
 
 def test_the_service_account_of_a_run_has_the_same_role_in_kubeflow():
-    there, here = built("kubeflow"), built("kind")
-    assert one(there, "Role", "modelyard-run")["rules"] == one(here, "Role", "modelyard-run")["rules"]
+    kubeflow, kind = built("kubeflow"), built("kind")
+    roles = [find_object(objects, "Role", "modelyard-run") for objects in (kubeflow, kind)]
+    assert roles[0]["rules"] == roles[1]["rules"]
     bound = {
-        (each["kind"], each["roleRef"]["name"]): each for each in there if each["kind"].endswith("Binding")
+        (each["kind"], each["roleRef"]["name"]): each for each in kubeflow if each["kind"].endswith("Binding")
     }
     assert set(bound) == {
-        (each["kind"], each["roleRef"]["name"]) for each in here if each["kind"].endswith("Binding")
+        (each["kind"], each["roleRef"]["name"]) for each in kind if each["kind"].endswith("Binding")
     }
     for each in bound.values():
         assert [subject["namespace"] for subject in each["subjects"]] == ["kubeflow"]
-    mine, theirs = ({(each["kind"], each["metadata"]["name"]) for each in part} for part in (there, here))
-    both = {("ServiceAccount", "modelyard-run"), ("Role", "modelyard-run"), ("RoleBinding", "modelyard-run")}
-    assert mine & theirs == both, "what is the whole cluster's would be taken from the other overlay"
+    names = [{(each["kind"], each["metadata"]["name"]) for each in objects} for objects in (kubeflow, kind)]
+    shared = {(object_kind, "modelyard-run") for object_kind in ("ServiceAccount", "Role", "RoleBinding")}
+    assert names[0] & names[1] == shared, "each overlay would take cluster objects from the other"
 
 
 def test_third_party_manifests_are_pinned_to_the_version_of_the_client():

@@ -35,14 +35,14 @@ def check_triton() -> None:
         tensor.set_data_from_numpy(IMAGES, binary_data=binary)
         return tensor
 
-    def check(answer: Any) -> None:
-        np.testing.assert_array_equal(answer.as_numpy("probabilities"), ANSWER)
+    def check(reply: Any) -> None:
+        np.testing.assert_array_equal(reply.as_numpy("probabilities"), ANSWER)
 
     for binary_in, binary_out in itertools.product((True, False), repeat=2):
         output = triton.InferRequestedOutput("probabilities", binary_data=binary_out)
-        answer = client.infer("tiny", [inputs(binary_in)], outputs=[output], request_id="q7")
-        assert answer.get_response()["id"] == "q7"
-        check(answer)
+        reply = client.infer("tiny", [inputs(binary_in)], outputs=[output], request_id="q7")
+        assert reply.get_response()["id"] == "q7"
+        check(reply)
     for request, response in itertools.product((None, "gzip", "deflate"), repeat=2):
         check(
             client.infer(
@@ -79,12 +79,12 @@ def check_triton() -> None:
 
 
 def refused(call: Callable[[], Any], status: str) -> None:
-    found = None
+    actual_status = None
     try:
         call()
     except InferenceServerException as error:
-        found = error.status()
-    assert found == status
+        actual_status = error.status()
+    assert actual_status == status
 
 
 async def check_kserve(protocol: str) -> None:
@@ -94,12 +94,12 @@ async def check_kserve(protocol: str) -> None:
     if protocol == "v1":
         body = {"instances": IMAGES.tolist()}
         assert await client.infer(URL, body, model_name="tiny") == {"predictions": ANSWER}
-        found = None
+        actual_status = None
         try:
             await client.explain(URL, "tiny", body)
         except httpx.HTTPStatusError as error:
-            found = error.response.status_code
-        assert found == 404
+            actual_status = error.response.status_code
+        assert actual_status == 404
         return
     assert await client.is_server_ready(URL)
     assert not await client.is_model_ready(URL, "other")
@@ -108,9 +108,9 @@ async def check_kserve(protocol: str) -> None:
         tensor.set_data_from_numpy(IMAGES, binary_data=binary_in)
         parameters = {"binary_data_output": binary_out}
         request = InferRequest("tiny", [tensor], request_id="q7", parameters=parameters)
-        answer = await client.infer(URL, request, model_name="tiny")
-        assert answer.id == "q7"
-        np.testing.assert_array_equal(answer.outputs[0].as_numpy(), ANSWER)
+        reply = await client.infer(URL, request, model_name="tiny")
+        assert reply.id == "q7"
+        np.testing.assert_array_equal(reply.outputs[0].as_numpy(), ANSWER)
 
 
 check_triton()

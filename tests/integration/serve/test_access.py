@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from modelyard.components.server import TOKEN_HEADER, predict_one
 from tests.access import make_certificate, write_private
 from tests.integration.serve.conftest import IMAGE_SIGNATURE, NAME, create_tiny_model, start_server
 from tests.onnx_models import save_mean_model
+from tests.processes import wait_until
 
 BODY = {"instances": [np.full((4, 4, 3), 255).tolist()]}
 PREDICT, METADATA = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}"
@@ -67,11 +67,10 @@ def lines(server: Any, client: httpx.Client) -> Any:
     def read() -> list[dict[str, Any]]:
         mark = f"/end-{os.urandom(4).hex()}"
         client.get(mark)
-        while mark not in "".join(server.lines[-1:]):
-            time.sleep(0.01)
-        found = [json.loads(line) for line in server.lines[:-1]]
+        wait_until(lambda: mark in "".join(server.lines[-1:]))
+        entries = [json.loads(line) for line in server.lines[:-1]]
         server.lines.clear()
-        return found
+        return entries
 
     read()
     return read
@@ -139,22 +138,22 @@ def test_cross_site_predictions_get_403(server, client, headers, status):
     host = server.url.removeprefix("http://")
     headers = {key: value.replace("HOST", host) for key, value in headers.items()}
     for path, body in ((PREDICT, BODY), (f"{METADATA}/infer", {})):
-        answer = client.post(path, json=body, headers={**bearer(OLD), **headers})
-        assert (answer.status_code == 403) is (status == 403)
-        assert not [name for name in answer.headers if name.startswith("access-control")]
+        response = client.post(path, json=body, headers={**bearer(OLD), **headers})
+        assert (response.status_code == 403) is (status == 403)
+        assert not [name for name in response.headers if name.startswith("access-control")]
 
 
 def test_a_preflight_request_gets_405(client):
     headers = {"origin": "https://a.example", "access-control-request-method": "POST"}
-    answer = client.options(PREDICT, headers=headers)
-    assert answer.status_code == 405
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    response = client.options(PREDICT, headers=headers)
+    assert response.status_code == 405
+    assert not [name for name in response.headers if name.startswith("access-control")]
 
 
 def test_the_access_log_has_each_request_and_no_secret(server, client, lines):
     head = {**bearer(OLD), "traceparent": TRACE, "tracestate": "a=1"}
-    answer = client.post(f"{PREDICT}?key=secret", json=BODY, headers=head)
-    assert (answer.headers["traceparent"], answer.headers["tracestate"]) == (TRACE, "a=1")
+    response = client.post(f"{PREDICT}?key=secret", json=BODY, headers=head)
+    assert (response.headers["traceparent"], response.headers["tracestate"]) == (TRACE, "a=1")
     client.post("/v1/models/%22%0a%7b%7d%c3%a9:predict", json=BODY)
     with socket.create_connection(server.address) as nonsense:
         nonsense.sendall(b"secret\r\n\r\n")
@@ -166,7 +165,7 @@ def test_the_access_log_has_each_request_and_no_secret(server, client, lines):
     first, second, third, fourth = lines()
     message = {"event": "request", "client": "127.0.0.1", "method": "POST", "path": PREDICT, "status": 200}
     assert message.items() <= first.items()
-    assert first["bytes"] == len(answer.content)
+    assert first["bytes"] == len(response.content)
     assert (first["version"], first["trace_id"]) == (1, TRACE[3:35])
     assert datetime.fromisoformat(first["time"]).tzinfo is UTC
     assert first["seconds"] > 0
@@ -210,7 +209,13 @@ def test_a_trace_context_is_returned():
     assert trace_headers([(b"traceparent", later)]) == (parent,)
     states = [(b"tracestate", b"a=1, b@c=x y"), (b"tracestate", b",d=2")]
     assert trace_headers([*states, parent]) == (parent, (b"tracestate", b"a=1,b@c=x y,d=2"))
-    for wrong in (b"a", b"a=1,\xe9=2", b"A=1", b"a=1=2", b",".join(b"k%d=1" % one for one in range(33))):
+    for wrong in (
+        b"a",
+        b"a=1,\xe9=2",
+        b"A=1",
+        b"a=1=2",
+        b",".join(b"k%d=1" % number for number in range(33)),
+    ):
         assert trace_headers([parent, (b"tracestate", wrong)]) == (parent,)
 
 

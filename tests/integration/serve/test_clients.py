@@ -105,10 +105,10 @@ def test_curl_with_http_2_prior_knowledge_is_refused(image_server, files):
 def test_java(image_server):
     line = ["java", "-XX:TieredStopAtLevel=1", str(JAVA), image_server.url + MODEL, BODY]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
-    answers = [line.split("\t") for line in done.stdout.splitlines()]
+    results = [line.split("\t") for line in done.stdout.splitlines()]
     expected = {"large": "413", "large chunked": "413", "unknown": "404"}
-    assert len(answers) == 56
-    for name, status, text in answers:
+    assert len(results) == 56
+    for name, status, text in results:
         case = name.partition(" ")[2]
         assert (name, status) == (name, expected.get(case, "200"))
         if status != "200":
@@ -127,25 +127,25 @@ def refusal_of_http_client(url: str, body: bytes) -> tuple[int, Any]:
     host, _, path = url.removeprefix("http://").partition("/")
     connection = http.client.HTTPConnection(host, timeout=60)
     connection.request("POST", f"/{path}", body)
-    answer = connection.getresponse()
-    found = answer.status, json.load(answer)
+    response = connection.getresponse()
+    result = response.status, json.load(response)
     connection.request("GET", MODEL)  # on the same connection
     assert connection.getresponse().status == 200
-    return found
+    return result
 
 
 def refusal_of_requests(url: str, body: bytes) -> tuple[int, Any]:
-    answer = requests.post(url, data=body, timeout=60)
-    return answer.status_code, answer.json()
+    response = requests.post(url, data=body, timeout=60)
+    return response.status_code, response.json()
 
 
 @pytest.mark.parametrize("client", [refusal_of_urllib, refusal_of_http_client, refusal_of_requests])
 @pytest.mark.parametrize(("path", "status"), [(PREDICT, 413), ("/v1/models/other:predict", 404)])
 def test_an_early_refusal_reaches_a_client_that_is_still_sending(image_server, client, path, status):
     for _ in range(5):
-        code, answer = client(image_server.url + path, LARGE)
+        code, body = client(image_server.url + path, LARGE)
         assert code == status
-        assert answer["error"]
+        assert body["error"]
 
 
 @needs("chromium")

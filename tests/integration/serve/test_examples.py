@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 def example(language: str, url: str, **replacements: str) -> str:
     """Return the first example in a language, for the model `tiny` at a URL."""
-    text = next(text for found, text in BLOCKS if found == language)
+    text = next(text for block_language, text in BLOCKS if block_language == language)
     for before, after in {"localhost:8501": url.removeprefix("http://"), **replacements}.items():
         assert before in text
         text = text.replace(before, after)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from modelyard.components.resources import cpu_limit
+from tests.processes import wait_until
 
 WHITE = np.full((4, 4, 3), 255).tolist()
 BODY = json.dumps({"instances": [WHITE]}).encode()
@@ -22,12 +23,12 @@ WORKERS = cpu_limit()
 HEAD = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\n"
 
 
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
+def status(reply: bytes) -> int:
+    return int(reply.split(b" ", 2)[1])
 
 
-def error(answer: bytes) -> str:
-    return str(json.loads(answer.partition(b"\r\n\r\n")[2])["error"])
+def error(reply: bytes) -> str:
+    return str(json.loads(reply.partition(b"\r\n\r\n")[2])["error"])
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +53,13 @@ def test_an_incomplete_request_gets_408(short_timeout_server):
     ]
     before = short_timeout_server.metric("modelyard_requests_total", code="408")
     with ThreadPoolExecutor(len(halves)) as threads:
-        answers = list(threads.map(short_timeout_server.raw, (data for data, _ in halves)))
-    for answer, (_, part) in zip(answers, halves, strict=True):
-        assert status(answer) == 408
-        assert part in error(answer)
-    while (counted := short_timeout_server.metric("modelyard_requests_total", code="408")) < before + 3:
-        time.sleep(0.02)
-    assert counted == before + 3  # those whose head has arrived
+        responses = list(threads.map(short_timeout_server.raw, (data for data, _ in halves)))
+    for reply, (_, part) in zip(responses, halves, strict=True):
+        assert status(reply) == 408
+        assert part in error(reply)
+    metric = partial(short_timeout_server.metric, "modelyard_requests_total", code="408")
+    wait_until(lambda: metric() >= before + 3)
+    assert metric() == before + 3  # those whose head has arrived
 
 
 def test_a_silent_connection_is_closed(short_timeout_server):
@@ -66,10 +67,10 @@ def test_a_silent_connection_is_closed(short_timeout_server):
 
 
 def test_an_incomplete_second_request_gets_408(short_timeout_server):
-    whole = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
-    answer = short_timeout_server.raw(whole + HEAD + b"content-length: 1000\r\n\r\n{")
-    assert status(answer) == 200
-    assert b"HTTP/1.1 408" in answer
+    complete = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+    reply = short_timeout_server.raw(complete + HEAD + b"content-length: 1000\r\n\r\n{")
+    assert status(reply) == 200
+    assert b"HTTP/1.1 408" in reply
 
 
 def test_a_client_that_disconnects_during_its_request_is_not_an_error(image_server):
@@ -77,8 +78,7 @@ def test_a_client_that_disconnects_during_its_request_is_not_an_error(image_serv
     with socket.create_connection(image_server.address) as connection:
         connection.sendall(HEAD + b"content-length: 1000\r\n\r\n{")
     assert image_server.predict([WHITE]).status_code == 200
-    while image_server.metric("modelyard_requests_total", code="499") == before:
-        time.sleep(0.02)
+    wait_until(lambda: image_server.metric("modelyard_requests_total", code="499") > before)
     assert image_server.metric("modelyard_requests_in_progress") == 0
     assert "Traceback" not in image_server.log.read_text()
 
@@ -86,10 +86,10 @@ def test_a_client_that_disconnects_during_its_request_is_not_an_error(image_serv
 def test_a_body_over_the_limit_gets_413_without_being_read(image_server):
     with socket.create_connection(image_server.address, 60) as connection:
         connection.sendall(HEAD + b"content-length: 99999999999\r\n\r\n")
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert status(answer) == 413
-    assert "99999999999" in error(answer)
-    assert "100000" in error(answer)
+        reply = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert status(reply) == 413
+    assert "99999999999" in error(reply)
+    assert "100000" in error(reply)
 
 
 def test_a_chunked_body_over_the_limit_gets_413(image_server):
@@ -107,8 +107,8 @@ def test_a_refused_large_body_keeps_the_connection_open(image_server):
 
 
 def test_a_request_without_a_length_gets_411(image_server):
-    answer = image_server.raw(HEAD + b"connection: close\r\n\r\n")
-    assert status(answer) == 411
+    reply = image_server.raw(HEAD + b"connection: close\r\n\r\n")
+    assert status(reply) == 411
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_a_request_without_a_length_gets_411(image_server):
     ],
 )
 def test_invalid_http_gets_400(image_server, data):
-    answer = image_server.raw(data)
-    assert status(answer) == 400
-    assert error(answer)
+    reply = image_server.raw(data)
+    assert status(reply) == 400
+    assert error(reply)
 
 
 def test_too_many_headers_get_431(image_server):
@@ -131,9 +131,9 @@ def test_too_many_headers_get_431(image_server):
         connection.sendall(HEAD + b"x: y\r\n" * 10_900)
         time.sleep(0.2)
         connection.sendall(b"x: y\r\n" * 20)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert status(answer) == 431
-    assert "65536" in error(answer)
+        reply = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert status(reply) == 431
+    assert "65536" in error(reply)
 
 
 def test_stalled_uploads_do_not_block_other_requests(tiny_model, start):
@@ -163,8 +163,8 @@ def send_slow_requests(server, slow_body, threads, count):
     """Send slow requests and return them when the server executes or queues them."""
     post = partial(httpx.post, f"{server.url}/v1/models/tiny:predict", content=slow_body, timeout=60)
     sent = [threads.submit(post) for _ in range(count)]
-    while server.metric("modelyard_requests_in_progress") < count and not any(one.done() for one in sent):
-        time.sleep(0.01)
+    in_progress = partial(server.metric, "modelyard_requests_in_progress")
+    wait_until(lambda: in_progress() >= count or any(request.done() for request in sent))
     return sent
 
 
@@ -176,7 +176,7 @@ def test_a_full_queue_gets_503_with_retry_after(tiny_model, start, slow_body):
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
-        assert [one.result().status_code for one in sent] == [200, 200]
+        assert [request.result().status_code for request in sent] == [200, 200]
         assert server.predict([WHITE]).status_code == 200
         assert server.metric("modelyard_requests_total", code="503") == 1
 
@@ -194,7 +194,7 @@ def test_late_and_abandoned_requests_are_not_executed(tiny_model, start, slow_bo
             timeout=60,
         )
         assert late.status_code == 504
-        assert {one.result().status_code for one in sent} == {200}
+        assert {request.result().status_code for request in sent} == {200}
         assert server.metric("modelyard_request_seconds_count") == len(sent)
         assert server.metric("modelyard_requests_total", code="499") == 1
 
@@ -208,10 +208,10 @@ def test_requests_beyond_the_drain_timeout_get_503(tiny_model, start, slow_body)
     with start(tiny_model, drain_timeout=0.2) as server, ThreadPoolExecutor(8) as threads:
         sent = send_slow_requests(server, slow_body, threads, 8)
         server.process.terminate()
-        answers = [one.result() for one in sent]
+        responses = [request.result() for request in sent]
         assert server.process.wait(30) == 0
-    assert {answer.status_code for answer in answers} <= {200, 503}
-    (late,) = {answer.text for answer in answers if answer.status_code == 503}
+    assert {reply.status_code for reply in responses} <= {200, 503}
+    (late,) = {reply.text for reply in responses if reply.status_code == 503}
     assert "send the request again" in json.loads(late)["error"]
     assert "Traceback" not in server.log.read_text()
 

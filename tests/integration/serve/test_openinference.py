@@ -12,14 +12,14 @@ BRIGHT = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uin
 
 def tensor(values: np.ndarray = BRIGHT, **changes: Any) -> dict[str, Any]:
     kind = {"uint8": "UINT8", "float32": "FP32"}[str(values.dtype)]
-    whole = {
+    fields = {
         "name": "pixels",
         "shape": list(values.shape),
         "datatype": kind,
         "data": values.ravel().tolist(),
         **changes,
     }
-    return {key: value for key, value in whole.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def infer(server: Any, body: Any, path: str = "/v2/models/tiny/infer") -> httpx.Response:
@@ -48,10 +48,12 @@ def test_health_server_and_model(image_server):
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_json_in_json_out(image_server, nested):
-    given = tensor(data=BRIGHT.tolist()) if nested else tensor()
-    answer = infer(image_server, {"id": "q7", "inputs": [given]}, "/v2/models/tiny/versions/1/infer").json()
-    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("tiny", "1", "q7")
-    assert answer["outputs"] == [
+    input_tensor = tensor(data=BRIGHT.tolist()) if nested else tensor()
+    body = infer(
+        image_server, {"id": "q7", "inputs": [input_tensor]}, "/v2/models/tiny/versions/1/infer"
+    ).json()
+    assert (body["model_name"], body["model_version"], body["id"]) == ("tiny", "1", "q7")
+    assert body["outputs"] == [
         {"name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [1, 0, 0, 1]}
     ]
 
@@ -65,8 +67,8 @@ def test_json_in_json_out(image_server, nested):
 )
 def test_bytes_in_bytes_out(image_server, asks):
     data = BRIGHT.tobytes()
-    given = tensor(data=None, parameters={"binary_data_size": len(data)})
-    response = binary(image_server, {"inputs": [given], **asks}, data)
+    input_tensor = tensor(data=None, parameters={"binary_data_size": len(data)})
+    response = binary(image_server, {"inputs": [input_tensor], **asks}, data)
     assert response.status_code == 200, response.text
     length = int(response.headers["inference-header-content-length"])
     (output,) = json.loads(response.content[:length])["outputs"]
@@ -77,8 +79,8 @@ def test_bytes_in_bytes_out(image_server, asks):
 
 def test_bytes_in_json_out(number_server):
     data = np.full((1, 3, 2), 0.25, "<f4")
-    given = tensor(data, data=None, parameters={"binary_data_size": data.nbytes})
-    response = binary(number_server, {"inputs": [given]}, data.tobytes())
+    input_tensor = tensor(data, data=None, parameters={"binary_data_size": data.nbytes})
+    response = binary(number_server, {"inputs": [input_tensor]}, data.tobytes())
     assert response.json()["outputs"][0]["data"] == [0.75, 0.25]
 
 
@@ -144,8 +146,8 @@ def test_invalid_binary_tensors_are_refused(number_server):
         (20, data.tobytes()[:-4], "20 bytes, but 24 are expected"),
         (24, (data + np.nan).tobytes(), "Value 0 of the input is NaN"),
     ):
-        given = tensor(data, data=None, parameters={"binary_data_size": size})
-        response = binary(number_server, {"inputs": [given]}, sent)
+        input_tensor = tensor(data, data=None, parameters={"binary_data_size": size})
+        response = binary(number_server, {"inputs": [input_tensor]}, sent)
         assert response.status_code == 400
         assert message in response.json()["error"]
 

@@ -13,8 +13,8 @@ from tests.versions import regressor_signature
 def test_predictions_are_numbers(regression_server):
     assert regression_server.predict([[1, 2, 6], [0, 0, 0]]).json() == {"predictions": [[3000], [0]]}
     tensor = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 6]}
-    answer = httpx.post(f"{regression_server.url}/v2/models/tiny/infer", json={"inputs": [tensor]}).json()
-    (output,) = answer["outputs"]
+    body = httpx.post(f"{regression_server.url}/v2/models/tiny/infer", json={"inputs": [tensor]}).json()
+    (output,) = body["outputs"]
     assert output == {"name": "predictions", "datatype": "FP32", "shape": [1, 1], "data": [3000]}
 
 
@@ -29,7 +29,7 @@ def test_both_protocols_describe_inputs_and_outputs(regression_server):
         assert about["model_spec"]["version"] == "1"
         default = about["metadata"]["signature_def"]["signature_def"]["serving_default"]
         assert default["outputs"]["predictions"]["dtype"] == "DT_FLOAT"
-        sizes = [one["size"] for one in default["inputs"]["input"]["tensor_shape"]["dim"]]
+        sizes = [dimension["size"] for dimension in default["inputs"]["input"]["tensor_shape"]["dim"]]
         assert sizes == ["-1", "3"]
 
 
@@ -51,9 +51,9 @@ def test_a_binary_tensor_may_have_infinity(regression_server):
 
 def test_predict_with_a_server(regression_server, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
-    answers = predict(RemoteModel(HttpServer(regression_server.url), "tiny"), [tmp_path / "many.npy"])
-    assert [one.values for one in answers] == [{"price": 3000.0}, {"price": 0.0}]
-    assert [float(one.text) for one in answers] == [3000, 0]
+    predictions = predict(RemoteModel(HttpServer(regression_server.url), "tiny"), [tmp_path / "many.npy"])
+    assert [prediction.values for prediction in predictions] == [{"price": 3000.0}, {"price": 0.0}]
+    assert [float(prediction.text) for prediction in predictions] == [3000, 0]
 
 
 def test_predict_without_a_server_refuses_a_prediction_that_is_not_finite(tiny_model, tmp_path):

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from modelyard.components.errors import ConfigError, DamagedError, NotFoundError
 from modelyard.components.records import Failure
 from modelyard.components.serve.__main__ import main
 from modelyard.components.step import VARIABLE
+from tests.processes import wait_until
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
 BODY = json.dumps({"instances": [IMAGE]}).encode()
@@ -58,8 +58,8 @@ def refused(
 def test_no_such_model(tiny_model):
     command = [sys.executable, "-m", "modelyard.components.serve", *line(tiny_model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    words = ("There is no model tiny", "models: none")
-    check(NotFoundError, words, done.returncode, done.stdout, done.stderr)
+    phrases = ("There is no model tiny", "models: none")
+    check(NotFoundError, phrases, done.returncode, done.stdout, done.stderr)
 
 
 def test_no_such_version(tiny_model, refused):
@@ -99,32 +99,33 @@ def test_a_tampered_manifest_is_never_ready(tiny_model, refused):
     refused(DamagedError, "manifest.json")
 
 
+def accepts_connections(server: Any) -> bool:
+    try:
+        socket.create_connection(server.address, 60).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_ends_with_0(tiny_model, start, signal_number):
     tiny_model.publish()
     with start(tiny_model) as server:
-        head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\ncontent-length: %d\r\n\r\n" % len(
-            BODY
-        )
+        head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\n"
         with (
             socket.create_connection(server.address, 60) as slow,
             httpx.Client(base_url=server.url) as idle,
         ):
-            slow.sendall(head + BODY[:20])
+            slow.sendall(head + b"content-length: %d\r\n\r\n" % len(BODY) + BODY[:20])
             assert idle.get("/v2/health/ready").status_code == 200
             server.process.send_signal(signal_number)
-            while True:  # the listener closes, the request in progress stays
-                try:
-                    socket.create_connection(server.address, 1).close()
-                except OSError:
-                    break
-                time.sleep(0.02)
+            wait_until(lambda: not accepts_connections(server))  # the request in progress continues
             assert server.process.poll() is None
             slow.sendall(BODY[20:])
-            answer = b"".join(iter(lambda: slow.recv(65536), b""))
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert b"connection: close" in answer
-        assert b"predictions" in answer
+            response = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert response.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in response
+        assert b"predictions" in response
         assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
 
@@ -156,9 +157,9 @@ def test_prints_its_url_and_lingers_after_sigterm(tiny_model, start):
         assert client.get("/v2/health/live").status_code == 200
         assert client.get("/v2/health/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)
-        while (ready := client.get("/v2/health/ready")).status_code == 200:
-            time.sleep(0.02)
-        assert ready.status_code == 503, "no new client is sent here"
+        wait_until(
+            lambda: client.get("/v2/health/ready").status_code == 503, message="Services still select it"
+        )
         late = server.predict([IMAGE])  # on a new connection
         assert late.status_code == 200
         assert late.headers["connection"] == "close"

@@ -280,11 +280,11 @@ def test_health_is_answered_while_images_are_decoded(default_server):
         post = partial(httpx.post, f"{url}/v1/models/tiny:predict", json=request, timeout=60)
         slow = [threads.submit(post) for _ in range(4)]
         answered = 0
-        while not all(one.done() for one in slow):
+        while not all(future.done() for future in slow):
             assert httpx.get(f"{url}/v2/health/live", timeout=60).status_code == 200
             answered += 1
     assert answered > 1, "health waited for the images"
-    assert {one.result().status_code for one in slow} == {200}
+    assert {future.result().status_code for future in slow} == {200}
 
 
 def test_an_unknown_signature_is_refused(image_server):
@@ -320,8 +320,8 @@ def test_kserves_v1_health(image_server):
 
 def test_a_missing_value_in_a_last_dimension_of_one(tiny_model, start):
     signature = classifier_signature((2, 1), "float32", ("dark", "bright"))
-    given = signature.input.model_copy(update={"name": "pixels"})
-    tiny_model.publish(signature.model_copy(update={"inputs": (given,)}))
+    model_input = signature.input.model_copy(update={"name": "pixels"})
+    tiny_model.publish(signature.model_copy(update={"inputs": (model_input,)}))
     with start(tiny_model) as server:
         assert server.predict([[[1], [2]]]).status_code == 200
         for wrong in ([[[], []]], [[[1], []]], [[[], [1]]]):
@@ -330,8 +330,8 @@ def test_a_missing_value_in_a_last_dimension_of_one(tiny_model, start):
 
 def test_predictions_of_a_large_batch_are_in_order(default_server):
     levels = [level % 256 for level in range(101)]
-    answers = default_server.predict([np.full((4, 4, 3), level).tolist() for level in levels]).json()
-    assert [round(one[1] * 255) for one in answers["predictions"]] == levels
+    response = default_server.predict([np.full((4, 4, 3), level).tolist() for level in levels]).json()
+    assert [round(probabilities[1] * 255) for probabilities in response["predictions"]] == levels
 
 
 def test_a_damaged_image_fills_no_log(image_server):

@@ -35,11 +35,11 @@ def bucket(emulator: str) -> str:
 def upload(bucket: str) -> Iterator[Callable[..., None]]:
     with httpx.Client(base_url=f"{bucket}/upload/storage/v1/b/{BUCKET}") as client:
 
-        def one(name: str, data: bytes, encoding: str = "") -> None:
+        def upload_object(name: str, data: bytes, encoding: str = "") -> None:
             query = f"uploadType=media&name={quote(name, safe='')}&contentEncoding={encoding}"
             client.post(f"/o?{query}", content=data).raise_for_status()
 
-        yield one
+        yield upload_object
 
 
 @pytest.fixture
@@ -153,8 +153,8 @@ def test_names_with_special_characters(upload: Any, location: Any, prefix: str, 
         upload(f"{prefix}/{name}", name.encode())
     assert files(location(prefix).fetch(tmp_path / "all")) == {name: name.encode() for name in names}
     for name in names:
-        one = location(f"{prefix}/{name}").fetch(tmp_path / "one")
-        assert (one.parent, one.read_bytes()) == (tmp_path / "one", name.encode())
+        path = location(f"{prefix}/{name}").fetch(tmp_path / "one")
+        assert (path.parent, path.read_bytes()) == (tmp_path / "one", name.encode())
 
 
 def test_an_object_that_is_a_file_and_a_folder(
@@ -229,8 +229,8 @@ def test_without_permission(web_server: Any, tmp_path: Path, code: int) -> None:
 def test_requester_pays(web_server: Any) -> None:
     def answer(request: Any) -> None:
         if "userProject=payer" in request.path:
-            found = {"name": "set.npz", "size": "1", "generation": "7", "updated": "2026-01-01T00:00:00Z"}
-            request.send(200, json.dumps(found).encode())
+            metadata = {"name": "set.npz", "size": "1", "generation": "7", "updated": "2026-01-01T00:00:00Z"}
+            request.send(200, json.dumps(metadata).encode())
         else:
             message = "Bucket is a requester pays bucket but no user project provided."
             request.send(400, json.dumps({"error": {"code": 400, "message": message}}).encode())

@@ -22,8 +22,8 @@ def test_an_object_or_a_prefix(tmp_path: Path) -> None:
     for key in ("pets.zip", "pets/cat/1.png", "pets/dog/1.png"):
         objects.create(key, key.encode())
     sha256 = hashlib.sha256(b"pets.zip").hexdigest()
-    one = locate(source("shelf://data/pets.zip", sha256=sha256)).fetch(tmp_path / "one")
-    assert one.read_bytes() == b"pets.zip"
+    path = locate(source("shelf://data/pets.zip", sha256=sha256)).fetch(tmp_path / "one")
+    assert path.read_bytes() == b"pets.zip"
     pets = locate(source("shelf://data/pets"))
     before = pets.identity()
     assert (pets.fetch(tmp_path / "many") / "dog/1.png").read_bytes() == b"pets/dog/1.png"

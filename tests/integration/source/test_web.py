@@ -290,8 +290,8 @@ def test_an_endless_stream_is_aborted(web_server: Any, location: Any, scratch: P
 
 def test_a_wrong_sha256_is_refused(web_server: Any, location: Any, scratch: Path) -> None:
     web_server.answer = lambda request: request.send(200, BODY)
-    found = hashlib.sha256(BODY).hexdigest()
-    match = f"SHA-256 of {web_server.url}/set.npz is {found}, but data.sha256 is {'0' * 64}"
+    actual = hashlib.sha256(BODY).hexdigest()
+    match = f"SHA-256 of {web_server.url}/set.npz is {actual}, but data.sha256 is {'0' * 64}"
     check_error(lambda: location(sha256="0" * 64).fetch(scratch), match, scratch)
 
 

@@ -84,9 +84,9 @@ def publish(
 ) -> Callable[[str], int]:
     """Publish a version of `digits` for a run."""
 
-    def one(run: str) -> int:
+    def publish_run(run: str) -> int:
         version = store.reserve("digits", run)
         store.publish("digits", version, files, manifest("digits", version, run))
         return version
 
-    return one
+    return publish_run

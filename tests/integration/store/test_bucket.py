@@ -106,7 +106,7 @@ def test_an_emulator_ignores_proxies_certificates_and_passwords(
     with start_server(403) as (url, requests):
         monkeypatch.setenv("HTTP_PROXY", url)
         check_errors(Bucket("private", "", Connection("http://storage.invalid")), tmp_path / "f", "(403: no)")
-        assert all("http://storage.invalid/" in one for one in requests)
+        assert all("http://storage.invalid/" in request for request in requests)
     monkeypatch.delenv("HTTP_PROXY")
     with pytest.raises(ConfigError, match="PySocks"):
         Bucket("models", "", Connection("http://storage.invalid"))

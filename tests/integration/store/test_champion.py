@@ -58,16 +58,16 @@ def test_only_a_complete_version_can_be_promoted(store: ModelStore, publish: Pub
 def test_a_promotion_that_expected_another_champion_is_a_conflict(
     store: ModelStore, publish: Publish
 ) -> None:
-    one, two, three = publish("one"), publish("two"), publish("three")
+    v1, v2, v3 = publish("one"), publish("two"), publish("three")
     with pytest.raises(ConflictError, match=r"is none and not version 1"):
-        store.promote("digits", two, reason="", by="", expected=one)
-    promote(store, one, two)
+        store.promote("digits", v2, reason="", by="", expected=v1)
+    promote(store, v1, v2)
     with pytest.raises(ConflictError, match=r"is version 2 and not version 1, so version 3 was not"):
-        store.promote("digits", three, reason="", by="", expected=one)
+        store.promote("digits", v3, reason="", by="", expected=v1)
     with pytest.raises(ConflictError, match=r"is version 2 and not none"):
-        store.promote("digits", three, reason="", by="", expected=0)
-    assert [entry.version for entry in store.history("digits")] == [one, two]
-    assert store.promote("digits", three, reason="", by="", expected=two).previous == two
+        store.promote("digits", v3, reason="", by="", expected=0)
+    assert [entry.version for entry in store.history("digits")] == [v1, v2]
+    assert store.promote("digits", v3, reason="", by="", expected=v2).previous == v2
 
 
 def test_repeated_rollbacks_go_further_back(store: ModelStore, publish: Publish) -> None:

@@ -73,17 +73,17 @@ def test_a_concurrent_publication_is_not_overwritten(
     store: ModelStore, files: dict[str, Path], manifest: MakeManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, upload = store.reserve("digits", "run"), store._objects.upload
-    ours = manifest("digits", version, "run")
-    theirs = ours.model_copy(update={"created": "2026-01-02"})
+    first = manifest("digits", version, "run")
+    second = first.model_copy(update={"created": "2026-01-02"})
 
     def overtaken(key: str, path: Path) -> None:
         monkeypatch.setattr(store._objects, "upload", upload)
-        store.publish("digits", version, files, theirs)
+        store.publish("digits", version, files, second)
         upload(key, path)
 
     monkeypatch.setattr(store._objects, "upload", overtaken)
-    assert store.publish("digits", version, files, ours) == store.digest("digits", version)
-    assert store.manifest("digits", version) == theirs
+    assert store.publish("digits", version, files, first) == store.digest("digits", version)
+    assert store.manifest("digits", version) == second
 
 
 def test_a_manifest_of_other_files_is_refused(

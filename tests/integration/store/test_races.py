@@ -27,9 +27,9 @@ def test_one_of_two_promotions_with_the_same_expected_champion_wins(
             others = [version for version in versions if version != now][:2]
             for process, version in zip(pair, others, strict=True):
                 process.call("promote", name="digits", version=version, reason="", by="", expected=now)
-            answers = [process.result() for process in pair]
-            won = [answer["answer"]["version"] for answer in answers if "answer" in answer]
-            assert [answer["error"] for answer in answers if "error" in answer] == ["ConflictError"], answers
+            results = [process.result() for process in pair]
+            won = [result["result"]["version"] for result in results if "result" in result]
+            assert [result["error"] for result in results if "error" in result] == ["ConflictError"], results
             after = store.champion("digits")
             assert after
             assert won == [after.version]
@@ -50,7 +50,7 @@ def test_no_promotion_without_an_expected_champion_is_lost(
             candidates = [versions[turn % 2], versions[2 + turn % 2]]
             for process, version in zip(pair, candidates, strict=True):
                 process.call("promote", name="digits", version=version, reason="", by="")
-            numbers += [process.result()["answer"]["history"] for process in pair]
+            numbers += [process.result()["result"]["history"] for process in pair]
     effective = [entry for entry in store.history("digits") if not entry.attempt]
     assert sorted(numbers) == [entry.number for entry in effective]
     assert len(set(numbers)) == 2 * rounds
@@ -63,7 +63,7 @@ def test_concurrent_reservations_get_one_version_per_run(settings: Store, store:
         for turn in range(5):
             for process, run in zip(three, ("same", "same", "other"), strict=True):
                 process.call("reserve", name="digits", run=f"{run} {turn}")
-            first, second, other = (process.result()["answer"] for process in three)
+            first, second, other = (process.result()["result"] for process in three)
             assert first == second != other
             numbers += [first, other]
     assert sorted(numbers) == list(range(1, 11))
@@ -109,6 +109,6 @@ def test_two_simultaneous_publications_of_a_version(
         for process, created in zip(pair, ("2026-01-01", "2026-01-02"), strict=True):
             changed = manifest("digits", version, "run").model_copy(update={"created": created})
             process.call("publish", files=paths, manifest=changed.model_dump(mode="json"))
-        digests = {process.result()["answer"] for process in pair}
+        digests = {process.result()["result"] for process in pair}
     assert digests == {store.digest("digits", version)}
     store.fetch("digits", version, tmp_path / "served", digest=digests.pop())

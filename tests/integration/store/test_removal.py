@@ -21,9 +21,9 @@ def test_a_removed_version_loses_its_files_and_keeps_its_number(
     store: ModelStore, publish: Publish, objects, tmp_path: Path
 ) -> None:
     first, second = publish("first"), publish("second")
-    (one, _) = store.stored_files("digits")
-    assert (one.version, one.complete) == (first, True)
-    assert one.size > 5000
+    (stored, _) = store.stored_files("digits")
+    assert (stored.version, stored.complete) == (first, True)
+    assert stored.size > 5000
     assert store.remove("digits", first)
     assert objects.keys("digits/versions/000001/") == ["digits/versions/000001/run.json"]
     assert store.versions("digits") == [second]
@@ -85,7 +85,7 @@ def test_two_simultaneous_removals_of_a_version_succeed(
             version = publish(f"run {turn}")
             for process in pair:
                 process.call("remove", name="digits", version=version, grace=0)
-            assert [process.result() for process in pair] == [{"answer": True}] * 2
+            assert [process.result() for process in pair] == [{"result": True}] * 2
             assert store.stored_files("digits") == []
 
 
@@ -101,14 +101,14 @@ def test_a_simultaneous_promotion_never_points_to_a_removed_version(
             promoter.call("promote", name="digits", version=version, reason="", by="")
             time.sleep((turn % 4) * 0.002)
             remover.call("remove", name="digits", version=version)
-            promoted, gone = promoter.result(), remover.result()["answer"]
+            promoted, removed = promoter.result(), remover.result()["result"]
             champion = store.champion("digits")
             assert champion
             store.fetch("digits", champion.version, tmp_path / "served", digest=champion.digest)
-            assert ("answer" in promoted) == (champion.version == version)
-            assert not (gone and champion.version == version)
-            ends.add(gone)
-            if not gone and champion.version != version:  # put back, although the promotion gave up
+            assert ("result" in promoted) == (champion.version == version)
+            assert not (removed and champion.version == version)
+            ends.add(removed)
+            if not removed and champion.version != version:  # put back, although the promotion gave up
                 store.fetch("digits", version, tmp_path / "back")
     assert ends
 

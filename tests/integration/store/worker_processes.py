@@ -59,7 +59,7 @@ def work(pipe: Connection, settings: str) -> None:
     while True:
         method, arguments = pipe.recv()
         try:
-            pipe.send({"answer": call_method(store, method, arguments)})
+            pipe.send({"result": call_method(store, method, arguments)})
         except ModelyardError as error:
             pipe.send({"error": type(error).__name__, "message": str(error)})
 
@@ -69,5 +69,5 @@ def call_method(store: ModelStore, method: str, arguments: dict[str, Any]) -> ob
         files = {key: Path(path) for key, path in arguments["files"].items()}
         manifest = Manifest.model_validate(arguments["manifest"])
         return store.publish(manifest.model, manifest.version, files, manifest)
-    answer = getattr(store, method)(**arguments)
-    return answer.model_dump() if hasattr(answer, "model_dump") else answer
+    value = getattr(store, method)(**arguments)
+    return value.model_dump() if hasattr(value, "model_dump") else value
