@@ -4,13 +4,11 @@ app            all commands
 options        options that several commands have; printing of tables and JSON
 failures       errors as messages and exit codes
 streams        stdout and stderr of any encoding, also without a reader
-pipeline       run, compile
-plan           plan
+pipeline       run, plan, compile, submit
 progress       progress and summary of a run, for run, submit --wait, runs show and runs retry
 models         models list, show, promote, history; rollback
 rollouts       deploy; rollout status, promote, abort
 serving        serve, predict
-submit         submit
 runs           runs list, show, compare, logs, cancel, retry; explain; report
 schedule       schedule apply, list, pause, resume, run-now, delete
 configuration  config show, schema, init, reference (reference.py)

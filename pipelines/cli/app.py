@@ -9,12 +9,10 @@ from modelyard.pipelines.cli import (
     maintenance,
     models,
     pipeline,
-    plan,
     rollouts,
     runs,
     schedule,
     serving,
-    submit,
 )
 
 EPILOG = """Exit codes: 0 success, also when the gate holds or rejects · 1 unexpected error, or a failed check
@@ -55,7 +53,7 @@ def root(
 
 
 app.command()(pipeline.run)
-app.command()(plan.plan)
+app.command()(pipeline.plan)
 app.command()(serving.serve)
 app.command()(serving.predict)
 app.add_typer(models.app)
@@ -64,7 +62,7 @@ app.command()(rollouts.deploy)
 app.add_typer(rollouts.app)
 app.command("compile")(pipeline.compile_)
 app.add_typer(schedule.app)
-app.command()(submit.submit)
+app.command()(pipeline.submit)
 app.add_typer(runs.app)
 app.command()(maintenance.gc)
 app.add_typer(configuration.app)

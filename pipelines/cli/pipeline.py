@@ -1,20 +1,37 @@
-"""`run` and `compile`."""
+"""`run`, `plan`, `compile` and `submit`: the pipeline of a configuration."""
 
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelyard.pipelines.cli.options import (
+    Anyway,
+    Budget,
     ConfigFile,
     EnvironmentName,
     ForceAfter,
+    LeaveStuck,
     Output,
     OutputFormat,
     Overrides,
     SkipUnchanged,
+    Wait,
+    emit,
+    on_kfp,
+    show,
     skip_options,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modelyard.pipelines.runners.differences import Change
+    from modelyard.pipelines.runners.select import RunScope
 
 
 def run(
@@ -30,10 +47,116 @@ def run(
     The steps are processes, or pods of the cluster of the environment. Prints progress to stderr and the
     summary to stdout. Steps with unchanged inputs come from the cache.
     """
-    from modelyard.pipelines.cli.progress import complete, start
+    from rich.console import Console
 
-    options = skip_options(skip_unchanged, force_after)
-    complete(start(config, environment, overrides or (), options), output)
+    options, console = skip_options(skip_unchanged, force_after), Console(stderr=True)
+    with console.status("starting"):
+        from modelyard.pipelines import api
+        from modelyard.pipelines.cli.progress import complete
+    complete(api.start(config, environment, overrides or (), options, console), output)
+
+
+def plan(
+    config: ConfigFile = None,
+    environment: EnvironmentName = "local",
+    overrides: Overrides = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Measure training steps on the machine or cluster that would train."),
+    ] = False,
+    probe_seconds: Annotated[
+        float,
+        typer.Option(
+            "--probe-seconds",
+            min=1,
+            metavar="S",
+            help="Duration of the measured training in seconds, without startup and export.",
+        ),
+    ] = 20.0,
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve",
+            help="Train on increasing parts of the data on this machine, to estimate the benefit of more "
+            "data.",
+        ),
+    ] = False,
+    budget: Budget = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            "--price", min=0, metavar="USD", help="Price per hour of the machine; overrides --prices."
+        ),
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices",
+            metavar="FILE",
+            help="YAML file with accelerators and prices. Default: the prices in modelyard.",
+        ),
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download data that is not on this machine. Implied by --probe.")
+    ] = False,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", min=1, metavar="N", help="Number of examples of data that is not downloaded."),
+    ] = None,
+    outputs: Annotated[
+        int | None,
+        typer.Option(
+            "--outputs",
+            min=1,
+            metavar="N",
+            help="With --rows: number of outputs of the model, such as classes.",
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="List all accelerators.")] = False,
+    output: OutputFormat = Output.TEXT,
+) -> None:
+    """Estimate memory, time and cost of a run.
+
+    Deploys nothing, and trains only with --probe or --learning-curve. A later run takes the prepared data
+    from the cache. The exit code is 13 if the run cannot succeed or exceeds --budget.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from modelyard.components.errors import ConfigError, PlanError
+    from modelyard.pipelines import api
+    from modelyard.pipelines.planning.planner import Request
+    from modelyard.pipelines.planning.render import print_plan
+
+    if rows is not None and (fetch or learning_curve):
+        other = "--fetch" if fetch else "--learning-curve"
+        raise ConfigError(
+            f"--rows {rows} and {other} exclude each other: {other} downloads the data and counts it. "
+            "Remove one."
+        )
+    request = Request(
+        probe=probe,
+        seconds=probe_seconds,
+        learning_curve=learning_curve,
+        fetch=fetch,
+        examples=rows,
+        outputs=outputs,
+        prices=prices,
+        price=price,
+        budget=budget,
+    )
+    with Console(stderr=True).status("starting") as status:
+        warn = partial(status.console.print, style="yellow", markup=False, soft_wrap=True)
+        log = lambda message: status.update(Text(message))  # noqa: E731 - a pod's log is not markup
+        result = api.plan(config, environment, overrides or (), request, log=log, warn=warn)
+    if output is Output.JSON:
+        emit(result.model_dump(mode="json"))
+    else:
+        command = ["modelyard", "plan", *([str(config)] if config else ())]
+        command += ["-e", environment] if environment != "local" else []
+        command += [part for override in overrides or () for part in ("--set", override)]
+        print_plan(result, Console(), everything, shlex.join([*command, "--probe"]))
+    raise typer.Exit(PlanError.exit_code if result.problems or result.exceeded else 0)
 
 
 def compile_(
@@ -55,3 +178,84 @@ def compile_(
 
     api.compile_pipeline(file, config, environment, overrides or ())
     typer.echo(str(file))
+
+
+@on_kfp
+def submit(
+    scope: "RunScope",
+    output: Output,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    skip_unchanged: SkipUnchanged = False,
+    force_after: ForceAfter = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the submission without sending it.")
+    ] = False,
+    wait: Wait = False,
+    leave_stuck: LeaveStuck = False,
+    budget: Budget = None,
+    anyway: Anyway = False,
+) -> None:
+    """Start a run on Kubeflow Pipelines.
+
+    Checks the submission, also against the last plan, and shows the changes since the last run. Uploads local
+    data and code to the store, and the pipeline to Kubeflow Pipelines, unless they are there.
+    """
+    from rich.console import Console
+
+    from modelyard.pipelines import api
+    from modelyard.pipelines.cli.progress import complete
+    from modelyard.pipelines.steps import STEPS
+
+    options = skip_options(skip_unchanged, force_after)
+    console = Console(stderr=True)
+    with console.status("checking"):
+        prepared = api.prepare_submission(
+            replace(scope, overrides=overrides or ()), config, options, budget, anyway
+        )
+        server, sent = prepared.server, prepared.prepared
+        facts = {
+            "pipeline": sent.pipeline,
+            "new_pipeline": prepared.existing.pipeline_id is None,
+            "version": sent.version,
+            "new_version": prepared.existing.version_id is None,
+            "since": prepared.since,
+            "differences": [change.model_dump() for change in prepared.changes],
+            "notes": prepared.notes,
+            "images": {step: server.environment.image(step) for step in STEPS},
+            "uploads": [f"{file.key}: {file.name}" for file in prepared.uploads.files],
+            "endpoint": server.backend.endpoint.url,
+            "namespace": server.backend.namespace,
+            "service_account": sent.service_account,
+            "pipeline_root": sent.pipeline_root,
+        }
+    if dry_run:
+        emit(facts) if output is Output.JSON else _show(facts, prepared.changes, Console(), show_images=True)
+        return
+    _show(facts, prepared.changes, console, show_images=False)
+    run = prepared.send(console)
+    if wait:
+        complete(run, output, leave_stuck)
+    text = f"Submitted run {run.name}. Follow it: {run.follow_command()}"
+    show(output, {"run": run.name, "id": run.id, **facts}, text)
+
+
+def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", show_images: bool) -> None:
+    from rich.text import Text
+
+    new = {True: "new", False: "exists"}
+    account, root = facts["service_account"], facts["pipeline_root"]
+    rows = [
+        ("pipeline", f"{facts['pipeline']} ({new[facts['new_pipeline']]})"),
+        ("version", f"{facts['version']} ({new[facts['new_version']]})"),
+        ("runs in", f"{facts['namespace']} as {account}, artifacts in {root}"),
+        *(("image", f"{step}: {image}") for step, image in facts["images"].items() if show_images),
+        *(("upload", upload) for upload in facts["uploads"]),
+        *(("note", note) for note in facts["notes"]),
+        *(("changes", str(change)) for change in changes),
+    ]
+    if not changes:
+        since = facts["since"]
+        rows.append(("changes", f"none since {since}" if since else "first run"))
+    for name, value in rows:  # no wrapping: URLs are copied
+        console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,11 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from modelyard.components.artifacts import format_number
+from modelyard.components.errors import KilledError, error_classes
+from modelyard.components.events import Epoch, Event, Resumed, StepChange, Waiting
+from modelyard.components.explain.explanation import step_lines
 from modelyard.pipelines.cli.failures import Interrupted, report
 from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
-    from modelyard.components.events import Event
     from modelyard.pipelines.environments.environment import Environment
     from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunSummary, Step
 
@@ -31,17 +34,6 @@ STATE_MARKS = {
 MAX_LOG_LINES = 8
 MAX_SLICES = 10
 POLL_SECONDS = 0.2  # between reads of new events
-
-
-def start(
-    config: Path | None, environment: str, overrides: Sequence[str], options: dict[str, bool | int]
-) -> "Run":
-    """Return a run that this process leads. `complete` executes it."""
-    console = Console(stderr=True)
-    with console.status("starting"):
-        from modelyard.pipelines import api
-
-    return api.start(config, environment, overrides, options, console)
 
 
 def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
@@ -104,10 +96,8 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
         lines.join()
 
 
-def event_line(event: "Event") -> str | None:
+def event_line(event: Event) -> str | None:
     """Format an event as a line; None if it has nothing to show."""
-    from modelyard.components.events import StepChange
-
     text = progress_text(event)
     if isinstance(event, StepChange):
         text = {
@@ -119,11 +109,8 @@ def event_line(event: "Event") -> str | None:
     return f"{event.step:<12}{text}" if text else None
 
 
-def progress_text(event: "Event") -> str:
+def progress_text(event: Event) -> str:
     """Format an event that a running step reported."""
-    from modelyard.components.artifacts import format_number
-    from modelyard.components.events import Epoch, Resumed, Waiting
-
     if isinstance(event, Waiting):
         return f"waiting: {event.reason}"
     if isinstance(event, Resumed):
@@ -136,8 +123,6 @@ def progress_text(event: "Event") -> str:
 
 def steps_table(run: "Run") -> Group:
     """Return the steps with their states and times, and the last message of the running one."""
-    from modelyard.components.events import Resumed
-
     table, steps = Table.grid(padding=(0, 2)), run.steps()
     for step in steps:
         mark, style = STATE_MARKS[step.state]
@@ -158,8 +143,6 @@ def _time(step: "Step") -> str:
 
 def show(summary: "RunSummary", run: "Run", console: Console) -> None:
     """Print the summary of a run that succeeded."""
-    from modelyard.components.artifacts import format_number
-
     rows = {"run": summary.run, "decision": f"{summary.decision}: {summary.reason}"}
     if summary.resumed_after:
         rows["training"] = f"resumed from the checkpoint of epoch {summary.resumed_after}"
@@ -191,8 +174,6 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
 
 def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
     """Return the metrics of candidate and champion, and the recall of each class, lowest first."""
-    from modelyard.components.artifacts import format_number
-
     comparison = evaluation.same_rows
     candidate, rows = (
         (comparison.candidate, comparison.rows) if comparison else (evaluation.values, evaluation.rows)
@@ -245,9 +226,6 @@ def serve_command(name: str, store: Mapping[str, Any]) -> str:
 
 def show_failure(summary: "RunSummary", console: Console) -> None:
     """Print the path of the failed step's log, and its last lines if the error does not give the reason."""
-    from modelyard.components.errors import KilledError, error_classes
-    from modelyard.components.explain.explanation import step_lines
-
     failure = summary.failure
     if failure is None or failure.log is None:
         return
