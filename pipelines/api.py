@@ -88,7 +88,7 @@ def load_config(
     return load(Path(path) if path is not None else None, overrides, store=store)
 
 
-def _config(source: Source, overrides: Sequence[str], environment: str) -> Config:
+def _resolve_config(source: Source, overrides: Sequence[str], environment: str) -> Config:
     return source if isinstance(source, Config) else load_config(source, overrides, environment)
 
 
@@ -130,7 +130,10 @@ def start(
         from modelyard.pipelines.runners import select
 
         env = load_environment(environment, overrides)
-        config, runner = _config(config, overrides, environment), select.local_runner(environment, env)
+        config, runner = (
+            _resolve_config(config, overrides, environment),
+            select.local_runner(environment, env),
+        )
         runner.check()
         from modelyard.pipelines.compile import lean_kfp
 
@@ -175,7 +178,7 @@ def plan(
     from modelyard.pipelines.runners import run_folder
 
     env = load_environment(environment, overrides)
-    config, request = _config(config, overrides, environment), request or planner.Request()
+    config, request = _resolve_config(config, overrides, environment), request or planner.Request()
     return planner.make_plan(config, env, environment, request, run_folder.home(), log, warn)
 
 
@@ -244,7 +247,7 @@ def _prepare_uploads(
     from modelyard.pipelines.runners import run_folder, select
 
     server = select.kfp_runner(scope)  # fails early if the environment has none
-    uploads = prepare_uploads(_config(config, scope.overrides, server.name), server.environment)
+    uploads = prepare_uploads(_resolve_config(config, scope.overrides, server.name), server.environment)
     if not anyway:
         guard(uploads.config, server.environment, server.name, run_folder.home(), budget)
     return server, uploads
@@ -304,7 +307,7 @@ def compile_pipeline(
     from modelyard.pipelines.compile.compiler import compile_to
 
     env = load_environment(environment, overrides)
-    compile_to(_config(config, overrides, environment), Path(file), env)
+    compile_to(_resolve_config(config, overrides, environment), Path(file), env)
 
 
 def step_specs(
@@ -313,7 +316,9 @@ def step_specs(
     """Return the argument `spec` of each step by its name, for use in other pipelines."""
     from modelyard.pipelines.compile.compiler import create_specs
 
-    by_step = create_specs(_config(config, overrides, environment), load_environment(environment, overrides))
+    by_step = create_specs(
+        _resolve_config(config, overrides, environment), load_environment(environment, overrides)
+    )
     return {step: spec.to_json() for step, spec in by_step.items()}
 
 

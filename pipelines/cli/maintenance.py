@@ -59,10 +59,10 @@ def gc(
     to_remove = [item for item in removables if item.keep_reason is None]
     if output is Output.TEXT:
         _show(removables, to_remove)
-    confirmed = not dry_run and (yes or (to_remove and _confirmed(output, console)))
+    confirmed = not dry_run and (yes or (to_remove and _confirm(output, console)))
     removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
-        emit([_json(item, item in removed) for item in removables])
+        emit([_to_json(item, item in removed) for item in removables])
     elif confirmed:
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
@@ -91,7 +91,7 @@ def doctor(
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
-def _confirmed(output: Output, console: "Console") -> bool:
+def _confirm(output: Output, console: "Console") -> bool:
     return output is Output.TEXT and console.is_terminal and typer.confirm("Remove?", err=True)
 
 
@@ -124,6 +124,6 @@ def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable
     return removed
 
 
-def _json(item: "Removable", removed: bool) -> dict[str, Any]:
+def _to_json(item: "Removable", removed: bool) -> dict[str, Any]:
     row = {"kind": item.kind, "name": item.name, "bytes": item.size, "reason": item.reason}
     return {**row, "keep_reason": item.keep_reason, "removed": removed}

@@ -53,14 +53,14 @@ def list_(
     """
     models = open_store(store, environment)
     if name:
-        rows = _versions(models, name, _find_served(models, name, environment, store)[0])
+        rows = _list_versions(models, name, _find_served(models, name, environment, store)[0])
         _log_damages(models, name)
     else:
         served = [(model, _find_served(models, model, environment, store)) for model in models.names()]
-        rows = [_model(models, one, *state) for one, state in served]
+        rows = [_summarize_model(models, one, *state) for one, state in served]
     errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
-    shown = [tuple(_cell(key, row[key]) for key in head) for row in rows]
+    shown = [tuple(_format_cell(key, row[key]) for key in head) for row in rows]
     empty = f"There are no models in {models.url}. `modelyard run` trains one."
     show_list(output, rows, shown, head, empty)
 
@@ -90,7 +90,9 @@ def show_(
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), **state})
     else:
-        facts = _facts(manifest, is_champion) | {"served": ", ".join(served) or "not known to be served"}
+        facts = _format_facts(manifest, is_champion) | {
+            "served": ", ".join(served) or "not known to be served"
+        }
         show_rows([*facts.items(), *([("error", error)] if is_champion and error and not damage else [])])
 
 
@@ -165,14 +167,14 @@ def history(
         models.check_model(name)
     head = ("", "time (UTC)", "action", "by", "reason")
     rows = [
-        (str(entry.number), format_time(entry.at), _action(entry), entry.by, entry.reason)
+        (str(entry.number), format_time(entry.at), _format_action(entry), entry.by, entry.reason)
         for entry in entries
     ]
     empty = f"No version of {name} in {models.url} was ever promoted."
     show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
 
 
-def _action(entry: "HistoryEntry") -> str:
+def _format_action(entry: "HistoryEntry") -> str:
     """Return the action of a history entry, such as `promote 1 -> 2`."""
     before = f"{entry.previous} -> " if entry.previous else ""
     return f"{'attempt: ' if entry.attempt else ''}{entry.action} {before}{entry.version}"
@@ -219,7 +221,7 @@ def _find_served(
     return {str(status.stable.image): [status.stable.version], **locations}, next(iter(status.problems), None)
 
 
-def _model(
+def _summarize_model(
     models: "ModelStore", name: str, locations: dict[str, list[int]], error: str | None
 ) -> dict[str, Any]:
     (champion, unreadable), versions = _read_champion(models, name), models.versions(name)
@@ -237,7 +239,7 @@ def _model(
     }
 
 
-def _versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) -> list[dict[str, Any]]:
+def _list_versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) -> list[dict[str, Any]]:
     models.check_model(name)
     champion, rows = _read_champion(models, name)[0], []
     for version in sorted({*models.versions(name), *models.incomplete_champions(name)}):
@@ -268,7 +270,7 @@ def _read_manifest(
         return None, str(error)
 
 
-def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
+def _format_facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     from modelyard.components.artifacts import format_number
 
     metric, signature = manifest.metrics.primary_metric, manifest.signature
@@ -289,7 +291,7 @@ def _facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     }
 
 
-def _cell(key: str, value: Any) -> str:
+def _format_cell(key: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or format_cell(None)
     if isinstance(value, bool):

@@ -126,7 +126,7 @@ def steps_table(run: "Run") -> Group:
     table, steps = Table.grid(padding=(0, 2)), run.steps()
     for step in steps:
         mark, style = STATE_MARKS[step.state]
-        table.add_row(Text(mark, style), Text(step.name, style), Text(_time(step), "dim"))
+        table.add_row(Text(mark, style), Text(step.name, style), Text(_format_time(step), "dim"))
     running = next((step.name for step in steps if step.state == "running"), None)
     messages = [event for event in run.events() if event.step == running and progress_text(event)]
     resumed = [event for event in messages[:-1] if isinstance(event, Resumed)][:1]
@@ -135,7 +135,7 @@ def steps_table(run: "Run") -> Group:
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 
-def _time(step: "Step") -> str:
+def _format_time(step: "Step") -> str:
     if step.cached:
         return "cached"
     return f"{step.seconds:.1f} s" if step.state in ("running", "succeeded", "failed") else ""
@@ -149,7 +149,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
     if summary.version:
         rows["version"] = f"{summary.version} of {summary.model}"
     if summary.evaluation:
-        rows |= _facts(summary.evaluation)
+        rows |= _format_metrics(summary.evaluation)
     lines = []
     for rule in summary.rules:
         value = "unknown" if rule.value is None else format_number(rule.value)
@@ -172,7 +172,7 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
 
-def _facts(evaluation: "EvaluationSummary") -> dict[str, str]:
+def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     """Return the metrics of candidate and champion, and the recall of each class, lowest first."""
     comparison = evaluation.same_rows
     candidate, rows = (

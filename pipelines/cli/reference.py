@@ -65,16 +65,16 @@ TYPES = {
 
 def config_page() -> str:
     """Return the reference of the configuration as Markdown."""
-    return _page(CONFIG_HEAD, Config)
+    return _render_page(CONFIG_HEAD, Config)
 
 
 def environments_page() -> str:
     """Return the reference of environments as Markdown."""
-    return _page(ENVIRONMENTS_HEAD, Environment)
+    return _render_page(ENVIRONMENTS_HEAD, Environment)
 
 
-def _page(head: str, kind: type[BaseModel]) -> str:
-    return "\n".join([head, *_section(kind, "", kind.model_json_schema(), set())]) + "\n"
+def _render_page(head: str, kind: type[BaseModel]) -> str:
+    return "\n".join([head, *_render_section(kind, "", kind.model_json_schema(), set())]) + "\n"
 
 
 def schema() -> str:
@@ -86,10 +86,10 @@ def schema() -> str:
 def starter_config() -> str:
     """Return the digits configuration, with every other key as a comment."""
     head = "# A configuration of modelyard. Commented keys show their defaults.\n"
-    return head + "\n".join(_keys(Config.model_validate(DIGITS), DIGITS)) + "\n"
+    return head + "\n".join(_render_keys(Config.model_validate(DIGITS), DIGITS)) + "\n"
 
 
-def _section(
+def _render_section(
     kind: type[BaseModel], path: str, schema: Mapping[str, Any], shown: set[type[BaseModel]]
 ) -> Iterator[str]:
     """Yield the tables of a section and its subsections, each class once."""
@@ -98,37 +98,37 @@ def _section(
     yield f"## {path}\n" if path else "## Top level\n"
     yield "| key | type | default | |\n|---|---|---|---|"
     for name, field in kind.model_fields.items():
-        cells = f"`{name}`", _type(properties[name]), _default(field), field.description or ""
+        cells = f"`{name}`", _describe_type(properties[name]), _format_default(field), field.description or ""
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for name, field in kind.model_fields.items():
         if (section := section_class(field)) and section not in shown:
-            yield from _section(section, f"{path}.{name}".strip("."), schema, shown)
+            yield from _render_section(section, f"{path}.{name}".strip("."), schema, shown)
 
 
-def _type(schema: Mapping[str, Any]) -> str:
+def _describe_type(schema: Mapping[str, Any]) -> str:
     """Describe the type of a JSON Schema."""
     if "anyOf" in schema:
-        return " or ".join(_type(option) for option in schema["anyOf"])
+        return " or ".join(_describe_type(option) for option in schema["anyOf"])
     if "$ref" in schema:
         return "section"
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else None):
         return ", ".join(f"`{choice}`" for choice in choices)
     if schema["type"] == "array":
-        return f"list: {_type(schema['items'])}"
+        return f"list: {_describe_type(schema['items'])}"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema]
     return f"{TYPES[schema['type']]} {', '.join(limits)}".strip()
 
 
-def _default(field: FieldInfo) -> str:
+def _format_default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
     return "" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
 
 
-def _keys(values: BaseModel, set_keys: Collection[str], indent: str = "") -> Iterator[str]:
+def _render_keys(values: BaseModel, set_keys: Collection[str], indent: str = "") -> Iterator[str]:
     """Yield the lines of a section; keys that are not in `set_keys` are comments."""
     plain = values.model_dump(mode="json")
     for name, field in type(values).model_fields.items():
@@ -138,7 +138,7 @@ def _keys(values: BaseModel, set_keys: Collection[str], indent: str = "") -> Ite
         yield from (f"{indent}# {line}" for line in textwrap.wrap(field.description or "", 100 - len(indent)))
         if isinstance(value, BaseModel):
             section_keys = DIGITS.get(name, type(value).model_fields)
-            yield from (prefix + line for line in [f"{name}:", *_keys(value, section_keys, "  ")])
+            yield from (prefix + line for line in [f"{name}:", *_render_keys(value, section_keys, "  ")])
         else:
             yield from (
                 f"{indent}{prefix}{line}" for line in config_text.dump({name: plain[name]}).splitlines()

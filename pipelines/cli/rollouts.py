@@ -97,7 +97,7 @@ def status(
     if output is Output.JSON:
         emit(rollout.model_dump(mode="json"))
     else:
-        show_rows(_rows(rollout))
+        show_rows(_format_rows(rollout))
 
 
 @app.command()
@@ -141,20 +141,20 @@ def _show_outcome(outcome: "Outcome", output: Output) -> None:
     show(output, outcome.model_dump(mode="json"), f"{outcome.decision}: {outcome.reason}")
 
 
-def _rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
+def _format_rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
     traffic = "stable and candidate" if rollout.canary else "stable" if rollout.stable else "none"
     rows = [
         ("model", f"{rollout.model} ({rollout.location})"),
         ("champion", f"version {rollout.champion}" if rollout.champion else "none"),
-        ("stable", _servers(rollout.stable)),
-        ("candidate", _servers(rollout.candidate) + (", abandoned" if rollout.abandoned else "")),
+        ("stable", _format_servers(rollout.stable)),
+        ("candidate", _format_servers(rollout.candidate) + (", abandoned" if rollout.abandoned else "")),
         ("traffic to", traffic),
     ]
     rows += [("problem", problem) for problem in rollout.problems]
     return rows + ([("last", rollout.last)] if rollout.last else [])
 
 
-def _servers(servers: "Servers | None") -> str:
+def _format_servers(servers: "Servers | None") -> str:
     if servers is None:
         return "none"
     return f"version {servers.version}, {servers.ready} of {servers.desired} ready, {servers.image}"

@@ -47,7 +47,9 @@ def list_(
     infos = list_runs(scope, model, limit, lambda message: log(f"note: {message}"))
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
     empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
-    show_list(output, [info.model_dump(mode="json") for info in infos], list(map(_row, infos)), head, empty)
+    show_list(
+        output, [info.model_dump(mode="json") for info in infos], list(map(_format_row, infos)), head, empty
+    )
 
 
 @app.command("show")
@@ -70,7 +72,7 @@ def show_(
         steps_json = [step.model_dump(mode="json") for step in steps]
         emit({**info.model_dump(mode="json"), "steps": steps_json})
         return
-    show_rows(list(_facts(info).items()))
+    show_rows(list(_format_facts(info).items()))
     Console().print(steps_table(run))
     summary = read_summary(run.folder)
     if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
@@ -99,7 +101,7 @@ def compare(
         return
     changes = (*compared.results, *compared.metrics, *compared.differences)
     rows = [
-        (change.key, _value(change.key, change.before), _value(change.key, change.after))
+        (change.key, _format_value(change.key, change.before), _format_value(change.key, change.after))
         for change in changes
     ]
     # a run without a gate has no value for its keys
@@ -250,20 +252,20 @@ def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
     show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {text}.")
 
 
-def _value(key: str, value: Any) -> str:
+def _format_value(key: str, value: Any) -> str:
     """Format a value of a comparison."""
     if value and key in ("started", "seconds"):
         return f"{format_time(value)} UTC" if key == "started" else f"{value:.0f}"
     return NONE if value in ({}, []) else format_cell(value)
 
 
-def _row(info: "RunInfo") -> tuple[str, ...]:
-    decided = (info.decision, _metric(info), info.version)
+def _format_row(info: "RunInfo") -> tuple[str, ...]:
+    decided = (info.decision, _format_metric(info), info.version)
     values = (info.model, info.data, info.state, *decided, info.environment)
     return (info.name, format_time(info.started), *map(format_cell, values))
 
 
-def _facts(info: "RunInfo") -> dict[str, str]:
+def _format_facts(info: "RunInfo") -> dict[str, str]:
     name = info.name if info.id == info.name else f"{info.name} ({info.id})"
     execution = {"local": "on this machine", "pods": "as pods", "kfp": "on Kubeflow Pipelines"}[info.runner]
     facts = {
@@ -275,12 +277,12 @@ def _facts(info: "RunInfo") -> dict[str, str]:
         "model": info.model,
         "data": info.data,
         "decision": info.decision,
-        "metric": _metric(info),
+        "metric": _format_metric(info),
         "version": info.version,
         "schedule": info.schedule,
     }
     return {key: str(value) for key, value in facts.items() if value}
 
 
-def _metric(info: "RunInfo") -> str | None:
+def _format_metric(info: "RunInfo") -> str | None:
     return f"{info.metric} {format_cell(info.value)}" if info.metric else None

@@ -169,13 +169,13 @@ class Config(Settings):
                     f"{choices(metric, description.comparison_metrics)}"
                 )
             if isinstance(margin, dict) and metric not in description.slice_metrics:
-                raise ValueError(_one_number("margin", metric))
+                raise ValueError(_one_number_message("margin", metric))
         for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
             for metric, limit in getattr(self.gate, key, {}).items():
                 if metric in description.slice_metrics and key == "minimum":
                     continue
                 if isinstance(limit, dict) and metric in description.metrics:
-                    raise ValueError(_one_number(key, metric))
+                    raise ValueError(_one_number_message(key, metric))
                 if metric not in description.metrics:
                     known = [name for name, better in description.metrics.items() if better == direction]
                     known += description.slice_metrics if key == "minimum" else ()
@@ -232,7 +232,7 @@ class Config(Settings):
         return self
 
 
-def _one_number(key: str, metric: str) -> str:
+def _one_number_message(key: str, metric: str) -> str:
     return f"gate.{key}.{metric} has a value per class, but {metric} is one number: set one number"
 
 

@@ -37,7 +37,7 @@ def load_environment(
         ConfigError: the environment does not exist, or lists its problems with origin and remedy.
     """
     check_variables(environ)
-    document = _read(name_or_path)
+    document = _read_document(name_or_path)
     variables = {
         key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")
     }
@@ -47,10 +47,10 @@ def load_environment(
         environment = Environment.model_validate(document.values[SECTION])
     except ValidationError as error:
         raise validation_error(error, Environment, document, (SECTION,)) from error
-    return environment.model_copy(update={"images": {**_built_images(), **environment.images}})
+    return environment.model_copy(update={"images": {**_read_built_images(), **environment.images}})
 
 
-def _read(name_or_path: str) -> Document:
+def _read_document(name_or_path: str) -> Document:
     """Return the document of an environment: the shipped file, merged with the user's."""
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         files = [Path(name_or_path)]
@@ -62,11 +62,11 @@ def _read(name_or_path: str) -> Document:
         raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or give the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
-        document.add(_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
+        document.add(_nest_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
     return document
 
 
-def _section(parsed: Parsed, file: Path) -> Parsed:
+def _nest_section(parsed: Parsed, file: Path) -> Parsed:
     """Return the values of a file as the section `environment`."""
     if not isinstance(parsed.value, dict):
         raise ConfigError(f"{file}: an environment needs keys, such as `kind: kubernetes`.")
@@ -89,7 +89,7 @@ def read_build_record(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _built_images() -> dict[str, str]:
+def _read_built_images() -> dict[str, str]:
     """Return the images that `make images` built, if any."""
     built = read_build_record(Path(IMAGES_FILE))
     return {name: reference for name, reference in built.items() if name in (*IMAGES, *ACCELERATED_IMAGES)}

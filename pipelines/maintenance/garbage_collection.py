@@ -103,14 +103,19 @@ class GarbageCollector:
             ClusterError: the cluster does not respond.
             StoreError: the store cannot be read.
         """
-        users = [*self._versions(), *self._runs()]
+        users = [*self._find_versions(), *self._find_runs()]
         to_remove = {user.name for user in users if user.keep_reason is None}
-        in_store = [*self._uploads(to_remove), *self._checkpoints(), *self._records()]
-        return [*users, *in_store, *self._files("report", "reports"), *self._files("traceback", "errors")]
+        in_store = [*self._find_uploads(to_remove), *self._find_checkpoints(), *self._find_records()]
+        return [
+            *users,
+            *in_store,
+            *self._find_files("report", "reports"),
+            *self._find_files("traceback", "errors"),
+        ]
 
     # Versions
 
-    def _versions(self) -> Iterator[Removable]:
+    def _find_versions(self) -> Iterator[Removable]:
         models, name = open_store(self.config.store), self.config.name
         stored = models.stored_files(name)
         latest = [files.version for files in stored if files.complete][::-1][: self._policy.versions]
@@ -118,7 +123,7 @@ class GarbageCollector:
         used |= self._used_versions(models) if stored else {}
         champions = models.incomplete_champions(name)
         for files in stored:
-            reason = self._age(files.changed) if files.complete else "incomplete: its run was killed"
+            reason = self._format_age(files.changed) if files.complete else "incomplete: its run was killed"
             if files.version in champions:
                 reason = "a former champion whose manifest.json a killed gc, or a user, deleted"
             yield Removable(
@@ -169,19 +174,19 @@ class GarbageCollector:
 
     # Runs of this machine, with their cache entries and their artifacts in the bucket
 
-    def _runs(self) -> Iterator[Removable]:
+    def _find_runs(self) -> Iterator[Removable]:
         runs, removed = self.home / "runs", self.home / "removed"
         names = sorted(path.name for path in runs.glob("*") if RUN_NAME.match(path.name))
         keep_reasons = self._runs_to_keep(names)
         for name in names:
-            age, remove = self._age(start_time(name)), partial(self._remove_run, name)
-            yield Removable("run", name, _size(runs / name), age, keep_reasons.get(name), remove)
+            age, remove = self._format_age(start_time(name)), partial(self._remove_run, name)
+            yield Removable("run", name, _get_size(runs / name), age, keep_reasons.get(name), remove)
         for path in sorted(removed.glob("*")):
-            yield Removable("run", path.name, _size(path), "gc was killed", None, partial(_delete, path))
+            yield Removable("run", path.name, _get_size(path), "gc was killed", None, partial(_delete, path))
 
     def _runs_to_keep(self, names: list[str]) -> dict[str, str]:
         """Return why runs are kept."""
-        reasons = {name: self._young for name in names if start_time(name) > self._oldest}
+        reasons = {name: self._young_reason for name in names if start_time(name) > self._oldest}
         latest = names[max(0, len(names) - self._policy.runs) :]
         reasons |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
         reasons |= dict.fromkeys(self._active_local_runs(), "it is running")
@@ -229,16 +234,18 @@ class GarbageCollector:
 
     # Reports that `modelyard report` downloaded, which it can download again, and the tracebacks of bugs
 
-    def _files(self, kind: Literal["report", "traceback"], folder: str) -> Iterator[Removable]:
+    def _find_files(self, kind: Literal["report", "traceback"], folder: str) -> Iterator[Removable]:
         for path in sorted((self.home / folder).glob("*")):
             with suppress(FileNotFoundError):  # another gc removed it
                 changed, remove = path.stat().st_mtime, partial(_delete, path)
-                keep_reason = self._young if changed > self._oldest else None
-                yield Removable(kind, path.name, _size(path), self._age(changed), keep_reason, remove)
+                keep_reason = self._young_reason if changed > self._oldest else None
+                yield Removable(
+                    kind, path.name, _get_size(path), self._format_age(changed), keep_reason, remove
+                )
 
     # Uploads and checkpoints, of all models in the store
 
-    def _uploads(self, to_remove: Collection[str]) -> Iterator[Removable]:
+    def _find_uploads(self, to_remove: Collection[str]) -> Iterator[Removable]:
         objects = open_objects(self.config.store)
         entries = [*objects.entries(f"{DATA}/"), *objects.entries(f"{CODE}/")]
         users: dict[str, str] = {}
@@ -248,7 +255,9 @@ class GarbageCollector:
             if UPLOAD.fullmatch(entry.key):
                 reason = users.get(entry.key) or self._store_keep_reason(entry.changed)
                 remove = partial(self._remove_upload, objects, entry)
-                yield Removable("upload", entry.key, entry.size, self._age(entry.changed), reason, remove)
+                yield Removable(
+                    "upload", entry.key, entry.size, self._format_age(entry.changed), reason, remove
+                )
 
     def _upload_users(self, models: ModelStore, to_remove: Collection[str]) -> Iterator[tuple[str, str]]:
         """Yield the name and the configuration of each object that may use an upload."""
@@ -265,27 +274,27 @@ class GarbageCollector:
                 if pipeline.parent.name not in to_remove:
                     yield f"the run {pipeline.parent.name}", pipeline.read_text(encoding="utf-8")
         for run in self._active_kfp_runs():
-            yield f"the run {run.display_name}", _parameters(run)
-        for schedule in self._schedules():
-            yield f"the schedule {schedule.display_name}", _parameters(schedule)
+            yield f"the run {run.display_name}", _format_parameters(run)
+        for schedule in self._list_schedules():
+            yield f"the schedule {schedule.display_name}", _format_parameters(schedule)
 
     def _remove_upload(self, objects: Objects, entry: Entry) -> bool:
         """Delete an upload unless a run uses it that was retried or submitted after `find`."""
-        used = any(entry.key in _parameters(run) for run in self._active_kfp_runs())
+        used = any(entry.key in _format_parameters(run) for run in self._active_kfp_runs())
         return not used and objects.delete(entry)
 
-    def _checkpoints(self) -> Iterator[Removable]:
+    def _find_checkpoints(self) -> Iterator[Removable]:
         for entry in self._objects.entries("checkpoints/"):
             if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
                 yield self._by_age("checkpoint", entry)
 
-    def _records(self) -> Iterator[Removable]:
+    def _find_records(self) -> Iterator[Removable]:
         """Yield the records of the model's runs; decisions are kept, as cached evaluations need them."""
         for entry in self._objects.entries(f"{self.config.name}/runs/"):
             yield self._by_age("record", entry)
 
     def _by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
-        age, keep_reason = self._age(entry.changed), self._store_keep_reason(entry.changed)
+        age, keep_reason = self._format_age(entry.changed), self._store_keep_reason(entry.changed)
         return Removable(kind, entry.key, entry.size, age, keep_reason, partial(self._objects.delete, entry))
 
     @cached_property
@@ -312,32 +321,32 @@ class GarbageCollector:
         states = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
         if self._backend:
             request = self._backend.runs.run_service_list_runs
-            yield from _all(
+            yield from _list_all(
                 request, "runs", filter=json.dumps({"predicates": states}), **self._backend.scoped()
             )
 
-    def _schedules(self) -> Iterator[Any]:
+    def _list_schedules(self) -> Iterator[Any]:
         if self._backend:
             request = self._backend.recurring_runs.recurring_run_service_list_recurring_runs
-            yield from _all(request, "recurring_runs", **self._backend.scoped())
+            yield from _list_all(request, "recurring_runs", **self._backend.scoped())
 
     @cached_property
     def _platform(self) -> ServingPlatform:
         return find_platform(self.config.name, self.environment, self.config.store)
 
     @property
-    def _young(self) -> str:
+    def _young_reason(self) -> str:
         return f"younger than {self._policy.younger_than}"
 
     def _store_keep_reason(self, changed: float) -> str | None:
         """Return why an object of the store is kept that has no known user."""
         if changed > self._oldest:
-            return self._young
+            return self._young_reason
         if changed > self._oldest_in_store:
             return f"a run of the last {self.environment.active_deadline} s may use it"
         return self._unknown_clusters
 
-    def _age(self, changed: float) -> str:
+    def _format_age(self, changed: float) -> str:
         hours = int((self.now - changed) // 3600)
         return f"{hours // 24} days old" if hours >= 48 else f"{hours} hours old"
 
@@ -347,19 +356,19 @@ def start_time(run: str) -> float:
     return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
 
 
-def _all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
+def _list_all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
     """Yield all items of a list of Kubeflow Pipelines, whose client takes long to import."""
     from modelyard.pipelines.runners.kfp.client import list_items
 
     return list_items(request, items, **arguments)
 
 
-def _parameters(run: Any) -> str:
+def _format_parameters(run: Any) -> str:
     """Return the arguments of a run or recurring run of Kubeflow Pipelines, as JSON."""
     return json.dumps((run.runtime_config.parameters if run.runtime_config else None) or {})
 
 
-def _size(path: Path) -> int:
+def _get_size(path: Path) -> int:
     with suppress(FileNotFoundError):  # another gc removed it
         return tree_bytes(path) if path.is_dir() else path.stat().st_size
     return 0

@@ -53,17 +53,17 @@ def _compare(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[PlanC
     if plan.train:
         total = plan.train.total
         interval = f" ({format_seconds(total.low)} to {format_seconds(total.high or 0.0)})"
-        yield _comparison("train", total.value, train.seconds, format_seconds, interval)
+        yield _create_comparison("train", total.value, train.seconds, format_seconds, interval)
     if plan.money and plan.money.train:
         actual = plan.money.hour * train.seconds / HOUR
-        yield _comparison(
+        yield _create_comparison(
             "money for train, at the planned price", plan.money.train.value, actual, format_dollars
         )
     if model := next(iter(sorted(artifacts.glob("*/train/model"))), None):  # if artifacts are local
-        yield _comparison("the exported model", plan.storage.model, tree_bytes(model), format_size)
+        yield _create_comparison("the exported model", plan.storage.model, tree_bytes(model), format_size)
 
 
-def _comparison(
+def _create_comparison(
     name: str, planned: float, actual: float, format_value: Callable[[float], str], interval: str = ""
 ) -> PlanComparison:
     ratio = actual / planned if planned else None

@@ -59,11 +59,11 @@ def unschedulable_steps(environment: Environment) -> Sequence[str]:
         return ()  # the user may have access to Kubeflow Pipelines only
     if any(AUTOSCALER_LABELS & node["metadata"].get("labels", {}).keys() for node in nodes):
         return ()
-    messages = (explain_impossible(_pod(step, environment.resources(step)), nodes) for step in STEPS)
+    messages = (explain_impossible(_create_pod(step, environment.resources(step)), nodes) for step in STEPS)
     return [message for message in messages if message]
 
 
-def _pod(step: str, resources: StepResources) -> Json:
+def _create_pod(step: str, resources: StepResources) -> Json:
     """Return the part of a step's pod that the scheduler reads."""
     requests = {"cpu": resources.cpu, "memory": resources.memory}
     if resources.accelerator:

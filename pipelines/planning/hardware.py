@@ -137,7 +137,7 @@ def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option
 
     entries = catalog.accelerators.items()
     options = [
-        _option(name, entry, entry.memory_gb * 1e9, memory, backend)
+        _create_option(name, entry, entry.memory_gb * 1e9, memory, backend)
         for name, entry in entries
         if entry.memory_gb
     ]
@@ -167,7 +167,7 @@ def estimate_cost(
     )
 
 
-def _option(name: str, entry: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
+def _create_option(name: str, entry: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
     count = accelerator_types()[name].min_count
     notes = [NEEDS_JAX] if entry.kind == "tpu" and backend == "tensorflow" else []
     if entry.price and entry.price.scope == "accelerator":

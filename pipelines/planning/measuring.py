@@ -81,7 +81,7 @@ def run_in_process(module: str, request: Record, result_class: type[R], **enviro
         )
         seconds = time.monotonic() - start
         if process.returncode:
-            raise _process_error(module, process.returncode, failure_file, process.stdout)
+            raise _create_error(module, process.returncode, failure_file, process.stdout)
         return artifacts.read(result_file, result_class), seconds
 
 
@@ -163,7 +163,7 @@ def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Js
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
-def _process_error(module: str, code: int, failure_file: Path, output: str) -> ModelyardError:
+def _create_error(module: str, code: int, failure_file: Path, output: str) -> ModelyardError:
     """Return the error for the exit code of a process."""
     failure = Failure.parse(failure_file.read_bytes()) if failure_file.exists() else None
     error = failure.to_error() if failure else None

@@ -104,7 +104,7 @@ def make_plan(
     log("preparing the data")
     fetch = _needs_download(config, environment, request)
     data = describe_dataset(config, request.examples, request.outputs, fetch)
-    workload = _workload(config, data)
+    workload = _create_workload(config, data)
     log("computing memory and operations of a training step")
     cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
     memory, device = estimate_memory(cost), find_device(environment, catalog, home)
@@ -148,8 +148,10 @@ def make_plan(
         options=list_options(catalog, memory, environment.keras_backend),
         prices_read=catalog.read,
         learning_curve=curve,
-        warnings=tuple(_warnings(config, environment, device, memory, fit, probed)),
-        problems=tuple(_problems(config, environment, device, memory, storage, fit, measurement.too_large)),
+        warnings=tuple(_find_warnings(config, environment, device, memory, fit, probed)),
+        problems=tuple(
+            _find_problems(config, environment, device, memory, storage, fit, measurement.too_large)
+        ),
     )
     try:
         save_plan(home, key, plan)
@@ -196,7 +198,7 @@ def _probe(
     return _Measurement(probed, estimate_train_time(probed, wall, config.training, data.examples), now())
 
 
-def _workload(config: Config, data: Dataset) -> TrainingWorkload:
+def _create_workload(config: Config, data: Dataset) -> TrainingWorkload:
     code = config.code()
     return TrainingWorkload(
         example_schema=data.example_schema,
@@ -217,7 +219,7 @@ def _needs_download(config: Config, environment: Environment, request: Request) 
     return request.fetch or request.learning_curve or (request.probe and not is_known)
 
 
-def _problems(
+def _find_problems(
     config: Config,
     environment: Environment,
     device: Device,
@@ -250,7 +252,7 @@ def _problems(
     return problems
 
 
-def _warnings(
+def _find_warnings(
     config: Config,
     environment: Environment,
     device: Device,

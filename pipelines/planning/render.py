@@ -43,7 +43,7 @@ def print_plan(plan: Plan, console: Console, all_options: bool, probe_command: s
     options = plan.options if all_options else plan.options[:MAX_OPTIONS]
     if options:
         console.print()
-        console.print(_options_table(options, plan))
+        console.print(_build_options_table(options, plan))
         more = len(plan.options) - len(options)
         note = f"USD per hour, read {plan.prices_read}; training uses one device"
         console.print(Text(note + (f"; {more} more with --all" if more else ""), "dim"))
@@ -51,7 +51,7 @@ def print_plan(plan: Plan, console: Console, all_options: bool, probe_command: s
 
 def format_facts(plan: Plan) -> dict[str, str]:
     """Return the lines of a plan by topic, for the screen and for the report of the run."""
-    return dict(_facts(plan))
+    return dict(_iterate_facts(plan))
 
 
 def format_count(number: float, unit: str = "") -> str:
@@ -81,7 +81,7 @@ def format_dollars(amount: float) -> str:
     return f"{amount:,.2f}{NBSP}USD" if amount >= 0.01 else f"<{NBSP}0.01{NBSP}USD"
 
 
-def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     memory, storage = plan.memory, plan.storage
     yield "model", f"{plan.model}: {plan.parameters:,} parameters"
     yield "examples", ", ".join(f"{name} {count:,}" for name, count in plan.examples.items())
@@ -159,7 +159,7 @@ def _format_batch(largest: int, plan: Plan) -> str:
     return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"
 
 
-def _options_table(options: tuple[Option, ...], plan: Plan) -> Table:
+def _build_options_table(options: tuple[Option, ...], plan: Plan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("accelerator", no_wrap=True)
     for name in ("memory", "largest batch", "on demand", "Spot"):

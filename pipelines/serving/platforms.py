@@ -42,7 +42,7 @@ def find_platform(name: str, environment: Environment, store: Store) -> ServingP
     Raises:
         ClusterError: there is no cluster.
     """
-    return _platform(name, environment, store, (), Rollout(), lambda _: None, needs_image=False)
+    return _open_platform(name, environment, store, (), Rollout(), lambda _: None, needs_image=False)
 
 
 def find_server(name: str, environment: Environment) -> Server:
@@ -109,7 +109,7 @@ def find_controller(
     with suppress(DamagedError):  # verification reports it
         manifest = models.manifest(name, version) if version is not None else None
     rollout = recorded_section("rollout", Rollout, overrides, manifest)
-    platform = _platform(name, environment, store, overrides, rollout, log, needs_image, server)
+    platform = _open_platform(name, environment, store, overrides, rollout, log, needs_image, server)
     return RolloutController(platform, models, rollout, by, log)
 
 
@@ -139,7 +139,7 @@ def recorded_section(
     return load_section(name, kind, own, defaults=recorded, options=options)
 
 
-def _platform(
+def _open_platform(
     name: str,
     environment: Environment,
     store: Store,

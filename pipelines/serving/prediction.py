@@ -115,7 +115,7 @@ def predict(model: Model, paths: Sequence[Path]) -> list[ExamplePrediction]:
         DataError: a file is missing, or does not fit the model's signature.
         ServeError: a prediction is not finite.
     """
-    examples = [example for path in paths for example in _examples(path, model)]
+    examples = [example for path in paths for example in _read_examples(path, model)]
     example_bytes = max(1, examples[0][1].nbytes) if examples else 1
     batch_size = max(1, min(BATCH_EXAMPLES, BATCH_BYTES // example_bytes))
     predictions: list[ExamplePrediction] = []
@@ -138,7 +138,7 @@ def _name_values(example: str, values: list[float], signature: Signature) -> Exa
     return ExamplePrediction(example=example, text=shown.text, note=shown.note, values=by_name)
 
 
-def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
+def _read_examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the examples in a file with their names."""
     signature = model.signature.input
     if not path.exists():
@@ -148,7 +148,7 @@ def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
     elif signature.image is None:
         raise DataError(
             f"{path} is not a .npy file, and this model was not trained on images. Give .npy files with "
-            f"{_form(signature)}."
+            f"{_describe_input(signature)}."
         )
     else:
         from modelyard.components import images
@@ -158,7 +158,7 @@ def _examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:
             image = images.open_image(path.read_bytes(), model.max_pixels, MAX_SIDE)
             example = images.convert(image, signature.image)
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise _create_read_error(path, error) from error
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
         yield str(path), example.astype(signature.dtype, copy=False)
@@ -168,7 +168,7 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _create_read_error(path, error) from error
     except (ValueError, EOFError) as error:
         raise DataError(
             f"{path} is not a .npy file of numbers: {error}. Write it with numpy.save."
@@ -182,7 +182,9 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
             yield f"{path}[{number}]", example
     else:
         shape = " x ".join(map(str, array.shape)) or "()"
-        raise DataError(f"{path} has {array.dtype} of shape {shape}; this model takes {_form(signature)}.")
+        raise DataError(
+            f"{path} has {array.dtype} of shape {shape}; this model takes {_describe_input(signature)}."
+        )
 
 
 def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
@@ -202,10 +204,10 @@ def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
     return array.astype(signature.dtype)
 
 
-def _form(signature: Tensor) -> str:
+def _describe_input(signature: Tensor) -> str:
     shape = " x ".join(map(str, signature.shape))
     return f"{signature.dtype} of shape {shape}, or n x {shape} for many"
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _create_read_error(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read: {error.strerror or error}. Give image or .npy files.")
