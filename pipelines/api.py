@@ -353,10 +353,10 @@ def open_store(url: str | None = None, environment: str = "local") -> ModelStore
         ConfigError: no storage supports the URL.
         StoreError: there are no credentials for it.
     """
-    return _open_store(store_section(url, environment))
+    return _open_store(load_store_section(url, environment))
 
 
-def store_section(url: str | None, environment: str = "local") -> Store:
+def load_store_section(url: str | None, environment: str = "local") -> Store:
     """Return the section `store` without a configuration; see `open_store`."""
     overrides = [f"store.url={json.dumps(url)}"] if url is not None else []
     return load_section("store", Store, overrides, defaults=load_environment(environment).model_store())
@@ -384,7 +384,7 @@ def promote(
     from modelyard.components.deploy.verification import pin_version
     from modelyard.pipelines.serving.platforms import find_controller
 
-    section = store_section(url, environment)
+    section = load_store_section(url, environment)
     controller = find_controller(name, "local", by, version=version, store=section, log=log)
     return controller.promote(pin_version(controller.models, name, version), reason)
 
@@ -412,7 +412,7 @@ def rollback(
 
     section = None
     if not load_environment(environment).on_cluster:
-        section = store_section(url, environment)
+        section = load_store_section(url, environment)
     elif url is not None:
         raise ConfigError(
             f"The environment {environment} has its own store, so the store {url} cannot be used. Remove it."

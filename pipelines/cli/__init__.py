@@ -35,11 +35,11 @@ def main() -> None:
     """Run the command line of this process and exit with its code."""
     from modelyard.pipelines.cli import streams
 
-    streams.prepare()
+    streams.replace_streams()
     gc.set_threshold(200_000)  # imports make little garbage: saves 0.1 s
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # the search for plugins takes 10 ms
     try:
         code = invoke(sys.argv[1:])
     except SystemExit as error:  # raised by Typer
         code = error.code if isinstance(error.code, int) else 0
-    sys.exit(streams.finish(code))
+    sys.exit(streams.get_exit_code(code))

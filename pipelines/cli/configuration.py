@@ -50,11 +50,11 @@ def init(
 ) -> None:
     """Create a configuration file with a comment for each key."""
     from modelyard.components.errors import ConfigError
-    from modelyard.pipelines.cli.reference import starter_config
+    from modelyard.pipelines.cli.reference import render_starter_config
 
     try:
         with file.open("x", encoding="utf-8") as target:
-            target.write(starter_config())
+            target.write(render_starter_config())
     except FileExistsError as error:
         raise ConfigError(f"{file} already exists. Name another file.") from error
     except FileNotFoundError as error:
@@ -74,6 +74,6 @@ def reference(
     ] = False,
 ) -> None:
     """Print the reference of all configuration keys as Markdown."""
-    from modelyard.pipelines.cli.reference import config_page, environments_page
+    from modelyard.pipelines.cli.reference import render_config_reference, render_environment_reference
 
-    typer.echo(environments_page() if environments else config_page(), nl=False)
+    typer.echo(render_environment_reference() if environments else render_config_reference(), nl=False)

@@ -38,7 +38,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     except Interrupted as interrupted:
         code = report("Interrupted", str(interrupted), INTERRUPTED, as_json)
     except UsageError as error:
-        error.message = usage_message(error)
+        error.message = format_usage_error(error)
         if as_json:
             report("UsageError", error.format_message(), error.exit_code, as_json)
         else:
@@ -49,14 +49,14 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     except Exception as error:
         known = error if isinstance(error, ModelyardError) else machine_error(error)
         if known is None:
-            return report(type(error).__name__, bug_message(error, debug), 1, as_json)
+            return report(type(error).__name__, report_bug(error, debug), 1, as_json)
         if debug:
             traceback.print_exception(error)
         code = report(type(known).__name__, str(known), known.exit_code, as_json)
     return code if isinstance(code, int) else 0
 
 
-def usage_message(error: Any) -> str:
+def format_usage_error(error: Any) -> str:
     """Return the message of a usage error; for an invalid value, instead of the message of pydantic."""
     from pydantic import ValidationError
 
@@ -85,7 +85,7 @@ def report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
     return exit_code
 
 
-def bug_message(error: Exception, debug: bool) -> str:
+def report_bug(error: Exception, debug: bool) -> str:
     """Print or save the traceback of a bug, and return the message."""
     message = f"{type(error).__name__}: {error}. This is a bug in modelyard"
     if debug:

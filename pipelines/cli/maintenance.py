@@ -15,8 +15,8 @@ from modelyard.pipelines.cli.options import (
     Overrides,
     StoreUrl,
     emit,
+    load_store_section,
     show_rows,
-    store_section,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def doctor(
 
     section = load_section("serving", Serving)
     checks = run_checks(
-        store_section(store, environment), section, environment, load_environment(environment)
+        load_store_section(store, environment), section, environment, load_environment(environment)
     )
     if output is Output.JSON:
         emit([check._asdict() for check in checks])

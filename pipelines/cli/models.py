@@ -16,12 +16,12 @@ from modelyard.pipelines.cli.options import (
     emit,
     format_cell,
     format_time,
+    load_store_section,
     log,
     open_store,
     show,
     show_list,
     show_rows,
-    store_section,
     user,
 )
 
@@ -116,7 +116,7 @@ def promote(
     env, by = load_environment(environment), user()
     champion = api.promote(name, version, reason=reason, by=by, url=store, environment=environment, log=log)
     servers = FOLLOW
-    if env.on_cluster and store_section(store, environment) == env.model_store():
+    if env.on_cluster and load_store_section(store, environment) == env.model_store():
         servers = (
             "The servers on the cluster are unchanged. Roll it out with `modelyard deploy "
             f"{name} {version} -e {environment}`."
@@ -214,7 +214,7 @@ def _find_served(
     locations = {record.where: list(record.versions) for record in models.served_versions(name, [])}
     if load_environment(environment).on_cluster:
         return locations, None
-    section = store_section(store, environment)
+    section = load_store_section(store, environment)
     status = find_controller(name, environment, user(), store=section).platform.status(problems=True)
     if status.stable is None:
         return locations, None

@@ -171,11 +171,11 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
     return run
 
 
-def store_section(url: str | None, environment: str = "local") -> "Store":
+def load_store_section(url: str | None, environment: str = "local") -> "Store":
     """Return the `store` section for a command without a configuration."""
     from modelyard.pipelines import api
 
-    return api.store_section(url, environment)
+    return api.load_store_section(url, environment)
 
 
 def open_store(url: str | None, environment: str = "local") -> "ModelStore":
@@ -185,7 +185,7 @@ def open_store(url: str | None, environment: str = "local") -> "ModelStore":
     return api.open_store(url, environment)
 
 
-def skip_options(skip: bool, force_after: str | None) -> dict[str, bool | int]:
+def parse_skip_options(skip: bool, force_after: str | None) -> dict[str, bool | int]:
     """Return the pipeline arguments of `--skip-unchanged` and `--force-after`."""
     from modelyard.pipelines.config.text import parse_duration
 

@@ -23,8 +23,8 @@ from modelyard.pipelines.cli.options import (
     Wait,
     emit,
     on_kfp,
+    parse_skip_options,
     show,
-    skip_options,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(
     """
     from rich.console import Console
 
-    options, console = skip_options(skip_unchanged, force_after), Console(stderr=True)
+    options, console = parse_skip_options(skip_unchanged, force_after), Console(stderr=True)
     with console.status("starting"):
         from modelyard.pipelines import api
         from modelyard.pipelines.cli.progress import complete
@@ -207,7 +207,7 @@ def submit(
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.steps import STEPS
 
-    options = skip_options(skip_unchanged, force_after)
+    options = parse_skip_options(skip_unchanged, force_after)
     console = Console(stderr=True)
     with console.status("checking"):
         prepared = api.prepare_submission(

@@ -58,7 +58,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
         show_failure(summary, Console(stderr=True))
         report(failure.kind, failure.message, failure.exit_code, as_json=False)
     else:
-        show(summary, run, Console())
+        show_summary(summary, run, Console())
     raise typer.Exit(failure.exit_code if failure else 0)
 
 
@@ -67,7 +67,7 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
     """Show the progress of a run during a block: a live table on a terminal, or a line per event."""
     if console.is_terminal:
         with Live(
-            get_renderable=lambda: steps_table(run),
+            get_renderable=lambda: build_steps_table(run),
             console=console,
             refresh_per_second=8,
             redirect_stdout=False,
@@ -83,7 +83,7 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
         while not has_ended:
             has_ended = ended.wait(POLL_SECONDS)
             events = run.events()
-            for line in filter(None, map(event_line, events[printed:])):
+            for line in filter(None, map(format_event, events[printed:])):
                 typer.echo(line, err=True)
             printed = len(events)
 
@@ -96,9 +96,9 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
         lines.join()
 
 
-def event_line(event: Event) -> str | None:
+def format_event(event: Event) -> str | None:
     """Format an event as a line; None if it has nothing to show."""
-    text = progress_text(event)
+    text = format_progress(event)
     if isinstance(event, StepChange):
         text = {
             "running": "started",
@@ -109,7 +109,7 @@ def event_line(event: Event) -> str | None:
     return f"{event.step:<12}{text}" if text else None
 
 
-def progress_text(event: Event) -> str:
+def format_progress(event: Event) -> str:
     """Format an event that a running step reported."""
     if isinstance(event, Waiting):
         return f"waiting: {event.reason}"
@@ -121,17 +121,17 @@ def progress_text(event: Event) -> str:
     return ""
 
 
-def steps_table(run: "Run") -> Group:
+def build_steps_table(run: "Run") -> Group:
     """Return the steps with their states and times, and the last message of the running one."""
     table, steps = Table.grid(padding=(0, 2)), run.steps()
     for step in steps:
         mark, style = STATE_MARKS[step.state]
         table.add_row(Text(mark, style), Text(step.name, style), Text(_format_time(step), "dim"))
     running = next((step.name for step in steps if step.state == "running"), None)
-    messages = [event for event in run.events() if event.step == running and progress_text(event)]
+    messages = [event for event in run.events() if event.step == running and format_progress(event)]
     resumed = [event for event in messages[:-1] if isinstance(event, Resumed)][:1]
     line = run.last_line if running else ""
-    lines = [*map(progress_text, resumed), progress_text(messages[-1]) if messages else line]
+    lines = [*map(format_progress, resumed), format_progress(messages[-1]) if messages else line]
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 
@@ -141,7 +141,7 @@ def _format_time(step: "Step") -> str:
     return f"{step.seconds:.1f} s" if step.state in ("running", "succeeded", "failed") else ""
 
 
-def show(summary: "RunSummary", run: "Run", console: Console) -> None:
+def show_summary(summary: "RunSummary", run: "Run", console: Console) -> None:
     """Print the summary of a run that succeeded."""
     rows = {"run": summary.run, "decision": f"{summary.decision}: {summary.reason}"}
     if summary.resumed_after:
@@ -165,9 +165,9 @@ def show(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["report"] = summary.report
     rows["store"] = summary.store
     if summary.champion and not run.environment.on_cluster:
-        rows["serve it"] = serve_command(summary.model, run.config()["store"])
+        rows["serve it"] = build_serve_command(summary.model, run.config()["store"])
     elif summary.champion:
-        rows["served at"] = served_at(summary.model, run.environment)
+        rows["served at"] = find_served_url(summary.model, run.environment)
     for name, value in rows.items():  # no wrapping: paths and commands are copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)
 
@@ -207,7 +207,7 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     return facts
 
 
-def served_at(name: str, environment: "Environment") -> str:
+def find_served_url(name: str, environment: "Environment") -> str:
     """Return the URL of a model for clients of a cluster."""
     from modelyard.components.deploy.platforms import find_platform_class
 
@@ -217,7 +217,7 @@ def served_at(name: str, environment: "Environment") -> str:
     return f"{find_platform_class(target).client_url(name, target)}/v1/models/{name} (inside the cluster)"
 
 
-def serve_command(name: str, store: Mapping[str, Any]) -> str:
+def build_serve_command(name: str, store: Mapping[str, Any]) -> str:
     """Return the command that serves the champion of a model from the section `store`."""
     others = [key for key in ("endpoint", "user_project") if store.get(key)]
     variables = [f"MODELYARD_STORE__{key.upper()}={store[key]}" for key in others]

@@ -63,12 +63,12 @@ TYPES = {
 }
 
 
-def config_page() -> str:
+def render_config_reference() -> str:
     """Return the reference of the configuration as Markdown."""
     return _render_page(CONFIG_HEAD, Config)
 
 
-def environments_page() -> str:
+def render_environment_reference() -> str:
     """Return the reference of environments as Markdown."""
     return _render_page(ENVIRONMENTS_HEAD, Environment)
 
@@ -83,7 +83,7 @@ def schema() -> str:
     return json.dumps({**head, **Config.model_json_schema()}, indent=2)
 
 
-def starter_config() -> str:
+def render_starter_config() -> str:
     """Return the digits configuration, with every other key as a comment."""
     head = "# A configuration of modelyard. Commented keys show their defaults.\n"
     return head + "\n".join(_render_keys(Config.model_validate(DIGITS), DIGITS)) + "\n"

@@ -60,7 +60,7 @@ def show_(
     """Show a run and its steps."""
     from rich.console import Console
 
-    from modelyard.pipelines.cli.progress import complete, show, steps_table
+    from modelyard.pipelines.cli.progress import build_steps_table, complete, show_summary
     from modelyard.pipelines.runners.base import read_summary
     from modelyard.pipelines.runners.select import find_run
 
@@ -73,10 +73,10 @@ def show_(
         emit({**info.model_dump(mode="json"), "steps": steps_json})
         return
     show_rows(list(_format_facts(info).items()))
-    Console().print(steps_table(run))
+    Console().print(build_steps_table(run))
     summary = read_summary(run.folder)
     if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
-        show(summary, run, Console())
+        show_summary(summary, run, Console())
     elif info.state in ("failed", "cancelled") and (failure := run.failure()):
         typer.echo(f"reason   {failure.message}")
 
@@ -132,7 +132,7 @@ def logs(
     """
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
-    from modelyard.pipelines.cli.streams import write_error
+    from modelyard.pipelines.cli.streams import get_write_error
     from modelyard.pipelines.runners.select import find_run
     from modelyard.pipelines.steps import STEPS
 
@@ -150,7 +150,7 @@ def logs(
             typer.echo(typer.style(f"{step_name}:", bold=True))
         for line in lines:
             typer.echo(line)
-            if write_error():
+            if get_write_error():
                 return
     if empty:
         typer.echo("There is no log: no step has started, or all outputs came from the cache.", err=True)

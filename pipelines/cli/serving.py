@@ -12,9 +12,9 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     StoreUrl,
     emit,
+    load_store_section,
     open_store,
     show_rows,
-    store_section,
 )
 
 Version = Annotated[
@@ -55,14 +55,14 @@ def serve(
     """
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
-    from modelyard.pipelines.serving.platforms import recorded_manifest, recorded_section
+    from modelyard.pipelines.serving.platforms import load_recorded_manifest, load_recorded_section
 
     files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
     options = {"host": host, "port": port, "access_log": access_log}
     options |= {key: str(path) for key, path in files.items() if path}
-    manifest = recorded_manifest(open_store(store), name, version)
-    section = recorded_section("serving", Serving, (), manifest, **options)
-    serve(name, store_section(store), section, version)
+    manifest = load_recorded_manifest(open_store(store), name, version)
+    section = load_recorded_section("serving", Serving, (), manifest, **options)
+    serve(name, load_store_section(store), section, version)
 
 
 def predict(

@@ -43,7 +43,7 @@ class _OutputText(io.TextIOWrapper):
         )
 
 
-def prepare() -> None:
+def replace_streams() -> None:
     """Replace stdout and stderr of this process."""
     for descriptor in range(3):
         try:
@@ -57,15 +57,15 @@ def prepare() -> None:
     )
 
 
-def write_error() -> OSError | None:
+def get_write_error() -> OSError | None:
     """Return the error of a failed write to stdout, if any."""
     sys.stdout.flush()
     return sys.stdout.file.error if isinstance(sys.stdout, _OutputText) else None
 
 
-def finish(code: int) -> int:
+def get_exit_code(code: int) -> int:
     """Return the exit code of the process: `code`, or 1 if output was lost, as on a full disk."""
-    if (error := write_error()) and error.errno != errno.EPIPE:
+    if (error := get_write_error()) and error.errno != errno.EPIPE:
         print(f"error: stdout cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
         return code or 1
     return code

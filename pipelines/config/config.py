@@ -39,7 +39,7 @@ from modelyard.components.train.settings import (
     check_keras_settings,
     find_size_problem,
 )
-from modelyard.pipelines.config.errors import choices, did_you_mean, validation_error
+from modelyard.pipelines.config.errors import create_validation_error, did_you_mean, suggest
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
@@ -145,7 +145,7 @@ class Config(Settings):
     @classmethod
     def _check_problem_name(cls, problem: str) -> str:
         if problem not in PROBLEMS:
-            raise ValueError(f"{problem!r} is not one of the problems{choices(problem, tuple(PROBLEMS))}")
+            raise ValueError(f"{problem!r} is not one of the problems{suggest(problem, tuple(PROBLEMS))}")
         return problem
 
     @model_validator(mode="after")
@@ -166,7 +166,7 @@ class Config(Settings):
             if metric not in description.comparison_metrics:
                 raise ValueError(
                     f"gate.margin.{metric}: for {self.problem}, {metric} is not compared with the champion"
-                    f"{choices(metric, description.comparison_metrics)}"
+                    f"{suggest(metric, description.comparison_metrics)}"
                 )
             if isinstance(margin, dict) and metric not in description.slice_metrics:
                 raise ValueError(_one_number_message("margin", metric))
@@ -180,7 +180,7 @@ class Config(Settings):
                     known = [name for name, better in description.metrics.items() if better == direction]
                     known += description.slice_metrics if key == "minimum" else ()
                     raise ValueError(
-                        f"gate.{key}.{metric} is not a metric of {self.problem}{choices(metric, known)}"
+                        f"gate.{key}.{metric} is not a metric of {self.problem}{suggest(metric, known)}"
                     )
                 if (better := description.metrics[metric]) != direction:
                     raise ValueError(
@@ -208,7 +208,7 @@ class Config(Settings):
         known = self.data.known_names()
         for path, name in named.items():
             if known and name not in known:
-                raise ValueError(f"{path}: the data has no class {name!r}{choices(name, known)}")
+                raise ValueError(f"{path}: the data has no class {name!r}{suggest(name, known)}")
         return self
 
     @model_validator(mode="after")
@@ -269,7 +269,7 @@ def load(
     try:
         config = Config.model_validate(document.values)
     except ValidationError as error:
-        raise validation_error(error, Config, document) from error
+        raise create_validation_error(error, Config, document) from error
     _check_urls(config, document)
     _check_code(config, document)
     return config
@@ -297,7 +297,7 @@ def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
 
 def _check_section(section: str, origin: str, sections: Sequence[str]) -> None:
     if section not in sections:
-        raise ConfigError(f"{origin}: {section} is not a section of this command{choices(section, sections)}")
+        raise ConfigError(f"{origin}: {section} is not a section of this command{suggest(section, sections)}")
 
 
 def load_section(
@@ -327,7 +327,7 @@ def load_section(
     try:
         return kind.model_validate(document.values[name])
     except ValidationError as error:
-        raise validation_error(error, kind, document, (name,)) from error
+        raise create_validation_error(error, kind, document, (name,)) from error
 
 
 def _check_urls(config: Config, document: Document) -> None:

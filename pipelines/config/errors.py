@@ -35,7 +35,7 @@ EXPECTED = {
 _DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 
 
-def validation_error(
+def create_validation_error(
     error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
 ) -> ConfigError:
     """Return an error with a line for each problem of a document, whose section at `prefix` is a `kind`."""
@@ -71,7 +71,7 @@ def did_you_mean(word: str, words: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
-def choices(word: str, words: Sequence[str]) -> str:
+def suggest(word: str, words: Sequence[str]) -> str:
     """Return the end of an error message: the words similar to `word`, or all words."""
     return did_you_mean(word, words) or f"; choose from {', '.join(words)}."
 
@@ -129,7 +129,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def _choice_hint(value: Any, detail: ErrorDetails) -> str:
-    """Suggest the choices that are similar to a wrong value."""
+    """Suggest the suggest that are similar to a wrong value."""
     words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
     return (
         did_you_mean(value, [word.strip("'") for word in words]) if value and isinstance(value, str) else ""

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.errors import choices
+from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.text import parse
 
 ANY_GPU = "gpu"
@@ -85,7 +85,7 @@ class Accelerator(Settings):
     def _check_node_has_it(self) -> Self:
         """Reject what no node has: the pod would stay pending."""
         if not (accelerator_type := accelerator_types().get(self.type)):
-            hint = choices(self.type, list(accelerator_types()))
+            hint = suggest(self.type, list(accelerator_types()))
             raise ValueError(f"accelerator.type is {self.type!r}, which is unknown{hint}")
         if accelerator_type.kind == "gpu":
             if self.topology:

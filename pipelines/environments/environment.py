@@ -18,7 +18,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
-from modelyard.pipelines.config.errors import choices
+from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.schedule import check_time_zone
 from modelyard.pipelines.environments.accelerators import Accelerator, Toleration
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
@@ -148,7 +148,7 @@ class Servers(Settings):
         """Reject an unknown serving platform."""
         known = [each for each in PLATFORMS if each != "local"]
         if name not in known:
-            raise ValueError(f"{name} is not a serving platform{choices(name, known)}")
+            raise ValueError(f"{name} is not a serving platform{suggest(name, known)}")
         return name
 
 

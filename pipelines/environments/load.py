@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
-from modelyard.pipelines.config.errors import choices, validation_error
+from modelyard.pipelines.config.errors import create_validation_error, suggest
 from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.text import Parsed, parse
 from modelyard.pipelines.environments.environment import IMAGES_FILE, Environment
@@ -46,7 +46,7 @@ def load_environment(
     try:
         environment = Environment.model_validate(document.values[SECTION])
     except ValidationError as error:
-        raise validation_error(error, Environment, document, (SECTION,)) from error
+        raise create_validation_error(error, Environment, document, (SECTION,)) from error
     return environment.model_copy(update={"images": {**_read_built_images(), **environment.images}})
 
 
@@ -58,7 +58,7 @@ def _read_document(name_or_path: str) -> Document:
         files = [folder / f"{name_or_path}.yaml" for folder in (SHIPPED, USER_FOLDER)]
     if not (files := [file for file in files if file.is_file()]):
         names = sorted({file.stem for folder in (SHIPPED, USER_FOLDER) for file in folder.glob("*.yaml")})
-        hint = choices(name_or_path, names)
+        hint = suggest(name_or_path, names)
         raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or give the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:

@@ -155,7 +155,7 @@ class GarbageCollector:
         pods = list_active_runs(self.environment) if self._on_cluster else ()
         names = (*self._active_local_runs(), *pods)
         times = [self.now - self.environment.active_deadline]
-        times += [start_time(name) - TIME_ZONES for name in names]
+        times += [parse_start_time(name) - TIME_ZONES for name in names]
         times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._active_kfp_runs()]
         return min(times)
 
@@ -179,14 +179,14 @@ class GarbageCollector:
         names = sorted(path.name for path in runs.glob("*") if RUN_NAME.match(path.name))
         keep_reasons = self._runs_to_keep(names)
         for name in names:
-            age, remove = self._format_age(start_time(name)), partial(self._remove_run, name)
+            age, remove = self._format_age(parse_start_time(name)), partial(self._remove_run, name)
             yield Removable("run", name, _get_size(runs / name), age, keep_reasons.get(name), remove)
         for path in sorted(removed.glob("*")):
             yield Removable("run", path.name, _get_size(path), "gc was killed", None, partial(_delete, path))
 
     def _runs_to_keep(self, names: list[str]) -> dict[str, str]:
         """Return why runs are kept."""
-        reasons = {name: self._young_reason for name in names if start_time(name) > self._oldest}
+        reasons = {name: self._young_reason for name in names if parse_start_time(name) > self._oldest}
         latest = names[max(0, len(names) - self._policy.runs) :]
         reasons |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
         reasons |= dict.fromkeys(self._active_local_runs(), "it is running")
@@ -351,7 +351,7 @@ class GarbageCollector:
         return f"{hours // 24} days old" if hours >= 48 else f"{hours} hours old"
 
 
-def start_time(run: str) -> float:
+def parse_start_time(run: str) -> float:
     """Return when a run of `modelyard run` started, by its name, in epoch seconds."""
     return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
 

@@ -12,7 +12,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import memory_limit
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.errors import choices
+from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.text import parse
 from modelyard.pipelines.environments.accelerators import (
     CATALOG,
@@ -109,7 +109,7 @@ def load_catalog(path: Path) -> Catalog:
         )
         raise ConfigError(f"{path} is not a price file: {problems}. Compare it with {CATALOG}.") from error
     if path != CATALOG and (unknown := sorted(catalog.accelerators.keys() - accelerator_types().keys())):
-        hint = choices(unknown[0], list(accelerator_types()))
+        hint = suggest(unknown[0], list(accelerator_types()))
         raise ConfigError(f"{path}: {unknown[0]!r} is not an accelerator type{hint}")
     return catalog
 

@@ -116,7 +116,10 @@ def probe_in_pod(
     code = for_pods.to_json() if for_pods else ""
     workload = request.workload.model_copy(update={"code": code, "features": ""})
     pod_request = request.model_copy(update={"workload": workload})
-    cluster, pod = connect(environment.runs.namespace), probe_pod(pod_request, config.name, environment)
+    cluster, pod = (
+        connect(environment.runs.namespace),
+        create_probe_pod(pod_request, config.name, environment),
+    )
     start = time.monotonic()
     try:
         with _clean_up_pods(cluster, pod["metadata"]["name"]):
@@ -149,7 +152,7 @@ def _clean_up_pods(cluster: Cluster, name: str) -> Iterator[None]:
             path.unlink()
 
 
-def probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Json:
+def create_probe_pod(request: ProbeRequest, model: str, environment: Environment) -> Json:
     """Return the pod of the step `train`, with a probe as its command."""
     pod = pods.create_step_pod(parse_package(compile_package(environment)), "train", environment)
     pod["metadata"]["name"] = f"plan-{model}-{secrets.token_hex(4)}"

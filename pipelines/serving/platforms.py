@@ -108,12 +108,12 @@ def find_controller(
     models, manifest = open_store(store), None
     with suppress(DamagedError):  # verification reports it
         manifest = models.manifest(name, version) if version is not None else None
-    rollout = recorded_section("rollout", Rollout, overrides, manifest)
+    rollout = load_recorded_section("rollout", Rollout, overrides, manifest)
     platform = _open_platform(name, environment, store, overrides, rollout, log, needs_image, server)
     return RolloutController(platform, models, rollout, by, log)
 
 
-def recorded_manifest(models: ModelStore, name: str, version: int | None) -> Manifest | None:
+def load_recorded_manifest(models: ModelStore, name: str, version: int | None) -> Manifest | None:
     """Return the manifest of a version, or of the champion; None without a champion.
 
     Raises:
@@ -124,7 +124,7 @@ def recorded_manifest(models: ModelStore, name: str, version: int | None) -> Man
     return models.manifest(name, version) if version is not None else None
 
 
-def recorded_section(
+def load_recorded_section(
     name: str, kind: type[S], overrides: Sequence[str], manifest: Manifest | None, **options: Any
 ) -> S:
     """Return a section as a version's run had it; the defaults if the recorded keys are unknown.
@@ -152,7 +152,7 @@ def _open_platform(
     models = open_store(store)
 
     def serving(number: int) -> dict[str, Any]:
-        section = recorded_section("serving", Serving, overrides, models.manifest(name, number))
+        section = load_recorded_section("serving", Serving, overrides, models.manifest(name, number))
         # an older image of the server may not know the unset keys
         return section.model_dump(mode="json", exclude_unset=True)
 

@@ -52,14 +52,14 @@ class LocalModel:
         from modelyard.components.serve.limits import compute_limits
         from modelyard.components.serve.model import load
         from modelyard.components.serve.settings import Serving
-        from modelyard.pipelines.serving.platforms import recorded_section
+        from modelyard.pipelines.serving.platforms import load_recorded_section
 
         champion = models.require_champion(name) if version is None else None
         self.version = champion.version if champion else version or 0
         self._predictor = load(models, name, self.version, champion.digest if champion else None, threads=1)
         self.signature = self._predictor.signature
         manifest = models.manifest(name, self.version)
-        self.max_pixels = compute_limits(recorded_section("serving", Serving, (), manifest)).image_pixels
+        self.max_pixels = compute_limits(load_recorded_section("serving", Serving, (), manifest)).image_pixels
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model."""

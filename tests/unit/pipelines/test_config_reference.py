@@ -1,7 +1,12 @@
 import json
 from pathlib import Path
 
-from modelyard.pipelines.cli.reference import config_page, environments_page, schema, starter_config
+from modelyard.pipelines.cli.reference import (
+    render_config_reference,
+    render_environment_reference,
+    render_starter_config,
+    schema,
+)
 from modelyard.pipelines.config.config import load
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -9,16 +14,16 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 def test_config_md_is_up_to_date():
     hint = "run `modelyard config reference > docs/config.md`"
-    assert (DOCS / "config.md").read_text(encoding="utf-8") == config_page(), hint
+    assert (DOCS / "config.md").read_text(encoding="utf-8") == render_config_reference(), hint
 
 
 def test_environment_keys_md_is_up_to_date():
     hint = "run `modelyard config reference --environments > docs/environment-keys.md`"
-    assert (DOCS / "environment-keys.md").read_text(encoding="utf-8") == environments_page(), hint
+    assert (DOCS / "environment-keys.md").read_text(encoding="utf-8") == render_environment_reference(), hint
 
 
 def test_every_key_has_a_description():
-    schemas, reference = json.loads(schema()), config_page()
+    schemas, reference = json.loads(schema()), render_config_reference()
     for kind in (schemas, *schemas["$defs"].values()):
         assert kind["additionalProperties"] is False
         for name, field in kind["properties"].items():
@@ -28,9 +33,9 @@ def test_every_key_has_a_description():
 
 def test_the_starter_config_is_the_digits_and_has_every_key(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(starter_config())
+    path.write_text(render_starter_config())
     assert load(path, environ={}) == load(environ={})
-    text = starter_config()
+    text = render_starter_config()
     for kind in json.loads(schema())["$defs"].values():
         if kind["title"] not in ("Resize", "EarlyStopping", "Schedule"):
             assert all(f"{name}:" in text for name in kind["properties"])
@@ -38,7 +43,7 @@ def test_the_starter_config_is_the_digits_and_has_every_key(tmp_path):
 
 def test_comments_of_the_starter_config_are_the_defaults(tmp_path):
     path = tmp_path / "x.yaml"
-    text = starter_config()
+    text = render_starter_config()
     path.write_text(
         text.replace("# serving:", "serving:").replace("#   port", "  port").replace("8501", "8502")
     )

@@ -17,7 +17,12 @@ from rich.console import Console
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Metric, PairedMetrics
 from modelyard.components.events import Epoch, Resumed, StepChange, append
-from modelyard.pipelines.cli.progress import event_line, serve_command, show, steps_table
+from modelyard.pipelines.cli.progress import (
+    build_serve_command,
+    build_steps_table,
+    format_event,
+    show_summary,
+)
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
@@ -78,7 +83,7 @@ def test_the_summary_shows_candidate_and_champion():
         **about, steps=(), decision="hold", reason="r", notes=("a", "b"), evaluation=evaluation
     )
     run = SimpleNamespace(environment=Environment(kind="local"), config=dict)
-    show(summary, run, Console(file=(shown := io.StringIO()), width=80))
+    show_summary(summary, run, Console(file=(shown := io.StringIO()), width=80))
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
     assert "metrics 90 of 100 test examples candidate (95 % interval) version 3 baseline" in lines
     assert "accuracy 0.8500 (0.7500 to 1.0000) 0.9500 0.1000" in lines
@@ -113,7 +118,7 @@ def test_runs_show_prints_the_steps_of_a_running_run(home, modelyard):
 def test_the_serve_command_includes_the_keys_of_the_store():
     store = {"url": "gs://bucket/models", "endpoint": None, "user_project": "payer"}
     command = "MODELYARD_STORE__USER_PROJECT=payer modelyard serve pets --store gs://bucket/models"
-    assert serve_command("pets", store) == command
+    assert build_serve_command("pets", store) == command
 
 
 def test_runs_compare(home, modelyard):
@@ -242,7 +247,7 @@ def test_a_running_run_is_cancelled(home, modelyard):
     ],
 )
 def test_events_are_printed_as_single_lines(event, parts):
-    line = event_line(event)
+    line = format_event(event)
     assert all(part in line for part in parts)
     assert "\n" not in line
 
@@ -258,7 +263,7 @@ def test_the_table_shows_the_checkpoint_and_the_last_message_of_a_step():
         steps = (Step(name="train", state="running", seconds=1.0, cached=False),)
         run = SimpleNamespace(steps=lambda: steps, events=lambda: events, last_line="reading")  # noqa: B023
         console = Console(file=StringIO(), width=100)
-        console.print(steps_table(run))
+        console.print(build_steps_table(run))
         shown = console.file.getvalue().splitlines()[1:]
         assert [expected in line for expected, line in zip(lines, shown, strict=True)] == [True] * len(lines)
 

@@ -51,7 +51,7 @@ def probe_arguments(*overrides: str) -> tuple[ProbeRequest, Config, Environment]
 
 def create_probe_pod(*overrides: str) -> Any:
     request, config, environment = probe_arguments(*overrides)
-    return measuring.probe_pod(request, config.name, environment)
+    return measuring.create_probe_pod(request, config.name, environment)
 
 
 def test_probe_pod_is_the_pod_of_train_with_another_command() -> None:
