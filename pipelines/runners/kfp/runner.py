@@ -1,40 +1,73 @@
-"""Runs on Kubeflow Pipelines: the server executes them, with or without this machine."""
+"""Runs on Kubeflow Pipelines: the server executes them, with or without this machine.
+
+Steps and failures of a run come from its Workflow, because Kubeflow Pipelines has only the state of the run.
+It never ends a run with a pod that cannot start; `KfpRun.result` cancels such a run.
+"""
 
 import shlex
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from modelyard.components import records
-from modelyard.components.errors import BackendError, StoreError
-from modelyard.components.events import Event
-from modelyard.components.explain import kfp_run
-from modelyard.components.explain.explanation import Explanation
+from modelyard.components.artifacts import UNCHANGED, History
+from modelyard.components.errors import (
+    BackendError,
+    CancelledError,
+    ClusterError,
+    NotFoundError,
+    StoreError,
+    StuckError,
+)
+from modelyard.components.events import Event, StepChange, Waiting, parse_all
+from modelyard.components.explain import explanation, kfp_run
+from modelyard.components.explain.exit_task import record_end
+from modelyard.components.explain.explanation import EXIT_TASK, Explanation
+from modelyard.components.explain.kfp_run import Evidence, StuckPod
+from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.records import RunRecords
+from modelyard.components.store import staging
+from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import CONNECTIONS
+from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import (
+    ENDED,
+    Failure,
     LogLines,
     Options,
     Run,
     RunInfo,
     Runner,
     RunSummary,
+    State,
     Step,
     check_has_failed,
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
-from modelyard.pipelines.runners.kfp.follower import RunFollower
-from modelyard.pipelines.steps import deploy_spec
+from modelyard.pipelines.serving.smoke_test import predict_on_cluster
+from modelyard.pipelines.steps import STEPS, deploy_spec
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
+
+HISTORY = "history.json"
+PHASES: dict[str, State] = {
+    "Pending": "running",
+    "Running": "running",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Error": "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -86,21 +119,24 @@ class KfpRunner(Runner):
 class KfpRun(Run):
     """A run on Kubeflow Pipelines; `id` is its ID on the server."""
 
+    last_line = ""
+
     def __init__(self, runner: KfpRunner, run: Any) -> None:
         self.name, self.folder = run.display_name, run_folder.kfp_run_folder(run.display_name)
-        self.environment = runner.environment
-        self.id = str(run.run_id)
+        self.environment, self.id = runner.environment, str(run.run_id)
         self._runner, self._run = runner, run
-        self._refreshed = False
+        self._workflow = Workflow({"metadata": {"name": ""}})
+        self._refreshed, self._leave_stuck = False, False
+        self._steps: dict[str, Step] = {}  # at the last event of each step
+        self._events: list[Event] = []
+        self._event_counts: dict[str, int] = {}  # events read from the log of each pod
+        self._pending: tuple[str, float] = ("", 0.0)  # the step whose pod cannot start, and since when
+        self._stuck_step: str | None = None
+        self._next_log_time = 0.0
 
     @cached_property
-    def _follower(self) -> RunFollower:
-        return RunFollower(self._runner.backend, self._run, self._runner.environment)
-
-    @property
-    def last_line(self) -> str:
-        """The last log line of the running step."""
-        return self._follower.last_line
+    def _archive(self) -> runs.RunArchive:
+        return runs.RunArchive(self._runner.backend, self.id)
 
     def info(self) -> RunInfo:
         """Return the summary for `runs list`, with the records in the model store if it can be read."""
@@ -127,23 +163,24 @@ class KfpRun(Run):
     def steps(self) -> tuple[Step, ...]:
         """Return the last known state of every step; the first call requests it from the server."""
         if not self._refreshed:
-            self._follower.refresh()
-            self._run, self._refreshed = self._follower.run, True
-        return self._follower.steps()
+            self._refresh()
+            self._refreshed = True
+        return self._current_steps()
 
     def events(self) -> Sequence[Event]:
         """Return the events since `result` was called."""
-        return self._follower.events
+        return self._events
 
     def result(self, leave_stuck: bool = False) -> RunSummary:
-        """Follow the run to its end.
+        """Wait for the end of the run; write its summary and return it. The summary includes the failure.
 
         Raises:
-            BackendError: the server does not answer; the run continues.
+            BackendError: the server does not answer, or modelyard did not start the run.
+            StoreError: the run succeeded, but its results cannot be read.
         """
-        self._refreshed, self._follower.leave_stuck = True, leave_stuck
+        self._refreshed, self._leave_stuck = True, leave_stuck
         try:
-            return run_folder.add_facts(self._follower.follow(), self.info())
+            return run_folder.add_facts(self._follow(), self.info())
         except BackendError as error:
             raise BackendError(
                 f"{error} The run {self.name} continues. Follow it: {self.follow_command()}"
@@ -151,7 +188,7 @@ class KfpRun(Run):
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
         """Yield the started attempts of the steps with their log lines."""
-        return runs.RunArchive(self._runner.backend, self.id).logs(steps, follow)
+        return self._archive.logs(steps, follow)
 
     def cancel(self) -> None:
         """Cancel the run; its exit task does not run."""
@@ -169,10 +206,8 @@ class KfpRun(Run):
         end, state = run_records.end, runs.state(self._run)
         if end and end.state == state and end.ended >= runs.last_start_time(self._run):
             return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
-        archive = runs.RunArchive(self._runner.backend, self.id)
-        return kfp_run.explain(
-            self.name, model, archive, decision=": ".join(run_records.final_decision() or ())
-        )
+        decision = ": ".join(run_records.final_decision() or ())
+        return kfp_run.explain(self.name, model, self._archive, decision=decision)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration; empty when modelyard did not start the run."""
@@ -196,3 +231,220 @@ class KfpRun(Run):
             model, store = runs.model_and_store(self._run, self.environment)
             run_records = records.read_run(open_objects(store), model, self.id)
         return model, run_records
+
+    def _follow(self) -> RunSummary:
+        model, store = runs.model_and_store(self._run, self.environment)
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        result: dict[str, Any]
+        try:
+            self._wait_for_end()
+            if runs.state(self._run) == "failed":
+                result = {"state": "failed", "failure": self._read_failure()}
+            else:
+                result = {"state": "succeeded", **self._results(model, store)}
+        except CancelledError as error:
+            result = {"state": "cancelled", "failure": Failure.from_error(error)}
+        except StuckError as error:
+            result = {"state": "failed", "failure": Failure.from_error(error, self._stuck_step)}
+            if not self._leave_stuck:
+                self._record_stuck_run(error, model, store)
+        summary = RunSummary(
+            run=self.name,
+            model=model,
+            steps=self._current_steps(),
+            seconds=runs.duration(self._run),
+            store=store.url,
+            **result,
+        )
+        run_folder.write_summary(self.folder, summary)
+        return summary
+
+    def _current_steps(self) -> tuple[Step, ...]:
+        ended = runs.state(self._run) in ENDED or bool(self._stuck_step and not self._leave_stuck)
+        ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
+        return tuple(_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS)
+
+    def _refresh(self) -> str:
+        """Fetch the run and its Workflow, and return the state of the run.
+
+        Raises:
+            CancelledError: the run was deleted.
+            BackendError: the server does not answer.
+        """
+        try:
+            run = self._runner.backend.runs.run_service_get_run(self.id)
+            self._workflow, self._run = self._archive.workflow(), run
+            self._add_step_changes()
+        except NotFoundError as error:
+            raise CancelledError(
+                f"The run {self.name} was deleted from the server. Its published versions are "
+                "kept; `modelyard submit` starts a new run."
+            ) from error
+        return runs.state(run)
+
+    def _wait_for_end(self) -> None:
+        """Return when the run has succeeded or failed.
+
+        Raises:
+            CancelledError: it was cancelled or deleted.
+            StuckError: one of its pods cannot start.
+        """
+        while (state := self._refresh()) not in ENDED:
+            self._raise_if_stuck()
+            if time.monotonic() >= self._next_log_time:
+                node, self._next_log_time = self._workflow.running_pod(), time.monotonic() + runs.LOG_PAUSE
+                self.last_line = explanation.last_line(self._read_log(node)).strip() if node else ""
+            time.sleep(runs.PAUSE)
+        if state == "cancelled":
+            raise CancelledError(
+                f"The run {self.name} was cancelled. `modelyard runs retry` resumes it: finished "
+                "steps are cached."
+            )
+
+    def _add_step_changes(self) -> None:
+        """Add an event for each step with a new state, after the events in the log of a step that ended."""
+        for step in self._current_steps():
+            previous = self._steps.get(step.name)
+            if previous is None and step.state == "waiting":
+                continue
+            if previous is None or (previous.state, previous.cached) != (step.state, step.cached):
+                node = self._workflow.step_pod(step.name)
+                if previous and node and step.state == "succeeded":
+                    self._read_log(node)
+                change = step.model_dump(exclude={"name"})
+                self._events.append(StepChange(step=step.name, at=time.time(), **change))
+            self._steps[step.name] = step
+
+    def _read_log(self, node: PodNode) -> Sequence[str]:
+        """Return the log of a pod, and add its new events; the log of a driver is empty."""
+        lines = () if node.driver else self._archive.log(node)
+        events = list(parse_all(lines))
+        self._events += events[self._event_counts.get(node.pod, 0) :]
+        self._event_counts[node.pod] = len(events)
+        return lines
+
+    def _raise_if_stuck(self) -> None:
+        """Cancel the run and raise StuckError when a pod has not started in time."""
+        stuck, now = self._find_stuck_pod(), time.monotonic()
+        if stuck is None:
+            self._pending = ("", now)
+            return
+        if stuck.step != self._pending[0]:
+            self._pending = (stuck.step, now)
+            self._events.append(Waiting(step=stuck.step, reason=str(stuck.error)))
+        wait_limit = inf if stuck.wait_limit is None else stuck.wait_limit
+        if now - self._pending[1] < min(self.environment.start_timeout, wait_limit):
+            return
+        self._stuck_step = stuck.step
+        consequence = "It was cancelled; finished steps are cached."
+        if self._leave_stuck:
+            consequence = "It still runs because of --leave-stuck; `modelyard runs cancel` cancels it."
+        else:
+            runs.cancel(self._runner.backend, self._run)
+        raise type(stuck.error)(
+            f"The run {self.name} is stuck in the step {stuck.step}: {stuck.error} {consequence}"
+        )
+
+    def _record_stuck_run(self, error: StuckError, model: str, store: Store) -> None:
+        """Record in the store why the run was cancelled: no exit task runs, and the pod is deleted."""
+        ending = explanation.create_explanation(
+            self.name, model, "cancelled", self._stuck_step, str(error), type(error).__name__
+        )
+        with suppress(StoreError):  # this machine may not have write access
+            record_end(open_objects(store), model, self.id, ending)
+
+    def _find_stuck_pod(self) -> StuckPod | None:
+        """Return the pending pod that cannot start, from the cluster or else from the Workflow."""
+        if self._archive.cluster:
+            try:
+                if stuck := kfp_run.find_stuck_pod(self._archive.cluster, self.id):
+                    return stuck
+            except ClusterError:
+                self._archive.cluster = None
+        node = self._workflow.pending_pod()
+        error = Evidence(node).start_error if node else None
+        return StuckPod(node.step, error, None) if node and error else None
+
+    def _read_failure(self) -> Failure:
+        """Return why the run failed, and write the log of the failed step to the folder of the run."""
+        node = self._workflow.failed_pod()
+        evidence = self._archive.evidence(node) if node else None
+        failure = kfp_run.find_failure(self._workflow, evidence)
+        step = failure.step if failure.step in STEPS else None  # otherwise a group of tasks
+        log = None
+        if evidence and evidence.log:
+            log = self.folder / "logs" / f"{evidence.node.step}.log"
+            log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
+        return Failure.from_error(failure, step, log)
+
+    def _results(self, model: str, store: Store) -> dict[str, Any]:
+        """Return the fields of the summary of a successful run; download its report."""
+        try:
+            models = open_store(store)
+            results = self._read_results(model, models, store)
+            if (version := results.get("version")) and not self._workflow.cached("train"):
+                results["resumed_after"] = _resumed_after(models, model, version)
+            return results
+        except StoreError as error:
+            raise type(error)(
+                f"The run {self.name} succeeded, but its results cannot be read. {error}"
+            ) from error
+
+    def _read_results(self, model: str, models: ModelStore, store: Store) -> dict[str, Any]:
+        champion = models.champion(model)
+        run_records = records.read_run(open_objects(store), model, self.id)
+        if not (start := run_records.start):
+            raise _missing_record(store, records.run_key(model, self.id))
+        results: dict[str, Any] = {
+            "fingerprint": start.fingerprint,
+            "champion": champion.version if champion else None,
+        }
+        if start.unchanged is not None:
+            return {**results, "decision": UNCHANGED, "reason": start.unchanged}
+        if not (decision := run_records.decision):
+            raise _missing_record(store, records.decision_key(model, start.fingerprint, start.champion))
+        report = self.folder / "artifacts" / "evaluate" / "report"
+        staging.fetch(decision.report, report, self.environment.artifact_store().endpoint)
+        outcome = run_records.outcome.outcome if run_records.outcome else None
+        results |= run_folder.evaluation_fields(
+            decision.decision, decision.metrics, report, outcome, self.folder
+        )
+        return run_folder.add_prediction(results, lambda: predict_on_cluster(model, store, self.environment))
+
+
+def _missing_record(store: Store, key: str) -> NotFoundError:
+    return NotFoundError(f"The record {store.url}/{key} was removed. `modelyard submit` starts a new run.")
+
+
+def _resumed_after(models: ModelStore, model: str, version: int) -> int | None:
+    """Return the epoch of the checkpoint from which the training of a version resumed, if it did."""
+    try:
+        _, history = models.read_record(model, version, HISTORY, History)
+    except NotFoundError:  # the version was removed
+        return None
+    return history.resumed_after or None
+
+
+def _step(name: str, workflow: Workflow, ended: bool) -> Step:
+    """Return the state of a step; without a pod it is skipped if the run has ended."""
+    pods = [pod for pod in workflow.pods() if pod.step == name]
+    if not pods:
+        return Step(name=name, state="skipped" if ended else "waiting", seconds=0.0, cached=False)
+    cached = workflow.cached(name)
+    last = ([pod for pod in pods if not pod.driver] or pods)[-1]
+    state = PHASES.get(last.phase, "skipped")
+    if state == "succeeded" and last.driver and not cached:  # the pod of the step starts next
+        state = "skipped" if ended else "running"
+    if state == "running" and ended:
+        state = "failed"
+    return Step(name=name, state=state, seconds=_duration(pods, state == "running"), cached=cached)
+
+
+def _duration(pods: list[PodNode], running: bool) -> float:
+    """Return the seconds from the start of a step's first pod, its driver, to the end of the last."""
+    started = [datetime.fromisoformat(pod.started) for pod in pods if pod.started]
+    if not started:
+        return 0.0
+    finished = [datetime.fromisoformat(pod.finished) for pod in pods if pod.finished]
+    end = datetime.now(UTC) if running or not pods[-1].finished else max(finished)
+    return round(max(0.0, (end - min(started)).total_seconds()), 3)

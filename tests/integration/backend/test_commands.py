@@ -12,7 +12,7 @@ from modelyard.components.errors import DataError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import plan_key, save_plan
-from modelyard.pipelines.runners.kfp import follower
+from modelyard.pipelines.runners.kfp import runner
 from modelyard.pipelines.steps import deploy_spec
 from tests.integration.backend.conftest import IMAGES, Command, FakeKfp
 from tests.integration.backend.plans import plan_of_an_hour
@@ -186,7 +186,7 @@ def test_ctrl_c_does_not_end_the_run(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        follower, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=interrupt)
+        runner, "time", SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=interrupt)
     )
     code, text = modelyard("submit", "--wait")
     (run,) = fake_kfp.runs.runs.values()

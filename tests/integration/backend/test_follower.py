@@ -16,7 +16,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.base import Failure, RunSummary
 from modelyard.pipelines.runners.kfp import client, runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
-from modelyard.pipelines.runners.kfp.follower import RunFollower
+from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.server import Fault
 
@@ -47,12 +47,18 @@ def run(backend: Backend, environment: Environment) -> Any:
 Follow = Callable[..., RunSummary]
 
 
+def open_run(backend: Backend, run: Any, environment: Environment) -> KfpRun:
+    runner = KfpRunner("kind", environment)
+    vars(runner)["backend"] = backend
+    return KfpRun(runner, run)
+
+
 @pytest.fixture
 def follow(fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment) -> Follow:
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
         changed = environment.model_copy(update=options.pop("update", {}))
         with call_during_follow(fake_kfp, run, during):
-            return RunFollower(options.pop("backend", backend), run, changed, **options).follow()
+            return open_run(options.pop("backend", backend), run, changed).result(**options)
 
     return follow
 
@@ -82,9 +88,7 @@ def test_steps_without_pods_are_skipped_when_the_exit_task_starts(
 ) -> None:
     fake_kfp.runs.fail_step(run.run_id, "ingest", DATA_ERROR)
     fake_kfp.runs.set_step(run.run_id, "explain", "Running")
-    follower = RunFollower(backend, run, environment)
-    follower.refresh()
-    states = {step.name: step.state for step in follower.steps()}
+    states = {step.name: step.state for step in open_run(backend, run, environment).steps()}
     assert (states["ingest"], states["deploy"], states["explain"]) == ("failed", "skipped", "running")
 
 
@@ -132,10 +136,8 @@ def test_states_of_the_steps_of_a_running_run(
     fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
     fake_kfp.runs.set_step(run.run_id, "preprocess", "Running", "half of it")
     fake_kfp.runs.set_step(run.run_id, "train", "Driver")
-    seen = RunFollower(backend, run, environment)
-    assert {step.state for step in seen.steps()} == {"waiting"}
-    assert seen.refresh() == "running"
-    states = [(step.name, step.state, step.cached) for step in seen.steps()][:5]
+    steps = open_run(backend, run, environment).steps()
+    states = [(step.name, step.state, step.cached) for step in steps][:5]
     assert states == [
         ("fingerprint", "succeeded", False),
         ("ingest", "succeeded", True),
@@ -237,7 +239,7 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
     )
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
     fake_kfp.runs.set_step(run.run_id, "train", "Running", f"epoch 1 of 2\n{first.model_dump_json()}\n")
-    follower = RunFollower(backend, run, environment)
+    followed = open_run(backend, run, environment)
 
     def end() -> None:
         log = "\n".join(epoch.model_dump_json() for epoch in (first, second))
@@ -245,9 +247,9 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
         fake_kfp.runs.set_state(run.run_id, "FAILED")
 
     with call_during_follow(fake_kfp, run, end):
-        follower.follow()
-    assert [event for event in follower.events if isinstance(event, Epoch)] == [first, second]
+        followed.result()
+    assert [event for event in followed.events() if isinstance(event, Epoch)] == [first, second]
     states = [
-        event.state for event in follower.events if isinstance(event, StepChange) and event.step == "train"
+        event.state for event in followed.events() if isinstance(event, StepChange) and event.step == "train"
     ]
     assert states == ["running", "succeeded"]

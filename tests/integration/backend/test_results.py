@@ -23,7 +23,6 @@ from modelyard.pipelines.planning.plan import Plan, plan_key, save_plan
 from modelyard.pipelines.runners.base import read_summary
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
-from modelyard.pipelines.runners.kfp.follower import RunFollower
 from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from modelyard.pipelines.runners.run_folder import kfp_run_folder
 from tests.integration.backend.conftest import FakeKfp
@@ -84,7 +83,7 @@ def test_hold_with_cached_steps(
     fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
     fake_kfp.runs.set_step(run.run_id, "evaluate", "Cached")
     fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
-    summary = RunFollower(connect(bucket_environment), run, bucket_environment).follow()
+    summary = KfpRunner("kind", bucket_environment).open(run.run_id).result()
     assert (summary.state, summary.decision, summary.reason) == ("succeeded", "hold", "as it is")
     assert (summary.version, summary.fingerprint) == (None, FINGERPRINT)
     assert summary.metrics
@@ -109,7 +108,7 @@ def test_promotion(fake_kfp: FakeKfp, bucket_environment: Environment, run: Any,
     assert (listed.decision, listed.version, listed.metric, listed.value) == ("promote", 7, "accuracy", 0.93)
     assert (listed.model, listed.data) == ("digits", "digits")
     other_root = bucket_environment.model_copy(update={"pipeline_root": "gs://another/root"})
-    summary = RunFollower(connect(bucket_environment), run, other_root).follow()
+    summary = KfpRunner("kind", other_root).open(run.run_id).result()
     assert (summary.decision, summary.version, summary.reason) == ("promote", 7, "watched")
 
 
@@ -139,16 +138,16 @@ def test_resumed_after_is_read_from_the_version(
     log = '{"event":"resumed","step":"train","epoch":4,"epochs":5}\n'  # any program may print this
     fake_kfp.runs.set_step(run.run_id, "train", "Succeeded", log)
     fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
-    assert RunFollower(connect(bucket_environment), run, bucket_environment).follow().resumed_after == 3
+    assert KfpRunner("kind", bucket_environment).open(run.run_id).result().resumed_after == 3
     fake_kfp.runs.set_step(run.run_id, "train", "Cached")
-    assert RunFollower(connect(bucket_environment), run, bucket_environment).follow().resumed_after is None
+    assert KfpRunner("kind", bucket_environment).open(run.run_id).result().resumed_after is None
 
 
 def test_unchanged(fake_kfp: FakeKfp, bucket_environment: Environment, run: Any, tmp_path: Path) -> None:
     record(run.run_id, bucket_environment, tmp_path, unchanged="version 3 was made of the same")
     fake_kfp.runs.set_step(run.run_id, "fingerprint", "Succeeded")
     fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
-    summary = RunFollower(connect(bucket_environment), run, bucket_environment).follow()
+    summary = KfpRunner("kind", bucket_environment).open(run.run_id).result()
     assert (summary.decision, summary.metrics) == ("unchanged", None)
     assert summary.reason == "version 3 was made of the same"
     assert {step.state for step in summary.steps[1:]} == {"skipped"}
@@ -160,7 +159,7 @@ def test_a_run_without_records_has_no_results(
     fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
     fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
     with pytest.raises(NotFoundError, match=f"runs/{run.run_id}.json"):
-        RunFollower(connect(bucket_environment), run, bucket_environment).follow()
+        KfpRunner("kind", bucket_environment).open(run.run_id).result()
 
 
 def test_submit_wait_compares_the_run_with_its_plan(
@@ -206,10 +205,10 @@ def test_a_failed_smoke_test_fails_the_run_and_keeps_its_results(
     def predict(*_: Any) -> None:
         raise DeployError("The server did not answer.")
 
-    monkeypatch.setattr("modelyard.pipelines.runners.kfp.follower.predict_on_cluster", predict)
+    monkeypatch.setattr("modelyard.pipelines.runners.kfp.runner.predict_on_cluster", predict)
     record(run.run_id, bucket_environment, tmp_path, decision="promote")
     fake_kfp.runs.set_state(run.run_id, "SUCCEEDED")
-    summary = RunFollower(connect(bucket_environment), run, bucket_environment).follow()
+    summary = KfpRunner("kind", bucket_environment).open(run.run_id).result()
     assert read_summary(kfp_run_folder(run.display_name)) == summary
     assert summary.failure
     assert (summary.state, summary.failure.kind, summary.decision) == ("failed", "DeployError", "promote")
