@@ -25,10 +25,11 @@ CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a singl
 HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 TLS_CONNECTION_MEMORY = 64 * 2**10  # and for one with TLS, also before its handshake
-NEXT_REQUEST = b" HTTP/1."
+NEXT_REQUEST = b" HTTP/"
 PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
 TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
-FRAMING = (b"content-length", b"transfer-encoding")
+TRANSFER_ENCODING = b"transfer-encoding"
+FRAMING = (b"content-length", TRANSFER_ENCODING)
 RESET_WAIT = 0.25  # seconds in which a closed client answers a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 
@@ -177,11 +178,13 @@ class Connection(HttpToolsProtocol):
 
     def _parse_pieces(self, data: bytes) -> None:
         """Feed the parser up to the next pipelined request, or until other connections have their turn."""
-        start = 0
+        start, head_end = 0, data.find(b"\r\n\r\n")
         # A request is pipelined if another one begins after its head. (Numbers have no H.)
-        pipelined = data.find(b"H", max(0, data.find(b"\r\n\r\n"))) >= 0
+        pipelined = data.find(b"H", max(0, head_end)) >= 0
+        # A short head is fed with its body, unless that has chunks.
+        short = self._complete and 0 < head_end < PIECE and TRANSFER_ENCODING not in data[:head_end].lower()
         while start < len(data):
-            end = len(data) if self._is_in_body() else start + PIECE
+            end = len(data) if (short and not start) or self._is_in_body() else start + PIECE
             if pipelined:
                 current = data.find(NEXT_REQUEST, start) if self._complete else start
                 cut = data.find(NEXT_REQUEST, max(current, start) + 1, end)
@@ -218,7 +221,7 @@ class Connection(HttpToolsProtocol):
         return (
             not self._complete
             and "method" in self.scope
-            and all(name != b"transfer-encoding" for name, _ in self.headers)
+            and all(name != TRANSFER_ENCODING for name, _ in self.headers)
         )
 
     def _parse(self, data: bytes) -> bool:

@@ -231,7 +231,7 @@ def test_a_mixture_of_all_attacks(tiny_model, report):
     tiny_model.publish()
     with pod(tiny_model, body_timeout=2.0) as one:
         work = [(attackers.mixture, one.server.address, seed, REQUESTS // 100) for seed in range(100)]
-        check(one, run_attacks(work), report)
+        check(one, run_attacks(work, 16), report)
 
 
 def test_connections_that_are_aborted(tiny_model, report):
