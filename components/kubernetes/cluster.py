@@ -259,33 +259,27 @@ class Cluster:
             time.sleep(RETRY_INTERVAL)
 
     def proxy_request(
-        self,
-        kind: str,
-        name: str,
-        port: int,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-        retry_seconds: float = 0.0,
+        self, server: "ProxiedServer", method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        """Send a request to a Pod or a Service through the API server; return the status and the body.
+        """Send a request to a server through the API server; return the status and the body.
 
-        The status is 504 if there is no answer in time. The request is retried for `retry_seconds` while the
-        API server itself is busy or cannot reach the Pod or Service.
+        The status is 504 if there is no response in time.
 
         Raises:
             NoServerError: the API server cannot reach the Pod or Service, or there is none.
             ClusterError: the API server refuses the request or does not respond.
         """
-        target, deadline = f"{self._path(kind, name)}:{port}/proxy{path}", time.monotonic() + retry_seconds
+        name = f"https:{server.name}" if server.tls else server.name
+        target = f"{self._path(server.kind, name)}:{server.port}/proxy{path}"
+        headers = {**headers, TOKEN_HEADER: server.token} if server.token else headers
+        deadline = time.monotonic() + server.retry_seconds
         with self.translate_errors():
             while True:
                 try:
                     return 200, self._request(method, target, body, (), RAW_TYPE, headers=headers)
                 except _ApiError as error:
                     if error.timed_out:
-                        return 504, f"no answer within {TIMEOUT[1]:g} s".encode()
+                        return 504, f"no response within {TIMEOUT[1]:g} s".encode()
                     if error.status is None:
                         raise
                     if (message := error.from_api_server) is None:
@@ -294,8 +288,8 @@ class Cluster:
                         raise
                     if error.status not in RETRIED_STATUSES or time.monotonic() >= deadline:
                         raise NoServerError(
-                            f"The cluster has no server of {name} in {self.namespace}: "
-                            f"{message.rstrip('.')}. See `modelyard rollout status {name} -e ENV`."
+                            f"The cluster has no server of {server.name} in {self.namespace}: "
+                            f"{message.rstrip('.')}. See `modelyard rollout status {server.name} -e ENV`."
                         ) from error
                 time.sleep(RETRY_INTERVAL)
 
@@ -383,8 +377,8 @@ class Cluster:
 class ProxiedServer:
     """A server in a Pod or behind a Service, reached through the API server; see server.Server.
 
-    Requests are retried for `retry_seconds` while the API server itself fails. With TLS, the API server does
-    not verify the certificate.
+    Requests are retried for `retry_seconds` while the API server is busy or cannot reach the Pod or Service.
+    With TLS, the API server does not verify the certificate.
     """
 
     cluster: Cluster
@@ -402,11 +396,7 @@ class ProxiedServer:
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
         """See Server."""
-        name = f"https:{self.name}" if self.tls else self.name
-        token = {TOKEN_HEADER: self.token} if self.token else {}
-        return self.cluster.proxy_request(
-            self.kind, name, self.port, method, path, body, {**headers, **token}, self.retry_seconds
-        )
+        return self.cluster.proxy_request(self, method, path, body, headers)
 
 
 def read_token(cluster: Cluster, secret: str | None) -> str | None:

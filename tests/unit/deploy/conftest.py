@@ -17,6 +17,7 @@ from modelyard.components.deploy.rollout import RolloutController
 from modelyard.components.deploy.settings import Rollout, Target
 from modelyard.components.deploy.verification import PinnedVersion
 from modelyard.components.kubernetes import cluster as kubernetes
+from modelyard.components.kubernetes.cluster import ProxiedServer
 from modelyard.components.store.models import ModelStore
 from tests import versions
 from tests.unit.deploy.memory import MemoryObjects, MemoryPlatform, World
@@ -100,7 +101,7 @@ class Cluster:
     def list_events(self, _of: Any) -> Any:
         return []
 
-    def proxy_request(self, _kind: str, _name: str, _port: int, method: str, *_: Any) -> tuple[int, bytes]:
+    def proxy_request(self, _server: ProxiedServer, method: str, *_: Any) -> tuple[int, bytes]:
         self.answered += 1
         return 200, b'{"predictions": [[1.0]]}' if method == "POST" else METRICS.format(
             self.answered

@@ -130,9 +130,9 @@ def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clo
 def test_candidate_with_too_few_requests_fails(platform, cluster):
     proxy_request = cluster.proxy_request
 
-    def lost(kind, *rest):
+    def lost(server, *rest):
         cluster.answered = 0
-        return (502, b"lost") if kind == "Service" else proxy_request(kind, *rest)
+        return (502, b"lost") if server.kind == "Service" else proxy_request(server, *rest)
 
     cluster.proxy_request = lost
     with pytest.raises(DeployError, match=r"received 0 of 3 requests .* The last error: .* 502: lost"):

@@ -11,7 +11,7 @@ from kubernetes.client import ApiClient, Configuration
 
 from modelyard.components.errors import ClusterError, ConfigError
 from modelyard.components.kubernetes import cluster as client
-from modelyard.components.kubernetes.cluster import Cluster, connect
+from modelyard.components.kubernetes.cluster import Cluster, ProxiedServer, connect
 from modelyard.components.server import NoServerError
 from tests.http_server import Handler, serve
 
@@ -99,7 +99,7 @@ def test_forbidden_log_is_an_error(start_cluster):
 
 
 def request(cluster, method):
-    return cluster.proxy_request("Pod", "digits-stable-1", 8501, method, "/metrics", b"", {})
+    return ProxiedServer(cluster, "Pod", "digits-stable-1").request(method, "/metrics", b"", {})
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -129,7 +129,7 @@ def test_silent_server_has_status_504(start_cluster, monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.05))
     monkeypatch.setattr(client, "RETRY_SECONDS", 0.0)
     cluster, _ = start_cluster([SILENT])
-    assert request(cluster, "GET") == (504, b"no answer within 0.05 s")
+    assert request(cluster, "GET") == (504, b"no response within 0.05 s")
 
 
 KUBECONFIG = {

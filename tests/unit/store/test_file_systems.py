@@ -23,11 +23,11 @@ def result(act):
     except ModelyardError as error:
         return type(error).__name__, str(error)
 
-found = {}
+results = {}
 for number, missing in enumerate(sys.argv[1].split(",")):
     os.environ["MISSING"] = missing
     folder = Folder(Path(f"store-{number}"))
-    found[missing] = {
+    results[missing] = {
         "create": result(lambda: folder.create("m/a", b"1")),
         "again": result(lambda: folder.create("m/a", b"2")),
         "replace": result(lambda: len(folder.replace("m/a", b"3", folder.read("m/a")[1]))),
@@ -35,7 +35,7 @@ for number, missing in enumerate(sys.argv[1].split(",")):
         "read": folder.read("m/a")[0].decode(),
         "home": result(lambda: run_folder.check_folder(Path("home"))),
     }
-print(json.dumps(found))
+print(json.dumps(results))
 """
 RACE = """
 import sys

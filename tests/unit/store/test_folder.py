@@ -104,7 +104,7 @@ def test_a_folder_removed_by_another_process_is_created_again(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "found"),
+    ("kind", "options", "option"),
     [
         ("nfs", "rw,vers=3,nolock,local_lock=all,addr=10.0.0.1", "nolock"),
         ("nfs4", "rw,vers=4.2,local_lock=none", None),
@@ -112,7 +112,7 @@ def test_a_folder_removed_by_another_process_is_created_again(tmp_path: Path) ->
         ("ext4", "rw,nolock", None),
     ],
 )
-def test_mounts_with_local_locks_are_refused(tmp_path, monkeypatch, kind, options, found):
+def test_mounts_with_local_locks_are_refused(tmp_path, monkeypatch, kind, options, option):
     folder = Folder(tmp_path / "store")
     folder.create("m/a", b"1")
     device = folder.root.stat().st_dev
@@ -121,10 +121,10 @@ def test_mounts_with_local_locks_are_refused(tmp_path, monkeypatch, kind, option
     mounts.write_text(
         f"1 0 9:9 / / rw - ext4 /dev/sda rw\n2 1 {number} / /a\\040b rw shared:1 - {kind} host:/a {options}\n"
     )
-    assert storage_folder.machine_local_locks(device, mounts) == found
+    assert storage_folder.machine_local_locks(device, mounts) == option
     monkeypatch.setattr(storage_folder, "MOUNTS", mounts)
-    if found:
-        with pytest.raises(StoreError, match=found):
+    if option:
+        with pytest.raises(StoreError, match=option):
             folder.replace("m/a", b"2", folder.read("m/a")[1])
     else:
         folder.replace("m/a", b"2", folder.read("m/a")[1])
