@@ -2,7 +2,7 @@
 
 import pytest
 
-from modelyard.components.errors import BackendError, ClusterError
+from modelyard.components.errors import BackendError, ClusterError, NotFoundError
 from modelyard.pipelines.environments.environment import Environment
 from tests.integration.gc.conftest import DAY, Workspace
 
@@ -94,6 +94,23 @@ def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace:
     assert (version.name, version.keep_reason) == ("digits/1", None)
     assert not version.remove()  # the real clock says that it is new
     assert workspace.store.find("digits/versions/000001/model.onnx")
+
+
+def test_a_deleted_manifest_is_named(workspace: Workspace) -> None:
+    workspace.publish_runs(4)
+    workspace.promote(1, 2, 3)
+
+    def delete_manifest(version: int) -> None:
+        entry = workspace.store.find(f"digits/versions/{version:06d}/manifest.json")
+        assert entry
+        assert workspace.store.delete(entry)
+
+    delete_manifest(1)
+    former = workspace.find()["digits/1"]
+    assert (former.keep_reason, "manifest.json" in former.reason) == (None, True)
+    delete_manifest(3)
+    with pytest.raises(NotFoundError, match=r"manifest\.json"):
+        workspace.find()
 
 
 def test_versions_of_other_models_are_not_removed(workspace: Workspace) -> None:
