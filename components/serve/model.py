@@ -197,9 +197,7 @@ class ChampionFollower(threading.Thread):
         self._set_predictor, self._report = set_predictor, report
         self._stopped = threading.Event()
         self._last_error = ""
-        self._failed_digest = self._failure = (
-            ""  # digest of the champion that cannot be loaded, and the reason
-        )
+        self._failed_digest = self._failure = ""  # of the champion that cannot be loaded
         self._backoff = self._retry_at = 0.0
 
     def run(self) -> None:

@@ -123,10 +123,10 @@ def _single_input(document: Any) -> Any:
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
         if "instances" in document:
             raise HttpError(400, "The body is a request of TF Serving; send it to /v1/models/NAME:predict.")
-        found = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.describe_keys(document)
+        content = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.describe_keys(document)
         raise HttpError(
             400,
-            f'The body has {found}, but "inputs" with exactly one tensor is expected: '
+            f'The body has {content}, but "inputs" with exactly one tensor is expected: '
             '{"inputs": [{"name": ..., "shape": [...], "datatype": ..., "data": [...]}]}.',
         )
     return inputs[0]
@@ -174,16 +174,16 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
 
 def _parse_shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tuple[int, ...]:
     shape = tensor.get("shape")
-    found = shape.as_list() if isinstance(shape, Array) else None
-    if not found or found[1:] != list(expected) or type(found[0]) is not int or found[0] < 1:
+    sizes = shape.as_list() if isinstance(shape, Array) else None
+    if not sizes or sizes[1:] != list(expected) or type(sizes[0]) is not int or sizes[0] < 1:
         raise HttpError(
             400,
             f"The input's shape is {_shorten(shape)}, but [n, {', '.join(map(str, expected))}] with n of at "
             "least 1 is expected.",
         )
-    if found[0] > max_batch:
-        tensors.refuse_batch_size(found[0], max_batch)
-    return (found[0], *expected)
+    if sizes[0] > max_batch:
+        tensors.refuse_batch_size(sizes[0], max_batch)
+    return (sizes[0], *expected)
 
 
 def _wants_binary(predictor: Predictor, document: Any) -> bool:

@@ -29,7 +29,7 @@ from modelyard.components.serve.connection import TLS_CONNECTION_MEMORY, connect
 from modelyard.components.serve.limits import LARGE_BODY
 from modelyard.components.serve.model import ChampionFollower, Predictor, load
 from modelyard.components.serve.settings import Serving
-from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 
 BACKLOG = 512  # pending connections, which are accepted in 0.1 ms each
@@ -70,7 +70,11 @@ def serve(
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
     access, models = Access(serving), open_store(store)
     with _bind(serving.host, serving.port) as listener:
-        predictor = _load_first(models, name, version, digest, serving.threads)
+        if version is None:
+            champion = models.require_champion(name)
+            predictor = load(models, name, champion.version, champion.digest, serving.threads)
+        else:
+            predictor = load(models, name, version, digest, serving.threads)
         _listen(listener, serving.host, serving.port)
         app = App(predictor, serving, access)
         _limit_files(app.limits.connections, tls=bool(serving.tls_cert))
@@ -200,13 +204,3 @@ def _listen_error(host: str, port: int, error: OSError) -> ServeError:
         f"Cannot listen on port {port} of {host}: {error.strerror or error}. Stop the process that uses it, "
         "or set another --port or serving.port (0: a free port), or --host or serving.host."
     )
-
-
-def _load_first(
-    models: ModelStore, name: str, version: int | None, digest: str | None, threads: int
-) -> Predictor:
-    """Load `version`, or the champion if it is None."""
-    if version is not None:
-        return load(models, name, version, digest, threads)
-    champion = models.require_champion(name)
-    return load(models, name, champion.version, champion.digest, threads)

@@ -27,9 +27,7 @@ class Serving(Settings):
         "null: by the container's memory, at most 16 million.",
     )
     max_queue: int = Field(
-        default=64,
-        ge=1,
-        description="Maximum number of pending requests (503 with Retry-After).",
+        default=64, ge=1, description="Maximum number of pending requests (503 with Retry-After)."
     )
     body_timeout: float = Field(
         default=10.0, gt=0, description="Seconds until a request must have arrived completely (408)."
@@ -57,8 +55,7 @@ class Serving(Settings):
     token_file: str | None = Field(
         default=None,
         description="File with a bearer token per line; requests without one get 401. Reloaded when it "
-        "changes. "
-        "In pods: environment.serving.token_secret.",
+        "changes. In pods: environment.serving.token_secret.",
     )
     tls_cert: str | None = Field(
         default=None,
