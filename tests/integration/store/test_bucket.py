@@ -189,12 +189,15 @@ def test_reading_the_champion_is_one_request() -> None:
         assert requests == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
 
 
-def test_a_missing_champion_is_one_request_after_the_first() -> None:
-    with start_server(404, 200, 404) as (url, requests):
+def test_a_missing_champion_reads_the_pointer_and_lists_the_history() -> None:
+    with start_server(404, 200, 200, 404, 200) as (url, requests):
         models = ModelStore(Bucket("models", "", Connection(url)))
-        for _ in range(3):
+        for _ in range(2):
             assert models.champion("digits") is None
-        assert ["/download/" in line for line in requests] == [True, False, True, True]
+        paths = [line.split()[1].partition("?")[0] for line in requests]
+        read, listing = paths[0], "/storage/v1/b/models/o"
+        assert "champion.json" in read
+        assert paths[1:] == [listing, listing, read, listing], "the existence of the bucket is checked once"
 
 
 def test_a_missing_object_without_permission_to_list() -> None:

@@ -1,7 +1,6 @@
 """Concurrent and killed processes on the same store."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from modelyard.components.artifacts import Manifest
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.settings import Store
 from tests.integration.store.worker_processes import start_processes
+from tests.processes import wait_until
 
 Publish = Callable[[str], int]
 
@@ -86,8 +86,7 @@ def test_a_killed_publication_is_completed_by_the_next(
     paths = {key: str(path) for key, path in files.items()} | {place: str(pipe)}
     with start_processes(settings, 1) as [writer]:
         writer.call("publish", files=paths, manifest=complete.model_dump(mode="json"))
-        while not writer.waits_for_pipe():
-            time.sleep(0.01)
+        wait_until(writer.waits_for_pipe)
         writer.kill()
     assert store.versions("digits") == []
     assert store.reserve("digits", "run") == version

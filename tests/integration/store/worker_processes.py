@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ class StoreProcess:
 
     def waits_for_pipe(self) -> bool:
         """Return whether a thread is opening a named pipe that has no writer."""
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/wchan")
-        return any(thread.read_text() == "wait_for_partner" for thread in threads)
+        for thread in Path(f"/proc/{self.process.pid}/task").glob("*/wchan"):
+            with suppress(OSError):  # the thread ended
+                if thread.read_text() == "wait_for_partner":
+                    return True
+        return False
 
     def kill(self) -> None:
         self.process.kill()
