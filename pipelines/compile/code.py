@@ -54,11 +54,8 @@ def code_sha256(
 ) -> str:
     """Return the fingerprint of a step's code.
 
-    Args:
-        step: the name of the step.
-        selected: the modules that its settings select (`Spec.modules`).
-        without: modules and packages to ignore, in addition to IGNORED_KEYS.
-        root: the folder of the package modelyard.
+    `selected` are the modules that its settings select (`Spec.modules`), `without` the modules and packages
+    to ignore in addition to IGNORED_KEYS. `root` is the folder of the package modelyard.
     """
     modules, distributions = find_imported_modules(
         (STEPS[step].component, *selected), (*IGNORED_KEYS, *without), root
@@ -73,10 +70,7 @@ def find_imported_modules(
 ) -> tuple[dict[str, Path], set[str]]:
     """Return modules and the modules of modelyard that they import, with their files; and the distributions.
 
-    Args:
-        modules: names of modules.
-        without: modules and packages to ignore, with the modules that only they import.
-        root: the folder of the package modelyard.
+    `without` are modules and packages to ignore, with the modules that only they import.
     """
     package, imported = _package_files(root), dict[str, Path]()
     distributions: set[str] = set()

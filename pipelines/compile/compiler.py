@@ -124,12 +124,7 @@ def local_images(step_specs: Mapping[str, Spec]) -> dict[str, str]:
 def create_pipeline(
     environment: Environment, step_specs: Mapping[str, Spec] = NO_SPECS
 ) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline for an environment.
-
-    Args:
-        environment: the environment of steps and servers.
-        step_specs: the spec of each step; on this machine, they select code for the cache key.
-    """
+    """Return the pipeline for an environment; on this machine, `step_specs` select code for the cache key."""
     if environment.on_cluster:
         settings = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
         return build(lambda step, task: configure_pod(step, task, environment), settings)
@@ -214,11 +209,7 @@ def _set_resources(task: dsl.PipelineTask, resources: StepResources) -> None:
 
 
 def _config_for_pods(config: Config, environment: Environment) -> Config:
-    """Return the configuration with the URLs of storage inside the cluster.
-
-    Raises:
-        ConfigError: pods cannot reach one of its URLs.
-    """
+    """Return the configuration with URLs inside the cluster; raise ConfigError for an unreachable URL."""
     endpoint, source = config.data.endpoint, config.data.source
     urls = {
         "model.code": config.model.code,

@@ -61,12 +61,8 @@ def build(
 ) -> Image:
     """Build a target of components/Dockerfile, and push it if there is a registry.
 
-    Args:
-        target: the stage, and the name of the image.
-        base: the base image with Python on Debian; by default that of the Dockerfile.
-        registry: host and path before `modelyard/`.
-        labels: OCI labels in addition to those of the Dockerfile.
-        previous: the previous reference of the target.
+    `base` is a base image with Python on Debian, by default that of the Dockerfile. `registry` is the host
+    and path before `modelyard/`. `labels` are additional OCI labels, `previous` is the previous reference.
 
     Raises:
         CalledProcessError: docker failed and printed the reason.

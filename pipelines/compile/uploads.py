@@ -46,14 +46,10 @@ FILE_MODE = 0o100644
 
 @dataclass(frozen=True)
 class Upload:
-    """A local file or folder.
+    """A local file or folder, and the key of the configuration that names it.
 
-    Attributes:
-        key: the key of the configuration that names it.
-        path: its path.
-        name: the name of the object in the store.
-        size: the size in bytes; of a folder, the size of its files.
-        open: opens the content of the object.
+    `name` is the name of the object in the store, and `open` opens its content. `size` is the size in bytes
+    of the file or of all files in the folder.
     """
 
     key: str
@@ -231,16 +227,7 @@ def _write_archive(files: Iterable[Member], target: DigestWriter) -> None:
 
 @contextmanager
 def _packed(files: Iterable[Member], label: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
-    """Yield the archive of files as an open temporary file.
-
-    Args:
-        files: the content of the archive.
-        label: key and folder, for messages.
-        sha256: the SHA-256 that the archive must have; None to skip the check.
-
-    Raises:
-        DataError: the folder changed, or there is too little space for the archive.
-    """
+    """Yield the archive of files as an open temporary file, after comparing its SHA-256 if one is given."""
     with tempfile.NamedTemporaryFile() as file:
         target = DigestWriter(cast(IO[bytes], file))
         try:

@@ -143,12 +143,8 @@ class RunInfo(Record):
 class Run(ABC):
     """One run on any runner.
 
-    Attributes:
-        name: the name of the run.
-        folder: the folder of the run on this machine, which may not exist.
-        environment: the environment of the steps.
-        plan_key: the key of the plan of the run, if known.
-        in_this_process: whether `result` executes the run in this process.
+    `folder` is its folder on this machine, which may not exist. `environment` is the environment of its
+    steps, `plan_key` the key of its plan, if known. `in_this_process` is whether `result` executes the run.
     """
 
     name: str
@@ -178,10 +174,8 @@ class Run(ABC):
     def result(self, leave_stuck: bool = False) -> RunSummary:
         """Wait for the end of the run and return the result; execute the run if this process started it.
 
-        The failure of the run is in the result, not raised.
-
-        Args:
-            leave_stuck: do not cancel a run on a server when one of its pods cannot start.
+        The failure of the run is in the result, not raised. With `leave_stuck`, a run on a server is not
+        cancelled when one of its pods cannot start.
 
         Raises:
             ModelyardError: the run cannot be followed to its end.

@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 class RunScope:
     """The options of a command that select runs.
 
-    Attributes:
-        name: the name of the environment; None for the runs that this machine leads.
-        endpoint: the URL of Kubeflow Pipelines, if set.
-        namespace: the namespace of Kubeflow Pipelines, if set.
-        overrides: `key=value` of --set.
+    `name` is the name of the environment, or None for the runs that this machine leads. `endpoint` and
+    `namespace` are those of Kubeflow Pipelines, if set; `overrides` are the `key=value` of --set.
     """
 
     name: str | None = None
@@ -44,11 +41,7 @@ class RunScope:
 
     @cached_property
     def environment(self) -> Environment:
-        """The environment.
-
-        Raises:
-            ConfigError: there is no such environment, or it is invalid.
-        """
+        """The environment; ConfigError if it does not exist or is invalid."""
         if self.name is None:
             raise ConfigError(
                 "Kubeflow Pipelines is on a cluster. Set its environment with -e, such as kind."
@@ -112,13 +105,10 @@ def is_run_name(name: str) -> bool:
 def list_runs(
     scope: RunScope, model: str | None = None, limit: int = 20, warn: Callable[[str], None] = lambda _: None
 ) -> Sequence[RunInfo]:
-    """Return the latest runs that this machine leads or a server has, newest first.
+    """Return the latest runs of a model, or of all models, newest first.
 
-    Args:
-        scope: the environment and the server.
-        model: only runs of this model.
-        limit: maximum number of runs.
-        warn: called with a message about runs that cannot be listed.
+    Includes the runs that this machine leads and those of the server; `warn` receives a message about runs
+    that cannot be listed.
 
     Raises:
         BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.

@@ -102,12 +102,9 @@ class ManagedRecurringRun:
 
 @dataclass(frozen=True)
 class DesiredSchedule:
-    """The schedule of a configuration.
+    """The schedule of a configuration: pipeline and arguments, recurring run, and messages for the user.
 
-    Attributes:
-        submission: the pipeline and the arguments of each run.
-        recurring: the recurring run, without the IDs of the experiment and the pipeline version.
-        notes: messages for the user.
+    `recurring` is without the IDs of the experiment and the pipeline version.
     """
 
     submission: Submission

@@ -139,11 +139,7 @@ class RecurringRuns:
         return datetime.fromtimestamp(time.time(), ZoneInfo(self.environment.kfp.time_zone))
 
     def _compare(self, desired: DesiredSchedule, existing: list[ManagedRecurringRun]) -> AppliedSchedule:
-        """Return the changes and the action to apply them.
-
-        Raises:
-            ConflictError: the recurring run is for another store.
-        """
+        """Return the changes and the action to apply them; raise ConflictError for another store."""
         desired_run = desired.recurring
         applied = AppliedSchedule(
             name=desired_run.name,
@@ -184,10 +180,9 @@ class RecurringRuns:
         return applied.model_copy(update={"action": "replace", "changes": changes, "notes": notes})
 
     def _create(self, body: Any, existing: list[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
-        """Create a recurring run; return all of its name, the one to keep last.
+        """Create a recurring run; return all with its name, the one to keep last.
 
-        Raises:
-            ConflictError: another command created a later one, which is kept.
+        Raise ConflictError if another command created a later one, which is kept.
         """
         for recurring_run in existing:
             if recurring_run.enabled and (recurring_run is not existing[-1] or _is_frequent(recurring_run)):
@@ -266,11 +261,7 @@ class RecurringRuns:
         )
 
     def _list_named(self, name: str) -> list[ManagedRecurringRun]:
-        """Return the recurring runs of a name, the one to keep last.
-
-        Raises:
-            ConflictError: modelyard did not create one of them.
-        """
+        """Return the recurring runs with a name, the one to keep last; all must be those of modelyard."""
         items = self._list_all_runs(filter=equals_filter("display_name", name))
         runs = [ManagedRecurringRun(item) for item in items]
         if not all(run.sha256 for run in runs):

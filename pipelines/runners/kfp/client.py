@@ -6,7 +6,8 @@
 kfp.Client finds the server and sends the credentials; its generated clients send the requests. The URL is
 `--endpoint`, else KF_PIPELINES_ENDPOINT, else `kfp.endpoint` of the environment; without one it is the
 Service `ml-pipeline`, from outside the cluster through the Kubernetes API server that KUBECONFIG names.
-Credentials come from environment variables only, never from files or the command line.
+Credentials come from environment variables only, never from files or the command line. Every request raises
+BackendError when the server refuses it or does not answer.
 """
 
 import json

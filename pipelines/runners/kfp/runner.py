@@ -74,11 +74,7 @@ PHASES: dict[str, State] = {
 class KfpRunner(Runner):
     """Submits runs to a server of Kubeflow Pipelines, and lists its runs.
 
-    Attributes:
-        name: the name of the environment.
-        environment: the environment of the steps.
-        endpoint: the URL of the server on the command line.
-        namespace: the namespace of the server on the command line.
+    `name` is the name of the environment; `endpoint` and `namespace` are options of the command line.
     """
 
     name: str
@@ -88,11 +84,7 @@ class KfpRunner(Runner):
 
     @cached_property
     def backend(self) -> Backend:
-        """The server, after a health check.
-
-        Raises:
-            BackendError: the server does not answer.
-        """
+        """The server, after a health check."""
         return connect(self.environment, self.endpoint)
 
     def start(self, config: "Config", options: Options) -> "KfpRun":
@@ -265,12 +257,7 @@ class KfpRun(Run):
         return tuple(_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS)
 
     def _refresh(self) -> str:
-        """Fetch the run and its Workflow, and return the state of the run.
-
-        Raises:
-            CancelledError: the run was deleted.
-            BackendError: the server does not answer.
-        """
+        """Fetch the run and its Workflow, and return the state; raise CancelledError if it was deleted."""
         try:
             run = self._runner.backend.runs.run_service_get_run(self.id)
             self._workflow, self._run = self._archive.workflow(), run
@@ -283,12 +270,7 @@ class KfpRun(Run):
         return runs.state(run)
 
     def _wait_for_end(self) -> None:
-        """Return when the run has succeeded or failed.
-
-        Raises:
-            CancelledError: it was cancelled or deleted.
-            StuckError: one of its pods cannot start.
-        """
+        """Return when the run has succeeded or failed; raise CancelledError or StuckError otherwise."""
         while (state := self._refresh()) not in ENDED:
             self._raise_if_stuck()
             if time.monotonic() >= self._next_log_time:

@@ -39,8 +39,7 @@ def find_run(backend: Backend, name_or_id: str) -> Any:
     """Return a run by its ID, or the latest run with its name.
 
     Raises:
-        NotFoundError: there is none.
-        BackendError: the server does not answer.
+        NotFoundError: there is no such run.
     """
     run_id = name_or_id
     if not KFP_RUN_ID.fullmatch(name_or_id):
@@ -160,7 +159,6 @@ class RunArchive:
 
         Raises:
             NotFoundError: the run was deleted.
-            BackendError: the server does not answer.
         """
         run = json.loads(self._backend.get_text(f"/apis/v1beta1/runs/{self._run_id}"))
         manifest = run.get("pipeline_runtime", {}).get("workflow_manifest")

@@ -45,14 +45,8 @@ T = TypeVar("T")
 class Submission:
     """The content of a submission.
 
-    Attributes:
-        package: the compiled pipeline as YAML, without arguments.
-        sha256: the SHA-256 of the package.
-        pipeline: the name of the model, the pipeline and the experiment.
-        version: the name of the pipeline version, derived from the SHA-256.
-        arguments: the values of the pipeline's parameters.
-        pipeline_root: the URL of the artifacts.
-        service_account: the service account of the pods.
+    `package` is the compiled pipeline as YAML, without arguments, and `sha256` its SHA-256. `pipeline` is the
+    name of the model, the pipeline and the experiment. `version` is the name of the pipeline version.
     """
 
     package: bytes
@@ -143,16 +137,7 @@ def _check_managed(kind: str, name: str, description: str | None, backend: Backe
 def submit(
     backend: Backend, submission: Submission, existing: ExistingObjects | None = None
 ) -> kfp.V2beta1Run:
-    """Create the missing objects, start a run and return it.
-
-    Args:
-        backend: the server.
-        submission: the submission.
-        existing: the result of `find_existing`; None to request it.
-
-    Raises:
-        BackendError: Kubeflow Pipelines refuses the submission, or does not answer.
-    """
+    """Create the missing objects, start a run and return it; `existing` is the result of `find_existing`."""
     uploaded = upload(backend, submission, existing)
     return start_run(
         backend,
@@ -167,7 +152,7 @@ def submit(
 def upload(
     backend: Backend, submission: Submission, existing: ExistingObjects | None = None
 ) -> ExistingObjects:
-    """Create the missing objects of a submission; arguments and errors are those of `submit`."""
+    """Create the missing objects of a submission."""
     existing = existing or find_existing(backend, submission)
     pipeline_id = existing.pipeline_id or _create_pipeline(backend, submission)
     return ExistingObjects(
@@ -221,13 +206,9 @@ def compare_with_last_run(
 def compare_submissions(
     backend: Backend, run: Any, submission: Submission, version_id: str | None
 ) -> tuple[Change, ...]:
-    """Return the differences of a submission to an earlier one.
+    """Return the differences of a submission to an earlier run or recurring run.
 
-    Args:
-        backend: the server.
-        run: the run or recurring run of the earlier submission.
-        submission: the new submission.
-        version_id: the ID of its pipeline version; None if the server does not have it.
+    `version_id` is the ID of the pipeline version of the submission, if the server has it.
     """
     runtime, reference = run.runtime_config, run.pipeline_version_reference
     before = _configuration(run_parameters(run))

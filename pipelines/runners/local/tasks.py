@@ -32,16 +32,10 @@ OOM_KILLS = "oom_kill "  # in /proc/vmstat: the number of processes that the OOM
 
 
 class Tasks:
-    """The tasks of one run.
+    """The tasks of one run; `on_change` is called with a step when its state changes.
 
-    Args:
-        steps: the names of the steps, in order.
-        folder: the folder of the run.
-        on_change: called with a step when its state changes.
-
-    Attributes:
-        outputs: the parameters and artifacts of each succeeded step, by name.
-        failures: the failure of each failed step.
+    `outputs` has the parameters and artifacts of each succeeded step, `failures` the failure of each failed
+    step.
     """
 
     def __init__(

@@ -121,11 +121,9 @@ def _forward_line(line: str) -> None:
 class PodTask:
     """A task for execution in a pod: it writes below /gcs, from where its outputs go to the bucket.
 
-    Attributes:
-        executor_input: KFP's JSON with the paths in the pod.
-        inputs: URIs of the input artifacts.
-        parameter_files: the local files of its output parameters and of `executor_output.json`.
-        output_uri: the URI of the folder of all outputs.
+    `executor_input` is KFP's JSON with the paths in the pod, `inputs` the URIs of the input artifacts.
+    `parameter_files` are the local files of the output parameters and `executor_output.json`; `output_uri` is
+    the URI of the folder of all outputs.
     """
 
     def __init__(self, executor_input: Json, launch: LaunchConfig) -> None:

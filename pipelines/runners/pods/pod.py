@@ -45,13 +45,7 @@ class PodFailedError(ClusterError):
 
 
 def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
-    """Return the pod of a step, without its name, commands and artifacts.
-
-    Args:
-        compiled: the two documents of the compiled pipeline: its specification and its platform's.
-        step: the name of the step.
-        environment: the environment of the run.
-    """
+    """Return the pod of a step in a pipeline of `parse_package`, without its name, commands and artifacts."""
     pipeline, platform = compiled
     container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
     settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
@@ -103,12 +97,8 @@ def run_pod(
 ) -> str:
     """Create a pod, follow it to its end and delete it; return the termination message of its step.
 
-    Args:
-        cluster: the cluster with the namespace of the pod.
-        pod: the pod; see step.yaml.
-        start_timeout: maximum seconds to wait for a container to start.
-        on_line: called with each line of the log.
-        on_wait: called with each reason why the pod cannot start yet.
+    `start_timeout` is the maximum number of seconds to wait for a container to start. `on_line` is called
+    with each line of the log, `on_wait` with each reason why the pod cannot start yet.
 
     Raises:
         ClusterError: the cluster rejects the pod.
@@ -177,11 +167,7 @@ def _wait_for_start(
     start_timeout: float,
     on_wait: Callable[[str], None],
 ) -> Json:
-    """Return the pod when a container has started.
-
-    Raises:
-        PodFailedError: it cannot start, or an earlier container failed.
-    """
+    """Return the pod when a container has started; raise PodFailedError if it cannot start."""
     first_seen: dict[str, float] = {}  # the time at which each reason was first seen
     while True:
         pod = _get(cluster, name, step)
