@@ -36,8 +36,8 @@ def _sections(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 
 def _row(option: str, description: str) -> str:
-    cells = f"`{option}`", " ".join(description.split())
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    text = " ".join(description.split()).replace("|", "\\|")
+    return f"| `{option.replace('|', '/')}` | {text} |"  # Markdown has no escape for | in code
 
 
 if __name__ == "__main__":
