@@ -56,8 +56,10 @@ def list_(
         rows = _list_versions(models, name, _find_served(models, name, environment, store)[0])
         _log_damages(models, name)
     else:
-        served = [(model, _find_served(models, model, environment, store)) for model in models.names()]
-        rows = [_summarize_model(models, one, *state) for one, state in served]
+        rows = [
+            _summarize_model(models, model, *_find_served(models, model, environment, store))
+            for model in models.names()
+        ]
     errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
     shown = [tuple(_format_cell(key, row[key]) for key in head) for row in rows]
@@ -90,9 +92,7 @@ def show_(
     if output is Output.JSON:
         emit({**manifest.model_dump(mode="json"), **state})
     else:
-        facts = _format_facts(manifest, is_champion) | {
-            "served": ", ".join(served) or "not known to be served"
-        }
+        facts = _format_facts(manifest, is_champion) | {"served": ", ".join(served) or "on no known server"}
         show_rows([*facts.items(), *([("error", error)] if is_champion and error and not damage else [])])
 
 
@@ -279,11 +279,11 @@ def _format_facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     return {
         "version": f"{manifest.version} of {manifest.model}" + (", the champion" if is_champion else ""),
         "created": manifest.created,
-        "problem": manifest.signature.problem,
+        "problem": signature.problem,
         manifest.metrics.primary: f"{format_number(metric.value)}  (95 % interval {low} to {high})",
         "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
-        "takes": f"{inputs.dtype} {' x '.join(map(str, inputs.shape))}",
-        "gives": f"{outputs.meaning}: {', '.join(outputs.names)}",
+        "input": f"{inputs.dtype} {' x '.join(map(str, inputs.shape))}",
+        "output": f"{outputs.meaning}: {', '.join(outputs.names)}",
         "run": manifest.run_id or "none: published manually",
         "fingerprint": manifest.run[:FINGERPRINT_DIGITS],
         "data": manifest.data[:FINGERPRINT_DIGITS],

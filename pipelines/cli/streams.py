@@ -1,7 +1,7 @@
 """stdout and stderr of any encoding, also without a reader.
 
 Characters that the encoding lacks are replaced, such as ✓ by `ok`. If the reader of a pipe has closed it
-(`modelyard … | head -1`), the output is dropped and the exit code stays that of the command. A stream that is
+(`modelyard … | head -1`), the output is dropped; the exit code is still that of the command. A stream that is
 closed at the start becomes /dev/null.
 """
 

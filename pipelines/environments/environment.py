@@ -271,8 +271,8 @@ class Environment(Settings):
         if name not in images:
             target = "images-accelerators" if name in ACCELERATED_IMAGES else "images"
             raise ConfigError(
-                f"There is no image for {name}: `make {target}` builds it and writes {IMAGES_FILE}, which "
-                f"is read in the working directory; or name one in environment.images.{name}."
+                f"Neither environment.images nor ./{IMAGES_FILE} has the image {name}. "
+                f"Build it with `make {target}`, or set environment.images.{name}."
             )
         host = images[name].split("/")[0]
         bare = self.registry and not ("." in host or ":" in host or host == "localhost")

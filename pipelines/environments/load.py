@@ -59,7 +59,7 @@ def _read_document(name_or_path: str) -> Document:
     if not (files := [file for file in files if file.is_file()]):
         names = sorted({file.stem for folder in (SHIPPED, USER_FOLDER) for file in folder.glob("*.yaml")})
         hint = suggest(name_or_path, names)
-        raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or give the path of a .yaml file.")
+        raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or use the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
         document.add(_nest_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
