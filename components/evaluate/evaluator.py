@@ -42,7 +42,6 @@ from modelyard.components.shards import ExampleIndex, Hashes, Split, read_hashes
 from modelyard.components.step import log
 from modelyard.components.store.models import open_store
 from modelyard.components.store.records import write_record
-from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 
 GOLDEN_EXAMPLES = 16
@@ -246,17 +245,18 @@ def _score_champions(
     """Score the champion, and the earlier champions that can still be compared."""
     if not identity.champion:
         return {}
-    champions = {identity.champion: _score_champion(spec.store, spec.name, identity.champion, schema, test)}
+    champions = {identity.champion: _score_champion(spec, identity.champion, schema, test)}
     for version in identity.earlier:
         try:
-            champions[version] = _score_champion(spec.store, spec.name, version, schema, test)
+            champions[version] = _score_champion(spec, version, schema, test)
         except (DamagedError, EvaluateError, NotFoundError) as error:
             log(f"version {version}, an earlier champion, is not compared: {error}")
     return champions
 
 
-def _score_champion(store: Store, name: str, version: int, schema: Schema, test: Split) -> ScoredChampion:
-    description, models = f"the champion, version {version} of {name},", open_store(store)
+def _score_champion(spec: EvaluateSpec, version: int, schema: Schema, test: Split) -> ScoredChampion:
+    name, models = spec.name, open_store(spec.store)
+    description = f"the champion, version {version} of {name},"
     with tempfile.TemporaryDirectory() as scratch:
         folder, model = Path(scratch) / "champion", "model.onnx"
         has_hashes = TRAINING_HASHES in models.manifest(name, version).files

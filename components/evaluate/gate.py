@@ -158,7 +158,6 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
 
 
 def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
-    """Check the configured limits."""
     results = []
     for limits, sign, kind, failure, success in (
         (gate.minimum, 1, "at least", "below the minimum of", "which reaches the minimum of"),
@@ -230,7 +229,6 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
 
 
 def _fail_too_few(rule: str, count: int, sentence: str, minimum: int = MINIMUM_EXAMPLES) -> RuleResult:
-    """Return the result of a comparison that has too few test examples."""
     failed = Rule(rule=rule, value=float(count), limit=float(minimum), passed=False)
     return RuleResult(failed, f"{sentence}: {count:,} test examples remain")
 
@@ -253,9 +251,8 @@ def _check_comparison(
         passed=passed,
     )
     values = comparison.other + sign * comparison.value, comparison.other
-    version = (
-        f"version {comparison.version}, {'the' if comparison.version == champion else 'an earlier'} champion"
-    )
+    article = "the" if comparison.version == champion else "an earlier"
+    version = f"version {comparison.version}, {article} champion"
     contradicted = comparison.high < limit
     difference = f" by more than {format_number(margin)}" if margin else ""
     if inferior and passed:
@@ -299,9 +296,8 @@ def examples_needed(comparison: Comparison, count: int, limit: float, counted: b
     if distance <= 0:
         return None
     extra = RARE_EVENT_CORRECTION if counted else 0.0
-    spread = max(0.0, (comparison.value - comparison.at_least) * count - extra) / (
-        ONE_SIDED * math.sqrt(count)
-    )
+    spread = max(0.0, (comparison.value - comparison.at_least) * count - extra)
+    spread /= ONE_SIDED * math.sqrt(count)
     both = (ONE_SIDED + POWER) * spread
     root = (both + math.sqrt(both**2 + 4 * distance * extra)) / (2 * distance)
     needed = math.ceil(root**2)
@@ -312,9 +308,8 @@ def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
     small = [f"{entry.name} ({entry.rows})" for entry in metrics.slices if entry.rows < MINIMUM_EXAMPLES]
     if small:
         return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {_join_names(small)}",)
-    return (
-        (f"only {metrics.rows} test examples, too few to judge",) if metrics.rows < MINIMUM_EXAMPLES else ()
-    )
+    too_few = f"only {metrics.rows} test examples, too few to judge"
+    return (too_few,) if metrics.rows < MINIMUM_EXAMPLES else ()
 
 
 def _join_names(names: list[str]) -> str:

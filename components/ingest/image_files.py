@@ -98,16 +98,15 @@ class UnusableFiles:
                 raise DataError(self._last_message)
             raise self._error(f"{self.count:,} of {total:,}")
 
-    def _error(self, how_many: str) -> DataError:
+    def _error(self, number: str) -> DataError:
         shown: list[str] = []
         for entry in self.listed:
             if sum(map(len, shown)) + len(entry) < MAX_LISTED_CHARACTERS:
                 shown.append(entry)
-        more = (
-            f"; and {self.count - len(shown):,} more, in the log of ingest" if len(shown) < self.count else ""
-        )
+        rest = self.count - len(shown)
+        more = f"; and {rest:,} more, in the log of ingest" if rest else ""
         return DataError(
-            f"{how_many} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or remove "
+            f"{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or remove "
             f"them, or raise data.max_bad, the share of files that may be skipped, from {self._share:g}."
         )
 

@@ -97,7 +97,7 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
     Args:
         files: opens the files; each is readable until the next one.
         single_file: whether the source is a single file, whose name has no split.
-        problem: the problem of the targets.
+        problem: of the targets.
         max_bytes: maximum size of all files, uncompressed.
 
     Raises:

@@ -168,7 +168,6 @@ def _check_and_hash(schema: Schema, problem: Problem, name: str, source: Split) 
 def _split_targets(
     sources: dict[str, Split], masks: dict[str, dict[ModelSplit, Mask]]
 ) -> dict[str, NDArray[Any]]:
-    """Return the targets of each split of the model."""
     parts: dict[str, list[NDArray[Any]]] = {split: [] for split in SPLITS}
     for name, by_split in masks.items():
         for split, mask in by_split.items():

@@ -106,22 +106,14 @@ PROBLEMS = {
 
 
 def get_description(name: str) -> Description:
-    """Return the description of a problem.
-
-    Raises:
-        ConfigError: there is no such problem.
-    """
+    """Return the description of a problem; raise ConfigError if there is no such problem."""
     if name not in PROBLEMS:
         raise ConfigError(f"{name!r} is not a problem. Choose one of {', '.join(PROBLEMS)}.")
     return PROBLEMS[name]
 
 
 def get_problem(name: str) -> "Problem":
-    """Return a problem.
-
-    Raises:
-        ConfigError: there is no such problem.
-    """
+    """Return a problem; raise ConfigError if there is no such problem."""
     problem: Problem = import_module(module_name(name)).PROBLEM
     return problem
 

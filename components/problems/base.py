@@ -91,8 +91,7 @@ class Description:
     def difference(self, golden: Golden, number: int, prediction: Sequence[float]) -> float:
         """Return the largest difference to golden prediction `number`, relative to the scale.
 
-        Raises:
-            ValueError: the prediction has another number of values.
+        A ValueError means that the prediction has another number of values.
         """
         expected = golden.predictions[number]
         scale = golden.scale * len(expected) if len(golden.scale) == 1 else golden.scale
@@ -200,10 +199,7 @@ class Problem(ABC):
     def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
         """Return a Keras loss whose arguments are the targets and predictions of this problem.
 
-        Args:
-            loss: one of the description.
-            logits: `model.logits`; a loss with the argument `from_logits` already has it.
-            normalization: with the scale of the targets.
+        `logits` is `model.logits`; a loss with the argument `from_logits` already has it.
         """
 
     @abstractmethod

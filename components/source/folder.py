@@ -29,7 +29,6 @@ def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
     Raises:
         DataError: a link leads to a parent folder, or there are more than MAX_ENTRIES entries.
-        OSError: a folder cannot be read.
     """
     status = os.stat(root)  # noqa: PTH116 - os functions are faster for 10^5 files
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((status.st_dev, status.st_ino),))]
@@ -38,10 +37,8 @@ def walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         path, ancestors = pending.pop()
         folders = []
         with os.scandir(os.path.join(root, path)) as scan:  # noqa: PTH118
-            entries = sorted(
-                (entry for entry in scan if not is_ignored(entry.name)), key=lambda entry: entry.name
-            )
-        for entry in entries:
+            entries = [entry for entry in scan if not is_ignored(entry.name)]
+        for entry in sorted(entries, key=lambda entry: entry.name):
             name = f"{path}/{entry.name}" if path else entry.name
             try:
                 status = entry.stat()

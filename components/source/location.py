@@ -115,7 +115,6 @@ class DiskLocation:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise DataError instead of OSError."""
         try:
             yield
         except FileNotFoundError as error:

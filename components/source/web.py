@@ -139,7 +139,6 @@ class WebLocation:
             raise self._unusable(reason)
 
     def _with_retries(self, operation: Callable[[], T]) -> T:
-        """Return the result of `operation`; retry after temporary errors."""
         with self._translate_errors():
             for delay in RETRY_DELAYS:
                 try:
@@ -150,7 +149,6 @@ class WebLocation:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise DataError instead of httpx errors and OSError."""
         try:
             yield
         except _RetryableStatusError as error:
@@ -258,7 +256,6 @@ def _describe_rejection(response: httpx.Response) -> str | None:
 
 
 def _describe_connection_failure(error: Exception, host: str) -> str:
-    """Return why the connection to `host` failed."""
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)

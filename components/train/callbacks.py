@@ -81,12 +81,12 @@ class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
         for name, value in (logs or {}).items():
             self._state.metrics.setdefault(name, []).append(float(value))
         values = "  ".join(f"{name} {format_number(value)}" for name, value in metrics.items())
-        pace = f"({seconds:.1f} s, {self._examples / seconds:,.0f} samples/s)"
-        log(f"epoch {epoch + 1}/{self._epochs}  {values}  {pace}")
+        speed = f"({seconds:.1f} s, {self._examples / seconds:,.0f} examples/s)"
+        log(f"epoch {epoch + 1}/{self._epochs}  {values}  {speed}")
         emit(Epoch(step="train", epoch=epoch + 1, epochs=self._epochs, metrics=metrics, seconds=seconds))
 
     @property
-    def samples_per_second(self) -> float:
+    def examples_per_second(self) -> float:
         """Training examples per second, without the first of several epochs, which includes tracing."""
         seconds = self._state.seconds[1:] or self._state.seconds
         return self._examples * len(seconds) / sum(seconds)

@@ -156,15 +156,9 @@ def write_state(
 def read_state(
     path: Path, variables: Sequence[Any], weights: Sequence[Any]
 ) -> tuple[TrainingState, list[NDArray[Any]]]:
-    """Assign the values of a checkpoint to variables; none are assigned on an error.
+    """Assign the values of a checkpoint to all variables of a training; none are assigned on an error.
 
-    Args:
-        path: written by `write_state`.
-        variables: all variables of the training.
-        weights: the weights among them, of which early stopping has those of the best epoch.
-
-    Returns:
-        The state, and the weights of the best epoch, if any.
+    Return the state, and the values of `weights` after the best epoch, if early stopping stored them.
 
     Raises:
         ValueError: the file is damaged or has other variables; also KeyError, EOFError, BadZipFile.

@@ -23,7 +23,6 @@ def fetch_code(code: CodeLocation) -> Path:
 
     Raises:
         TrainError: the archive is missing or was not made by modelyard.
-        StoreError: the bucket cannot be read.
     """
     if path := local_path(code.url, "model.code"):
         return path

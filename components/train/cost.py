@@ -55,14 +55,9 @@ def build_compiled_network(workload: TrainingWorkload) -> Any:
     """Return the untrained, compiled network of the step `train`."""
     settings, training = workload.model, workload.training
     keras.utils.set_random_seed(training.seed)
-    code, schema, normalization = (
-        _fetch_code(workload.code),
-        workload.example_schema,
-        workload.normalization,
-    )
-    network = networks.build_network(
-        settings, schema, normalization, code, workload.code_sha256, training.precision
-    )
+    schema, normalization = workload.example_schema, workload.normalization
+    code, code_sha256 = _fetch_code(workload.code), workload.code_sha256
+    network = networks.build_network(settings, schema, normalization, code, code_sha256, training.precision)
     trainer.compile_model(network, settings, training, schema, normalization, workload.training_examples)
     with translate_code_errors(workload, "Tracing"):
         network.optimizer.build(network.trainable_variables)

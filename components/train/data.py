@@ -49,11 +49,7 @@ class Features:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Open the features in `directory`.
-
-        Raises:
-            DataError: a file is missing or malformed, or there are no training examples.
-        """
+        """Open the features; raise DataError if a file is malformed, or there are no training examples."""
         schema = artifacts.read(directory / "schema.json", Schema)
         normalization = artifacts.read(directory / "normalization.json", Normalization)
         splits = []

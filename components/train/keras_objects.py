@@ -135,14 +135,12 @@ class KerasObject:
 
     def check(self) -> None:
         """Raise KerasSettingError unless the class exists and accepts the arguments."""
-        known = load_signatures()[self.kind]
-        unsupported = {
-            name.lower(): reason for name, reason in UNSUPPORTED_CALLBACKS.items() if self.kind == "callbacks"
-        }
-        if reason := unsupported.get(self.name.lower().replace("_", "")):
-            raise KerasSettingError(
-                f"{self.name_key} is {self.name}, which cannot be used: {reason}. Remove it."
-            )
+        known, plain = load_signatures()[self.kind], self.name.lower().replace("_", "")
+        for name, reason in UNSUPPORTED_CALLBACKS.items() if self.kind == "callbacks" else ():
+            if plain == name.lower():
+                raise KerasSettingError(
+                    f"{self.name_key} is {self.name}, which cannot be used: {reason}. Remove it."
+                )
         if not self.class_name:
             raise KerasSettingError(
                 f"{self.name_key} is {self.name!r}, which is not a Keras {KIND_NAMES[self.kind]}. "
@@ -192,7 +190,6 @@ class KerasObject:
         return instance
 
     def _get_schedule(self, key: str) -> "KerasObject | None":
-        """Return the learning-rate schedule in an argument, if any."""
         value = self.arguments[key]
         if key != "learning_rate" or not isinstance(value, dict):
             return None
@@ -232,7 +229,6 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
 
 
 def _find_keras_types(kind: str) -> dict[str, Any]:
-    """Return the classes of a Keras module by name."""
     from modelyard.components.train.backend import keras
 
     module = keras

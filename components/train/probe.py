@@ -53,11 +53,9 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
     began, load = time.perf_counter(), os.getloadavg()[0] / (os.cpu_count() or 1)
     workload, device = request.workload, list_devices()[0]
     settings = workload.model
-    features_path = (
-        Path(workload.features)
-        if workload.features
-        else _write_random_features(workload, scratch / "features")
-    )
+    features_path = Path(workload.features or scratch / "features")
+    if not workload.features:
+        _write_random_features(workload, features_path)
     opening, features = measure_time(lambda: Features.read(features_path))
     with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_get_batch_size(workload)):
         building, network = measure_time(lambda: costs.build_compiled_network(workload))
@@ -217,7 +215,7 @@ def _get_batch_size(workload: TrainingWorkload) -> int:
     return min(workload.training.batch_size, workload.training_examples)
 
 
-def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
+def _write_random_features(workload: TrainingWorkload, directory: Path) -> None:
     """Write random examples in the shape of the model's input, limited to MAXIMUM_RANDOM_BYTES."""
     directory.mkdir()
     schema: Schema = workload.example_schema
@@ -236,7 +234,6 @@ def _write_random_features(workload: TrainingWorkload, directory: Path) -> Path:
                 writer.append(examples, problem.draw_random_targets(schema, count, random))
     artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": splits}))
     artifacts.write(directory / "normalization.json", workload.normalization)
-    return directory
 
 
 def _measure_device_memory() -> int | None:
@@ -250,10 +247,10 @@ def main() -> None:
     with step("probe"):
         interface.check("train")  # as a pod, it runs in the image of train
         first, *paths = sys.argv[1:]
-        request = (
-            artifacts.read(Path(first), ProbeRequest) if paths else ProbeRequest.model_validate_json(first)
-        )
-        if not paths:
+        if paths:
+            request = artifacts.read(Path(first), ProbeRequest)
+        else:
+            request = ProbeRequest.model_validate_json(first)
             log(f"probing on {list_devices()[0]} with {BACKEND}")
         with tempfile.TemporaryDirectory() as scratch:
             result = probe(request, Path(scratch))

@@ -127,15 +127,9 @@ def compile_model(
 def check_untrained_network(
     network: Any, settings: Model, training: Training, schema: Schema, examples: Any, targets: Any
 ) -> None:
-    """Check the predictions, the loss and the metrics of a network before training.
+    """Check the predictions, the loss and the metrics of a compiled network before training.
 
-    Args:
-        network: compiled, with variables.
-        settings: of the network.
-        training: loss and metrics.
-        schema: of the examples.
-        examples: a few examples (n, *shape).
-        targets: their targets (n,).
+    `examples` (n, *shape) and `targets` (n,) are a few examples.
 
     Raises:
         TrainError: the output does not fit the problem, or Keras cannot compute the loss or a metric.
@@ -231,7 +225,7 @@ def fit(
         stopped_early=len(state.seconds) < training.epochs,
         resumed_after=state.epochs,
         seconds=time.perf_counter() - started,
-        samples_per_second=progress.samples_per_second,
+        samples_per_second=progress.examples_per_second,
         parameters=network.count_params(),
         packages=_read_package_versions(),
     )
@@ -248,15 +242,12 @@ def _read_package_versions() -> dict[str, str]:
 def _compute_class_weights(
     weights: Mapping[str, float] | str | None, features: Features
 ) -> dict[int, float] | None:
-    """Return the weight of each label."""
     names, examples = features.schema.names, features.train
     if weights is None:
         return None
-    if isinstance(weights, str):
-        counts = np.bincount(examples.targets, minlength=len(names))
-        return {
-            label: len(examples) / (len(names) * max(1, count)) for label, count in enumerate(counts.tolist())
-        }
+    if isinstance(weights, str):  # balanced
+        counts = np.bincount(examples.targets, minlength=len(names)).tolist()
+        return {label: len(examples) / (len(names) * max(1, count)) for label, count in enumerate(counts)}
     if unknown := weights.keys() - set(names):
         raise TrainError(
             f"training.class_weights has {min(unknown)!r}, which is not a class of the data. The classes are "
