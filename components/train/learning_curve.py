@@ -106,11 +106,11 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
             points,
         )
     laws = [fit_power_law(size, draws) for draws in resampled]
-    beyond = []
+    extrapolated = []
     for rows in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
         draws = np.minimum([law.error_at(rows) for law in laws], resampled[:, -1])
-        beyond.append(_make_point(rows, min(best.error_at(rows), errors[-1]), draws))
-    return LearningCurve(measure=measure, points=tuple(points), beyond=tuple(beyond), refused=None)
+        extrapolated.append(_make_point(rows, min(best.error_at(rows), errors[-1]), draws))
+    return LearningCurve(measure=measure, points=tuple(points), extrapolated=tuple(extrapolated), reason=None)
 
 
 def fit_power_law(rows: Numbers, errors: Numbers) -> PowerLaw:
@@ -151,7 +151,7 @@ def _make_point(rows: int, error: float, draws: Numbers) -> CurvePoint:
 
 
 def _refuse_extrapolation(measure: str, reason: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
-    return LearningCurve(measure=measure, points=tuple(points), beyond=(), refused=reason)
+    return LearningCurve(measure=measure, points=tuple(points), extrapolated=(), reason=reason)
 
 
 def main() -> None:

@@ -53,25 +53,25 @@ class ProbeRequest(Record):
 
 
 class Pace(Record):
-    """A linear model of the time of `n` repetitions: `fixed + n * each`.
+    """A linear model of the time of `n` batches: `fixed + n * per_batch`.
 
     `low` and `high` are the 10 % and 90 % quantiles of the measured windows, relative to their mean.
     """
 
     fixed: float
-    each: float
+    per_batch: float
     low: float
     high: float
 
     def seconds(self, count: float) -> float:
-        """Return the time of `count` repetitions."""
-        return self.fixed + count * self.each if count else 0.0
+        """Return the time of a number of batches."""
+        return self.fixed + count * self.per_batch if count else 0.0
 
 
 class ProbeResult(Record):
     """Times and memory of real training steps on `device`.
 
-    `load` is the number of runnable processes per core in the preceding minute. `inside` is the time from the
+    `load` is the number of runnable processes per core in the preceding minute. `seconds` is the time from the
     end of the imports to the end of the probe, `setup` the part of it that opens the data and builds the
     model, `compile` the time of compilation in the first steps, `export` the time of all exports in the step
     `train`. `epoch` is the pace of training steps, `validation` that of validation batches. `memory` is the
@@ -81,7 +81,7 @@ class ProbeResult(Record):
     device: str
     load: float
     synthetic: bool
-    inside: float
+    seconds: float
     setup: float
     compile: float
     export: float
@@ -104,11 +104,11 @@ class CurvePoint(Record):
 class LearningCurve(Record):
     """The validation error as a function of the number of training examples.
 
-    `measure` is the name of the error. `points` are measured, `beyond` is extrapolated by `a * rows^-b + c`.
-    `refused` is the reason why `beyond` is empty.
+    `measure` is the name of the error. `points` are measured, `extrapolated` follow from `a * rows^-b + c`.
+    `reason` is why `extrapolated` is empty.
     """
 
     measure: str
     points: tuple[CurvePoint, ...]
-    beyond: tuple[CurvePoint, ...]
-    refused: str | None
+    extrapolated: tuple[CurvePoint, ...]
+    reason: str | None

@@ -83,7 +83,7 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device_memory=_measure_device_memory(),
         model_bytes=artifacts.tree_bytes(scratch / "model"),
-        inside=time.perf_counter() - began,
+        seconds=time.perf_counter() - began,
     )
 
 
@@ -135,9 +135,11 @@ class TimingWindows:
         count, single = max(windows), float(np.mean(windows[1]))
         many = float(np.mean(windows[count]))
         # On a busy machine, a window of one batch may take longer than one of many.
-        each = (many - single) / (count - 1) if many > single else many / count
+        per_batch = (many - single) / (count - 1) if many > single else many / count
         low, high = np.quantile(np.asarray(windows[count]) / many, (0.1, 0.9))
-        return Pace(fixed=max(0.0, many - count * each), each=each, low=float(low), high=float(high))
+        return Pace(
+            fixed=max(0.0, many - count * per_batch), per_batch=per_batch, low=float(low), high=float(high)
+        )
 
 
 class TimedPasses:

@@ -193,8 +193,8 @@ class Config(Settings):
     def _check_ranges(self) -> Self:
         """Reject thresholds and margins outside the range of their metric, and unknown classes."""
         weights = self.training.class_weights
-        classes = () if weights in (None, "balanced") else weights
-        named = {f"training.class_weights.{name}": name for name in classes}
+        weighted = () if weights in (None, "balanced") else weights
+        named = {f"training.class_weights.{name}": name for name in weighted}
         for key in ("minimum", "maximum", "margin"):
             for metric, limits in getattr(self.gate, key, {}).items():
                 low, high = get_description(self.problem).ranges[metric]

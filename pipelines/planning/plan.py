@@ -188,7 +188,7 @@ def estimate_train_time(
     )
     validation = probed.validation.seconds(validation_batches) if probed.validation else 0.0
     epoch = probed.epoch.seconds(batches) + validation
-    start = max(0.0, wall - probed.inside) + probed.setup
+    start = max(0.0, wall - probed.seconds) + probed.setup
     once, busy = start + probed.compile + probed.export, max(1.0, probed.load)
     low, high = min(1 - MARGIN, probed.epoch.low), max(1 + MARGIN, probed.epoch.high)
     return TrainTime(
@@ -196,7 +196,7 @@ def estimate_train_time(
         compile=probed.compile,
         epoch=epoch,
         validation=validation,
-        step=probed.epoch.each,
+        step=probed.epoch.per_batch,
         export=probed.export,
         epochs=training.epochs,
         total=Estimate(

@@ -131,10 +131,11 @@ def _format_curve(curve: LearningCurve) -> str:
 
     measured = ", ".join(map(show, curve.points))
     expected = ", ".join(
-        f"{show(point)} ({format_number(point.low)} to {format_number(point.high)})" for point in curve.beyond
+        f"{show(point)} ({format_number(point.low)} to {format_number(point.high)})"
+        for point in curve.extrapolated
     )
     parts = [f"validation, {curve.measure}: {measured}"] if measured else []
-    return "; ".join([*parts, curve.refused or f"expected {expected}"])
+    return "; ".join([*parts, curve.reason or f"expected {expected}"])
 
 
 def _format_time(time: TrainTime, probed_at: str | None) -> str:

@@ -16,7 +16,7 @@ from modelyard.pipelines.planning.plan import Plan
 from modelyard.pipelines.planning.planner import Request
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
-CURVE = LearningCurve(measure="RMSE", points=(), beyond=(), refused="3 validation examples are too few")
+CURVE = LearningCurve(measure="RMSE", points=(), extrapolated=(), reason="3 validation examples are too few")
 MakePlan = Callable[..., Plan]
 Results = dict[str, Any]
 
@@ -43,12 +43,12 @@ def probed() -> ProbeResult:
         device="cpu:0",
         load=0.5,
         synthetic=False,
-        inside=40.0,
+        seconds=40.0,
         setup=1.0,
         compile=2.0,
         export=2.0,
-        epoch=Pace(fixed=0.5, each=0.020, low=0.9, high=1.1),
-        validation=Pace(fixed=0.1, each=0.010, low=0.9, high=1.1),
+        epoch=Pace(fixed=0.5, per_batch=0.020, low=0.9, high=1.1),
+        validation=Pace(fixed=0.1, per_batch=0.010, low=0.9, high=1.1),
         memory=900_000_000,
         device_memory=None,
         model_bytes=13_000_000,

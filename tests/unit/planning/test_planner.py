@@ -257,7 +257,7 @@ def test_a_learning_curve_is_shown(make_plan: MakePlan, measurements: Results) -
     assert "too few" in screen(make_plan(learning_curve=True))
     points = tuple(CurvePoint(rows=rows, error=0.1, low=0.05, high=0.2) for rows in (120, 240))
     measurements["learning_curve"] = LearningCurve(
-        measure="RMSE", points=points, beyond=points[1:], refused=None
+        measure="RMSE", points=points, extrapolated=points[1:], reason=None
     )
     assert "expected 240: 0.1000 (0.0500 to 0.2000)" in " ".join(
         screen(make_plan(learning_curve=True)).split()

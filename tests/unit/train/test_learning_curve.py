@@ -47,11 +47,14 @@ def test_extrapolation_to_two_and_four_times_the_examples() -> None:
     errors = [float(3 * count**-0.5 + 0.05) for count in COUNTS]
     few = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=100)
     many = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=10_000)
-    assert [point.rows for point in few.beyond] == [8000, 16000]
+    assert [point.rows for point in few.extrapolated] == [8000, 16000]
     for curve in (few, many):
-        for estimate in curve.beyond:
+        for estimate in curve.extrapolated:
             assert estimate.low <= 3 * estimate.rows**-0.5 + 0.05 <= estimate.high
-    assert many.beyond[1].high - many.beyond[1].low < few.beyond[1].high - few.beyond[1].low
+    assert (
+        many.extrapolated[1].high - many.extrapolated[1].low
+        < few.extrapolated[1].high - few.extrapolated[1].low
+    )
 
 
 def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
@@ -59,22 +62,22 @@ def test_the_interval_of_an_error_of_zero_is_not_empty() -> None:
     last = curve.points[-1]
     assert last.low == last.error == 0.0
     assert 0.01 < last.high < 0.1
-    assert all(point.low <= point.error <= point.high for point in (*curve.points, *curve.beyond))
+    assert all(point.low <= point.error <= point.high for point in (*curve.points, *curve.extrapolated))
 
 
 @pytest.mark.parametrize("errors", [[0.10, 0.12, 0.13, 0.14], [0.12, 0.06, 0.07, 0.05], [0.1] * 4])
 def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
     curve = extrapolate_errors([250, 500, 1000, 2000], errors, validation_examples=100)
-    assert curve.refused
-    assert f"{errors[-1]:.4f} with 2,000 examples" in curve.refused
-    assert curve.beyond == ()
+    assert curve.reason
+    assert f"{errors[-1]:.4f} with 2,000 examples" in curve.reason
+    assert curve.extrapolated == ()
     assert [point.rows for point in curve.points] == [250, 500, 1000, 2000]
 
 
 def test_extrapolated_errors_never_rise() -> None:
     """The best power law through these errors is above the last one at twice the examples."""
     curve = extrapolate_errors([250, 500, 1000, 2000], [0.30, 0.28, 0.27, 0.20], validation_examples=60)
-    points = (*curve.points, *curve.beyond)
+    points = (*curve.points, *curve.extrapolated)
     assert len(points) == 6
     for value in ("error", "high"):
         values = [getattr(point, value) for point in points]
@@ -84,9 +87,9 @@ def test_extrapolated_errors_never_rise() -> None:
 
 def test_errors_without_a_power_law_are_not_extrapolated() -> None:
     curve = extrapolate_errors([161, 322, 644, 1289], [0.698, 0.647, 0.295, 0.129], validation_examples=144)
-    assert curve.refused
-    assert "training.epochs" in curve.refused
-    assert curve.beyond == ()
+    assert curve.reason
+    assert "training.epochs" in curve.reason
+    assert curve.extrapolated == ()
 
 
 def workload(train_env: Any, training_examples: int, validation: int, **training: Any) -> TrainingWorkload:
@@ -106,15 +109,15 @@ def workload(train_env: Any, training_examples: int, validation: int, **training
 
 def test_too_few_training_examples(train_env: Any) -> None:
     curve = measure_learning_curve(workload(train_env, training_examples=40, validation=60))
-    assert curve.refused
-    assert "at least 120" in curve.refused
-    assert curve.points == curve.beyond == ()
+    assert curve.reason
+    assert "at least 120" in curve.reason
+    assert curve.points == curve.extrapolated == ()
 
 
 def test_too_few_validation_examples(train_env: Any) -> None:
     curve = measure_learning_curve(workload(train_env, training_examples=400, validation=12))
-    assert curve.refused
-    assert "data.validation" in curve.refused
+    assert curve.reason
+    assert "data.validation" in curve.reason
 
 
 def test_the_error_is_that_of_the_final_weights(train_env: Any, monkeypatch: pytest.MonkeyPatch) -> None:

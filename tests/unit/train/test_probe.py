@@ -50,7 +50,7 @@ def test_probe_measures_training_steps(
     assert result.epoch.seconds(38) > 0
     assert result.validation
     assert result.validation.seconds(3) > 0
-    assert 0 < result.setup + result.compile + result.export < result.inside
+    assert 0 < result.setup + result.compile + result.export < result.seconds
     assert result.memory > 10**8
     written = sum(file.stat().st_size for file in (scratch / "model").rglob("*") if file.is_file())
     assert result.model_bytes == written
@@ -84,9 +84,9 @@ def test_slow_steps_use_fewer_windows(
     passes = timed_passes(workload, train_env.features(*train_env.images(600), validation=40))
     passes.warm_up()
     passes.run(1e-9)
-    assert passes.epoch.pace().each > 0
+    assert passes.epoch.pace().per_batch > 0
     assert passes.validation
-    assert passes.validation.pace().each > 0
+    assert passes.validation.pace().per_batch > 0
 
 
 @pytest.mark.parametrize(("jit", "sizes"), [(False, []), (True, [8, 8])])
@@ -173,7 +173,7 @@ def test_pace_separates_call_from_batch() -> None:
     for _ in range(3):
         windows.measure()
     pace = windows.pace()
-    assert pace.each == pytest.approx(0.5)
+    assert pace.per_batch == pytest.approx(0.5)
     assert pace.fixed == pytest.approx(2.0)
     assert pace.seconds(10) == pytest.approx(7.0)
     assert pace.seconds(0) == 0.0
@@ -215,12 +215,12 @@ def test_noise_does_not_make_the_pace_zero() -> None:
     windows = TimingWindows(lambda count: 9.0 if count == 1 else simulated(count), maximum=8)
     windows.choose_size(1000.0)
     windows.measure()
-    assert windows.pace().each == pytest.approx(6.0 / 8)
+    assert windows.pace().per_batch == pytest.approx(6.0 / 8)
     assert windows.pace().fixed == 0.0
 
 
 def test_pace_without_windows_uses_the_first_call() -> None:
     windows = TimingWindows(SimulatedRun(), maximum=1000)
     windows.warm_up()
-    assert windows.pace() == probing.Pace(fixed=0.0, each=2.5, low=1.0, high=1.0)
+    assert windows.pace() == probing.Pace(fixed=0.0, per_batch=2.5, low=1.0, high=1.0)
     assert np.isfinite(windows.pace().seconds(3))
