@@ -71,10 +71,9 @@ class Pace(Record):
 class ProbeResult(Record):
     """Times and memory of real training steps on `device`.
 
-    `load` is the number of runnable processes per core in the preceding minute. `seconds` is the time from the
-    end of the imports to the end of the probe, `setup` the part of it that opens the data and builds the
-    model, `compile` the time of compilation in the first steps, `export` the time of all exports in the step
-    `train`. `epoch` is the pace of training steps, `validation` that of validation batches. `memory` is the
+    `load` is the number of runnable processes per core in the preceding minute. `seconds` is the time of the
+    probe without imports, `setup` the part of it that opens the data and builds the model, `compile` the time
+    of compilation in the first steps, `export` the time of all exports in the step `train`. `epoch` is the pace of training steps, `validation` that of validation batches. `memory` is the
     peak of the process, `device_memory` that of a GPU, and `model_bytes` the size of the exported files.
     """
 
