@@ -73,8 +73,9 @@ class ProbeResult(Record):
 
     `load` is the number of runnable processes per core in the preceding minute. `seconds` is the time of the
     probe without imports, `setup` the part of it that opens the data and builds the model, `compile` the time
-    of compilation in the first steps, `export` the time of all exports in the step `train`. `epoch` is the pace of training steps, `validation` that of validation batches. `memory` is the
-    peak of the process, `device_memory` that of a GPU, and `model_bytes` the size of the exported files.
+    of compilation in the first steps, `export` the time of all exports in the step `train`. `epoch`
+    is the pace of training steps, `validation` that of validation batches. `memory` is the peak of the
+    process, `device_memory` that of a GPU, and `model_bytes` the size of the exported files.
     """
 
     device: str
