@@ -1,9 +1,11 @@
 """HTTP servers in threads, whose handlers the tests define."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -35,12 +37,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(handler: Any, host: str = "127.0.0.1") -> Iterator[str]:
-    """Run a server on a free port; yield its URL."""
+def serve(handler: Any, host: str = "127.0.0.1", certificate: Path | None = None) -> Iterator[str]:
+    """Run a server on a free port, with TLS if there is a file with certificate and key; yield its URL."""
     with ThreadingHTTPServer((host, 0), handler) as server:
         server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.handle_error = lambda *_: None  # a client that closes the connection
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
-            yield f"http://{host}:{server.server_port}"
+            yield f"http{'s' if certificate else ''}://{host}:{server.server_port}"
         finally:
             server.shutdown()

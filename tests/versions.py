@@ -9,12 +9,15 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import (
     Decision,
     Dtype,
+    Duplicates,
+    History,
     ImageFormat,
     Manifest,
     Metric,
     Metrics,
     Schema,
     Signature,
+    Statistics,
 )
 from modelyard.components.problems import get_description
 from modelyard.components.problems.base import build_signature
@@ -42,6 +45,28 @@ def accuracy_metrics(value: float, low: float, high: float, rows: int = 10, **mo
         "log_loss": Metric(value=0.1, low=0.1, high=0.1, direction="lower"),
     }
     return Metrics(problem="classification", rows=rows, primary="accuracy", values=values, **more)
+
+
+def data_statistics(**fields: Any) -> Statistics:
+    """Return statistics of a dataset with duplicates and leakage."""
+    values = {
+        "targets": {},
+        "duplicates": Duplicates(count=2),
+        "conflicting_labels": Duplicates(count=0),
+        "leakage": Duplicates(count=1),
+        "scaling": "values are taken as they are",
+        "mean": 1.0,
+        "minimum": 0.0,
+        "maximum": 200.0,
+    } | fields
+    return Statistics.model_validate(values)
+
+
+def training_history(**fields: Any) -> History:
+    """Return the history of a training of two epochs."""
+    values = {"metrics": {}, "epochs": 2, "stopped_early": False, "seconds": 1.5, "parameters": 5678}
+    values |= {"samples_per_second": 1234.0, "packages": {"keras": "3.15.0"}}
+    return History.model_validate(values | fields)
 
 
 def publish(

@@ -149,13 +149,7 @@ def test_exact_refuses_another_size_and_names_both() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"hello, I am a text",
-        b"\x89PNG\r\n\x1a\n",
-        encode(Image.new("RGB", (4, 4)), "PPM"),
-    ],
+    "data", [b"", b"hello, I am a text", b"\x89PNG\r\n\x1a\n", encode(Image.new("RGB", (4, 4)), "PPM")]
 )
 def test_other_file_formats_are_refused(data) -> None:
     with pytest.raises(DataError, match="not a PNG, JPEG, WebP, GIF, BMP or TIFF"):

@@ -222,10 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ApiError as refusal:
             body = refusal.body
             if "/upload" in request.path:  # without gRPC
-                body = {
-                    "error_message": str(refusal),
-                    "error_details": f"{refusal}\ngithub.com/kubeflow/...",
-                }
+                body = {"error_message": str(refusal), "error_details": f"{refusal}\ngithub.com/kubeflow/..."}
             self._send(refusal.status, json.dumps(body).encode())
             return
         if isinstance(response, str):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from modelyard.components import artifacts, records
-from modelyard.components.artifacts import Decision, History, Outcome
+from modelyard.components.artifacts import Decision, Outcome
 from modelyard.components.errors import DeployError, NotFoundError
 from modelyard.components.records import DecisionRecord, OutcomeRecord, RunStart
 from modelyard.components.store import staging
@@ -28,7 +28,7 @@ from modelyard.pipelines.runners.run_folder import kfp_run_folder
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.plans import plan_of_an_hour
 from tests.processes import wait_until
-from tests.versions import accuracy_metrics, classifier_signature, publish
+from tests.versions import accuracy_metrics, classifier_signature, publish, training_history
 
 FINGERPRINT = "dc4f44653796"
 
@@ -115,17 +115,7 @@ def test_promotion(fake_kfp: FakeKfp, bucket_environment: Environment, run: Any,
 def test_resumed_after_is_read_from_the_version(
     fake_kfp: FakeKfp, bucket_environment: Environment, run: Any, tmp_path: Path
 ) -> None:
-    history = History(
-        metrics={},
-        epochs=5,
-        stopped_early=False,
-        resumed_after=3,
-        seconds=1,
-        samples_per_second=1,
-        parameters=1,
-        packages={},
-    )
-    artifacts.write(tmp_path / "history.json", history)
+    artifacts.write(tmp_path / "history.json", training_history(epochs=5, resumed_after=3))
     files = {"history.json": tmp_path / "history.json"}
     version = publish(
         open_store(bucket_environment.model_store()),

@@ -28,9 +28,7 @@ HEAVY = (
 SLOW = ("numpy", "pandas", "docker", "requests", "httpx", "urllib3")
 
 
-def test_a_cached_run_imports_no_heavy_module_and_prints_its_result(
-    champion: Any,
-) -> None:
+def test_a_cached_run_imports_no_heavy_module_and_prints_its_result(champion: Any) -> None:
     """The run uses every part of the leading process: cache, deploy, explain, smoke test."""
     command = [sys.executable, "-c", PROGRAM, "run"]
     done = subprocess.run(command, cwd=champion.folder, capture_output=True, text=True, check=False)

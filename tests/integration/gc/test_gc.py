@@ -53,9 +53,7 @@ def test_gc_removes_only_what_is_unused(full_workspace: Workspace) -> None:
     check_end(full_workspace)
 
 
-def test_gc_removes_all_unused_objects_after_a_kill_and_concurrently(
-    full_workspace: Workspace,
-) -> None:
+def test_gc_removes_all_unused_objects_after_a_kill_and_concurrently(full_workspace: Workspace) -> None:
     killed, *pair = [worker(full_workspace) for _ in range(3)]
     assert killed.stdin
     assert killed.stdout

@@ -21,7 +21,7 @@ TARGET = Target(platform="deployment", image="serve:1")
 METADATA_SERVER = ipaddress.ip_address("169.254.169.254")
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="NOT RUN: there is no kubectl; `make test-cluster` runs them"
+    shutil.which("kubectl") is None, reason="NOT RUN: kubectl, which builds the overlays, is not installed"
 )
 
 

@@ -27,7 +27,7 @@ REQUIREMENTS = Path(__file__).parents[3] / "requirements" / "clients.txt"
 
 def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
-        not shutil.which(program), reason=f"NOT RUN: there is no {program} on this machine"
+        not shutil.which(program), reason=f"NOT RUN: {program}, whose HTTP client is tested, is not installed"
     )
 
 

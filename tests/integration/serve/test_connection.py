@@ -115,11 +115,7 @@ def test_requests_with_and_without_upgrade_have_the_same_response(image_server):
 
 @pytest.mark.parametrize(
     ("begin", "more"),
-    [
-        (b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 1000),
-        (b"2\r\n{}\r\n0\r\n", b"x" * 6000),
-        (b"2;", b"x" * 6000),
-    ],
+    [(b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 1000), (b"2\r\n{}\r\n0\r\n", b"x" * 6000), (b"2;", b"x" * 6000)],
     ids=["trailers", "one trailer", "extension of a chunk"],
 )
 def test_trailers_and_chunk_extensions_are_limited(image_server, begin, more):

@@ -112,10 +112,7 @@ def test_a_signal_drains_and_ends_with_0(tiny_model, start, signal_number):
     tiny_model.publish()
     with start(tiny_model) as server:
         head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\n"
-        with (
-            socket.create_connection(server.address, 60) as slow,
-            httpx.Client(base_url=server.url) as idle,
-        ):
+        with socket.create_connection(server.address, 60) as slow, httpx.Client(base_url=server.url) as idle:
             slow.sendall(head + b"content-length: %d\r\n\r\n" % len(BODY) + BODY[:20])
             assert idle.get("/v2/health/ready").status_code == 200
             server.process.send_signal(signal_number)

@@ -220,22 +220,22 @@ def test_a_missing_object(bucket: str, location: Any, prefix: str, tmp_path: Pat
 
 @pytest.mark.parametrize("code", [401, 403])
 def test_without_permission(web_server: Any, tmp_path: Path, code: int) -> None:
-    web_server.answer = lambda request: request.send(code, b'{"error": {"message": "no"}}')
+    web_server.handle = lambda request: request.respond(code, b'{"error": {"message": "no"}}')
     location = locate(Source(kind="npz", source="gs://private/set.npz", endpoint=web_server.url))
     for use in (location.identity, lambda: location.fetch(tmp_path)):
         check_error(use, r"credentials|\(403: no\)\. Grant .* roles/storage\.objectViewer on gs://private")
 
 
 def test_requester_pays(web_server: Any) -> None:
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         if "userProject=payer" in request.path:
             metadata = {"name": "set.npz", "size": "1", "generation": "7", "updated": "2026-01-01T00:00:00Z"}
-            request.send(200, json.dumps(metadata).encode())
+            request.respond(200, json.dumps(metadata).encode())
         else:
             message = "Bucket is a requester pays bucket but no user project provided."
-            request.send(400, json.dumps({"error": {"code": 400, "message": message}}).encode())
+            request.respond(400, json.dumps({"error": {"code": 400, "message": message}}).encode())
 
-    web_server.answer = answer
+    web_server.handle = handle
     source = Source(kind="npz", source="gs://data/set.npz", endpoint=web_server.url)
     check_error(locate(source).identity, "400: Bucket is a requester pays .* data.user_project")
     assert locate(source.model_copy(update={"user_project": "payer"})).identity() == "7"
@@ -244,9 +244,9 @@ def test_requester_pays(web_server: Any) -> None:
 def test_a_service_that_is_busy_or_stalls(web_server: Any) -> None:
     source = Source(kind="npz", source="gs://data/set.npz", endpoint=web_server.url, timeout=0.2)
     location = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, retry_seconds=0.3)
-    web_server.answer = lambda request: request.send(503)
+    web_server.handle = lambda request: request.respond(503)
     check_error(location.identity, f"{web_server.url} is busy .503.*Retry later")
-    web_server.answer = lambda request: request.stall()
+    web_server.handle = lambda request: request.stall()
     check_error(location.identity, web_server.url)
 
 

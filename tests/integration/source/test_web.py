@@ -47,11 +47,11 @@ def check_error(use: Callable[[], object], match: str, scratch: Path | None = No
 
 
 def test_an_etag_is_enough_and_nothing_is_fetched(web_server: Any, location: Any) -> None:
-    web_server.answer = lambda request: request.send(200, BODY, etag='"1"')
+    web_server.handle = lambda request: request.respond(200, BODY, etag='"1"')
     first = location().identity()
     assert location().identity() == first
     assert set(web_server.requests) == {"HEAD /set.npz"}
-    web_server.answer = lambda request: request.send(200, BODY, etag='"2"')
+    web_server.handle = lambda request: request.respond(200, BODY, etag='"2"')
     assert location().identity() != first
 
 
@@ -59,22 +59,22 @@ def test_an_etag_is_enough_and_nothing_is_fetched(web_server: Any, location: Any
 def test_without_an_etag_the_identity_is_time_and_size(
     web_server: Any, location: Any, modified: str, body: bytes
 ) -> None:
-    web_server.answer = lambda request: request.send(200, BODY, last_modified="Mon")
+    web_server.handle = lambda request: request.respond(200, BODY, last_modified="Mon")
     first = location().identity()
     assert location().identity() == first
-    web_server.answer = lambda request: request.send(200, body, last_modified=modified)
+    web_server.handle = lambda request: request.respond(200, body, last_modified=modified)
     assert location().identity() != first
 
 
 @pytest.mark.parametrize("code", [200, 403, 404, 405, 501])
 def test_a_server_without_head_gets_a_request_for_one_byte(web_server: Any, location: Any, code: int) -> None:
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         if request.command == "HEAD":
-            request.send(code)
+            request.respond(code)
         elif request.headers["range"] == "bytes=0-0":
-            request.send(206, BODY[:1], last_modified="Mon", content_range=f"bytes 0-0/{size}")
+            request.respond(206, BODY[:1], last_modified="Mon", content_range=f"bytes 0-0/{size}")
 
-    web_server.answer, size = answer, 4096
+    web_server.handle, size = handle, 4096
     first = location().identity()
     assert web_server.requests == ["HEAD /set.npz", "GET /set.npz"]
     size = 4097
@@ -85,18 +85,18 @@ def test_a_server_without_head_gets_a_request_for_one_byte(web_server: Any, loca
 def test_a_server_without_etag_time_and_size_needs_a_sha256(
     web_server: Any, location: Any, headers: dict[str, str]
 ) -> None:
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         request.send_response(200)
         for name in headers.keys() - {"content_length"}:
             request.send_header(name.replace("_", "-"), headers[name])
         request.end_headers()
 
-    web_server.answer = answer
+    web_server.handle = handle
     check_error(location().identity, r"neither an ETag nor .* Set data\.sha256")
 
 
 def test_the_identity_depends_on_the_path_and_not_on_the_query(web_server: Any, location: Any) -> None:
-    web_server.answer = lambda request: request.send(200, BODY, etag='"mtime-size"')
+    web_server.handle = lambda request: request.respond(200, BODY, etag='"mtime-size"')
     assert location("/a.npz").identity() != location("/b.npz").identity()
     assert location("/a.npz?key=1").identity() == location("/a.npz?key=2").identity()
 
@@ -111,7 +111,7 @@ def test_sha256_needs_no_request(web_server: Any, location: Any) -> None:
 
 def test_a_file_keeps_its_name_and_its_bytes(web_server: Any, location: Any, scratch: Path) -> None:
     packed = gzip.compress(BODY)
-    web_server.answer = lambda request: request.send(200, packed, content_encoding="gzip")
+    web_server.handle = lambda request: request.respond(200, packed, content_encoding="gzip")
     path = location("/my/set.tar.gz?key=1", sha256=hashlib.sha256(packed).hexdigest()).fetch(scratch)
     assert path == scratch / "set.tar.gz"
     assert path.read_bytes() == packed
@@ -119,27 +119,27 @@ def test_a_file_keeps_its_name_and_its_bytes(web_server: Any, location: Any, scr
 
 
 def test_redirects_are_followed(web_server: Any, location: Any, scratch: Path) -> None:
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         if request.path == "/set.npz":
-            request.send(302, location="/mirror/1?token=2")
+            request.respond(302, location="/mirror/1?token=2")
         else:
-            request.send(200, BODY, etag='"1"')
+            request.respond(200, BODY, etag='"1"')
 
-    web_server.answer = answer
+    web_server.handle = handle
     assert location().fetch(scratch).read_bytes() == BODY
     assert location().identity()
-    web_server.answer = lambda request: request.send(302, location=request.path)
+    web_server.handle = lambda request: request.respond(302, location=request.path)
     check_error(lambda: location().fetch(scratch / "again"), "redirect")
 
 
 def test_a_password_comes_from_netrc(
     web_server: Any, location: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         right = request.headers["authorization"] == "Basic bWU6c2VjcmV0"  # me:secret
-        request.send(200 if right else 401, BODY)
+        request.respond(200 if right else 401, BODY)
 
-    web_server.answer = answer
+    web_server.handle = handle
     check_error(lambda: location().fetch(scratch), r"denies access \(401\)")
     monkeypatch.setenv("NETRC", str(netrc := scratch / "netrc"))
     for text in (
@@ -159,12 +159,15 @@ def test_a_password_is_sent_only_to_its_host(
 ) -> None:
     sent = []
 
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         sent.append((request.headers["host"].partition(":")[0], request.headers["authorization"]))
         other_host = f"{web_server.url.replace('127.0.0.1', 'localhost')}/other.npz"
-        request.send(302, location=other_host) if request.path == "/set.npz" else request.send(200, BODY)
+        if request.path == "/set.npz":
+            request.respond(302, location=other_host)
+        else:
+            request.respond(200, BODY)
 
-    web_server.answer = answer
+    web_server.handle = handle
     monkeypatch.setenv("NETRC", str(netrc := scratch / "netrc"))
     netrc.write_text("machine 127.0.0.1 login me password secret")
     location().fetch(scratch)
@@ -174,13 +177,13 @@ def test_a_password_is_sent_only_to_its_host(
 def test_a_proxy_is_used_for_other_hosts(
     web_server: Any, location: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    web_server.answer = lambda request: request.send(200, BODY)
+    web_server.handle = lambda request: request.respond(200, BODY)
     monkeypatch.setenv("HTTP_PROXY", web_server.url)
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")  # which http:// does not need
     far = locate(Source(kind="npz", source="http://data.invalid/set.npz"))
     assert far.fetch(scratch).read_bytes() == location("/near.npz").fetch(scratch).read_bytes() == BODY
     assert web_server.requests == ["GET http://data.invalid/set.npz", "GET /near.npz"]
-    web_server.answer = lambda request: request.send(302, location="https://data.invalid/")
+    web_server.handle = lambda request: request.respond(302, location="https://data.invalid/")
     with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
         location().fetch(scratch)
     monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
@@ -202,7 +205,7 @@ def test_a_proxy_is_used_for_other_hosts(
 def test_an_invalid_response(
     web_server: Any, location: Any, scratch: Path, code: int, headers: dict[str, str], match: str
 ) -> None:
-    web_server.answer = lambda request: request.send(code, b"<html>no</html>", **headers)
+    web_server.handle = lambda request: request.respond(code, b"<html>no</html>", **headers)
     check_error(location().identity, match)
     check_error(lambda: location().fetch(scratch), match, scratch)
     assert len(web_server.requests) == 3  # not retried
@@ -212,9 +215,9 @@ def test_a_busy_server_is_retried_a_limited_number_of_times(
     web_server: Any, location: Any, scratch: Path
 ) -> None:
     codes = [503, 429, 200]
-    web_server.answer = lambda request: request.send(codes.pop(0), BODY)
+    web_server.handle = lambda request: request.respond(codes.pop(0), BODY)
     assert location().fetch(scratch).read_bytes() == BODY
-    web_server.answer = lambda request: request.send(500)
+    web_server.handle = lambda request: request.respond(500)
     check_error(lambda: location().fetch(scratch / "again"), r"returned 500, also after retries")
     check_error(location().identity, r"returned 500")
     assert len(web_server.requests) == 3 + 3 + 2 * 3
@@ -238,25 +241,25 @@ def half_in_chunks(request: Any) -> None:
 
 @pytest.mark.parametrize("drop", [half, half_in_chunks])
 def test_a_lost_connection_is_retried(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
-    answers = [drop, lambda request: request.send(200, BODY)]
-    web_server.answer = lambda request: answers.pop(0)(request)
+    handlers = [drop, lambda request: request.respond(200, BODY)]
+    web_server.handle = lambda request: handlers.pop(0)(request)
     assert location().fetch(scratch).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("drop", [half, half_in_chunks])
 def test_a_truncated_file_is_deleted(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
-    web_server.answer = drop
+    web_server.handle = drop
     check_error(lambda: location().fetch(scratch), "connection failed .* also after retries", scratch)
     assert len(web_server.requests) == 3
 
 
 @pytest.mark.parametrize("before", [lambda _: None, half], ids=["silence", "half"])
 def test_a_stalled_server_times_out(web_server: Any, location: Any, scratch: Path, before: Any) -> None:
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         before(request)
         request.stall()
 
-    web_server.answer = answer
+    web_server.handle = handle
     stalled = r"sent nothing for 0\.4 seconds.*data\.timeout"
     check_error(lambda: location(timeout=0.4).fetch(scratch), stalled, scratch)
     assert len(web_server.requests) == 1
@@ -265,7 +268,7 @@ def test_a_stalled_server_times_out(web_server: Any, location: Any, scratch: Pat
 def test_a_file_with_a_content_length_above_the_limit_is_not_downloaded(
     web_server: Any, location: Any, scratch: Path
 ) -> None:
-    web_server.answer = lambda request: request.send(200, BODY, content_length=str(2**40))
+    web_server.handle = lambda request: request.respond(200, BODY, content_length=str(2**40))
     check_error(
         lambda: location(max_bytes=2**30).fetch(scratch), r"data\.max_bytes allows 1,073,741,824", scratch
     )
@@ -274,7 +277,7 @@ def test_a_file_with_a_content_length_above_the_limit_is_not_downloaded(
 def test_an_endless_stream_is_aborted(web_server: Any, location: Any, scratch: Path) -> None:
     sent = []
 
-    def answer(request: Any) -> None:
+    def handle(request: Any) -> None:
         request.send_response(200)
         request.end_headers()
         while not request.web_server.closing.is_set():
@@ -283,13 +286,13 @@ def test_an_endless_stream_is_aborted(web_server: Any, location: Any, scratch: P
             except OSError:
                 return
 
-    web_server.answer = answer
+    web_server.handle = handle
     check_error(lambda: location(max_bytes=2**21).fetch(scratch), r"max_bytes allows 2,097,152", scratch)
     assert sum(sent) < 2**26  # only the socket buffers
 
 
 def test_a_wrong_sha256_is_refused(web_server: Any, location: Any, scratch: Path) -> None:
-    web_server.answer = lambda request: request.send(200, BODY)
+    web_server.handle = lambda request: request.respond(200, BODY)
     actual = hashlib.sha256(BODY).hexdigest()
     match = f"SHA-256 of {web_server.url}/set.npz is {actual}, but data.sha256 is {'0' * 64}"
     check_error(lambda: location(sha256="0" * 64).fetch(scratch), match, scratch)
@@ -306,7 +309,7 @@ def test_unreachable_hosts(scratch: Path) -> None:
 
 
 def test_a_full_disk(web_server: Any, location: Any) -> None:
-    web_server.answer = lambda request: request.send(200, BODY)
+    web_server.handle = lambda request: request.respond(200, BODY)
     check_error(lambda: location().fetch(Path("/proc/scratch")), "Free disk space")
 
 
@@ -317,17 +320,17 @@ def test_secrets_in_a_url_are_not_in_messages_and_logs(
     address = f"{web_server.url}/set.npz?key=hunter2#hunter2"
     location = locate(Source(kind="npz", source=address, timeout=0.2, sha256="0" * 64))
     without_sha256 = locate(Source(kind="npz", source=address, timeout=0.2))
-    for answer in (
-        lambda request: request.send(200, BODY),
-        lambda request: request.send(404),
-        lambda request: request.send(503),
-        lambda request: request.send(302, location="/next?token=hunter2"),
-        lambda request: request.send(302, location="ftp://me:hunter2@host/?hunter2"),
-        lambda request: request.send(302, location="http://me:hunter2@host..net/?hunter2"),
+    for handle in (
+        lambda request: request.respond(200, BODY),
+        lambda request: request.respond(404),
+        lambda request: request.respond(503),
+        lambda request: request.respond(302, location="/next?token=hunter2"),
+        lambda request: request.respond(302, location="ftp://me:hunter2@host/?hunter2"),
+        lambda request: request.respond(302, location="http://me:hunter2@host..net/?hunter2"),
         lambda request: request.stall(),
         half,
     ):
-        web_server.answer = answer
+        web_server.handle = handle
         message = check_error(lambda: location.fetch(scratch), "127", scratch) + check_error(
             without_sha256.identity, "127"
         )
@@ -339,7 +342,7 @@ def test_secrets_in_a_url_are_not_in_messages_and_logs(
 
 
 def test_an_untrusted_certificate(web_server: Any, https_url: str, scratch: Path) -> None:
-    web_server.answer = lambda request: request.send(200, BODY)
+    web_server.handle = lambda request: request.respond(200, BODY)
     location = locate(Source(kind="npz", source=f"{https_url}/set.npz"))
     check_error(
         lambda: location.fetch(scratch), r"TLS connection failed .*certificate.* SSL_CERT_FILE", scratch
@@ -352,9 +355,9 @@ def test_https_is_not_redirected_to_http(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
     location = locate(Source(kind="npz", source=f"{https_url}/set.npz"))
-    web_server.answer = lambda request: request.send(200, BODY, etag='"1"')
+    web_server.handle = lambda request: request.respond(200, BODY, etag='"1"')
     assert location.fetch(scratch).read_bytes() == BODY
-    web_server.answer = lambda request: request.send(302, location=f"{web_server.url}/plain.npz?hunter2")
+    web_server.handle = lambda request: request.respond(302, location=f"{web_server.url}/plain.npz?hunter2")
     (scratch / "set.npz").unlink()
     check_error(
         lambda: location.fetch(scratch),

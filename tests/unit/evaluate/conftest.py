@@ -9,10 +9,10 @@ from onnx import TensorProto
 from onnx.helper import make_node
 
 from modelyard.components import artifacts
-from modelyard.components.artifacts import Duplicates, History, Normalization, Schema, Statistics
+from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.shards import ExampleIndex, ShardWriter, write_hashes
 from tests.onnx_models import save_model
-from tests.versions import classifier_signature
+from tests.versions import classifier_signature, data_statistics, training_history
 
 CLASSES = ("cat", "dog", "<i>emu</i>")
 SHAPE = (2, 2, 3)
@@ -73,27 +73,10 @@ def inputs(tmp_path: Path) -> Inputs:
         writer.append(examples.reshape(600, *SHAPE), labels)
     schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=CLASSES, splits={"test": 600})
     artifacts.write(features / "schema.json", schema)
-    facts: dict[str, Any] = {
-        "duplicates": Duplicates(count=2),
-        "conflicting_labels": Duplicates(count=0),
-        "leakage": Duplicates(count=1),
-        "scaling": "values are taken as they are",
-        "mean": 1.0,
-        "minimum": 0.0,
-        "maximum": 200.0,
-    }
-    artifacts.write(features / "statistics.json", Statistics(targets={"train": {"rows": [600] * 3}}, **facts))
+    artifacts.write(features / "statistics.json", data_statistics(targets={"train": {"rows": [600] * 3}}))
     artifacts.write(features / "normalization.json", Normalization())
-    record = History(
-        metrics={"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]},
-        epochs=2,
-        stopped_early=False,
-        seconds=1.5,
-        samples_per_second=100.0,
-        parameters=36,
-        packages={"keras": "3"},
-    )
-    artifacts.write(history / "history.json", record)
+    metrics = {"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]}
+    artifacts.write(history / "history.json", training_history(metrics=metrics))
     result = Inputs(tmp_path)
     result.number_examples(600)
     return result

@@ -23,7 +23,7 @@ from modelyard.components.evaluate.gate import Gate
 from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.problems import get_description
 from modelyard.components.problems.base import build_signature
-from modelyard.components.shards import ShardWriter, Split
+from modelyard.components.shards import ShardWriter
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 from tests.unit.evaluate.conftest import save_onnx
@@ -220,11 +220,6 @@ def test_metrics_are_logged_to_kfp_and_artifacts_have_files(inputs) -> None:
     assert details.metadata["confusionMatrix"]["rows"][0] == {"row": [200, 0, 0]}
     assert json.loads(Path(metrics.path).read_text()) == metrics.metadata
     assert len(json.loads(Path(details.path).read_text())["categories"]) == 3
-
-
-def test_the_test_split_is_scored(inputs) -> None:
-    result = run(inputs, inputs.model("model", inputs.weights()))
-    assert result.metrics.rows == len(Split(inputs.root / "features", "test"))
 
 
 def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_plots(inputs) -> None:

@@ -44,10 +44,6 @@ def test_a_failed_run_has_the_step_and_the_reason(
     assert message in explanation.text
 
 
-def test_a_timeout_names_the_configuration_key(recorded: Run) -> None:
-    assert "environment.steps.fingerprint.timeout" in explain("r1", "digits", recorded("too-late")).text
-
-
 def test_out_of_memory_names_the_limit_and_the_configuration_key(recorded: Run) -> None:
     text = explain("r1", "digits", recorded("out-of-memory")).text
     assert "its limit is 200 MiB" in text

@@ -111,11 +111,7 @@ def test_unusable_rows_are_listed_together_or_skipped(write, png_image, run_inge
 @pytest.mark.parametrize(
     ("columns", "labels", "message"),
     [
-        (
-            ("a", "b"),
-            [1.5, 2.5],
-            "has the columns a (int64), b (double). Rename or convert them",
-        ),
+        (("a", "b"), [1.5, 2.5], "has the columns a (int64), b (double). Rename or convert them"),
         (("image", "label"), [1.5, 2.5], "label, target or class with integers or strings"),
         (("image", "label"), [[1], [2]], "label (list<"),
         (("image", "name"), [1, 2], "Rename or convert them"),

@@ -182,12 +182,7 @@ def test_ctrl_c_ends_with_130():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         line = [*MODELYARD, "predict", "tiny", "x.npy", "--url", url]
-        with subprocess.Popen(
-            line,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as waiting:
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
             connection, _ = silent.accept()
             waiting.send_signal(signal.SIGINT)
             out, err = waiting.communicate(timeout=120)
@@ -202,10 +197,7 @@ def test_ctrl_c_ends_with_130():
 def test_config_show_prints_the_effective_configuration(modelyard, monkeypatch):
     monkeypatch.setenv("MODELYARD_TRAINING__BATCH_SIZE", "8")
     arguments = ("config", "show", "--set", "training.epochs=3")
-    for shown in (
-        yaml.safe_load(modelyard(*arguments).out),
-        modelyard.json(*arguments),
-    ):
+    for shown in (yaml.safe_load(modelyard(*arguments).out), modelyard.json(*arguments)):
         assert shown["training"]["epochs"] == 3
         assert shown["training"]["batch_size"] == 8
         assert shown["serving"]["port"] == 8501

@@ -358,10 +358,7 @@ def test_an_invalid_name_is_an_error(error_text, name):
 
 def test_all_problems_are_listed_with_their_origins(error_text):
     message = error_text(
-        DIGITS + "serving: 3\n",
-        "training.epochs=ten",
-        MODELYARD_DATA__SORCE="x",
-        MODELYARD_STORE="gs://x",
+        DIGITS + "serving: 3\n", "training.epochs=ten", MODELYARD_DATA__SORCE="x", MODELYARD_STORE="gs://x"
     )
     first, *lines = message.splitlines()
     assert first == "The configuration has 4 problems."

@@ -186,9 +186,7 @@ def test_a_full_disk_is_a_machine_error(tmp_path: Path) -> None:
     assert f"{folder}: No space left on device (" in failure.message
 
 
-def test_python_of_a_step_may_have_any_path_and_ignores_the_working_directory(
-    tmp_path: Path,
-) -> None:
+def test_python_of_a_step_may_have_any_path_and_ignores_the_working_directory(tmp_path: Path) -> None:
     python = tmp_path / "pets [v1] python3 'x'" / "python3"
     python.parent.mkdir()
     python.symlink_to(Path(sys.executable).resolve())

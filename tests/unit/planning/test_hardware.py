@@ -42,11 +42,7 @@ def test_a_custom_catalog_has_prices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "hour"),
-    [
-        ({"scope": "accelerator"}, 10.0),
-        ({"on_demand": None}, None),
-        ({"on_demand_counts": [8]}, None),
-    ],
+    [({"scope": "accelerator"}, 10.0), ({"on_demand": None}, None), ({"on_demand_counts": [8]}, None)],
 )
 def test_price_per_hour_of_one_accelerator(
     tmp_path: Path, change: dict[str, Any], hour: float | None

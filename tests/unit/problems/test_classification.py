@@ -102,12 +102,7 @@ def test_each_metric_is_compared_with_its_best_champion() -> None:
     result = measure("ab", labels, scores[4], scores)
     assert result.champion.value == 0.8
     best = {(one.metric, one.slice): one.version for one in result.comparisons}
-    assert best == {
-        ("accuracy", ""): 4,
-        ("balanced_accuracy", ""): 2,
-        ("recall", "a"): 4,
-        ("recall", "b"): 3,
-    }
+    assert best == {("accuracy", ""): 4, ("balanced_accuracy", ""): 2, ("recall", "a"): 4, ("recall", "b"): 3}
 
 
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:

@@ -4,18 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelyard.components.artifacts import (
-    Decision,
-    Duplicates,
-    History,
-    Metric,
-    Rule,
-    Schema,
-    Slice,
-    Statistics,
-)
+from modelyard.components.artifacts import Decision, Metric, Rule, Schema, Slice
 from modelyard.components.report.page import ReportedMistake, render_report
-from tests.versions import accuracy_metrics
+from tests.versions import accuracy_metrics, data_statistics, training_history
 
 
 def scored_class(name: str, rows: int, recall: float | None) -> Slice:
@@ -47,29 +38,12 @@ def page() -> Callable[..., str]:
         evaluation = accuracy_metrics(0.9, 0.88, 0.92, details=details, slices=slices or scored).model_copy(
             update=changes
         )
-        history = History(
-            metrics={"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]} if metrics is None else metrics,
-            epochs=2,
-            stopped_early=True,
-            seconds=1.5,
-            samples_per_second=1234.0,
-            parameters=5678,
-            packages={"keras": "3.15.0"},
-            settings=settings or {},
-        )
+        metrics = {"loss": [1.0, 0.5], "val_loss": [1.1, 0.7]} if metrics is None else metrics
+        history = training_history(metrics=metrics, stopped_early=True, settings=settings or {})
         splits = {"train": 7, "test": 3}
         schema = Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=classes, splits=splits
         )
-        facts: dict[str, Any] = {
-            "duplicates": Duplicates(count=4),
-            "conflicting_labels": Duplicates(count=0),
-            "leakage": Duplicates(count=2),
-            "scaling": "values are taken as they are",
-            "mean": 4.9,
-            "minimum": 0.0,
-            "maximum": 16.0,
-        }
         rule = Rule(rule="accuracy at least", value=0.9, limit=0.8125, passed=True)
         decision = Decision(
             decision="promote",
@@ -78,9 +52,8 @@ def page() -> Callable[..., str]:
             rules=(rule,),
             notes=("fewer than 10 test examples, too few to judge: a (3)",),
         )
-        statistics = Statistics(targets={}, **facts)
         return render_report(
-            "digits", evaluation, decision, history, schema, statistics, "sha256:1", mistakes
+            "digits", evaluation, decision, history, schema, data_statistics(), "sha256:1", mistakes
         )
 
     return build

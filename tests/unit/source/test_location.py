@@ -36,8 +36,7 @@ def test_an_error_for_an_invalid_url_has_no_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["https://me:hunter2@host/x", "https://hunter2@host/x", "https://host/x?X-Goog-Signature=hunter2"],
+    "url", ["https://me:hunter2@host/x", "https://hunter2@host/x", "https://host/x?X-Goog-Signature=hunter2"]
 )
 def test_a_url_with_credentials_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="contains a password or a signature"):

@@ -57,7 +57,7 @@ CASES = ("links", "locks", "answers", "flush", "maps")
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("gcc"):
-        pytest.skip("NOT RUN: there is no gcc, which compiles the library that simulates these file systems")
+        pytest.skip("NOT RUN: gcc, which compiles the simulation of these file systems, is not installed")
     library = tmp_path_factory.mktemp("shim") / "shim.so"
     source = Path(__file__).with_name("shim.c")
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)

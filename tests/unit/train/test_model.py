@@ -117,11 +117,7 @@ def test_network_sizes_and_example_ranks(shape, settings) -> None:
 @pytest.mark.parametrize(
     ("shape", "settings", "message"),
     [
-        (
-            (6, 9, 3),
-            {"kernel": 7},
-            r"convolution_1 \(7x7\) is too small: 6x9 pixels .* smaller model.kernel",
-        ),
+        ((6, 9, 3), {"kernel": 7}, r"convolution_1 \(7x7\) is too small: 6x9 pixels .* smaller model.kernel"),
         ((5, 5), {"filters": [4, 4]}, r"convolution_2 \(3x3\) is too small: 1x1 .* \(now \[4, 4\]\)"),
         ((3, 3), {"filters": [4]}, r"pooling_1 \(2x2\) is too small: 1x1"),
         ((40,), {"filters": [4]}, r"an example has shape \(40,\). Set model.filters to \[\]"),

@@ -13,11 +13,7 @@ from tests.integration.backend.schedule.conftest import DAILY, HOURLY, config, n
 def test_the_recurring_run_matches_the_configuration(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
-    expected = config(
-        "schedule.cron=0 3 * * mon",
-        "schedule.concurrency=2",
-        "schedule.force_after=30d",
-    )
+    expected = config("schedule.cron=0 3 * * mon", "schedule.concurrency=2", "schedule.force_after=30d")
     plan = schedules.apply(expected)
     (created,) = controller.firing
     assert plan.action == "create"
