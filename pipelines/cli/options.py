@@ -131,6 +131,9 @@ Budget = Annotated[
 ]
 
 
+SCOPE_PARAMETERS = ("scope", "output")
+
+
 def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
     """Add -e, --endpoint, --namespace and --output to a command, which gets `scope` and `output`."""
     return _with_scope(command, EnvironmentName, inspect.Parameter.empty)
@@ -155,15 +158,11 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
 
         command(scope=RunScope(environment, endpoint, namespace), output=output, **arguments)
 
-    option_parameters, command_parameters = (
-        inspect.signature(run).parameters,
-        inspect.signature(command).parameters,
-    )
     own = [
-        parameter for parameter in command_parameters.values() if parameter.name not in ("scope", "output")
+        each for name, each in inspect.signature(command).parameters.items() if name not in SCOPE_PARAMETERS
     ]
-    shared = [parameter for parameter in option_parameters.values() if parameter.name != "arguments"]
-    shared[0] = shared[0].replace(annotation=kind, default=default)
+    first, *others, _ = inspect.signature(run).parameters.values()
+    shared = (first.replace(annotation=kind, default=default), *others)
     wraps(command)(run)
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -84,7 +84,7 @@ class RemoteModel:
             self._datatype = metadata["inputs"][0]["datatype"]
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ServeError(
-                f"{server}{self._path} is not a modelyard server: its metadata has no signature."
+                f"{server}{self._path} is not a modelyard server: it has no signature. Check the URL."
             ) from error
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -94,9 +94,9 @@ class RemoteModel:
         tensor = {"name": input_tensor.name, "shape": list(batch.shape), "datatype": self._datatype}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
         length = {"inference-header-content-length": str(len(head))}
-        answer = self._request("POST", f"{self._path}/infer", head + data, length)
-        self.version = int(answer["model_version"])  # the server may have loaded another version
-        output = answer["outputs"][0]
+        response = self._request("POST", f"{self._path}/infer", head + data, length)
+        self.version = int(response["model_version"])  # the server may have loaded another version
+        output = response["outputs"][0]
         return np.asarray(output["data"], np.float32).reshape(output["shape"])
 
     def _request(self, *request: Any) -> Any:
@@ -104,7 +104,7 @@ class RemoteModel:
             return json.loads(send(self._server, *request))
         except ValueError as error:
             raise ServeError(
-                f"{self._server} is not a model server: its answer is not JSON ({error})."
+                f"{self._server} is not a model server: its response is not JSON ({error}). Check the URL."
             ) from error
 
 
@@ -142,12 +142,12 @@ def _read_examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]
     """Yield the examples in a file with their names."""
     signature = model.signature.input
     if not path.exists():
-        raise DataError(f"There is no file {path}. Give existing image or .npy files.")
+        raise DataError(f"There is no file {path}. Use existing image or .npy files.")
     if path.suffix == ".npy":
         yield from _read_npy(path, signature)
     elif signature.image is None:
         raise DataError(
-            f"{path} is not a .npy file, and this model was not trained on images. Give .npy files with "
+            f"{path} is not a .npy file, and this model was not trained on images. Use .npy files with "
             f"{_describe_input(signature)}."
         )
     else:
@@ -200,14 +200,14 @@ def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
         valid = numbers and bool(np.isfinite(array).all())
     if not valid:
         expected = "whole numbers from 0 to 255" if signature.dtype == "uint8" else "finite numbers"
-        raise DataError(f"{path} has other values than {expected}. Give values as in the training data.")
+        raise DataError(f"{path} has other values than {expected}. Use values as in the training data.")
     return array.astype(signature.dtype)
 
 
 def _describe_input(signature: Tensor) -> str:
     shape = " x ".join(map(str, signature.shape))
-    return f"{signature.dtype} of shape {shape}, or n x {shape} for many"
+    return f"{signature.dtype} of shape {shape}, or n x {shape} for several"
 
 
 def _create_read_error(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read: {error.strerror or error}. Give image or .npy files.")
+    return DataError(f"{path} cannot be read: {error.strerror or error}. Use image or .npy files.")
