@@ -20,7 +20,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import KFP_RUN_ID, Run, RunInfo
-from modelyard.pipelines.runners.local.runner import LocalRunner, Start, list_starts, read_start
+from modelyard.pipelines.runners.local.runner import LocalRunner, list_starts, read_start
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
@@ -88,7 +88,7 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
         name = latest[0].id
     start = read_start(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
     if start:
-        return _runner_for(start).open(name)
+        return local_runner(start.environment, start.settings).open(name)
     if scope.name and scope.environment.on_cluster:
         return kfp_runner(scope).open(name)
     raise NotFoundError(
@@ -117,7 +117,7 @@ def list_runs(
     runs: list[RunInfo] = []
     for start in starts.values():
         if scope.name in (None, start.environment):
-            runs += _runner_for(start).list(model, limit)
+            runs += local_runner(start.environment, start.settings).list(model, limit)
     if scope.name and scope.environment.on_cluster:
         try:
             runs += kfp_runner(scope).list(model, limit)
@@ -126,7 +126,3 @@ def list_runs(
                 raise
             warn(str(error))
     return sorted(runs, key=lambda run: run.started, reverse=True)[:limit]
-
-
-def _runner_for(start: Start) -> LocalRunner:
-    return local_runner(start.environment, start.settings)

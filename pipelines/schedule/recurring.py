@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MARGIN = timedelta(seconds=60)
-FREQUENT_MINUTES = 3  # between due times, there is no time for twice the margin
+FREQUENT_MINUTES = 3  # fewer minutes between due times leave no time for twice the margin
 LATEST_RUNS = 20
 CODE_CHANGE = "code or environment"
 Action = Literal["create", "replace", "pause", "resume", "nothing"]

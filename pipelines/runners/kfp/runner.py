@@ -33,7 +33,7 @@ from modelyard.components.explain.kfp_run import Evidence, StuckPod
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.records import RunRecords
 from modelyard.components.store import staging
-from modelyard.components.store.models import ModelStore, open_store
+from modelyard.components.store.models import open_store
 from modelyard.components.store.objects import CONNECTIONS
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
@@ -240,6 +240,10 @@ class KfpRun(Run):
             result = {"state": "failed", "failure": Failure.from_error(error, self._stuck_step)}
             if not self._leave_stuck:
                 self._record_stuck_run(error, model, store)
+        except StoreError as error:
+            raise type(error)(
+                f"The run {self.name} succeeded, but its results cannot be read. {error}"
+            ) from error
         summary = RunSummary(
             run=self.name,
             model=model,
@@ -361,20 +365,8 @@ class KfpRun(Run):
 
     def _results(self, model: str, store: Store) -> dict[str, Any]:
         """Return the fields of the summary of a successful run; download its report."""
-        try:
-            models = open_store(store)
-            results = self._read_results(model, models, store)
-            if (version := results.get("version")) and not self._workflow.cached("train"):
-                results["resumed_after"] = _resumed_after(models, model, version)
-            return results
-        except StoreError as error:
-            raise type(error)(
-                f"The run {self.name} succeeded, but its results cannot be read. {error}"
-            ) from error
-
-    def _read_results(self, model: str, models: ModelStore, store: Store) -> dict[str, Any]:
-        champion = models.champion(model)
-        run_records = records.read_run(open_objects(store), model, self.id)
+        models = open_store(store)
+        champion, run_records = models.champion(model), records.read_run(open_objects(store), model, self.id)
         if not (start := run_records.start):
             raise _missing_record(store, records.run_key(model, self.id))
         results: dict[str, Any] = {
@@ -391,20 +383,15 @@ class KfpRun(Run):
         results |= run_folder.evaluation_fields(
             decision.decision, decision.metrics, report, outcome, self.folder
         )
+        if (version := results["version"]) and not self._workflow.cached("train"):
+            with suppress(NotFoundError):  # the version was removed
+                _, history = models.read_record(model, version, HISTORY, History)
+                results["resumed_after"] = history.resumed_after or None
         return run_folder.add_prediction(results, lambda: predict_on_cluster(model, store, self.environment))
 
 
 def _missing_record(store: Store, key: str) -> NotFoundError:
     return NotFoundError(f"The record {store.url}/{key} was removed. `modelyard submit` starts a new run.")
-
-
-def _resumed_after(models: ModelStore, model: str, version: int) -> int | None:
-    """Return the epoch of the checkpoint from which the training of a version resumed, if it did."""
-    try:
-        _, history = models.read_record(model, version, HISTORY, History)
-    except NotFoundError:  # the version was removed
-        return None
-    return history.resumed_after or None
 
 
 def _step(name: str, workflow: Workflow, ended: bool) -> Step:

@@ -186,13 +186,13 @@ class RunArchive:
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> Iterator[tuple[str, Iterator[str]]]:
         """Yield the started attempts of steps with their log lines; see `Run.logs`."""
-        seen: set[str] = set()
+        yielded: set[str] = set()
         while True:
             workflow = self.workflow()
             for node in workflow.pods():
                 started = not node.driver and node.phase != "Pending"
-                if started and node.step in steps and node.pod not in seen:
-                    seen.add(node.pod)
+                if started and node.step in steps and node.pod not in yielded:
+                    yielded.add(node.pod)
                     yield node.step, self._follow_log(node) if follow else iter(self.log(node))
             pods = {step: workflow.step_pod(step) for step in steps}
             ended = (

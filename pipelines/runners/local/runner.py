@@ -139,15 +139,15 @@ class LocalRun(Run):
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
         """Yield the steps that have a log, with its lines."""
-        seen: set[str] = set()
+        yielded: set[str] = set()
         while True:
             is_alive = follow and self.is_alive()  # checked before the logs are read
             for step in steps:
                 path = self.folder / "logs" / f"{step}.log"
-                if step not in seen and path.exists():
-                    seen.add(step)
+                if step not in yielded and path.exists():
+                    yielded.add(step)
                     yield step, self._lines(path, step, follow)
-            if not is_alive or seen.issuperset(steps):
+            if not is_alive or yielded.issuperset(steps):
                 return
             time.sleep(PAUSE)
 

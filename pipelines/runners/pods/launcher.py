@@ -68,12 +68,9 @@ def main() -> int:
     try:
         with step(name):
             run_task(name, command, read(Path(os.environ[VARIABLE]), LaunchConfig))
-    except PodFailedError as error:
-        if path := termination_log():  # the record of the pod replaces that of this process
-            path.write_bytes(error.failure.to_json())
-        print_line(str(error))
-        return 1
     except ModelyardError as error:
+        if isinstance(error, PodFailedError) and (path := termination_log()):
+            path.write_bytes(error.failure.to_json())  # replaces the record of this process
         print_line(str(error))
         return 1
     return 0
