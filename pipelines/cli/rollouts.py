@@ -125,7 +125,7 @@ def abort(
 ) -> None:
     """Remove the candidate and its pods.
 
-    The `modelyard deploy`, or the step deploy, that rolls it out fails.
+    The `modelyard deploy` or the run that rolls it out ends with the decision hold.
     """
     from modelyard.pipelines.serving.platforms import find_controller
 
