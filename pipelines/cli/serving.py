@@ -96,23 +96,24 @@ def predict(
     """
     from modelyard.components.errors import ConfigError
     from modelyard.components.server import HttpServer, read_tokens
+    from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
-    from modelyard.pipelines.serving import prediction
     from modelyard.pipelines.serving.platforms import find_server
+    from modelyard.pipelines.serving.prediction import Model, RemoteModel
 
     env = load_environment(environment)
-    model: prediction.Model
+    model: Model
     if url:
         token = read_tokens(str(token_file), "--token-file")[0] if token_file else None
         server = HttpServer(url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
-        model = prediction.RemoteModel(server, name, version)
+        model = RemoteModel(server, name, version)
     elif token_file or ca:
         raise ConfigError("--token-file and --ca need --url. Add it, or remove them.")
     elif env.on_cluster and store is None:
-        model = prediction.RemoteModel(find_server(name, env), name, version)
+        model = RemoteModel(find_server(name, env), name, version)
     else:
-        model = prediction.LocalModel(open_store(store, environment), name, version)
-    predictions = prediction.predict(model, files)
+        model = api.load_model(name, version, open_store(store, environment))
+    predictions = api.predict(model, files)
     if output is Output.JSON:
         values = [prediction.model_dump(mode="json") for prediction in predictions]
         emit({"model": name, "version": model.version, "predictions": values})

@@ -170,8 +170,9 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
     except OSError as error:
         raise _create_read_error(path, error) from error
     except (ValueError, EOFError) as error:
+        reason = str(error).partition(". ")[0]  # NumPy goes on to recommend allow_pickle
         raise DataError(
-            f"{path} is not a .npy file of numbers: {error}. Write it with numpy.save."
+            f"{path} is not a .npy file of numbers: {reason}. Write it with numpy.save."
         ) from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is a .npz archive. Write a .npy file with numpy.save.")
