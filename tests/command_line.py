@@ -17,6 +17,10 @@ class CommandResult:
     out: str
     err: str
 
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
 
 class CommandLine:
     """Runs commands; `options` follow the arguments of each."""
@@ -33,4 +37,4 @@ class CommandLine:
 
     def json(self, *arguments: object) -> Any:
         """Return the JSON output of a command."""
-        return json.loads(self(*arguments, "--output", "json").out)
+        return self(*arguments, "--output", "json").json

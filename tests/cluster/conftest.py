@@ -5,44 +5,32 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command_line import CommandResult
+
 ROOT = Path(__file__).parents[2]
 
 
-@dataclass
-class Ended:
-    """The exit code and output of a command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-def ran(*command: object, text: str | None = None, cwd: Path | None = None) -> Ended:
+def run_command(*command: object, text: str | None = None, cwd: Path | None = None) -> CommandResult:
     line = [str(part) for part in command]
     done = subprocess.run(line, input=text, capture_output=True, text=True, check=False, cwd=cwd)
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")
 def kubectl() -> Callable[..., str]:
     """Run kubectl and return its output; an error fails the test."""
 
-    def one(*arguments: object, text: str | None = None) -> str:
-        ended = ran("kubectl", *arguments, text=text)
-        assert ended.code == 0, ended.err
-        return ended.out
+    def run_kubectl(*arguments: object, text: str | None = None) -> str:
+        result = run_command("kubectl", *arguments, text=text)
+        assert result.code == 0, result.err
+        return result.out
 
-    return one
+    return run_kubectl
 
 
 @pytest.fixture(scope="session")
@@ -59,13 +47,15 @@ def absent(images: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def modelyard(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) -> Callable[..., Ended]:
+def modelyard(
+    tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]
+) -> Callable[..., CommandResult]:
     """Run a command of modelyard in a new folder with build/images.json."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "build").mkdir()
     (folder / "build/images.json").write_text(json.dumps(images))
     program = Path(sys.executable).parent / "modelyard"
-    return lambda *arguments: ran(program, *arguments, cwd=folder)
+    return lambda *arguments: run_command(program, *arguments, cwd=folder)
 
 
 @pytest.fixture
@@ -73,13 +63,15 @@ def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], N
     """Create the event of an autoscaler that adds no node for an unschedulable pod with these labels."""
     ended, threads = threading.Event(), []
 
-    def waits(pod: Any) -> bool:
+    def is_unschedulable(pod: Any) -> bool:
         conditions = pod["status"].get("conditions", ())
-        return any((one["type"], one["status"]) == ("PodScheduled", "False") for one in conditions)
+        return any(
+            (condition["type"], condition["status"]) == ("PodScheduled", "False") for condition in conditions
+        )
 
-    def answer(namespace: str, labels: str) -> None:
+    def create_event(namespace: str, labels: str) -> None:
         query = ("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
-        while not (pods := [pod for pod in json.loads(kubectl(*query))["items"] if waits(pod)]):
+        while not (pods := [pod for pod in json.loads(kubectl(*query))["items"] if is_unschedulable(pod)]):
             if ended.wait(0.5):
                 return
         facts = {key: pods[0]["metadata"][key] for key in ("name", "namespace", "uid")}
@@ -94,7 +86,7 @@ def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], N
         kubectl("create", "-f", "-", text=json.dumps(event))
 
     def start(namespace: str, labels: str) -> None:
-        threads.append(threading.Thread(target=answer, args=(namespace, labels)))
+        threads.append(threading.Thread(target=create_event, args=(namespace, labels)))
         threads[-1].start()
 
     yield start

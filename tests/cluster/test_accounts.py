@@ -87,15 +87,15 @@ def allowed(account: str, namespace: str, verb: str, resource: str) -> bool:
     resource, _, group = resource.partition(".")
     resource, _, last = resource.partition("/")
     part = {"name" if resource in ("configmaps", "secrets") else "subresource": last}
-    asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, **part}
+    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, **part}
     where, _ = account.split(":")
     groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{where}"]
-    spec = {"user": f"system:serviceaccount:{account}", "groups": groups, "resourceAttributes": asked}
+    spec = {"user": f"system:serviceaccount:{account}", "groups": groups, "resourceAttributes": attributes}
     api = client.AuthorizationV1Api(new_client_from_config())
     return api.create_subject_access_review({"spec": spec}).status.allowed
 
 
-def answers(table):
+def review(table):
     return {
         (account, namespace, what): allowed(account, namespace, *what.split())
         for (account, namespace), several in table.items()
@@ -104,21 +104,24 @@ def answers(table):
 
 
 def test_accounts_have_exactly_the_permissions_they_need():
-    assert [asked for asked, answer in answers(MAY).items() if not answer] == []
-    assert [asked for asked, answer in answers(MAY_NOT).items() if answer] == []
+    assert [request for request, is_allowed in review(MAY).items() if not is_allowed] == []
+    assert [request for request, is_allowed in review(MAY_NOT).items() if is_allowed] == []
 
 
 @pytest.mark.parametrize("namespace", [RUNS, SERVING])
 def test_roles_grant_no_other_permissions(kubectl, namespace):
     """Argo's resources are checked below."""
-    asked = set(MAY[RUN, namespace])
+    permitted = set(MAY[RUN, namespace])
     for role in json.loads(kubectl("get", "roles", "-n", namespace, "-o", "json"))["items"]:
         for rule in role["rules"]:
             (group,) = rule["apiGroups"]
             for resource, verb in itertools.product(rule["resources"], rule["verbs"]):
                 named = [f"{resource}/{name}" for name in rule.get("resourceNames", ())]
-                whole = f"{resource}.{group}" if group else resource
-                assert group == "argoproj.io" or {f"{verb} {one}" for one in named or [whole]} <= asked
+                resource_name = f"{resource}.{group}" if group else resource
+                assert (
+                    group == "argoproj.io"
+                    or {f"{verb} {name}" for name in named or [resource_name]} <= permitted
+                )
 
 
 @pytest.fixture
@@ -154,5 +157,5 @@ def test_error_has_the_missing_rule(modelyard, command, what, rule):
 def test_argo_executor_may_report_results_only():
     may = {"create workflowtaskresults", "patch workflowtaskresults", "get workflows"}
     may_not = {"delete workflows", "create workflows"}
-    given = {one for one in may | may_not if allowed(RUN, RUNS, *f"{one}.argoproj.io".split())}
-    assert given == may
+    permitted = {name for name in may | may_not if allowed(RUN, RUNS, *f"{name}.argoproj.io".split())}
+    assert permitted == may

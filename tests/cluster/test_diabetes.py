@@ -30,6 +30,6 @@ def test_example_is_rolled_out_and_predicts_the_target(modelyard, kubectl, tmp_p
         "rmse",
     )
     np.save(tmp_path / "patients.npy", np.ones((3, 10), np.float32))
-    answers = modelyard("predict", "diabetes", tmp_path / "patients.npy", "-e", "kind", "--output", "json")
-    assert [list(one["values"]) for one in answers.json["predictions"]] == [["progression"]] * 3
+    result = modelyard("predict", "diabetes", tmp_path / "patients.npy", "-e", "kind", "--output", "json")
+    assert [list(prediction["values"]) for prediction in result.json["predictions"]] == [["progression"]] * 3
     kubectl("delete", "deployment,service", "-n", SERVING, "--ignore-not-found", *servers, "diabetes")

@@ -17,16 +17,16 @@ NAMESPACES = ("modelyard-runs", "modelyard-serving", "modelyard-storage")
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_api_server_accepts_every_object_of_an_overlay(kubectl, overlay):
     objects = list(yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays" / overlay)))
-    plain = [one for one in objects if CONFIG_CONNECTOR not in one["apiVersion"]]
+    plain = [item for item in objects if CONFIG_CONNECTOR not in item["apiVersion"]]
     assert len(plain) > 10
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(plain))
 
 
 def test_api_server_accepts_the_objects_for_kubeflow_pipelines(kubectl):
     """In an existing namespace, because not every cluster has Kubeflow Pipelines."""
-    made = kubectl("kustomize", ROOT / "manifests/overlays/kubeflow")
-    here = made.replace("namespace: kubeflow", "namespace: modelyard-runs")
-    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=here)
+    manifest = kubectl("kustomize", ROOT / "manifests/overlays/kubeflow")
+    in_runs_namespace = manifest.replace("namespace: kubeflow", "namespace: modelyard-runs")
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=in_runs_namespace)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def _config_connector(kubectl):
 @pytest.mark.usefixtures("_config_connector")
 def test_config_connector_objects_are_valid(kubectl):
     objects = yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays/gke-node-pools"))
-    made = [one for one in objects if CONFIG_CONNECTOR in one["apiVersion"]]
-    assert {one["kind"] for one in made} == {"ContainerNodePool", "ArtifactRegistryRepository"}
+    resources = [item for item in objects if CONFIG_CONNECTOR in item["apiVersion"]]
+    assert {item["kind"] for item in resources} == {"ContainerNodePool", "ArtifactRegistryRepository"}
     command = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
-    kubectl(*command, text=yaml.safe_dump_all(made))
-    pool = next(one for one in made if one["metadata"]["name"] == "modelyard-gpu")
+    kubectl(*command, text=yaml.safe_dump_all(resources))
+    pool = next(item for item in resources if item["metadata"]["name"] == "modelyard-gpu")
     pool["spec"]["nodeConfig"]["guestAccelerators"] = pool["spec"]["nodeConfig"].pop("guestAccelerator")
     with pytest.raises(AssertionError, match=r'unknown field "spec.nodeConfig.guestAccelerators"'):
         kubectl(*command, text=yaml.safe_dump(pool))
@@ -61,9 +61,9 @@ def test_config_connector_objects_are_valid(kubectl):
 @pytest.mark.parametrize("component", ["autoscaling", "disruption-budget"])
 def test_api_server_accepts_the_option(kubectl, component):
     (path,) = [
-        one
-        for one in (ROOT / "manifests/components" / component).glob("*.yaml")
-        if one.name != "kustomization.yaml"
+        path
+        for path in (ROOT / "manifests/components" / component).glob("*.yaml")
+        if path.name != "kustomization.yaml"
     ]
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", path)
 

@@ -112,20 +112,20 @@ def started(kubectl, tmp_path):
     """Create the pod of a step of the compiled pipeline, and return its name."""
     names = []
 
-    def one(train, step="train"):
+    def create_pod(train, step="train"):
         path = tmp_path / "environment.yaml"
         backend = "jax" if "tpu" in train else "tensorflow"
         path.write_text(ENVIRONMENT.format(train=train, backend=backend))
         environment = load_environment(str(path), environ={})
         compiled = parse_package(compile_package(environment))
-        wanted = create_step_pod(compiled, step, environment)
+        pod = create_step_pod(compiled, step, environment)
         name = f"pool-{uuid4().hex[:8]}"
-        wanted["metadata"] |= {"name": name, "namespace": NAMESPACE}
+        pod["metadata"] |= {"name": name, "namespace": NAMESPACE}
         names.append(name)
-        kubectl("apply", "-f", "-", text=json.dumps(wanted))
+        kubectl("apply", "-f", "-", text=json.dumps(pod))
         return name
 
-    yield one
+    yield create_pod
     kubectl("delete", "pod", "-n", NAMESPACE, "--force", "--grace-period=0", "--ignore-not-found", *names)
 
 

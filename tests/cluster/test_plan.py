@@ -20,4 +20,4 @@ def test_probe_runs_in_a_pod_like_training(modelyard, kubectl):
             "get", "pods", "-n", "modelyard-runs", "-l", "app.kubernetes.io/component=probe", "-o", "json"
         )
     )
-    assert [one for one in pods["items"] if "deletionTimestamp" not in one["metadata"]] == []
+    assert [pod for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]] == []

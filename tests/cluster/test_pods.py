@@ -60,7 +60,7 @@ def states(summary):
 def pods(kubectl):
     """Return the steps' pods that are not terminating."""
     seen = json.loads(kubectl("get", "pods", "-n", RUNS, "-l", "modelyard.dev/step", "-o", "json"))["items"]
-    return [one for one in seen if "deletionTimestamp" not in one["metadata"]]
+    return [pod for pod in seen if "deletionTimestamp" not in pod["metadata"]]
 
 
 def test_digits_from_data_to_a_prediction_over_the_node_port(first, modelyard, kubectl, tmp_path):
@@ -74,8 +74,8 @@ def test_digits_from_data_to_a_prediction_over_the_node_port(first, modelyard, k
 
     picture = tmp_path / "digit.npy"
     np.save(picture, np.zeros((8, 8, 1), "uint8"))
-    answer = modelyard("predict", "digits", picture, "-e", "kind", "--output", "json")
-    assert (answer.json["version"], len(answer.json["predictions"])) == (1, 1)
+    result = modelyard("predict", "digits", picture, "-e", "kind", "--output", "json")
+    assert (result.json["version"], len(result.json["predictions"])) == (1, 1)
 
 
 def test_servers_run_the_built_image(first, kubectl, images):
@@ -112,8 +112,8 @@ def test_failed_rollout_of_a_step_names_what_would_fit(
     assert "cannot be scheduled: it requests 64 cores and 256 MiB of memory" in failure["message"]
     assert failure["message"].endswith("stable serves version 1 as before.")
     np.save(tmp_path / "digit.npy", np.zeros((8, 8, 1), "uint8"))
-    answer = modelyard("predict", "digits", tmp_path / "digit.npy", "-e", "kind", "--output", "json")
-    assert answer.json["version"] == 1
+    result = modelyard("predict", "digits", tmp_path / "digit.npy", "-e", "kind", "--output", "json")
+    assert result.json["version"] == 1
 
 
 def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
@@ -139,9 +139,9 @@ def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
     kubectl("delete", "pod", "-n", RUNS, "-l", "modelyard.dev/step=deploy")
     assert run.wait(240) == 14
     assert "track" in kubectl(*service)
-    left = kubectl("get", "deployment", "-n", SERVING, "-o", "name")
-    assert "digits-candidate" not in left
-    assert "digits-stable" in left
+    deployments = kubectl("get", "deployment", "-n", SERVING, "-o", "name")
+    assert "digits-candidate" not in deployments
+    assert "digits-stable" in deployments
 
 
 def test_missing_namespace_is_a_cluster_error(modelyard, storage_options, kubectl):
@@ -190,7 +190,7 @@ def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, started_run, ab
 
     short = ["--set", f"environment.images.fingerprint={absent}"]
     subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, check=False)
-    assert left["metadata"]["name"] not in [one["metadata"]["name"] for one in pods(kubectl)]
+    assert left["metadata"]["name"] not in [pod["metadata"]["name"] for pod in pods(kubectl)]
 
 
 def test_step_is_retried_after_its_pod_is_lost(kubectl, started_run, tmp_path):
@@ -211,7 +211,9 @@ def test_training_resumes_from_its_checkpoint_after_its_pod_is_lost(
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
     keys = "training.epochs=100", "training.checkpoint_every=0.001", "gate.minimum.accuracy=1.0"
-    settings = [part for one in (*keys, "environment.steps.train.retries=1") for part in ("--set", one)]
+    settings = [
+        part for setting in (*keys, "environment.steps.train.retries=1") for part in ("--set", setting)
+    ]
     command = [PROGRAM, "run", "-e", "kind", *storage_options, *settings]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as run:
         while "checkpoint after epoch" not in (log := train_log(tmp_path)):
@@ -233,8 +235,8 @@ def train_log(folder):
 def test_lost_artifacts_are_recreated(first, modelyard, storage_options, prefix, absent):
     assert first.code == 0
     bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
-    for one in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
-        httpx.delete(f"{bucket}/{quote(one['name'], safe='')}").raise_for_status()
+    for item in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
+        httpx.delete(f"{bucket}/{quote(item['name'], safe='')}").raise_for_status()
     stop = ["--set", f"environment.images.preprocess={absent}"]
     again = modelyard("run", "-e", "kind", *storage_options, *stop, "--output", "json").json
     assert states(again)["ingest"] == "succeeded"
@@ -253,8 +255,8 @@ def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyar
         model = f"model={{build: 'small:build', code: {folder}/networks}}"
         settings = [
             part
-            for one in (data, model, "training.epochs=1", "gate.minimum.accuracy=1.0")
-            for part in ("--set", one)
+            for setting in (data, model, "training.epochs=1", "gate.minimum.accuracy=1.0")
+            for part in ("--set", setting)
         ]
         return modelyard("run", "-e", "kind", *storage_options, *settings, "--output", "json").json
 
@@ -278,7 +280,10 @@ def failed(first, modelyard, storage_options, tmp_path_factory):
     started = {}
     with serve_folder(folder, this_machine()) as url, ThreadPoolExecutor(len(POD_FAILURES)) as pool:
         for name, case in POD_FAILURES.items():
-            own = (one.format(url=url).replace("code: code", f"code: {folder}/code") for one in case.settings)
+            own = (
+                setting.format(url=url).replace("code: code", f"code: {folder}/code")
+                for setting in case.settings
+            )
             sizes = ("--set", "environment.start_timeout=20", "--set", "environment.steps.train.cpu=100m")
             line = (
                 "run",
@@ -286,10 +291,10 @@ def failed(first, modelyard, storage_options, tmp_path_factory):
                 "kind",
                 *storage_options,
                 *sizes,
-                *(part for one in own for part in ("--set", one)),
+                *(part for setting in own for part in ("--set", setting)),
             )
             started[name] = pool.submit(modelyard, *line, "--output", "json")
-        return {name: one.result() for name, one in started.items()}
+        return {name: future.result() for name, future in started.items()}
 
 
 @pytest.mark.parametrize("name", POD_FAILURES)

@@ -64,7 +64,7 @@ def server(network: str) -> Iterator[Callable[..., str]]:
             image: str, *command: str, health: str = ":8501/v2/health/ready", alias: str = "one"
         ) -> str:
             address = stack.enter_context(started(image, network, *command, alias=alias))
-            answers(f"http://{address}{health}")
+            wait_until_healthy(f"http://{address}{health}")
             return address
 
         yield start
@@ -81,7 +81,7 @@ def started(image: str, network: str, *command: str, alias: str) -> Iterator[str
         run("rm", "--force", name)
 
 
-def answers(url: str) -> None:
+def wait_until_healthy(url: str) -> None:
     for _ in range(1800):
         with suppress(httpx.TransportError):
             if httpx.get(url).is_success:
@@ -109,7 +109,7 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
     confined: dict[str, Any] = {"network": network, "read_only": True, "cap_drop": ["ALL"]}
     confined["tmpfs"] = {"/tmp": ""}  # noqa: S108
 
-    def one(images: Mapping[str, str]) -> Path:
+    def run_digits(images: Mapping[str, str]) -> Path:
         local.init(local.DockerRunner(**confined), pipeline_root=str(root))
         pipeline = build(lambda step, task: task.set_container_image(images[STEPS[step].image]))
         pipeline(
@@ -118,4 +118,4 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
         (evaluation,) = root.glob("*/evaluate/evaluation")
         return evaluation
 
-    return one
+    return run_digits

@@ -92,7 +92,7 @@ def test_pod_without_the_gpu_of_its_node_fails_or_trains_on_cpu(
 ) -> None:
     environment = tmp_path / "claimed.yaml"
     text = ENVIRONMENT.format(place=uuid4().hex[:8], optional=json.dumps(optional))
-    images = {name: one for name, one in accelerators.items() if name != "gcs-emulator"}
+    images = {name: reference for name, reference in accelerators.items() if name != "gcs-emulator"}
     environment.write_text(f"{text}images: {json.dumps(images)}\n")
     quick = ("--set", "training.epochs=2", "--set", "gate.minimum.accuracy=1.0", "--output", "json")
     ended = modelyard("run", "-e", environment, *quick)

@@ -84,8 +84,8 @@ def test_image_has_required_packages_and_writes_only_to_tmp(
 
 def labels_of(docker: Run, image: str) -> dict[str, str]:
     """Return the OCI labels of an image without their prefix."""
-    (found,) = json.loads(docker("image", "inspect", image))
-    return {key.removeprefix(f"{LABEL}."): value for key, value in found["Config"]["Labels"].items()}
+    (inspected,) = json.loads(docker("image", "inspect", image))
+    return {key.removeprefix(f"{LABEL}."): value for key, value in inspected["Config"]["Labels"].items()}
 
 
 @pytest.mark.parametrize("target", HOLDS)
@@ -105,12 +105,12 @@ def test_release_has_its_source_and_same_image_keeps_its_reference(
     release = {"source": "https://example.com/modelyard", "revision": "abc"}
     base = labels_of(docker, images["fingerprint"])["base.name"]
     try:
-        made = build("gcs-emulator", base, labels=release, previous=images["gcs-emulator"])
+        image = build("gcs-emulator", base, labels=release, previous=images["gcs-emulator"])
     finally:
         again = build("gcs-emulator", base, previous=images["gcs-emulator"])
     assert again.reference == images["gcs-emulator"]
-    assert made.reference.startswith("modelyard/gcs-emulator:")
-    assert release.items() <= labels_of(docker, made.reference).items()
+    assert image.reference.startswith("modelyard/gcs-emulator:")
+    assert release.items() <= labels_of(docker, image.reference).items()
 
 
 @pytest.mark.soak  # a build without its cache takes a minute or more
@@ -118,7 +118,7 @@ def test_builds_are_reproducible(images: dict[str, str], docker: Run) -> None:
     facts = build_arguments(labels_of(docker, images["fingerprint"])["base.name"])
     build = ["build", "--quiet", "--no-cache", "--file", "components/Dockerfile", "--target", "fingerprint"]
     again = docker(*build, *(f"--build-arg={key}={value}" for key, value in facts.items()), ".").strip()
-    held = [json.loads(docker("image", "inspect", one))[0] for one in (again, images["fingerprint"])]
+    held = [json.loads(docker("image", "inspect", image))[0] for image in (again, images["fingerprint"])]
     assert held[0]["RootFS"] == held[1]["RootFS"]
 
 
@@ -135,9 +135,9 @@ def test_digits_are_trained_evaluated_and_served_in_the_images(
     command = ["--name", "digits", "--version", str(version), "--store", inside.to_json()]
     address = server(images["serve"], *command, "--serving", '{"host": "0.0.0.0"}')
     url = f"http://{address}:8501/v1/models/digits/versions/{version}:predict"
-    answer = httpx.post(url, json={"instances": golden.instances}).json()
-    for given, expected in zip(answer["predictions"], golden.predictions, strict=True):
-        assert given == pytest.approx(expected, abs=1e-4)
+    response = httpx.post(url, json={"instances": golden.instances}).json()
+    for prediction, expected in zip(response["predictions"], golden.predictions, strict=True):
+        assert prediction == pytest.approx(expected, abs=1e-4)
 
 
 def published(settings: Store, evaluation: Path) -> int:

@@ -13,7 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.cluster.conftest import ROOT, Ended
+from tests.cluster.conftest import ROOT
+from tests.command_line import CommandResult
 
 ENDPOINT = os.environ.get("MODELYARD_TEST_KFP")
 NAMESPACE, SERVING = "kubeflow", "modelyard-serving"
@@ -39,7 +40,7 @@ class User:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(line, cwd=self.folder, text=True, **pipes)
 
-    def __call__(self, *arguments: object) -> Ended:
+    def __call__(self, *arguments: object) -> CommandResult:
         """Run a command to its end."""
         return end(self.start(*arguments))
 
@@ -58,9 +59,9 @@ class User:
         return seen
 
 
-def end(process: "subprocess.Popen[str]") -> Ended:
+def end(process: "subprocess.Popen[str]") -> CommandResult:
     out, err = process.communicate()
-    return Ended(process.returncode, out, err)
+    return CommandResult(process.returncode, out, err)
 
 
 @pytest.fixture(scope="package")
@@ -79,8 +80,8 @@ def user(tmp_path_factory, kubectl) -> Iterator[User]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        one = User(folder, prefix)
-        yield one
+        new_user = User(folder, prefix)
+        yield new_user
         for kind in ("deployment", "service"):
             kubectl(
                 "delete",
@@ -88,12 +89,12 @@ def user(tmp_path_factory, kubectl) -> Iterator[User]:
                 "-n",
                 SERVING,
                 "-l",
-                f"app.kubernetes.io/name in ({one.model}, {one.model}-data)",
+                f"app.kubernetes.io/name in ({new_user.model}, {new_user.model}-data)",
             )
 
 
 @pytest.fixture(scope="package")
-def first(user) -> Ended:
+def first(user) -> CommandResult:
     """The first submission of the digits."""
     return end(user.start(*user.submission("--wait")))
 

@@ -36,7 +36,7 @@ def ended(user, url):
     write_code(user.folder)
     started = {}
     for name, case in CASES.items():
-        settings = [part for one in case.settings for part in ("--set", one.format(url=url))]
+        settings = [part for setting in case.settings for part in ("--set", setting.format(url=url))]
         options = ("--wait", "--anyway", *settings)  # the plan would refuse what no node has room for
         started[name] = user.start(*user.submission(*options, model=f"{user.model}-{name}"))
     return {name: end(process) for name, process in started.items()}

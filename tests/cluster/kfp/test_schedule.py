@@ -33,13 +33,13 @@ def applied(first, user, schedule):
 def fired(user, before=()):
     """Return the names of scheduled runs, the latest first."""
     listed = user("runs", "list", "--model", user.model, "--output", "json").json
-    return [one["name"] for one in listed if one["schedule"] and one["name"] not in before]
+    return [run["name"] for run in listed if run["schedule"] and run["name"] not in before]
 
 
 def next_fire(user, before=()):
-    while not (found := fired(user, before)):
+    while not (runs := fired(user, before)):
         time.sleep(2)
-    return found[-1]
+    return runs[-1]
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def test_changed_file_replaces_the_schedule_and_its_run_continues(unchanged, use
     assert unchanged.code == 0
     running = next_fire(user, before=fired(user))
     assert user.state(running)["state"] not in ENDED
-    old = mine(user)["id"]
+    old = schedule_of(user)["id"]
     replaced = user("schedule", "apply", *schedule("--set", "serving.threads=2"), "--output", "json")
     assert replaced.json["action"] == "replace", replaced.err
-    assert mine(user)["id"] != old
+    assert schedule_of(user)["id"] != old
     assert user.ended(running)["state"] == "succeeded"
 
 
@@ -82,11 +82,10 @@ def test_paused_schedule_starts_no_run(unchanged, user):
     before = fired(user)
     time.sleep(MINUTE + 35)  # it fires up to half a minute late
     assert fired(user, before) == []
-    assert mine(user)["paused"]
+    assert schedule_of(user)["paused"]
 
 
-def mine(user):
+def schedule_of(user):
     """Return the schedule of the user's model."""
     listed = user("schedule", "list", "--output", "json").json
-    (found,) = [one for one in listed if one["name"] == user.model]
-    return found
+    return next(schedule for schedule in listed if schedule["name"] == user.model)

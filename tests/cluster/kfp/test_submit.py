@@ -24,8 +24,8 @@ def test_digits_from_data_to_a_prediction(first, user, tmp_path):
 
     picture = tmp_path / "digit.npy"
     np.save(picture, np.zeros((8, 8, 1), "uint8"))
-    answer = user("predict", user.model, picture, "--output", "json")
-    assert (answer.json["version"], len(answer.json["predictions"])) == (1, 1)
+    result = user("predict", user.model, picture, "--output", "json")
+    assert (result.json["version"], len(result.json["predictions"])) == (1, 1)
 
 
 def test_number_of_pods_of_a_run(first, user, pods):
@@ -57,13 +57,13 @@ def test_step_is_retried_after_its_pod_is_lost(first, user, kubectl, pods):
     """Argo retries every step in the default installation of Kubeflow Pipelines."""
     assert first.code == 0
     started = user(*user.submission()).json
-    while not (lost := [one for one in pods(started["id"]) if at_work(one, "fingerprint")]):
+    while not (lost := [pod for pod in pods(started["id"]) if at_work(pod, "fingerprint")]):
         time.sleep(0.3)
     kubectl("delete", "pod", "-n", NAMESPACE, lost[0]["metadata"]["name"], "--now")
     again = user("runs", "show", started["run"], "--wait", "--output", "json")
     assert (again.code, states(again.json)["fingerprint"]) == (0, "succeeded"), again.out
     assert (
-        len([one for one in pods(started["id"]) if step_of(one) == "fingerprint"]) == 1
+        len([pod for pod in pods(started["id"]) if step_of(pod) == "fingerprint"]) == 1
     )  # the other is gone
 
 

@@ -21,7 +21,7 @@ def this_machine() -> str:
         return host
     line = ["kubectl", "get", "nodes", "--output", "json"]
     (node, *_) = json.loads(subprocess.run(line, check=True, capture_output=True).stdout)["items"]
-    addresses = {one["type"]: one["address"] for one in node["status"]["addresses"]}
+    addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((addresses["InternalIP"], 9))  # nothing is sent
         return str(probe.getsockname()[0])

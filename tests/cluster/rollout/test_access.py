@@ -27,7 +27,7 @@ def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
     with pytest.raises(DeployError, match=f'secret "{tls}" not found'):
         workspace.deploy(version, platform)
     assert time.monotonic() - begin < 120, "it does not wait for its start_timeout"
-    cert, key = (write_private(tmp_path / f"{n}.pem", one) for n, one in enumerate(make_certificate()))
+    cert, key = (write_private(tmp_path / f"{n}.pem", data) for n, data in enumerate(make_certificate()))
     kubectl(*create, "tls", tls, f"--cert={cert}", f"--key={key}")
     assert workspace.deploy(version, platform).decision == "promote"
 

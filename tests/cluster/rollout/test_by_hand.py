@@ -53,63 +53,63 @@ def status_when(command, workspace, arrived):
 
 def stable(workspace):
     """Return the version, the image and `serving.max_batch` of stable."""
-    found = workspace.platform.deployment("stable")
-    template = found["spec"]["template"]
+    deployment = workspace.platform.deployment("stable")
+    template = deployment["spec"]["template"]
     args = template["spec"]["containers"][0]["args"]
     serving = json.loads(args[args.index("--serving") + 1])
-    return objects.version(found), objects.image(template), serving["max_batch"]
+    return objects.version(deployment), objects.image(template), serving["max_batch"]
 
 
 def test_deploy_status_promote_abort_and_rollback(workspace, by_hand, images, tagged):
     """Each version is served with the section `serving` of its run and the image that was verified."""
-    one, two, three = (workspace.publish(config={"serving": {"max_batch": size}}) for size in (11, 22, 33))
+    v1, v2, v3 = (workspace.publish(config={"serving": {"max_batch": size}}) for size in (11, 22, 33))
 
-    assert workspace.run("deploy", workspace.name, str(one), *QUICK)["decision"] == "promote"
-    workspace.assert_settled(one)
-    assert stable(workspace) == (one, images["serve"], 11)
+    assert workspace.run("deploy", workspace.name, str(v1), *QUICK)["decision"] == "promote"
+    workspace.assert_settled(v1)
+    assert stable(workspace) == (v1, images["serve"], 11)
 
     line = workspace.modelyard(
-        "deploy", workspace.name, str(two), *LONG, "--set", f"environment.images.serve={tagged}"
+        "deploy", workspace.name, str(v2), *LONG, "--set", f"environment.images.serve={tagged}"
     )
     rollout = subprocess.Popen([*line, "--output", "json"], stdout=subprocess.PIPE, text=True)
     status = status_when(by_hand, workspace, lambda status: status["canary"])
     assert (status["champion"], status["stable"]["version"], status["candidate"]["version"]) == (
-        one,
-        one,
-        two,
+        v1,
+        v1,
+        v2,
     )
-    assert by_hand("rollout", "promote", workspace.name, "--reason", "it is good")["version"] == two
+    assert by_hand("rollout", "promote", workspace.name, "--reason", "it is good")["version"] == v2
     output, _ = rollout.communicate(timeout=240)
     assert '"decision": "promote"' in output, "the candidate's rollout notices the promotion"
-    workspace.assert_settled(two)
-    assert stable(workspace) == (two, tagged, 22)
+    workspace.assert_settled(v2)
+    assert stable(workspace) == (v2, tagged, 22)
 
     rollout = subprocess.Popen(
-        [*workspace.modelyard("deploy", workspace.name, str(three), *LONG), "--output", "json"],
+        [*workspace.modelyard("deploy", workspace.name, str(v3), *LONG), "--output", "json"],
         stdout=subprocess.PIPE,
         text=True,
     )
     status_when(by_hand, workspace, lambda status: status["canary"])
-    assert by_hand("rollout", "abort", workspace.name)["aborted"] == three
+    assert by_hand("rollout", "abort", workspace.name)["aborted"] == v3
     output, _ = rollout.communicate(timeout=240)
     assert '"decision": "hold"' in output
     assert "withdrawn by another command" in output
-    workspace.assert_settled(two)
+    workspace.assert_settled(v2)
 
     with workspace.load().running() as clients:
-        assert by_hand("rollback", workspace.name)["version"] == one
-        workspace.assert_settled(one)
-        workspace.wait_for_other_pods(one)
+        assert by_hand("rollback", workspace.name)["version"] == v1
+        workspace.assert_settled(v1)
+        workspace.wait_for_other_pods(v1)
     assert clients.failed == []
-    assert stable(workspace) == (one, images["serve"], 11)
+    assert stable(workspace) == (v1, images["serve"], 11)
     history = [
         (entry.action, entry.version, entry.attempt) for entry in workspace.models.history(workspace.name)
     ]
     assert history == [
-        ("promote", one, False),
-        ("promote", two, False),
-        ("promote", three, True),
-        ("rollback", one, False),
+        ("promote", v1, False),
+        ("promote", v2, False),
+        ("promote", v3, True),
+        ("rollback", v1, False),
     ]
 
 

@@ -21,7 +21,8 @@ def served(new_workspace):
 def entries(workspace, number):
     """Return the last entries of the history."""
     return [
-        (one.action, one.version, one.attempt) for one in workspace.models.history(workspace.name)[-number:]
+        (entry.action, entry.version, entry.attempt)
+        for entry in workspace.models.history(workspace.name)[-number:]
     ]
 
 

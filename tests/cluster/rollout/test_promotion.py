@@ -14,10 +14,10 @@ SUMMARY = "0 client and 40 golden requests, 0 failed"
 
 
 def test_first_rollout_without_clients(workspace):
-    one = workspace.publish()
-    outcome = workspace.deploy(one, expected=0)
-    assert (outcome.decision, outcome.version) == ("promote", one)
-    workspace.assert_settled(one)
+    v1 = workspace.publish()
+    outcome = workspace.deploy(v1, expected=0)
+    assert (outcome.decision, outcome.version) == ("promote", v1)
+    workspace.assert_settled(v1)
     assert SUMMARY in workspace.log(), "the summary has the golden requests"
     assert "no stable to compare" in workspace.log()
     assert SUMMARY in workspace.models.champion(workspace.name).reason
@@ -126,11 +126,11 @@ def test_stable_is_first_updated_to_the_pointer(served):
 
 
 def test_champion_that_was_never_deployed(workspace):
-    one, two = workspace.publish(), workspace.publish()
-    workspace.models.promote(workspace.name, one, reason="on a laptop", by="test")
-    assert workspace.deploy(two).decision == "promote"
-    workspace.assert_settled(two)
-    assert f"stable serves nothing and the champion is version {one}" in workspace.log()
+    v1, v2 = workspace.publish(), workspace.publish()
+    workspace.models.promote(workspace.name, v1, reason="on a laptop", by="test")
+    assert workspace.deploy(v2).decision == "promote"
+    workspace.assert_settled(v2)
+    assert f"stable serves nothing and the champion is version {v1}" in workspace.log()
 
 
 def test_pods_have_no_permissions(served):

@@ -1,7 +1,9 @@
 import io
 import tarfile
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +84,16 @@ def pack(request: pytest.FixtureRequest, tmp_path: Path) -> PackFiles:
     """Write files as a folder, a zip and a tar; a name that ends with `/` is a folder."""
     write = {"folder": as_folder, "zip": as_zip, "tar": as_tar}[request.param]
     return lambda files: write(tmp_path / f"source.{request.param}", files)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """Trace allocations; yield a function that returns the peak in bytes."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.fixture

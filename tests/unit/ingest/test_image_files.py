@@ -1,5 +1,4 @@
 import re
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 from modelyard.components.ingest import image_files
 from modelyard.components.source.settings import Source
+from tests.unit.ingest.conftest import peak_memory
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
@@ -116,14 +116,10 @@ def test_memory_is_independent_of_the_number_of_images(pack, png_image) -> None:
     }  # 28 MB decoded
     source = Source(kind="images", source=str(pack(files)))
     examples = image_files.read(Path(str(source.source)), source)
-    tracemalloc.start()
-    try:
+    with peak_memory() as peak:
         rows = sum(len(batch.examples) for batch in examples.batches)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        assert peak() < 8 * 2**20
     assert rows == 600
-    assert peak < 8 * 2**20
 
 
 @pytest.fixture

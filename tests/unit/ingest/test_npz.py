@@ -1,6 +1,5 @@
 import io
 import re
-import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from modelyard.components.errors import DataError
 from modelyard.components.ingest import npz
 from modelyard.components.source.settings import Source
+from tests.unit.ingest.conftest import peak_memory
 
 X = np.random.default_rng(0).integers(0, 256, (9, 4, 3), np.uint8)
 Y = np.array([0, 2, 1, 1, 0, 2, 0, 0, 1])
@@ -249,24 +249,16 @@ def test_another_kind_of_file_is_refused(tmp_path, run_ingest, data) -> None:
 def test_an_archive_bomb_is_refused_before_unpacking(save, run_ingest) -> None:
     source = save(True, x=np.zeros((2**12, 2**11), np.uint8), y=np.zeros(2**12, int))
     assert source.stat().st_size < 2**15
-    tracemalloc.start()
-    try:
+    with peak_memory() as peak:
         with pytest.raises(DataError, match=r"unpacked, has .* data\.max_bytes allows 1,048,576"):
             run_ingest("npz", source, max_bytes=2**20)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 2**20
+        assert peak() < 2**20
 
 
 def test_a_large_array_is_read_with_constant_memory(save) -> None:
     source = save(x=np.zeros((2**14, 2**12), np.uint8), y=np.arange(2**14) % 7)  # 64 MB
     settings = Source(kind="npz", source=str(source))
-    tracemalloc.start()
-    try:
+    with peak_memory() as peak:
         rows = sum(len(batch.examples) for batch in npz.read(source, settings).batches)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        assert peak() < 8 * 2**20
     assert rows == 2**14
-    assert peak < 8 * 2**20

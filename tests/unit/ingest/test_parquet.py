@@ -1,6 +1,5 @@
 import json
 import re
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pyarrow import parquet as pq
 from modelyard.components.errors import DataError
 from modelyard.components.ingest import parquet
 from modelyard.components.ingest.members import Member
+from tests.unit.ingest.conftest import peak_memory
 
 Write = Callable[..., Path]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -211,12 +211,8 @@ def test_a_file_is_read_with_the_memory_of_a_row_group(write) -> None:
     images = pa.array([np.random.default_rng(row).bytes(50_000) for row in range(320)])  # 16 MB
     path = write("a.parquet", [0, 1] * 160, images=images, row_group_size=16) / "a.parquet"
     file = Member(path, path.name, 0, lambda: path.open("rb"))
-    tracemalloc.start()
-    try:
+    with peak_memory() as peak:
         table = parquet.read_parquet(lambda: iter([file]), True, "classification", 2**30)
         size = sum(len(content()) for _, _, content in table.images())
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        assert peak() < 6 * 2**20
     assert size == 320 * 50_000
-    assert peak < 6 * 2**20
