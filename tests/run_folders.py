@@ -23,10 +23,10 @@ def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
         settings=Environment(kind="local"),
         config=load(None, overrides, environ={}).model_dump(mode="json"),
         options={},
-        at=f"{name[:4]}-{name[4:6]}-{name[6:8]}T00:00:00+00:00",
+        started=f"{name[:4]}-{name[4:6]}-{name[6:8]}T00:00:00+00:00",
         host=socket.gethostname(),
         pid=os.getpid(),
-        pid_started=process_start_time(os.getpid()),
+        pid_start_time=process_start_time(os.getpid()),
     )
     write(folder / run_folder.START, start.model_copy(update=changes))
     return folder

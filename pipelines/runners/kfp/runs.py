@@ -50,11 +50,9 @@ def find_run(backend: Backend, name_or_id: str) -> Any:
             **backend.scoped(),
         )
         run_id = page.runs[0].run_id if page.runs else ""
-    try:
+    with suppress(NotFoundError):
         if run_id:
             return backend.runs.run_service_get_run(run_id)
-    except NotFoundError:
-        pass
     raise NotFoundError(
         f"There is no run {name_or_id!r} at {backend.endpoint}; it may have been deleted. `modelyard runs "
         "list` shows the existing runs."
@@ -67,7 +65,7 @@ def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
     Raises:
         NotFoundError: the model has no experiment on the server.
     """
-    options = backend.scoped()
+    options: dict[str, Any] = backend.scoped()
     if model:
         experiment = find_experiment(backend, model)
         if experiment is None:
@@ -75,10 +73,8 @@ def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
                 f"There is no run of {model!r} at {backend.endpoint}. `modelyard submit` starts one."
             )
         options = {"experiment_id": experiment.experiment_id}
-    list_, size = backend.runs.run_service_list_runs, min(limit, PAGE_SIZE)
-    return list(
-        islice(list_items(list_, "runs", page_size=size, sort_by="created_at desc", **options), limit)
-    )
+    options |= {"sort_by": "created_at desc", "page_size": min(limit, PAGE_SIZE)}
+    return list(islice(list_items(backend.runs.run_service_list_runs, "runs", **options), limit))
 
 
 def duration(run: Any) -> float:
@@ -90,14 +86,14 @@ def duration(run: Any) -> float:
 
 def state(run: Any) -> str:
     """Return the state of a run: `cancelled` for a terminated run, which the server reports as failed."""
-    now = _normalize_state(run.state)
+    current = _normalize_state(run.state)
     history = [_normalize_state(status.state) for status in run.state_history or ()]
-    for earlier in reversed(history) if now == "failed" else ():
+    for earlier in reversed(history) if current == "failed" else ():
         if earlier == "running":  # the run was retried after it was cancelled
             break
         if earlier in ("cancelling", "cancelled"):
             return "cancelled"
-    return now
+    return current
 
 
 def _normalize_state(state: str | None) -> str:

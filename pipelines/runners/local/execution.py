@@ -69,9 +69,8 @@ class LocalExecution:
             cancelled = (self.folder / CANCELLED).exists()
             trigger = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
             reason = CancelledError(f"{trigger} ended the run. {self.resume_message()}")
-            self._record(
-                started, {"state": "cancelled", "failure": Failure.from_error(reason, self._failed_step())}
-            )
+            result = {"state": "cancelled", "failure": Failure.from_error(reason, self._failed_step())}
+            self._record(started, result)
             raise
         return self._record(started, result)
 
@@ -113,8 +112,8 @@ class LocalExecution:
             step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()
         )
         events.append(self.folder / EVENTS, change)
-        is_exit_task = STEPS[step.name].exit_task and step.state == "running"
-        if is_exit_task and self._succeeded("evaluate") and self._failed_step() is None:
+        exit_task_started = STEPS[step.name].exit_task and step.state == "running"
+        if exit_task_started and self._succeeded("evaluate") and self._failed_step() is None:
             self._prediction = self._threads.submit(self._predict)
 
     def _run_pipeline(self) -> None:
@@ -189,8 +188,6 @@ class LocalExecution:
 
     def _outcome(self) -> Outcome | None:
         """Return the outcome of deploy; None when it did not run."""
-        return (
-            read(Path(self._artifact_uri("deploy", "outcome")), Outcome)
-            if self._succeeded("deploy")
-            else None
-        )
+        if not self._succeeded("deploy"):
+            return None
+        return read(Path(self._artifact_uri("deploy", "outcome")), Outcome)

@@ -63,7 +63,7 @@ TERMINATION_TIMEOUT = 60.0  # seconds to wait for the leader of a cancelled run
 class Start(Record):
     """The arguments of a run and its leader (`start.json`).
 
-    `environment` is the name of the environment, `settings` its content; `at` is an ISO 8601 time in UTC.
+    `environment` is the name of the environment, `settings` its content; `started` is ISO 8601 in UTC.
     """
 
     runner: RunnerName
@@ -71,10 +71,10 @@ class Start(Record):
     settings: Environment
     config: dict[str, Any]
     options: dict[str, bool | int]
-    at: str
+    started: str
     host: str
     pid: int
-    pid_started: str
+    pid_start_time: str
 
 
 class LocalRun(Run):
@@ -112,7 +112,7 @@ class LocalRun(Run):
             environment=start.environment,
             model=start.config.get("name"),
             state=summary.state if summary else state,
-            started=start.at,
+            started=start.started,
             seconds=summary.seconds if summary else self._seconds(time.time()),
             data=data.get("source") or data.get("kind"),
         )
@@ -253,7 +253,7 @@ class LocalRun(Run):
 
     def _seconds(self, until: float) -> float:
         """Return the seconds from the start of the run to a time in epoch seconds."""
-        return round(max(0.0, until - datetime.fromisoformat(self._start.at).timestamp()), 3)
+        return round(max(0.0, until - datetime.fromisoformat(self._start.started).timestamp()), 3)
 
     def _lead(self, execution: "LocalExecution", exit_stack: ExitStack) -> RunSummary:
         terminated = threading.Event()
@@ -280,12 +280,12 @@ class LocalRun(Run):
         The lifeline is checked after the process was opened by its ID: while the lifeline is held, the ID
         belongs to the leader.
         """
-        pid, started = self._start.pid, self._start.pid_started
+        pid, start_time = self._start.pid, self._start.pid_start_time
         opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         try:
             if not self.is_alive():
                 return
-            if process_start_time(pid) != started:
+            if process_start_time(pid) != start_time:
                 raise ConfigError(
                     f"The run is alive, but its leader is not the process {pid} of this machine. If the "
                     "leader is in a container, cancel the run there."
@@ -296,7 +296,7 @@ class LocalRun(Run):
             else:
                 signal.pidfd_send_signal(opened, signal.SIGTERM)
             deadline = time.monotonic() + TERMINATION_TIMEOUT
-            while self.is_alive() or process_start_time(pid) == started != "":
+            while self.is_alive() or process_start_time(pid) == start_time != "":
                 if time.monotonic() > deadline:
                     raise ModelyardError(
                         f"The leader of the run, process {pid}, did not end within {TERMINATION_TIMEOUT:g} s "
@@ -346,10 +346,10 @@ class LocalRunner(Runner):
             settings=self.environment,
             config=config.model_dump(mode="json"),
             options=dict(options),
-            at=records.now(),
+            started=records.now(),
             host=socket.gethostname(),
             pid=os.getpid(),
-            pid_started=process_start_time(os.getpid()),
+            pid_start_time=process_start_time(os.getpid()),
         )
         try:
             execution = self._execution(config, folder, options)
@@ -400,7 +400,7 @@ def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Seq
                 starts.append((folder, start))
         except (DataError, OSError) as error:
             warn(f"the run {folder.name} is not shown: {error}")
-    return sorted(starts, key=lambda item: (item[1].at, item[0].name), reverse=True)
+    return sorted(starts, key=lambda item: (item[1].started, item[0].name), reverse=True)
 
 
 def read_start(folder: Path) -> Start | None:

@@ -92,8 +92,8 @@ def test_the_summary_shows_candidate_and_champion():
 
 def test_the_latest_run_has_the_latest_start_time(home, modelyard):
     """The name of its folder has the local time and does not count."""
-    create_run(home, FIRST, at="2026-10-25T01:10:00+00:00")
-    create_run(home, SECOND, at="2026-10-25T00:50:00+00:00")
+    create_run(home, FIRST, started="2026-10-25T01:10:00+00:00")
+    create_run(home, SECOND, started="2026-10-25T00:50:00+00:00")
     assert [run["name"] for run in modelyard.json("runs", "list")] == [FIRST, SECOND]
     assert modelyard("explain").out.startswith(f"The run {FIRST}")
 
@@ -208,10 +208,10 @@ def test_cancel_does_not_end_other_processes(home, modelyard):
     """Its number is that of the leader, which has result, or it is older than the run."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
-            run = create_run(home, FIRST, pid=other.pid, pid_started=process_start_time(other.pid))
+            run = create_run(home, FIRST, pid=other.pid, pid_start_time=process_start_time(other.pid))
             assert modelyard("runs", "cancel", FIRST).code == 2
             (run / "lifeline").unlink(missing_ok=True)
-            changed = create_run(home, SECOND, pid=other.pid, pid_started="another")
+            changed = create_run(home, SECOND, pid=other.pid, pid_start_time="another")
             with lifeline.hold(changed / "lifeline"):
                 modelyard("runs", "cancel", SECOND)
             assert other.poll() is None
@@ -227,7 +227,7 @@ def test_a_running_run_is_cancelled(home, modelyard):
         leader.stdout.readline()
         (run / run_folder.START).unlink()
         (run / "logs").rmdir()
-        create_run(home, FIRST, pid=leader.pid, pid_started=process_start_time(leader.pid))
+        create_run(home, FIRST, pid=leader.pid, pid_start_time=process_start_time(leader.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
         assert leader.wait(120) == -signal.SIGTERM
     assert modelyard.json("runs", "show", FIRST)["state"] == "cancelled"
