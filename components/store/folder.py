@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
@@ -79,10 +80,7 @@ class Folder(Objects):
         return data, _generation(data)
 
     def create(self, key: str, data: bytes) -> None:
-        with self._translate_errors("write", key), self._partial() as (partial, file):
-            file.write(data)
-            _flush(file)
-            self._create(key, partial)
+        self.add(key, BytesIO(data), len(data))
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
         path = self._path(key)

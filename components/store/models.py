@@ -12,7 +12,7 @@
     models.promote("digits", version, reason="better by 2 %", by="pipeline", expected=6)
     models.fetch("digits", version, into=Path("served"))
 
-Every method may be killed and called again, and called by several processes at once.
+Methods can be called by several processes at the same time, and again after a process was killed.
 """
 
 import re
@@ -72,7 +72,7 @@ def open_store(settings: Store) -> "ModelStore":
 
 
 class ModelStore(Versions):
-    """The models of a store. Every method raises StoreError when the store cannot be used."""
+    """The models of a store. Every method raises StoreError if the store cannot be used."""
 
     def champion(self, name: str) -> Champion | None:
         """Return the champion pointer, or None before the first promotion. Reads one object.
@@ -108,15 +108,9 @@ class ModelStore(Versions):
     ) -> Champion:
         """Make `version` the champion; return the unchanged pointer if it is the champion already.
 
-        If champion.json is damaged and `expected` is None, it is written again.
-
-        Args:
-            name: the model's name.
-            version: a complete version.
-            reason: the reason, as a sentence, for the history.
-            by: the user or step, for the history.
-            action: the action, for the history.
-            expected: the champion that the caller expects, 0 for none; any champion when None.
+        `reason` (a sentence), `by` (a user or step) and `action` are for the history. `expected` is the
+        champion that the caller expects: 0 for none, None for any. If champion.json is damaged and `expected`
+        is None, it is written again.
 
         Raises:
             NotFoundError: there is no such version.
@@ -134,14 +128,14 @@ class ModelStore(Versions):
                 damaged, current, generation = True, self._recover_pointer(name, version), ""
                 with suppress(NotFoundError):
                     generation = self._objects.read(self._pointer_key(name))[1]
-            seen = current.version if current else None
-            if current and seen == version:
+            current_version = current.version if current else None
+            if current and current_version == version:
                 if damaged and not self._write_pointer(name, current, generation):
                     continue
                 return current
-            if expected is not None and (expected or None) != seen:
+            if expected is not None and (expected or None) != current_version:
                 raise ConflictError(
-                    f"The champion of {name} is {_describe_version(seen)} and not "
+                    f"The champion of {name} is {_describe_version(current_version)} and not "
                     f"{_describe_version(expected or None)}, so version {version} was not promoted. Compare "
                     "it with the new champion, then retry."
                 )
@@ -220,14 +214,7 @@ class ModelStore(Versions):
         return find_rollback(_effective_entries(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
-        """Record the versions that a serving platform has loaded.
-
-        Args:
-            name: the model's name.
-            platform: the globally unique ID of the platform.
-            where: a description of its location.
-            versions: the loaded versions.
-        """
+        """Record the versions that a serving platform has loaded; see ServedVersions."""
         key = f"{model_folder(name)}/served/{platform}.json"
         record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
         with suppress(DamagedError, NotFoundError):
@@ -236,15 +223,7 @@ class ModelStore(Versions):
         write_record(self._objects, key, record)
 
     def served_versions(self, name: str, damages: list[str] | None = None) -> list[ServedVersions]:
-        """Return the versions that serving platforms recorded as loaded.
-
-        Args:
-            name: the model's name.
-            damages: gets a message for each damaged record, which is omitted.
-
-        Raises:
-            DamagedError: a record is damaged, and `damages` is None.
-        """
+        """Return the versions that serving platforms recorded as loaded; see `read_records` for `damages`."""
         keys = self._objects.keys(f"{model_folder(name)}/served/")
         return [record for record in read_records(self._objects, keys, ServedVersions, damages) if record]
 

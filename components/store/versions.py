@@ -59,11 +59,7 @@ class Versions:
         )
 
     def check_model(self, name: str) -> None:
-        """Check that a model has a version or a champion.
-
-        Raises:
-            NotFoundError: there is no such model.
-        """
+        """Raise NotFoundError unless a model has a version or a champion."""
         if not (self.versions(name) or self._has_champion(name)):
             raise NotFoundError(
                 f"There is no model {name} in {self.url}; its models: {', '.join(self.names()) or 'none'}. "
@@ -97,11 +93,7 @@ class Versions:
         version are overwritten. If two processes publish different files for the same run at the same time,
         `fetch` refuses the mixture.
 
-        Args:
-            name: the model's name.
-            version: reserved by the manifest's run.
-            files: path inside the version to file.
-            manifest: describes the version and lists exactly these files.
+        `files` maps the relative paths of the manifest to the files.
 
         Raises:
             ConflictError: another run reserved the version.
@@ -128,7 +120,7 @@ class Versions:
         return self._manifest(name, version)[0]
 
     def digest(self, name: str, version: int) -> str:
-        """Return the SHA-256 of a version's manifest.json: it identifies the whole version.
+        """Return the SHA-256 of a version's manifest, which identifies all files of the version.
 
         Raises:
             NotFoundError: there is no such version, or it has no manifest yet.
@@ -145,12 +137,8 @@ class Versions:
     ) -> Manifest:
         """Copy a version, including its manifest, to a folder, and verify all files.
 
-        Args:
-            name: the model's name.
-            version: the version.
-            into: the folder, which is created or replaced after the verification.
-            only: relative paths of files; default: all files.
-            digest: the required SHA-256 of the manifest; not checked if None.
+        `into` is created or replaced after the verification. `only` are relative paths of files; None: all.
+        `digest` is the required SHA-256 of the manifest; None: any.
 
         Raises:
             NotFoundError: there is no such version, or no such file in it.
