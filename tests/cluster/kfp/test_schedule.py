@@ -88,4 +88,5 @@ def test_paused_schedule_starts_no_run(unchanged, user):
 def schedule_of(user):
     """Return the schedule of the user's model."""
     listed = user("schedule", "list", "--output", "json").json
-    return next(schedule for schedule in listed if schedule["name"] == user.model)
+    (schedule,) = (item for item in listed if item["name"] == user.model)
+    return schedule

@@ -8,7 +8,8 @@ from modelyard.components import artifacts
 from modelyard.components.artifacts import Golden
 from modelyard.components.deploy.settings import Resources
 from tests.integration.serve import attackers
-from tests.integration.serve.conftest import IMAGE_SIGNATURE, NAME, write_model
+from tests.integration.serve.conftest import IMAGE_SIGNATURE, NAME
+from tests.onnx_models import save_mean_model
 from tests.versions import publish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -18,7 +19,7 @@ def test_default_pod_under_all_attacks_is_never_restarted(new_workspace, capsys,
     workspace = new_workspace()
     target = workspace.platform.target.model_copy(update={"resources": Resources()})
     workspace = replace(workspace, platform=replace(workspace.platform, name=NAME, target=target))
-    write_model(tmp_path / "model.onnx", IMAGE_SIGNATURE)
+    save_mean_model(tmp_path / "model.onnx", IMAGE_SIGNATURE)
     dark = [[[0] * 3] * 4] * 4
     golden = Golden(problem="classification", instances=[dark], predictions=[[1.0, 0.0]])
     artifacts.write(tmp_path / "golden.json", golden)
