@@ -56,11 +56,8 @@ START_ERRORS: dict[str, tuple[type[StuckError], str]] = {
 def process_failure(step: str, exit_code: int, memory_ran_out: bool, log: Sequence[str]) -> Failure:
     """Return why the process of a step ended without a record.
 
-    Args:
-        step: the step.
-        exit_code: negative, or more than 128, after a signal.
-        memory_ran_out: whether the kernel killed a process during the step because memory ran out.
-        log: its log lines.
+    The exit code is negative, or more than 128, after a signal. `memory_ran_out` is whether the kernel killed
+    a process during the step because memory ran out.
     """
     signal = -exit_code if exit_code < 0 else max(0, exit_code - 128)
     if signal == SIGKILL and memory_ran_out:
@@ -78,23 +75,17 @@ def pod_failure(
     node: PodNode | None = None,
     *,
     log: Sequence[str] = (),
-    used_memory: float | None = None,
+    memory_used: float | None = None,
     events: Sequence[Json] = (),
     nodes: Sequence[Json] = (),
 ) -> Failure:
     """Return why the pod of a step failed, or cannot start.
 
-    Args:
-        step: the step.
-        pod: the pod; None if it was deleted.
-        node: its node in the Workflow, if there is one.
-        log: log lines of the step's container.
-        used_memory: the last measured memory usage in bytes.
-        events: events of the pod.
-        nodes: nodes of the cluster, to compare with the pod's requests.
+    `pod` is None if it was deleted. `node` is its node in the Workflow, `log` that of its container. See
+    `find_problem` for the other arguments.
     """
     status = pod["status"] if pod else {}
-    problem = find_problem(pod, events, nodes, used_memory) if pod else None
+    problem = find_problem(pod, events, nodes, memory_used) if pod else None
     state_match = NODE_MESSAGE.fullmatch(node.message) if node else None
     if node and node.driver:
         return Failure.from_error(_driver_error(node, problem, log), step)

@@ -31,11 +31,7 @@ IGNORED_KEYS = {"source", "sha256", "timeout", "max_bytes", "endpoint", "user_pr
 def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, identity: str) -> str:
     """Return the cache key for ingest, or "unchanged"; write the run's identity and the record of its start.
 
-    Args:
-        spec: the data, the model, and the fingerprint of configuration and code.
-        skip_unchanged: end the run if the champion has the same data, configuration and code.
-        force_after: age in seconds after which such a champion is trained again; 0: never.
-        identity: path of the file for Identity as JSON.
+    The arguments are those of the component `fingerprint`; `identity` is the path of its output.
 
     Raises:
         ConfigError: `data.source` or `store.url` has an unknown scheme.

@@ -46,11 +46,8 @@ def find_problem(
 ) -> PodProblem | None:
     """Return why a pod does not run, or None if it runs.
 
-    Args:
-        pod: the pod.
-        events: the events of the pod.
-        nodes: the nodes of the cluster, to compare with the pod's requests; empty without permission.
-        memory_used: the last measured memory usage of its container in bytes.
+    `nodes` are the nodes of the cluster, to compare with the pod's requests; empty without permission.
+    `memory_used` is the last measured memory usage of its container in bytes.
     """
     if scheduled := _condition(pod, "PodScheduled", "False"):
         if scheduled.get("reason") == "Unschedulable":

@@ -17,11 +17,7 @@ def explain_unschedulable(
 ) -> tuple[str, float | None]:
     """Return why a pod is not scheduled, and for how many seconds waiting may help, as in `PodProblem`.
 
-    Args:
-        pod: the pod.
-        scheduler: the scheduler's message.
-        events: the events of the pod, including those of an autoscaler.
-        nodes: the nodes of the cluster; empty without permission.
+    `scheduler` is the scheduler's message; `events` include those of an autoscaler. See `find_problem`.
     """
     requested = pod_requests(pod)
     request = _format_amounts(requested) or "no resources"

@@ -296,11 +296,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def machine_local_locks(device: int, mounts: Path) -> str | None:
-    """Return the mount option of a network file system that makes its locks local to this machine, if any.
+    """Return the mount option that makes locks of a network file system local to this machine, if any.
 
-    Args:
-        device: the `st_dev` of the file system.
-        mounts: the kernel's list of mounts; missing outside Linux.
+    `device` is its `st_dev`; `mounts` is the kernel's list of mounts, which is missing outside Linux.
     """
     number = f"{os.major(device)}:{os.minor(device)}"
     with suppress(FileNotFoundError):

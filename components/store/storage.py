@@ -147,12 +147,7 @@ class Storage:
 
 
 def find_storage(url: str, setting: str, redacted: str | None = None) -> Storage:
-    """Return the storage of a URL or path.
-
-    Args:
-        url: the URL or path.
-        setting: its configuration key, for errors.
-        redacted: the URL without secrets, for errors.
+    """Return the storage of a URL or path; errors name its configuration key and the URL without secrets.
 
     Raises:
         ConfigError: no installed distribution supports the scheme, or the storage is read-only.
@@ -177,10 +172,6 @@ def unusable_url(url: str, setting: str, reason: str) -> ConfigError:
 
 def open_objects(settings: Store, setting: Setting = "store.url") -> Objects:
     """Return the objects below `settings.url`; a path may be relative to the working directory.
-
-    Args:
-        settings: the section `store`.
-        setting: the configuration key of the URL, for errors.
 
     Raises:
         ConfigError: the URL is invalid or not supported.

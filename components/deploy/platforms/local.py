@@ -134,13 +134,8 @@ def running_server(
 ) -> Iterator[HttpServer]:
     """Start a server on a free port, yield it when it is ready, and stop it at the end.
 
-    The server ends with this process, by its lifeline.
-
-    Args:
-        name: the model's name.
-        store: the section `store` as JSON.
-        serving: the section `serving`; its host, port and access log are ignored.
-        version: the version to serve; the champion when None.
+    The server ends with this process, by its lifeline. Host, port and access log of the section `serving` are
+    ignored. Without a version, it serves the champion.
 
     Raises:
         DeployError: the server exited or was not ready in time, with the last lines of its log.

@@ -121,7 +121,7 @@ def run_pod(
                 state = _follow_log(cluster, name, step, container, handle_line)
             if state["exitCode"]:
                 ended = _get(cluster, name, step)
-                raise PodFailedError(pod_failure(step, ended, log=log, used_memory=last_usage()))
+                raise PodFailedError(pod_failure(step, ended, log=log, memory_used=last_usage()))
             messages.append(str(state.get("message", "")))
         return messages[0]
     finally:

@@ -92,7 +92,7 @@ def test_a_pod_without_a_workflow_node_gives_the_same_failure() -> None:
     """Other containers of the pod fetch and put artifacts."""
     for container in ("fetch", "step", "put"):
         assert pod_failure("train", pod(1, message=RECORD, container=container)).kind == "DataError"
-    assert pod_failure("train", pod(137, "OOMKilled"), used_memory=150 * 2**20).message.count("150 MiB") == 1
+    assert pod_failure("train", pod(137, "OOMKilled"), memory_used=150 * 2**20).message.count("150 MiB") == 1
 
 
 @pytest.mark.parametrize(
