@@ -33,7 +33,7 @@ _NETRC_WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
 T = TypeVar("T")
 
 
-class Web(Storage):
+class HttpStorage(Storage):
     """The read-only storage of https:// and http:// URLs."""
 
     form = "https://host/path"
@@ -43,16 +43,16 @@ class Web(Storage):
         """See Storage."""
         return "this machine itself" if is_loopback(url) else None
 
-    def location(self, url: str, limits: Limits) -> "WebLocation":
+    def location(self, url: str, limits: Limits) -> "HttpLocation":
         """See Storage."""
-        return WebLocation(url, limits)
+        return HttpLocation(url, limits)
 
 
 class _RetryableStatusError(Exception):
     """The server returned a status that is usually temporary."""
 
 
-class WebLocation:
+class HttpLocation:
     """A file at an http:// or https:// URL; ValueError means that the URL is malformed."""
 
     def __init__(self, url: str, source: Limits) -> None:
