@@ -3,6 +3,8 @@
 import json
 from datetime import UTC, datetime
 from email.parser import BytesParser
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -39,11 +41,7 @@ class Pipelines:
     def create(self, request: Request) -> Any:
         created = request.read("V2beta1Pipeline")
         created.namespace = created.namespace or None
-        if any(
-            (pipeline.name, pipeline.namespace) == (created.name, created.namespace)
-            for pipeline in self.pipelines.values()
-        ):
-            raise ApiError(EXISTS, f"Already exist error: The name {created.name} already exist")
+        _refuse_existing(created, self.pipelines, "name", "namespace")
         created.pipeline_id, created.created_at = str(uuid4()), datetime.now(UTC)
         self.pipelines[created.pipeline_id] = created
         return created
@@ -64,8 +62,8 @@ class Pipelines:
     def upload_version(self, request: Request) -> Any:
         pipeline_id, name = request.query["pipelineid"], request.query["name"]
         _known(self.pipelines, "Pipeline", pipeline_id)
-        if any((item.pipeline_id, item.name) == (pipeline_id, name) for item in self.versions.values()):
-            raise ApiError(EXISTS, f"Already exist error: The name {name} already exist")
+        new = SimpleNamespace(name=name, pipeline_id=pipeline_id)
+        _refuse_existing(new, self.versions, "name", "pipeline_id")
         spec = list(yaml.load_all(_file(request), LOADER))
         if "pipelineInfo" not in spec[0]:
             raise ApiError(INVALID, "InvalidInputError: unknown template format")
@@ -98,11 +96,7 @@ class Pipelines:
         created.namespace = created.namespace or None
         if self._server.multi_user and not created.namespace:
             raise ApiError(INVALID, "InvalidInputError: Namespace is required in multi-user mode")
-        if any(
-            (item.display_name, item.namespace) == (created.display_name, created.namespace)
-            for item in self.experiments.values()
-        ):
-            raise ApiError(EXISTS, f"Already exist error: The name {created.display_name} already exist")
+        _refuse_existing(created, self.experiments, "display_name", "namespace")
         created.experiment_id, created.created_at = str(uuid4()), datetime.now(UTC)
         self.experiments[created.experiment_id] = created
         return created
@@ -111,6 +105,13 @@ class Pipelines:
         namespace = request.query.get("namespace") or None
         experiments = [item for item in self.experiments.values() if item.namespace == namespace]
         return self._server.page(request, experiments, "experiments", "V2beta1ListExperimentsResponse")
+
+
+def _refuse_existing(created: Any, table: dict[str, Any], *keys: str) -> None:
+    """Refuse an object that has the same keys as an object in the table; the first is its name."""
+    identity = attrgetter(*keys)
+    if identity(created) in map(identity, table.values()):
+        raise ApiError(EXISTS, f"Already exist error: The name {identity(created)[0]} already exist")
 
 
 def _known(table: dict[str, Any], kind: str, key: str) -> Any:

@@ -23,12 +23,26 @@ def test_time_out_starts_again_after_a_pod_was_ready(platform, clock, pod):
         watcher.check(pod.json)
 
 
-def test_pod_that_does_not_start_fails_after_start_timeout(platform, clock, pod):
+FAILED_MOUNT = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
+
+
+@pytest.mark.parametrize(
+    ("events", "seconds", "message"),
+    [
+        ([], 300, "did not start within 300 s"),
+        ([{"reason": "FailedMount", "message": FAILED_MOUNT}], 30, 'secret "model-tls" not found'),
+    ],
+    ids=["start_timeout", "missing secret"],
+)
+def test_pod_that_does_not_start_fails_after_its_limit(
+    platform, cluster, clock, pod, events, seconds, message
+):
     pod.json["status"] = {"phase": "Pending"}
+    cluster.list_events = lambda _: events
     watcher = PodWatcher(platform)
     watcher.check(pod.json)
-    clock.time = 301.0
-    with pytest.raises(DeployError, match="did not start within 300 s"):
+    clock.time = seconds + 1.0
+    with pytest.raises(DeployError, match=message):
         watcher.check(pod.json)
 
 
@@ -42,17 +56,6 @@ def test_crash_by_an_unreachable_store_fails_after_store_timeout(platform, clock
     watcher.check(pod.json)
     clock.time = 181.0
     with pytest.raises(DeployError, match="the store is away"):
-        watcher.check(pod.json)
-
-
-def test_missing_secret_fails_after_30_seconds(platform, cluster, clock, pod):
-    pod.json["status"] = {"phase": "Pending"}
-    message = 'MountVolume.SetUp failed for volume "tls" : secret "model-tls" not found'
-    cluster.list_events = lambda _: [{"reason": "FailedMount", "message": message}]
-    watcher = PodWatcher(platform)
-    watcher.check(pod.json)
-    clock.time = 31.0
-    with pytest.raises(DeployError, match='secret "model-tls" not found'):
         watcher.check(pod.json)
 
 

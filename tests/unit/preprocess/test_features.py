@@ -171,14 +171,10 @@ def test_empty_split_of_the_source(raw, images) -> None:
     )
 
 
-def test_one_class_in_the_data(raw, images) -> None:
+@pytest.mark.parametrize("classes", [("cat", "dog", "emu"), ("cat",)], ids=["data", "schema"])
+def test_one_class(raw, images, classes) -> None:
     examples, labels = images(60)
-    assert_data_error(raw({"all": (examples, labels * 0)}), "'cat'", "second class")
-
-
-def test_one_class_in_the_schema(raw, images) -> None:
-    examples, labels = images(60)
-    assert_data_error(raw({"all": (examples, labels * 0)}, classes=("cat",)), "'cat'", "second class")
+    assert_data_error(raw({"all": (examples, labels * 0)}, classes=classes), "'cat'", "second class")
 
 
 def test_class_without_training_examples(raw, images) -> None:
