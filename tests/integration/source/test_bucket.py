@@ -242,12 +242,15 @@ def test_requester_pays(web_server: Any) -> None:
 
 
 def test_a_service_that_is_busy_or_stalls(web_server: Any) -> None:
-    source = Source(kind="npz", source="gs://data/set.npz", endpoint=web_server.url, timeout=0.2)
-    location = ObjectLocation(GoogleCloudStorage(), "gs://data/set.npz", source, retry_seconds=0.3)
+    def identity(timeout: float) -> str:
+        url = "gs://data/set.npz"
+        source = Source(kind="npz", source=url, endpoint=web_server.url, timeout=timeout)
+        return ObjectLocation(GoogleCloudStorage(), url, source, retry_seconds=0.3).identity()
+
     web_server.handle = lambda request: request.respond(503)
-    check_error(location.identity, f"{web_server.url} is busy .503.*Retry later")
+    check_error(lambda: identity(60.0), f"{web_server.url} is busy .503.*Retry later")
     web_server.handle = lambda request: request.stall()
-    check_error(location.identity, web_server.url)
+    check_error(lambda: identity(0.2), web_server.url)
 
 
 def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
