@@ -70,7 +70,7 @@ def gc(
 def doctor(
     store: StoreUrl = None, environment: EnvironmentName = "local", output: OutputFormat = Output.TEXT
 ) -> None:
-    """Check that modelyard can run on this machine, and with -e on a cluster.
+    """Check this machine, and a cluster with -e.
 
     Checks Python, packages, CPU, disk, model store, port and network. The exit code is 1 if a check fails.
     """
