@@ -46,8 +46,8 @@ def test_explain_names_why_a_stuck_run_was_terminated(
     fake_kfp: FakeKfp, modelyard: Command, monkeypatch: Any
 ) -> None:
     run = modelyard("submit", "--output", "json")[1]
-    why = "Unschedulable: 0/1 nodes are available: 1 Insufficient memory."
-    fake_kfp.runs.set_step(run["id"], "train", "Pending", message=why)
+    message = "Unschedulable: 0/1 nodes are available: 1 Insufficient memory."
+    fake_kfp.runs.set_step(run["id"], "train", "Pending", message=message)
     monkeypatch.setenv("MODELYARD_ENVIRONMENT__START_TIMEOUT", "1")
     assert modelyard("runs", "show", run["run"], "--wait")[0] == 11
     fake_kfp.runs.set_step(run["id"], "train", "Failed", message="Step exceeded its deadline")

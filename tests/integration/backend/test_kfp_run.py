@@ -120,12 +120,12 @@ def test_out_of_memory_and_error_of_the_workflow(fake_kfp: FakeKfp, run: Any, fo
     failure = failure_of(follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED")))
     assert (failure.kind, failure.exit_code) == ("OutOfMemoryError", 14)
     assert "environment.steps.train.memory" in failure.message
-    why = 'pods "x" is forbidden: serviceaccount "nobody" not found'
+    message = 'pods "x" is forbidden: serviceaccount "nobody" not found'
     fake_kfp.runs.workflow(run.run_id)["status"]["nodes"].clear()
-    fake_kfp.runs.node(run.run_id, "root-driver", None, "Pod", "Error", why)
+    fake_kfp.runs.node(run.run_id, "root-driver", None, "Pod", "Error", message)
     failure = failure_of(follow())
     assert (failure.step, failure.log, failure.exit_code) == (None, None, 9)
-    assert why in failure.message
+    assert message in failure.message
 
 
 def test_states_of_the_steps_of_a_running_run(
@@ -178,8 +178,8 @@ def test_cancelled_and_deleted(fake_kfp: FakeKfp, backend: Backend, run: Any, fo
 @pytest.mark.parametrize("leave", [False, True])
 def test_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow, leave: bool) -> None:
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
-    why = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    fake_kfp.runs.set_step(run.run_id, "train", "Pending", message=why)
+    message = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    fake_kfp.runs.set_step(run.run_id, "train", "Pending", message=message)
     failure = failure_of(follow(leave_stuck=leave, update={"start_timeout": 0}))
     assert (failure.kind, failure.exit_code, failure.step) == ("UnschedulableError", 11, "train")
     assert "Insufficient nvidia.com/gpu" in failure.message

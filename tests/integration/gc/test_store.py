@@ -67,14 +67,14 @@ def test_versions_younger_than_the_policy_or_a_run_are_not_removed(workspace: Wo
     assert workspace.reasons(younger, later=2 * DAY)["digits/1"] is None
 
 
-@pytest.mark.parametrize("where", ["kfp", "pods"])
-def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Workspace, where: str) -> None:
+@pytest.mark.parametrize("runner", ["kfp", "pods"])
+def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Workspace, runner: str) -> None:
     workspace.publish_runs(3)
     workspace.promote(1)
     run = workspace.servers.submit("FAILED")
     workspace.promote(2, 3)
     assert workspace.reasons()["digits/1"] is None
-    if where == "kfp":
+    if runner == "kfp":
         run["state"] = "RUNNING"  # retried, 40 days later
     else:
         workspace.servers.run_pod("20260101-120000-bbbb")  # of another machine

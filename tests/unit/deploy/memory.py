@@ -234,12 +234,12 @@ class Interrupted:
 class Script:
     """Make the call number `at` fail; the first is 1.
 
-    `how` is an error or a kill, before or after the call; `away`, in which all later calls fail too; or
+    `failure` is an error or a kill, before or after the call; `away`, in which all later calls fail too; or
     `other`, a concurrent rollout before the call.
     """
 
     at: int
-    how: str
+    failure: str
     other: Callable[[], object] = lambda: None
     calls: int = 0
     dead: bool = False
@@ -248,14 +248,14 @@ class Script:
         if self.dead:
             raise Killed
         self.calls += 1
-        if self.calls < self.at or (self.calls > self.at and self.how != "away"):
+        if self.calls < self.at or (self.calls > self.at and self.failure != "away"):
             return action()
-        if self.how == "other":
+        if self.failure == "other":
             self.other()
             return action()
-        if self.how.endswith(" after"):
+        if self.failure.endswith(" after"):
             action()  # it succeeds, but the reply is lost
-        if self.how.startswith("killed"):
+        if self.failure.startswith("killed"):
             self.dead = True
             raise Killed
         raise error

@@ -115,14 +115,14 @@ def test_out_of_memory_during_the_analysis_fails_at_once(platform, cluster, pod)
 
 
 @pytest.mark.usefixtures("pod")
-@pytest.mark.parametrize("how", ["unready", "silent"])
-def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clock, how):
-    if how == "silent":
+@pytest.mark.parametrize("failure", ["unready", "silent"])
+def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clock, failure):
+    if failure == "silent":
         platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})  # enough before
         proxy_request = cluster.proxy_request
         cluster.proxy_request = lambda *sent: (504, b"") if cluster.answered else proxy_request(*sent)
     with pytest.raises(DeployError, match="failed its canary analysis: it does not answer or is not ready"):
-        analyze(platform, ready=how != "unready")
+        analyze(platform, ready=failure != "unready")
     assert clock.time > canary_analysis.GRACE_SECONDS
 
 

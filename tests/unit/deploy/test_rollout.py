@@ -119,9 +119,9 @@ def test_candidate_without_servers_is_not_promoted(controller, publish, deploy, 
     assert state() == (1, 1, None, True)
 
 
-@pytest.mark.parametrize("how", ["by another rollout", "not while the store is away"])
+@pytest.mark.parametrize("ending", ["by another rollout", "not while the store is away"])
 def test_candidate_of_a_killed_first_rollout_keeps_serving(
-    controller, models, world, publish, deploy, state, monkeypatch, how
+    controller, models, world, publish, deploy, state, monkeypatch, ending
 ):
     v1, v2, platform = publish(), publish(), controller.platform
     platform.claim("killed", platform.describe_servers(1, v1.digest))
@@ -134,7 +134,7 @@ def test_candidate_of_a_killed_first_rollout_keeps_serving(
     def fail(*_):
         raise UnreachableError("the store is away")
 
-    if how == "by another rollout":
+    if ending == "by another rollout":
         intercept(platform, "reconcile", after=supersede)
         assert deploy(v2).decision == "promote"
         assert state() == (2, 2, None, True)
@@ -202,16 +202,16 @@ def test_rollback_restores_the_earlier_servers(controller, world, publish, deplo
     assert (state(), world.stable.image) == ((1, 1, None, True), "serve:1")
 
 
-@pytest.mark.parametrize("where", ["as candidate", "as stable"])
-def test_rollback_to_a_version_that_cannot_run(controller, models, world, v1, publish, deploy, state, where):
+@pytest.mark.parametrize("track", ["as candidate", "as stable"])
+def test_rollback_to_a_version_that_cannot_run(controller, models, world, v1, publish, deploy, state, track):
     deploy(publish())
     before = world.stable
-    (world.broken if where == "as candidate" else world.unfit).add(v1.version)
+    (world.broken if track == "as candidate" else world.unfit).add(v1.version)
     with pytest.raises(DeployError, match="no pod") as error:
         controller.rollback(None, "it is bad")
     assert world.stable is before
     assert state() == (2, 2, None, True)
-    if where == "as candidate":
+    if track == "as candidate":
         assert str(error.value).endswith("Version 1 was not promoted, and stable serves version 2 as before.")
         assert entries(models)[-1] == ("promote", 1, True), "the pointer did not move"
     else:
@@ -220,10 +220,10 @@ def test_rollback_to_a_version_that_cannot_run(controller, models, world, v1, pu
 
 
 @pytest.mark.usefixtures("v1")
-@pytest.mark.parametrize("how", ["damaged", "missing", "manifest"])
+@pytest.mark.parametrize("damage", ["damaged", "missing", "manifest"])
 @pytest.mark.parametrize("command", ["deploy", "rollback", "rollout promote"])
 def test_version_with_damaged_files_is_refused(
-    controller, new_controller, models, world, publish, deploy, state, how, command
+    controller, new_controller, models, world, publish, deploy, state, damage, command
 ):
     v2, platform, data = publish(), controller.platform, models._objects._data
     if command == "rollback":
@@ -232,8 +232,8 @@ def test_version_with_damaged_files_is_refused(
         platform.claim("token", platform.describe_servers(2, v2.digest))
     number = 1 if command == "rollback" else 2
     before, history = (state(), world.stable), models.history("digits")
-    key = f"digits/versions/{number:06d}/{'manifest.json' if how == 'manifest' else 'model.onnx'}"
-    if how == "missing":
+    key = f"digits/versions/{number:06d}/{'manifest.json' if damage == 'manifest' else 'model.onnx'}"
+    if damage == "missing":
         del data[key]
     else:
         data[key] = (b"{", "1")
@@ -393,19 +393,19 @@ def abandon_candidate(platform, pinned):
     platform.route_to_candidate("killed")
 
 
-@pytest.mark.parametrize("how", ["deploy", "overtaken", "rollback"])
-def test_abandoned_candidate_is_deleted(controller, v1, publish, deploy, state, how):
+@pytest.mark.parametrize("command", ["deploy", "overtaken", "rollback"])
+def test_abandoned_candidate_is_deleted(controller, v1, publish, deploy, state, command):
     v2 = publish()
     deploy(v2)
     abandon_candidate(controller.platform, publish())
     assert state() == (2, 2, 3, False)
-    if how == "deploy":
+    if command == "deploy":
         deploy(v2)
-    elif how == "overtaken":
+    elif command == "overtaken":
         assert controller.roll_out(publish(), v1.version, "better").decision == "hold"
     else:
         controller.rollback(None, "bad")
-    serves = 1 if how == "rollback" else 2
+    serves = 1 if command == "rollback" else 2
     assert state() == (serves, serves, None, True)
 
 
@@ -433,22 +433,22 @@ def test_rejected_candidate_is_not_promoted_by_hand(controller, publish, state, 
 
 
 @pytest.mark.usefixtures("v1")
-@pytest.mark.parametrize("how", ["promote", "hold"])
+@pytest.mark.parametrize("decision", ["promote", "hold"])
 def test_rollout_whose_candidate_is_taken_over_returns_its_outcome(
-    controller, new_controller, publish, deploy, state, on_log, how
+    controller, new_controller, publish, deploy, state, on_log, decision
 ):
     v2 = publish()
 
     def take_over():
         controller.log = lambda _: None
-        if how == "promote":
+        if decision == "promote":
             new_controller().promote_candidate("it is good")
         else:
             abandon_candidate(controller.platform, v2)
 
     on_log("canary: ", take_over)
-    assert deploy(v2).decision == how
-    assert state() == ((2, 2, None, True) if how == "promote" else (1, 1, 2, False))
+    assert deploy(v2).decision == decision
+    assert state() == ((2, 2, None, True) if decision == "promote" else (1, 1, 2, False))
 
 
 @pytest.mark.usefixtures("v1")
@@ -530,59 +530,59 @@ def disturbed(world, models, new_controller):
     return new
 
 
-@pytest.mark.parametrize("what", ["another version", "another image", "first", "rollback"])
-@pytest.mark.parametrize("how", DISTURBANCES)
+@pytest.mark.parametrize("change", ["another version", "another image", "first", "rollback"])
+@pytest.mark.parametrize("failure", DISTURBANCES)
 def test_command_that_fails_at_any_call_succeeds_when_repeated(
-    models, world, new_controller, disturbed, publish, state, what, how
+    models, world, new_controller, disturbed, publish, state, change, failure
 ):
     """The world checks after each change that clients reach a server, and only verified ones."""
     first, second, third = publish(), publish(), publish()
-    image = "serve:2" if what == "another image" else "serve:1"
+    image = "serve:2" if change == "another image" else "serve:1"
     at = 0
     while True:
         at += 1
-        before = prepare(models, world, new_controller, what, first, second)
+        before = prepare(models, world, new_controller, change, first, second)
         new = new_controller(MemoryPlatform(world, image))
-        script = Script(at, how, other=lambda: new_controller().roll_out(third, None, "better"))
-        command(disturbed(script, image), what, first, second)
+        script = Script(at, failure, other=lambda: new_controller().roll_out(third, None, "better"))
+        execute(disturbed(script, image), change, first, second)
         if script.calls < at:
             break
         champion = models.champion("digits")
-        failed = how.startswith("fails") and what in ("another version", "rollback")
+        failed = failure.startswith("fails") and change in ("another version", "rollback")
         if failed and champion.version == before.version:
             assert world.stable.matches(before), "stable is unchanged without a promotion"
-        if how == "other" and champion.version == third.version:
+        if failure == "other" and champion.version == third.version:
             assert state() == (3, 3, None, True)
         else:
-            command(new, what, first, second, again=True)
-            target = first if what in ("another image", "first", "rollback") else second
-            assert state() == (target.version, target.version, None, True), (at, how)
+            execute(new, change, first, second, again=True)
+            target = first if change in ("another image", "first", "rollback") else second
+            assert state() == (target.version, target.version, None, True), (at, failure)
             assert world.stable.image == image
     assert at > 10
 
 
-def prepare(models, world, new_controller, what, first, second):
+def prepare(models, world, new_controller, change, first, second):
     """Reset the world to the state before a command; return stable."""
     models._objects._data = {
         key: data for key, data in models._objects._data.items() if key.startswith("digits/versions/")
     }
     world.__init__()
-    if what != "first":
+    if change != "first":
         new_controller().roll_out(first, None, "better")
-    if what == "rollback":
+    if change == "rollback":
         new_controller().roll_out(second, None, "better")
     return world.stable
 
 
-def command(controller, what, first, second, again=False):
+def execute(controller, change, first, second, again=False):
     """Execute a command in a process that may fail or be killed."""
     try:
-        if what == "rollback" and not again:
+        if change == "rollback" and not again:
             controller.rollback(None, "bad")
-        elif what == "rollback":
+        elif change == "rollback":
             controller.rollback(first.version, "bad")
         else:
-            controller.roll_out(second if what == "another version" else first, None, "better")
+            controller.roll_out(second if change == "another version" else first, None, "better")
     except (ClusterError, DeployError, StoreError, Killed):
         if again:
             raise
@@ -615,7 +615,7 @@ def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
                 other.roll_out(third, None, "better")
 
         script = Script(at, "other", other=other)
-        command(disturbed(script), "another version", first, second)
+        execute(disturbed(script), "another version", first, second)
         calls = script.calls
         new_controller().roll_out(second, None, "better")
         assert state() == (2, 2, None, True), at

@@ -65,16 +65,16 @@ def test_ctrl_c_withdraws_the_candidate(models, publish, deploy, state, signal_a
 
 
 @pytest.mark.usefixtures("v1")
-@pytest.mark.parametrize("when", ["pointer moved", "stable written"])
-def test_version_stays_champion_after_promotion(controller, models, publish, deploy, state, on_log, when):
+@pytest.mark.parametrize("moment", ["pointer moved", "stable written"])
+def test_version_stays_champion_after_promotion(controller, models, publish, deploy, state, on_log, moment):
     v2 = publish()
-    if when == "pointer moved":
+    if moment == "pointer moved":
         on_log("promoted: ", sigterm)
     else:
         intercept(controller.platform, "reconcile", after=sigterm)
     with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again"):
         deploy(v2)
-    assert state() == (2, 1 if when == "pointer moved" else 2, None, True)
+    assert state() == (2, 1 if moment == "pointer moved" else 2, None, True)
     assert [entry.attempt for entry in models.history("digits")] == [False, False]
     controller.log = lambda _: None
     assert deploy(v2).decision == "promote"

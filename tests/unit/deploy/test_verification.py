@@ -98,9 +98,9 @@ def test_local_platform_verifies_and_promotes(models, new_controller, publish, m
         assert started == [1], "the champion is not verified again"
 
 
-@pytest.mark.parametrize("how", ["fails before", "fails after", "killed before", "killed after", "away"])
+@pytest.mark.parametrize("failure", ["fails before", "fails after", "killed before", "killed after", "away"])
 def test_promotion_by_hand_survives_a_failure_at_any_call(
-    models, new_controller, publish, monkeypatch, promote, how
+    models, new_controller, publish, monkeypatch, promote, failure
 ):
     v1, v2 = publish(), publish()
     promote(v1)
@@ -109,7 +109,7 @@ def test_promotion_by_hand_survives_a_failure_at_any_call(
     published, at, calls = dict(models._objects._data), 0, 1
     while calls >= at:
         models._objects._data, at = dict(published), at + 1
-        script = Script(at, how)
+        script = Script(at, failure)
         disturbed: Any = Interrupted(models._objects, script, UnreachableError)
         for store in (ModelStore(disturbed), models):
             platform = LocalPlatform("digits", store, Target(), "{}", lambda _: {}, Rollout(), print)

@@ -22,14 +22,21 @@ def node(message: str = EXIT_1, *, driver: bool = False, phase: str = "Failed") 
     return PodNode("train", driver, "pod-1", phase, message, "", "")
 
 
-def pod(code: int, reason: str = "Error", why: str = "", message: str = "", container: str = "main") -> Any:
-    """Return a pod whose container ended; `why` is the reason in the status of the pod."""
+def pod(
+    code: int, reason: str = "Error", pod_reason: str = "", message: str = "", container: str = "main"
+) -> Any:
+    """Return a pod whose container ended; `pod_reason` is the reason in the status of the pod."""
     ended = {"exitCode": code, "reason": reason, "message": message}
     status = {"name": container, "state": {"terminated": ended}}
     return {
         "metadata": {"name": "pod-1"},
         "spec": {"containers": [{"name": container, **LIMIT}], "activeDeadlineSeconds": 60},
-        "status": {"phase": "Failed", "reason": why, "message": "as told", "containerStatuses": [status]},
+        "status": {
+            "phase": "Failed",
+            "reason": pod_reason,
+            "message": "as told",
+            "containerStatuses": [status],
+        },
     }
 
 
@@ -52,14 +59,24 @@ def deleted() -> Any:
             ("steps.train.memory",),
         ),
         (None, f"main: OOMKilled (exit code 1): {KILLED}", "OutOfMemoryError", ("steps.train.memory",)),
-        (pod(137, why="DeadlineExceeded"), "", "DeadlineError", ("60 s", "environment.steps.train.timeout")),
+        (
+            pod(137, pod_reason="DeadlineExceeded"),
+            "",
+            "DeadlineError",
+            ("60 s", "environment.steps.train.timeout"),
+        ),
         (
             None,
             "Pod was active on the node longer than the specified deadline",
             "DeadlineError",
             ("environment.steps.train.timeout",),
         ),
-        (pod(137, why="Evicted"), "", "KilledError", ("Evicted: as told", "environment.steps.train.retries")),
+        (
+            pod(137, pod_reason="Evicted"),
+            "",
+            "KilledError",
+            ("Evicted: as told", "environment.steps.train.retries"),
+        ),
         (deleted(), "", "KilledError", ("deleted",)),
         (pod(1, message=KILLED), EXIT_1, "KilledError", ("x",)),
         (None, "Unschedulable: 0/1 nodes fit.", "ModelyardError", ("0/1 nodes fit",)),

@@ -30,28 +30,28 @@ def ingest(n: int) -> int:
 
 
 @dsl.component(**IMAGE)
-def train(n: int, how: str) -> str:
+def train(n: int, ending: str) -> str:
     import os
 
     from modelyard.components.errors import DataError, KilledError
     from modelyard.components.step import step
 
     print(f"Executing task 'deploy' with {n}")  # noqa: T201
-    if how == "exit":
+    if ending == "exit":
         os._exit(3)
     with step("train"):
-        if how == "kill":
+        if ending == "kill":
             os.kill(os.getpid(), 9)
-        if how == "raise":
+        if ending == "raise":
             raise DataError("No such file.")
-        if how == "tell":
+        if ending == "tell":
             raise KilledError("Its pod was killed.")
-    return how
+    return ending
 
 
 @dsl.component(**IMAGE)
-def deploy(how: str) -> str:
-    return how
+def deploy(ending: str) -> str:
+    return ending
 
 
 Run = Callable[..., tuple[Tasks, list[tuple[str, str]]]]
@@ -65,7 +65,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, cache: Path) -> Run:
-    def run(how: str, cache: Path = cache) -> tuple[Tasks, list[tuple[str, str]]]:
+    def run(ending: str, cache: Path = cache) -> tuple[Tasks, list[tuple[str, str]]]:
         local = lean_kfp.load_local()
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         (folder / "logs").mkdir(parents=True)
@@ -80,12 +80,12 @@ def run(tmp_path: Path, cache: Path) -> Run:
         tasks = Tasks(STEPS, folder, lambda step: transitions.append((step.name, step.state)))
 
         @dsl.pipeline(name="p")
-        def pipeline(how: str) -> None:
-            trained = train(n=ingest(n=1).output, how=how).set_caching_options(False)
-            deploy(how=trained.output)
+        def pipeline(ending: str) -> None:
+            trained = train(n=ingest(n=1).output, ending=ending).set_caching_options(False)
+            deploy(ending=trained.output)
 
         with tasks.replace_kfp_functions():
-            pipeline(how=how)
+            pipeline(ending=ending)
         tasks.mark_unfinished()
         return tasks, transitions
 
@@ -114,15 +114,15 @@ def test_states_outputs_and_logs(run: Run, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("how", "kind", "message"),
+    ("ending", "kind", "message"),
     [
         ("raise", "DataError", "No such file."),
         ("kill", "KilledError", "environment.steps.train.memory"),
         ("exit", "ModelyardError", "exit code 3"),
     ],
 )
-def test_a_failed_step_leaves_a_record(run: Run, how: str, kind: str, message: str) -> None:
-    tasks, _ = run(how)
+def test_a_failed_step_leaves_a_record(run: Run, ending: str, kind: str, message: str) -> None:
+    tasks, _ = run(ending)
     assert [step.state for step in tasks.steps()] == ["succeeded", "skipped", "failed", "skipped"]
     folder = tasks.log("train").parents[1]
     failure = local_run.find_failure(folder)
@@ -149,14 +149,14 @@ def test_resume_message_names_the_last_checkpoint(tmp_path: Path) -> None:
     assert "after epoch 7" in execution.resume_message()
 
 
-@pytest.mark.parametrize(("how", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])
+@pytest.mark.parametrize(("ending", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])
 def test_only_a_step_killed_by_a_signal_is_out_of_memory(
-    run: Run, monkeypatch: pytest.MonkeyPatch, how: str, kind: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, ending: str, kind: str
 ) -> None:
     """Another process of the machine may have been killed for its memory meanwhile."""
     kills = itertools.count()
     monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._oom_kills", lambda: next(kills))
-    failure = local_run.find_failure(run(how)[0].log("train").parents[1])
+    failure = local_run.find_failure(run(ending)[0].log("train").parents[1])
     assert failure is not None
     assert failure.kind == kind
 

@@ -78,7 +78,7 @@ def test_the_error_names_the_layer_that_cannot_be_converted(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3 * 3600)
-@pytest.mark.parametrize("what", ["models", "layers"])
-def test_export_of_all_keras_models_and_layers(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["models", "layers"])
+def test_export_of_all_keras_models_and_layers(kind: str, tmp_path: Path) -> None:
     program = Path(__file__).parents[3] / "benchmarks" / "export_coverage.py"
-    subprocess.run([sys.executable, program, what, "--output", tmp_path / "results.md"], check=True)
+    subprocess.run([sys.executable, program, kind, "--output", tmp_path / "results.md"], check=True)
