@@ -125,7 +125,7 @@ class ModelStore(Versions):
             except DamagedError:
                 if expected is not None:
                     raise
-                damaged, current, generation = True, self._recover_pointer(name, version), ""
+                damaged, current, generation = True, self._recover_pointer(name), ""
                 with suppress(NotFoundError):
                     generation = self._objects.read(self._pointer_key(name))[1]
             current_version = current.version if current else None
@@ -176,7 +176,8 @@ class ModelStore(Versions):
             current = self.champion(name)
         except DamagedError:
             current = self._recover_pointer(name)
-        self._append(name, self._new_entry(name, version, "promote", reason, by), current)
+        draft = self._new_entry(name, version, "promote", reason, by).model_copy(update={"attempt": True})
+        self._append(name, draft, current)
 
     def history(self, name: str) -> list[HistoryEntry]:
         """Return the promotions and rollbacks of a model, oldest first, including attempts.
@@ -190,7 +191,8 @@ class ModelStore(Versions):
     def readable_history(self, name: str) -> tuple[list[HistoryEntry], list[str]]:
         """Return the entries of the history that can be read, and a message for each damaged file.
 
-        If champion.json is damaged, the newest entry counts as the one that it named.
+        If champion.json is damaged, the newest entry that is no recorded attempt counts as the one that it
+        named.
         """
         damages: list[str] = []
         entries = self._read_entries(name, damages)
@@ -198,7 +200,8 @@ class ModelStore(Versions):
             champion = self.champion(name)
             head = champion.history if champion else 0
         except DamagedError as error:
-            head, damages = max((entry.number for entry in entries), default=0), [str(error), *damages]
+            head = max((entry.number for entry in entries if not entry.attempt), default=0)
+            damages = [str(error), *damages]
         return mark_attempts(entries, head), damages
 
     def read_history_entry(self, name: str, number: int) -> HistoryEntry:
@@ -309,21 +312,15 @@ class ModelStore(Versions):
                 ) from error
         return parse_record(self._objects, key, data, Champion), generation
 
-    def _recover_pointer(self, name: str, version: int | None = None) -> Champion | None:
+    def _recover_pointer(self, name: str) -> Champion | None:
         """Return the pointer that champion.json had before it was damaged; None without a history.
 
-        It named the newest entry or, if that is an attempt, which may be unknown, the entry before. The
-        latter is assumed if it is about `version`.
+        It is the pointer of the newest entry that is no recorded attempt. After a process that was killed
+        between entry and pointer, that is one entry too far.
         """
         entries = self._read_entries(name, [])
-        if not entries:
-            return None
-        entry = entries[-1]
-        if entry.action == "promote" and entry.version != version:
-            key = entry.after, version
-            before = (earlier for earlier in entries if (earlier.number, earlier.version) == key)
-            entry = next(before, entry)
-        return self._pointer_for(entry, entries)
+        promotions = [entry for entry in entries if not entry.attempt]
+        return self._pointer_for(promotions[-1], entries) if promotions else None
 
     def _pointer_key(self, name: str) -> str:
         return f"{model_folder(name)}/champion.json"
@@ -349,7 +346,9 @@ class ModelStore(Versions):
             linked = {"number": number, "after": after, "token": uuid4().hex}
             entry = draft.model_copy(update={**linked, "previous": current.version if current else None})
             with suppress(ConflictError):
-                self._objects.create(_history_key(name, number), to_bytes(entry, {"attempt"}))
+                self._objects.create(
+                    _history_key(name, number), to_bytes(entry, None if entry.attempt else {"attempt"})
+                )
                 return entry
 
     def _pointer_for(self, entry: HistoryEntry, entries: Sequence[HistoryEntry]) -> Champion:

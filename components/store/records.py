@@ -48,8 +48,9 @@ class HistoryEntry(Record):
     """One promotion or rollback (`history/000012.json`), written before the pointer that names it.
 
     `version` is the new champion and `previous` the one before, None for the first. `after` is the entry that
-    the pointer named before, 0 for the first; `token` is random. `attempt`, which is not stored, is whether
-    no pointer ever named the entry, because its process was killed or another one was faster.
+    the pointer named before, 0 for the first; `token` is random. `attempt` is whether
+    no pointer ever named the entry: a recorded attempt, for which it is stored, or an entry whose process was
+    killed or was slower than another one.
     """
 
     number: int = 0
@@ -181,7 +182,10 @@ def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEnt
     """
     by_number = {entry.number: entry for entry in entries}
     effective = set()
-    while head := max((number for number in by_number if number <= head), default=0):
+    while head:
+        if head not in by_number:
+            head = max((one.number for one in entries if one.number < head and not one.attempt), default=0)
+            continue
         effective.add(head)
         head = by_number[head].after
     return [

@@ -256,10 +256,11 @@ def test_promote_writes_a_damaged_pointer_again(modelyard, promoted, missing):
     damage()
     promoted.promote("tiny", 1, reason="", by="test")
     assert promoted.champion("tiny").previous is None, "as after the rollback"
+    promoted.record_attempt("tiny", 2, reason="not promoted: slow", by="deploy")
     damage()
     promoted.promote("tiny", 2, reason="", by="test")
-    assert [entry.attempt for entry in promoted.history("tiny")] == [False] * 4
-    assert (promoted.champion("tiny").previous, promoted.champion("tiny").history) == (1, 4)
+    assert [entry.attempt for entry in promoted.history("tiny")] == [False, False, False, True, False]
+    assert (promoted.champion("tiny").previous, promoted.champion("tiny").history) == (1, 5)
 
 
 def test_promote_writes_the_pointer_of_a_model_without_a_readable_history(modelyard, store):

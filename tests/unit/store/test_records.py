@@ -32,6 +32,13 @@ def test_an_entry_outside_the_chain_is_an_attempt() -> None:
     assert [item.number for item in marked if item.attempt] == [3, 5]
 
 
+def test_the_chain_continues_before_a_missing_entry() -> None:
+    first, second, attempt, _, last = chain(*[("promote", version) for version in range(1, 6)])
+    entries = [first, second, attempt.model_copy(update={"attempt": True, "after": 2}), last]
+    marked = records.mark_attempts(entries, head=5)
+    assert [item.number for item in marked if item.attempt] == [3]
+
+
 def test_without_a_pointer_every_entry_is_an_attempt() -> None:
     assert [item.attempt for item in records.mark_attempts(chain(("promote", 1)), head=0)] == [True]
 
