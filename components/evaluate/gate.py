@@ -123,8 +123,8 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
         sign, measured = _get_sign(metrics, constant.metric), metrics.values[constant.metric].value
         limit = constant.other + sign * constant.at_least
         rule = Rule(
-            rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {constant.metric}, better than a "
-            "constant prediction's",
+            rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {constant.metric}, "
+            f"{'above' if sign > 0 else 'below'} the baseline's",
             value=limit,
             limit=constant.other,
             passed=constant.at_least > 0,
@@ -147,8 +147,8 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
         lowest, recall = min(recalls.items(), key=lambda item: item[1])
         missed = [name for name, value in recalls.items() if not value]
         rule = Rule(
-            rule=f"recall of {lowest}, lowest of the classes with {MINIMUM_EXAMPLES} test examples or "
-            "more, above",
+            rule=f"lowest recall of the classes with at least {MINIMUM_EXAMPLES} test examples "
+            f"(class {lowest}), above",
             value=recall,
             limit=0.0,
             passed=recall > 0,

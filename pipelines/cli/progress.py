@@ -200,7 +200,7 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     )
     if recalls:
         shown = ", ".join(
-            f"{name} {value:.3f} of {rows} examples" for value, name, rows in recalls[:MAX_SLICES]
+            f"{name}: {value:.3f} ({rows} examples)" for value, name, rows in recalls[:MAX_SLICES]
         )
         more = len(recalls) - MAX_SLICES
         facts["recall"] = f"lowest: {shown}; {more} others are higher" if more > 0 else shown
