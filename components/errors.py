@@ -80,11 +80,11 @@ class DamagedError(StoreError):
 
 
 class UnreachableError(StoreError):
-    """The store does not answer; a retry may succeed."""
+    """The store does not respond; a retry may succeed."""
 
 
 class ServeError(ModelyardError):
-    """The server cannot start, or does not answer."""
+    """The server cannot start, or does not respond."""
 
     exit_code = 8
 

@@ -82,8 +82,8 @@ def analyze(
         if elapsed > rollout.bake_seconds + GRACE_SECONDS:
             if not traffic.candidate_responding:
                 raise DeployError(
-                    f"{failed} it does not answer or is not ready. Look for a request that never completes, "
-                    "with `modelyard serve` and --version."
+                    f"{failed} it does not respond or is not ready. Run `modelyard serve {name} --version "
+                    f"{pinned.version}`, and look for a request that never completes."
                 )
             raise DeployError(
                 f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "

@@ -39,7 +39,7 @@ def deploy(
 
     Raises:
         DeployError: a server of the version does not run, or fails verification or canary analysis.
-        ClusterError: the cluster refuses a request or does not answer.
+        ClusterError: the cluster refuses a request or does not respond.
         StoreError: the store cannot be reached, read or written.
     """
     models, name = open_store(spec.store), spec.name

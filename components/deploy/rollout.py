@@ -98,8 +98,8 @@ class RolloutController:
         Raises:
             DeployError: the version was not promoted; the message has the reason and what serves now.
             CancelledError: the process received SIGTERM; the candidate is withdrawn.
-            ClusterError: the cluster refuses a request or does not answer.
-            StoreError: the store does not answer, or is damaged.
+            ClusterError: the cluster refuses a request or does not respond.
+            StoreError: the store does not respond, or is damaged.
         """
         token, version = uuid4().hex, pinned.version
         self._pins[version] = pinned
@@ -365,7 +365,7 @@ class RolloutController:
         self, version: int, expected: int | None, previous: int, token: str, error: BaseException
     ) -> Outcome:
         """Withdraw the candidate, and return the outcome of a failed rollout or raise the error."""
-        # before reading the store, which may not answer before this process is killed
+        # before reading the store, which may not respond before this process is killed
         self._withdraw_if_stable_serves(token)
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
@@ -500,10 +500,10 @@ class RolloutController:
                 self.models.record_served(self.name, platform_id, self.platform.location, versions)
 
     def _retry_store(self, action: Callable[[], T]) -> T:
-        """Return the result of `action`; repeat it while the store does not answer.
+        """Return the result of `action`; repeat it while the store does not respond.
 
         Raises:
-            UnreachableError: the store did not answer for `rollout.store_timeout` seconds.
+            UnreachableError: the store did not respond for `rollout.store_timeout` seconds.
         """
         deadline, logged = self.now() + self.rollout.store_timeout, False
         while True:

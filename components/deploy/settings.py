@@ -61,7 +61,7 @@ class Rollout(Settings):
         description="Maximum seconds from the start of a pod's containers until it is ready.",
     )
     store_timeout: float = Field(
-        default=120.0, ge=0, description="Maximum seconds to wait for a model store that does not answer."
+        default=120.0, ge=0, description="Maximum seconds to wait for a model store that does not respond."
     )
 
 

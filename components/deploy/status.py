@@ -30,8 +30,8 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
     """Return the status of a model's rollout.
 
     Raises:
-        ClusterError: the cluster refuses a request or does not answer.
-        StoreError: the store does not answer.
+        ClusterError: the cluster refuses a request or does not respond.
+        StoreError: the store does not respond.
     """
     name, status = platform.name, platform.status(problems=True)
     history, damages = models.readable_history(name)

@@ -235,7 +235,7 @@ class Leakage(NamedTuple):
             raise DataError(
                 f"The champion, version {version}, was trained on {leaked.count:,} of the test examples, "
                 f"such as {', '.join(leaked.examples)}, and data.fail_on has champion_leakage. Use other "
-                "test examples, or take champion_leakage out of data.fail_on."
+                "test examples, or remove champion_leakage from data.fail_on."
             )
 
 
@@ -279,8 +279,8 @@ def _check_signature(schema: Schema, signature: Signature, model: str, remedy: s
     ):
         if actual != expected:
             raise EvaluateError(
-                f"The {aspect} of {model} is {_shorten(actual)}, but the data's is {_shorten(expected)}. "
-                f"{remedy}"
+                f"The {aspect} of {model} is {_shorten(actual)}, but that of the data is "
+                f"{_shorten(expected)}. {remedy}"
             )
 
 

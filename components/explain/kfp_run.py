@@ -165,7 +165,7 @@ def find_stuck_pod(cluster: Cluster, run: str) -> StuckPod | None:
     """Return the first pending pod without a node or an image of the run with this ID, if there is one.
 
     Raises:
-        ClusterError: no permission to read the pods, or the cluster does not answer.
+        ClusterError: no permission to read the pods, or the cluster does not respond.
     """
     for pod in cluster.list_objects("Pod", labels=f"{RUN_LABEL}={run}", fields="status.phase=Pending"):
         evidence = Evidence(parse_pod(pod), pod=pod, events=cluster.list_events(pod), nodes=cluster.nodes)

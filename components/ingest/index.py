@@ -106,7 +106,9 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
     splits = {split for split, _ in targets_by_file.values()}
     if "all" in splits and len(splits) > 1:
         file = next(file for file, (split, _) in targets_by_file.items() if split == "all")
-        raise DataError(f"{file!r} is in no split, but other files are. Add a split to all rows or to none.")
+        raise DataError(
+            f"{file!r} has no split, but other files have one. Add a split to all rows or to none."
+        )
     unused = len(existing - targets_by_file.keys() - contents.keys())
     notes = [f"Labels and splits come from {' and '.join(sorted(contents))}."]
     if unused:

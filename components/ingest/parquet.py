@@ -146,7 +146,7 @@ def _find_splits(files: list[str]) -> dict[str, str]:
     if "all" in splits.values() and len(set(splits.values())) > 1:
         file = next(file for file, split in splits.items() if split == "all")
         raise DataError(
-            f"{file!r} is in no split, but other files are. Add train, validation or test to its name."
+            f"{file!r} has no split, but other files have one. Add train, validation or test to its name."
         )
     shards = Counter((shard[1], shard[3]) for file in files if (shard := SHARD.search(file)))
     for (stem, total), present in shards.items():

@@ -159,8 +159,9 @@ def retry_on_conflict(description: str, write: Callable[[], T | None]) -> T:
             return written
         time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311
     raise ClusterError(
-        f"{description} was changed by others {CONFLICT_RETRIES} times in a row, so it was not written. Stop "
-        "the field managers that `kubectl get -o yaml --show-managed-fields` shows, then try again."
+        f"{description} was changed by other clients {CONFLICT_RETRIES} times in a row, so it was not "
+        "written. Stop the field managers that `kubectl get -o yaml --show-managed-fields` shows, then try "
+        "again."
     )
 
 

@@ -193,7 +193,7 @@ def _check_token(tokens: list[bytes], headers: dict[bytes, bytes]) -> None:
         return
     if candidates:
         challenge = b'Bearer error="invalid_token"'
-        raise HttpError(401, "The token is not valid; use a new one.", ((CHALLENGE, challenge),))
+        raise HttpError(401, "The token is not valid; send a valid token.", ((CHALLENGE, challenge),))
     raise HttpError(
         401, "This server needs a token; send it as Authorization: Bearer TOKEN.", ((CHALLENGE, b"Bearer"),)
     )

@@ -292,7 +292,9 @@ def _timeout(headers: dict[bytes, bytes], default: float) -> float:
         seconds = math.nan
     if not seconds > 0:
         raise HttpError(
-            400, f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; use seconds above 0."
+            400,
+            f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; use a number of "
+            "seconds above 0.",
         )
     return min(seconds, default)
 
@@ -334,6 +336,6 @@ def resolve(method: str, path: str) -> RequestTarget:
         )
     raise HttpError(
         404,
-        f"There is nothing at {path[:80]}; predictions are at /v1/models/NAME:predict and "
+        f"{path[:80]} does not exist; predictions are at /v1/models/NAME:predict and "
         "/v2/models/NAME/infer, /v2 lists the supported extensions, and the page at / shows an example.",
     )

@@ -89,7 +89,7 @@ class HttpLocation:
             response = client.head(self._url)
             if not _describe_rejection(response) and (version := _find_version(response.headers)):
                 return version
-            # Some servers answer HEAD with an error or fewer headers.
+            # Some servers respond to HEAD with an error or fewer headers.
             with client.stream("GET", self._url, headers={"Range": "bytes=0-0"}) as response:
                 self._check_response(response)
                 if version := _find_version(response.headers):

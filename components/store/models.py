@@ -146,8 +146,8 @@ class ModelStore(Versions):
                 self._check_not_removed(name, pointer, current)
                 return pointer
         raise ConflictError(
-            f"The champion of {name} was changed {MAXIMUM_ATTEMPTS} times in a row by others, so version "
-            f"{version} was not promoted. See `modelyard models history`, then promote again."
+            f"The champion of {name} was changed {MAXIMUM_ATTEMPTS} times in a row by other processes, so "
+            f"version {version} was not promoted. See `modelyard models history`, then promote again."
         )
 
     def rollback(self, name: str, to: int | None = None, *, reason: str, by: str) -> Champion:

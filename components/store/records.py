@@ -161,7 +161,8 @@ def write_record(objects: Objects, key: str, record: Record) -> None:
                 continue
         return
     raise ConflictError(
-        f"{objects.url}/{key} was changed by others {MAXIMUM_ATTEMPTS} times in a row. Run the command again."
+        f"{objects.url}/{key} was changed by other processes {MAXIMUM_ATTEMPTS} times in a row. Run the "
+        "command again."
     )
 
 

@@ -259,7 +259,7 @@ class Versions:
             if files - {self._run_key(name, version)}:
                 raise NotFoundError(
                     f"Version {version} of {name} in {self.url} has files, but no {MANIFEST}: it was "
-                    "deleted, or the publication did not end. Restore it from a backup, or use another "
+                    "deleted, or the publication was interrupted. Restore it from a backup, or use another "
                     f"version ({versions})."
                 ) from error
             raise NotFoundError(

@@ -56,14 +56,14 @@ def init(
         with file.open("x", encoding="utf-8") as target:
             target.write(render_starter_config())
     except FileExistsError as error:
-        raise ConfigError(f"{file} already exists. Name another file.") from error
+        raise ConfigError(f"{file} already exists. Choose another file.") from error
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{file} cannot be created: the folder {file.parent} does not exist. Create it, or name another "
-            "file."
+            f"{file} cannot be created: the folder {file.parent} does not exist. Create it, or choose "
+            "another file."
         ) from error
     except OSError as error:
-        raise ConfigError(f"{file} cannot be created: {error.strerror}. Name another file.") from error
+        raise ConfigError(f"{file} cannot be created: {error.strerror}. Choose another file.") from error
     typer.echo(f"Created {file}. Run it: modelyard run {file}")
 
 

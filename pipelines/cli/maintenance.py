@@ -39,8 +39,8 @@ def gc(
 ) -> None:
     """Remove unused versions, local runs, uploads and checkpoints.
 
-    Never removes anything that is in use, is younger than `retention.younger_than`, or is one of the latest
-    versions and runs, as the section `retention` sets. Lists what it will remove and why the rest is kept,
+    Keeps everything that is in use or younger than `retention.younger_than`, and the latest versions and runs
+    (`retention.versions`, `retention.runs`). Shows the objects to remove and the reasons for keeping others,
     and asks for confirmation. Without a terminal, removes nothing unless --yes is set.
     """
     import time

@@ -112,15 +112,14 @@ StoreUrl = Annotated[
         "--store",
         metavar="URL",
         help="Model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, then "
-        "the "
-        "store of the environment, then .modelyard/models.",
+        "the store of the environment, then .modelyard/models.",
         show_default=False,
     ),
 ]
 Anyway = Annotated[
     bool,
     typer.Option(
-        "--anyway", help="Continue even if a step fits no node, or the last plan predicts a failure."
+        "--anyway", help="Continue even if a step fits on no node, or the last plan predicts a failure."
     ),
 ]
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Version number.", show_default=False)]

@@ -44,8 +44,8 @@ def run(
 ) -> None:
     """Run the pipeline on this machine or on a cluster.
 
-    The steps are processes, or pods of the cluster of the environment. Prints progress to stderr and the
-    summary to stdout. Steps with unchanged inputs come from the cache.
+    Each step is a local process, or a pod on the cluster of the environment. Steps with unchanged inputs come
+    from the cache. Prints progress to stderr and the summary to stdout.
     """
     from rich.console import Console
 
@@ -62,7 +62,7 @@ def plan(
     overrides: Overrides = None,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Measure training steps on the machine or cluster that would train."),
+        typer.Option("--probe", help="Measure training steps on the machine or cluster of the environment."),
     ] = False,
     probe_seconds: Annotated[
         float,
@@ -77,8 +77,8 @@ def plan(
         bool,
         typer.Option(
             "--learning-curve",
-            help="Train on increasing parts of the data on this machine, to estimate the benefit of more "
-            "data.",
+            help="Train on increasing fractions of the data on this machine, to estimate the benefit of "
+            "more data.",
         ),
     ] = False,
     budget: Budget = None,
@@ -101,7 +101,7 @@ def plan(
     ] = False,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", min=1, metavar="N", help="Number of examples of data that is not downloaded."),
+        typer.Option("--rows", min=1, metavar="N", help="Number of examples, if the data is not downloaded."),
     ] = None,
     outputs: Annotated[
         int | None,
@@ -117,8 +117,8 @@ def plan(
 ) -> None:
     """Estimate memory, time and cost of a run.
 
-    Deploys nothing, and trains only with --probe or --learning-curve. A later run takes the prepared data
-    from the cache. The exit code is 13 if the run cannot succeed or exceeds --budget.
+    Deploys nothing, and trains only with --probe or --learning-curve. Caches the prepared data for later
+    runs. The exit code is 13 if the run cannot succeed or exceeds --budget.
     """
     from rich.console import Console
     from rich.text import Text
@@ -131,8 +131,8 @@ def plan(
     if rows is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
         raise ConfigError(
-            f"--rows {rows} and {other} exclude each other: {other} downloads the data and counts it. "
-            "Remove one."
+            f"--rows {rows} cannot be combined with {other}, which downloads the data and counts its "
+            "examples. Remove one of them."
         )
     request = Request(
         probe=probe,
@@ -167,8 +167,8 @@ def compile_(
 ) -> None:
     """Compile the pipeline to a YAML file for Kubeflow Pipelines.
 
-    The configuration becomes the default arguments. The environment determines the image, resources and node
-    of each step.
+    The configuration becomes the default arguments of the pipeline. The environment determines the image,
+    resources and node of each step.
     """
     if file.suffix not in (".yaml", ".yml"):
         raise typer.BadParameter(f"{file} does not end with .yaml or .yml.", param_hint="-o")
@@ -199,7 +199,7 @@ def submit(
     """Start a run on Kubeflow Pipelines.
 
     Checks the submission, also against the last plan, and shows the changes since the last run. Uploads local
-    data and code to the store, and the pipeline to Kubeflow Pipelines, unless they are there.
+    data and code to the store, and the pipeline to Kubeflow Pipelines, unless they are already there.
     """
     from rich.console import Console
 

@@ -80,7 +80,7 @@ def status(
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show the servers of a model, and why the champion is not served."""
+    """Show the servers of a model, and if the champion is not served, the reason."""
     from modelyard.components.deploy.platforms.base import RunningServer
     from modelyard.components.deploy.status import rollout_status
     from modelyard.pipelines.serving.platforms import find_controller
@@ -125,7 +125,7 @@ def abort(
 ) -> None:
     """Remove the candidate and its pods.
 
-    The `modelyard deploy` or the run that rolls it out ends with the decision hold.
+    The run or `modelyard deploy` command that is rolling it out ends with the decision `hold`.
     """
     from modelyard.pipelines.serving.platforms import find_controller
 

@@ -50,8 +50,8 @@ def serve(
     """Serve a model over HTTP.
 
     Without --version, the server follows the champion: it switches to a new one without dropping requests.
-    The section `serving` is that of the run that trained the version. Options and environment variables
-    override it.
+    Uses the section `serving` of the run that trained the version; options and environment variables override
+    it.
     """
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving

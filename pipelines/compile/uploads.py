@@ -151,7 +151,7 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
         yield file
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise DataError(f"data.source {path} changed while it was sent. Try again when it is complete.")
+        raise DataError(f"data.source {path} changed during the upload. Try again when it is complete.")
 
 
 @contextmanager

@@ -227,7 +227,7 @@ class Config(Settings):
         if self.data.validation == "test" and selects:
             raise ValueError(
                 f"data.validation is test, which excludes {' and '.join(selects)}: the model "
-                "would be selected and judged on the same examples. Or set data.validation: 0.1"
+                "would be selected and evaluated on the same examples. Or set data.validation: 0.1"
             )
         return self
 

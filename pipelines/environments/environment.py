@@ -234,8 +234,8 @@ class Environment(Settings):
     serving: Servers = Field(default=Servers(), description="Namespace, resources and access of the servers.")
     webhook: Webhook | None = Field(
         default=None,
-        description="Webhook to which runs on Kubeflow Pipelines post their result as JSON. Runs that this "
-        "machine leads use the URL in MODELYARD_WEBHOOK.",
+        description="Webhook to which runs on Kubeflow Pipelines post their result as JSON. Runs of "
+        "`modelyard run` use the URL in MODELYARD_WEBHOOK.",
     )
     active_deadline: int = Field(default=86400, ge=1, description="Timeout of a run in seconds.")
     start_timeout: int = Field(

@@ -79,7 +79,7 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
 
     Raises:
         NotFoundError: there is no such run.
-        BackendError: Kubeflow Pipelines does not answer.
+        BackendError: Kubeflow Pipelines does not respond.
     """
     home = run_folder.home()
     if name is None:
@@ -92,8 +92,8 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
     if scope.name and scope.environment.on_cluster:
         return kfp_runner(scope).open(name)
     raise NotFoundError(
-        f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs that this "
-        "machine leads; name the environment of a run on Kubeflow Pipelines with -e."
+        f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs of this "
+        "machine; for a run on Kubeflow Pipelines, set its environment with -e."
     )
 
 
@@ -111,7 +111,7 @@ def list_runs(
     that cannot be listed.
 
     Raises:
-        BackendError: Kubeflow Pipelines does not answer, and this machine leads no run there.
+        BackendError: Kubeflow Pipelines does not respond, and this machine leads no run there.
     """
     starts = {(start.runner, start.environment): start for _, start in list_starts(run_folder.home(), warn)}
     runs: list[RunInfo] = []

@@ -55,7 +55,7 @@ class RecurringRuns:
     """The recurring runs of modelyard on a server.
 
     Methods with a name raise NotFoundError if there is no recurring run of that name, and ConflictError if
-    modelyard did not create it. All raise BackendError if the server refuses a request or does not answer.
+    modelyard did not create it. All raise BackendError if the server refuses a request or does not respond.
     """
 
     def __init__(self, backend: Backend, environment: Environment, console: "Console") -> None:

@@ -99,8 +99,8 @@ def find_controller(
         store = store or load_section("store", Store, defaults=environment.model_store())
     elif server != DEFAULT_SERVER:
         raise ConfigError(
-            f"The environment {environment_name} is a cluster, and its Deployments have the status. Remove "
-            "--url, --token-file and --ca, or -e."
+            f"The environment {environment_name} is a cluster, whose status comes from its Deployments. "
+            "Remove --url, --token-file and --ca, or -e."
         )
     else:
         connect(environment.target(needs_image).namespace)  # raises before the store is read

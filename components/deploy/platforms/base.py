@@ -27,7 +27,7 @@ HEARTBEAT_SECONDS = 10.0
 HEARTBEAT_TIMEOUT = timedelta(seconds=60)  # tolerates clock skew and short outages of a platform
 
 Check = Callable[[Server], None]
-"""Sends requests to a server; raises DeployError if an answer is wrong or missing."""
+"""Sends requests to a server; raises DeployError if a response is wrong or missing."""
 
 
 @dataclass(frozen=True)

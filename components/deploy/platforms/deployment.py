@@ -110,8 +110,8 @@ class DeploymentPlatform(ModelPods):
         image = (self._last_served_image(version) if as_last_served else None) or self.target.image
         if image is None:
             raise ConfigError(
-                f"There is no image for the servers of {self.name}. Build it with `make images`, or name one "
-                "in environment.images.serve."
+                f"There is no image for the servers of {self.name}. Build it with `make images`, or set "
+                "environment.images.serve."
             )
         self.token()  # raises when the Secret is missing
         template = objects.pod_template(

@@ -7,7 +7,7 @@ kfp.Client finds the server and sends the credentials; its generated clients sen
 `--endpoint`, else KF_PIPELINES_ENDPOINT, else `kfp.endpoint` of the environment; without one it is the
 Service `ml-pipeline`, from outside the cluster through the Kubernetes API server that KUBECONFIG names.
 Credentials come from environment variables only, never from files or the command line. Every request raises
-BackendError when the server refuses it or does not answer.
+BackendError when the server refuses it or does not respond.
 """
 
 import json
@@ -140,7 +140,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         """Send a request.
 
         Raises:
-            BackendError: the server does not answer or refuses the request, or a proxy answers instead.
+            BackendError: the server does not respond or refuses the request, or a proxy responds instead.
             NotFoundError: there is no such object.
             ConflictError: an object of this name exists.
             LostResponseError: the server may have executed the request.
@@ -177,7 +177,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
 
     def _unreachable(self, reason: object) -> str:
         server = f"Kubeflow Pipelines at {self._endpoint}"
-        return f"{server} does not answer{self._proxy}: {reason}. {self._endpoint.advice}"
+        return f"{server} does not respond{self._proxy}: {reason}. {self._endpoint.advice}"
 
 
 def _message(body: Any) -> str | None:
@@ -193,7 +193,7 @@ def _message(body: Any) -> str | None:
 def wrong_server_error(reply: str, endpoint: Endpoint) -> BackendError:
     """Return the error for another server at the URL, such as a login page."""
     return BackendError(
-        f"{endpoint} answers {reply}, so it is not the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
+        f"{endpoint} returned {reply}, so it is not the API v2beta1 of Kubeflow Pipelines. {endpoint.advice}"
     )
 
 
@@ -250,7 +250,7 @@ def connect(environment: Environment, option: str | None = None) -> Backend:
     Raises:
         ConfigError: the environment is this machine, a URL is malformed, or a token needs a URL or
             cannot be read.
-        BackendError: the server does not answer, or is not Kubeflow Pipelines.
+        BackendError: the server does not respond, or is not Kubeflow Pipelines.
     """
     endpoint = find_endpoint(environment, option)
     origin, credentials = _credentials(endpoint)

@@ -167,7 +167,7 @@ class KfpRun(Run):
         """Wait for the end of the run; write its summary and return it. The summary includes the failure.
 
         Raises:
-            BackendError: the server does not answer, or modelyard did not start the run.
+            BackendError: the server does not respond, or modelyard did not start the run.
             StoreError: the run succeeded, but its results cannot be read.
         """
         self._refreshed, self._leave_stuck = True, leave_stuck
@@ -219,7 +219,7 @@ class KfpRun(Run):
     def _read_records(self) -> tuple[str | None, RunRecords]:
         """Return the model and the records in its store, as far as they can be read."""
         model, run_records = None, RunRecords()
-        with suppress(BackendError, StoreError):  # modelyard did not start it, or the store does not answer
+        with suppress(BackendError, StoreError):  # modelyard did not start it, or the store does not respond
             model, store = runs.model_and_store(self._run, self.environment)
             run_records = records.read_run(open_objects(store), model, self.id)
         return model, run_records

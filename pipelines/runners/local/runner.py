@@ -160,7 +160,7 @@ class LocalRun(Run):
         """
         if not self.on_this_host:
             raise ConfigError(
-                f"The run {self.name} is led by the machine {self._start.host}, not by "
+                f"The run {self.name} was started on the machine {self._start.host}, and this one is "
                 f"{socket.gethostname()}. Run `modelyard runs cancel {self.name}` on {self._start.host}."
             )
         check_not_ended(self.name, self.info().state)
@@ -287,8 +287,8 @@ class LocalRun(Run):
                 return
             if process_start_time(pid) != start_time:
                 raise ConfigError(
-                    f"The run is alive, but its leader is not the process {pid} of this machine. If the "
-                    "leader is in a container, cancel the run there."
+                    f"The run is active, but process {pid} of this machine does not execute it. If "
+                    "`modelyard run` is in a container, cancel the run there."
                 )
             (self.folder / run_folder.CANCELLED).touch()
             if opened is None:
@@ -299,8 +299,8 @@ class LocalRun(Run):
             while self.is_alive() or process_start_time(pid) == start_time != "":
                 if time.monotonic() > deadline:
                     raise ModelyardError(
-                        f"The leader of the run, process {pid}, did not end within {TERMINATION_TIMEOUT:g} s "
-                        f"of SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
+                        f"The process of the run, {pid}, did not exit within {TERMINATION_TIMEOUT:g} s "
+                        f"after SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
                     )
                 time.sleep(PAUSE / 4)
         finally:
@@ -332,7 +332,7 @@ class LocalRunner(Runner):
 
         Raises:
             ConfigError: KERAS_BACKEND or keras.json is not usable.
-            ClusterError: the cluster does not answer, or denies permission.
+            ClusterError: the cluster does not respond, or denies permission.
         """
         check_keras()
 
@@ -376,7 +376,7 @@ class LocalRunner(Runner):
             return self.run_class(self, folder, start)
         raise NotFoundError(
             f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
-            "runs list` shows the runs that this machine leads; MODELYARD_HOME names another folder."
+            "runs list` shows the runs of this machine; MODELYARD_HOME sets another folder."
         )
 
     def _is_own(self, start: Start) -> bool:

@@ -81,7 +81,7 @@ def run_task(step: str, command: list[str], launch: LaunchConfig) -> None:
 
     Raises:
         PodFailedError: the last pod cannot start, was stopped, or its step failed.
-        ClusterError: the cluster rejects the pod or does not answer.
+        ClusterError: the cluster rejects the pod or does not respond.
         StoreError: the parameters cannot be read.
     """
     index = command.index(INPUT) + 1

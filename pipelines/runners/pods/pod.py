@@ -151,7 +151,7 @@ def remove_pods(cluster: Cluster, run: str) -> bool:
     """Delete the pods of a run without a leader; return whether there were any.
 
     Raises:
-        ClusterError: the cluster does not answer; the next run deletes them.
+        ClusterError: the cluster does not respond; the next run deletes them.
     """
     pods = cluster.list_objects("Pod", labels=f"{STEP_PODS}={run}")
     for pod in pods:
@@ -243,7 +243,7 @@ def sample_memory(cluster: Cluster, pod: Json, container: str) -> Iterator[Calla
             try:
                 sampled = cluster.read_memory_usage(pod, container)
             except ClusterError:
-                return  # no permission, or no answer; the run does not need it
+                return  # no permission, or no response; the run does not need it
             usage[:] = [sampled] if sampled else usage
             ended.wait(MEMORY_PAUSE)
 

@@ -21,7 +21,7 @@ class PodsRun(LocalRun):
 
         Raises:
             ConfigError: it has ended, or another machine leads it.
-            ClusterError: the cluster does not answer.
+            ClusterError: the cluster does not respond.
         """
         from modelyard.components.kubernetes.cluster import connect
         from modelyard.pipelines.runners.pods.pod import remove_pods

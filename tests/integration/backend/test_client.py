@@ -51,7 +51,7 @@ def test_connection_refused(environment: Environment, monkeypatch: pytest.Monkey
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     for url, why in {closed: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}.items():
-        with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not answer: {why}"):
+        with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not respond: {why}"):
             connect(environment, url)
     monkeypatch.setenv("HTTP_PROXY", closed)
     with pytest.raises(BackendError, match=r"http://far\.invalid .* through the proxy"):
@@ -180,8 +180,8 @@ def test_renewed_token(
         (Fault(status=403, body=PAGE, content_type="text/html"), "status 403"),
         (Fault(status=502, body=PAGE, content_type="text/html"), "status 502"),
         (Fault(status=503, body='{"message": "no endpoints available"}'), "(503): no endpoints available."),
-        (Fault(delay=1.0), "does not answer: timed out"),
-        (Fault(cut="before"), "does not answer: "),
+        (Fault(delay=1.0), "does not respond: timed out"),
+        (Fault(cut="before"), "does not respond: "),
     ],
 )
 def test_invalid_first_response(
@@ -210,7 +210,7 @@ def test_server_restart(fake_kfp: FakeKfp, environment: Environment, monkeypatch
     with pytest.raises(LostResponseError, match="starting"):
         backend.runs.run_service_terminate_run(GONE)  # a POST is not repeated
     fake_kfp.server.stop()
-    with pytest.raises(BackendError, match="does not answer"):
+    with pytest.raises(BackendError, match="does not respond"):
         backend.runs.run_service_list_runs()
     fake_kfp.server.start()
     backend.runs.run_service_list_runs()

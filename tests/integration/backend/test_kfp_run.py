@@ -198,7 +198,7 @@ def test_slow_but_not_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None
 def test_server_restart_while_a_run_is_followed(
     fake_kfp: FakeKfp, run: Any, follow: Follow, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BackendError, match="does not answer"):
+    with pytest.raises(BackendError, match="does not respond"):
         follow(fake_kfp.server.stop)
     fake_kfp.server.start()
     patient = client.RETRIES.new(total=200, backoff_max=0.2)  # more than a restart takes

@@ -302,7 +302,7 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
             return self.opened.__exit__(*error)
 
     changed = dataclasses.replace(uploads, files=(dataclasses.replace(data, open=Changing),))
-    with pytest.raises(DataError, match="changed while it was sent"):
+    with pytest.raises(DataError, match="changed during the upload"):
         changed.send(QUIET)
     assert objects(environment).keys("") == []
 

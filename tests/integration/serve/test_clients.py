@@ -162,7 +162,7 @@ def test_the_page_accepts_images_only_for_image_models(image_server, number_serv
         ]
         page = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         assert re.findall(r'id="(drop|form)"[^>]* hidden=""', page) == [hidden]
-        assert "Version 1 answers with the probability of each class: dark, bright." in page
+        assert "Version 1 returns the probability of each class: dark, bright." in page
 
 
 @pytest.mark.soak  # installs half a gigabyte

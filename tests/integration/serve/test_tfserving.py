@@ -153,7 +153,7 @@ def test_too_many_examples_get_413(image_server):
         ("GET", "/v1/models/other", 404, "no model 'other'"),
         ("GET", "/v1/models/tiny:predict", 405, "use POST"),
         ("POST", "/v1/models/tiny", 405, "use GET"),
-        ("GET", "/elsewhere", 404, "nothing at /elsewhere"),
+        ("GET", "/elsewhere", 404, "/elsewhere does not exist"),
         ("POST", "/v1/models/tiny:classify", 404, "/v1/models/NAME:predict"),
         ("POST", "/v1/models/tiny:regress", 404, "/v1/models/NAME:predict"),
         ("POST", "/v1/models/tiny/labels/stable:predict", 404, "/v1/models/NAME:predict"),

@@ -121,7 +121,7 @@ def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clo
         platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})  # enough before
         proxy_request = cluster.proxy_request
         cluster.proxy_request = lambda *sent: (504, b"") if cluster.answered else proxy_request(*sent)
-    with pytest.raises(DeployError, match="failed its canary analysis: it does not answer or is not ready"):
+    with pytest.raises(DeployError, match="failed its canary analysis: it does not respond or is not ready"):
         analyze(platform, ready=failure != "unready")
     assert clock.time > canary_analysis.GRACE_SECONDS
 

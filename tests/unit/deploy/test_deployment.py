@@ -121,7 +121,7 @@ def test_matching_candidate_is_kept_and_another_is_deleted(platform, cluster, cl
 
 def test_permanent_conflict_is_an_error(platform, cluster):
     cluster.apply = lambda *_: None
-    with pytest.raises(ClusterError, match="digits-stable was changed by others 60 times"):
+    with pytest.raises(ClusterError, match="digits-stable was changed by other clients 60 times"):
         platform.reconcile(platform.describe_servers(1, "d" * 64), None)
 
 
