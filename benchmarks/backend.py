@@ -18,6 +18,7 @@ import yaml
 from measure import Result, make_paired_result, make_result, print_results, run_command, run_interleaved
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.load import load_environment
+from modelyard.pipelines.runners.base import ENDED, KFP_RUN_ID
 from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 
@@ -31,7 +32,7 @@ QUICK = [part for key in ("bake_seconds=1", "min_requests=20") for part in ("--s
 
 def submit_and_get_id(command: list[str | Path]) -> str:
     """Run a command that submits a run; return the last run id in its output."""
-    return [match.group() for match in runs.KFP_RUN_ID.finditer(run_command(command))][-1]
+    return [match.group() for match in KFP_RUN_ID.finditer(run_command(command))][-1]
 
 
 class Bench:
@@ -92,7 +93,7 @@ class Bench:
 
     def wait_for_success(self, run_id: str) -> Any:
         """Wait until a run succeeds; return it."""
-        while runs.state(run := runs.find_run(self.backend, run_id)) not in runs.ENDED:
+        while runs.state(run := runs.find_run(self.backend, run_id)) not in ENDED:
             time.sleep(1)
         assert runs.state(run) == "succeeded", run.run_id
         return run
