@@ -67,7 +67,9 @@ def list_(scope: "RunScope", output: Output) -> None:
     schedules = _recurring_runs(scope)
     recurring_runs = schedules.list_all()
     now = schedules.now()
-    rows = [(item.name, item.cron, (*item.next(now), "paused")[0], item.id) for item in recurring_runs]
+    rows = [
+        (item.name, item.cron, (*item.next_due_times(now), "paused")[0], item.id) for item in recurring_runs
+    ]
     empty = "There are no schedules. Create one with `modelyard schedule apply CONFIG`."
     values = [item.to_json(now) for item in recurring_runs]
     show_list(output, values, rows, ("model", "cron", "next", "id"), empty)

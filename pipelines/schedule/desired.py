@@ -66,17 +66,18 @@ class ManagedRecurringRun:
     @property
     def store(self) -> str:
         """Return the URL of the model store."""
-        return str(deploy_spec(self._parameters).get("store", {}).get("url", ""))
+        return str(deploy_spec(run_parameters(self.run)).get("store", {}).get("url", ""))
 
     def settings(self) -> dict[str, Any]:
         """Return the section `schedule`, without the time zone."""
-        force_after = int(self._parameters.get("force_after") or 0)
+        parameters = run_parameters(self.run)
+        force_after = int(parameters.get("force_after") or 0)
         return {
             "cron": self.cron,
             "concurrency": int(self.run.max_concurrency),
             "catch_up": not self.run.no_catchup,
             "paused": not self.enabled,
-            "skip_unchanged": bool(self._parameters.get("skip_unchanged")),
+            "skip_unchanged": bool(parameters.get("skip_unchanged")),
             "force_after": str(timedelta(seconds=force_after)) if force_after else None,
         }
 
@@ -87,17 +88,13 @@ class ManagedRecurringRun:
             "store": self.store,
             "cron": self.cron,
             "paused": not self.enabled,
-            "next": self.next(now),
+            "next": self.next_due_times(now),
             "id": self.id,
         }
 
-    def next(self, now: datetime) -> tuple[str, ...]:
+    def next_due_times(self, now: datetime) -> tuple[str, ...]:
         """Return the next three due times; empty if paused."""
         return tuple(due.isoformat() for due in islice(CronSim(self.cron, now), 3)) if self.enabled else ()
-
-    @property
-    def _parameters(self) -> dict[str, Any]:
-        return run_parameters(self.run)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class RecurringRuns:
         applied = AppliedSchedule(
             name=desired_run.name,
             action="create",
-            next=desired_run.next(self.now()),
+            next=desired_run.next_due_times(self.now()),
             endpoint=str(self.backend.endpoint),
             notes=desired.notes,
         )
