@@ -1,6 +1,5 @@
 """Servers with a token and TLS: Secrets, probes and the API server's proxy."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -16,17 +15,15 @@ pytestmark = pytest.mark.cluster
 def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
     name, namespace = workspace.name, workspace.platform.cluster.namespace
     token, tls = f"{name}-token", f"{name}-tls"
-    platform = workspace.platform_with(token_secret=token, tls_secret=tls, start_timeout=300.0)
+    platform = workspace.platform_with(token_secret=token, tls_secret=tls, start_timeout=3600.0)
     version = workspace.publish()
     with pytest.raises(ConfigError, match=f"kubectl create secret generic {token}"):
         workspace.deploy(version, platform)
     files = write_private(tmp_path / "tokens", "first\nsecond\n")
     create = "create", "secret", "-n", namespace
     kubectl(*create, "generic", token, f"--from-file=token={files}")
-    begin = time.monotonic()
     with pytest.raises(DeployError, match=f'secret "{tls}" not found'):
-        workspace.deploy(version, platform)
-    assert time.monotonic() - begin < 120, "it does not wait for its start_timeout"
+        workspace.deploy(version, platform)  # long before start_timeout, beyond which this test times out
     cert, key = (write_private(tmp_path / f"{n}.pem", data) for n, data in enumerate(make_certificate()))
     kubectl(*create, "tls", tls, f"--cert={cert}", f"--key={key}")
     assert workspace.deploy(version, platform).decision == "promote"

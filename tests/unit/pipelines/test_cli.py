@@ -292,7 +292,7 @@ def test_doctor_connects_to_the_proxy(modelyard, monkeypatch, listening):
             proxy.listen()
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy.getsockname()[1]}")
         ended = modelyard("doctor", "--output", "json")
-    (check,) = [one for one in json.loads(ended.out) if one["name"] == "proxy"]
+    (check,) = [item for item in json.loads(ended.out) if item["name"] == "proxy"]
     assert check["ok"] == listening
     assert "secret" not in ended.out
 

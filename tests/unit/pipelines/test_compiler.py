@@ -189,7 +189,8 @@ def test_the_recipe_depends_on_images_of_steps_but_not_of_the_server():
 
 def test_the_recipe_does_not_depend_on_checkpoint_every():
     often, longer = (
-        create_arguments(load(overrides=[f"training.{one}"])) for one in ("checkpoint_every=1", "epochs=99")
+        create_arguments(load(overrides=[f"training.{setting}"]))
+        for setting in ("checkpoint_every=1", "epochs=99")
     )
     usual = create_arguments(load())
     assert recipe(often) == recipe(usual) != recipe(longer)

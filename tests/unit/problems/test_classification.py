@@ -35,8 +35,8 @@ def test_metrics_match_scikit_learn() -> None:
     metrics = measure("abc", labels, scores, training={"rows": [5, 9, 7]})
     by_class = precision_recall_fscore_support(labels, predicted)
     for name, expected in zip(("precision", "recall", "f1"), by_class[:3], strict=True):
-        np.testing.assert_allclose([one.values[name].value for one in metrics.slices], expected)
-    assert [one.rows for one in metrics.slices] == by_class[3].tolist()
+        np.testing.assert_allclose([item.values[name].value for item in metrics.slices], expected)
+    assert [item.rows for item in metrics.slices] == by_class[3].tolist()
     np.testing.assert_array_equal(metrics.details["confusion"], confusion_matrix(labels, predicted))
     for name, expected in (
         ("accuracy", accuracy_score(labels, predicted)),
@@ -63,12 +63,12 @@ def test_intervals_of_a_perfect_score_are_not_empty() -> None:
     scores = PROBLEM.compute_scores(np.eye(2)[labels], labels)
     result = measure("ab", labels, scores, {3: scores})
     assert (result.primary_metric.low, result.primary_metric.high) == (pytest.approx(0.7847, abs=1e-4), 1.0)
-    for one in (
+    for metric in (
         result.values["balanced_accuracy"],
         result.values["macro_f1"],
         result.slices[0].values["recall"],
     ):
-        assert one.low < one.value == one.high == 1
+        assert metric.low < metric.value == metric.high == 1
     assert result.gain.low < result.gain.value == 0 < result.gain.high
     assert result.values["calibration_error"].high > result.values["calibration_error"].value == 0
 
@@ -101,7 +101,7 @@ def test_each_metric_is_compared_with_its_best_champion() -> None:
     scores[2][-1, 0] = 0
     result = measure("ab", labels, scores[4], scores)
     assert result.champion.value == 0.8
-    best = {(one.metric, one.slice): one.version for one in result.comparisons}
+    best = {(comparison.metric, comparison.slice): comparison.version for comparison in result.comparisons}
     assert best == {("accuracy", ""): 4, ("balanced_accuracy", ""): 2, ("recall", "a"): 4, ("recall", "b"): 3}
 
 
@@ -115,7 +115,7 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     assert result.same_rows.rows == 40
     assert result.same_rows.candidate["accuracy"] == result.same_rows.champion["accuracy"] == result.champion
     assert result.gain.value == 0
-    assert {one.value for one in result.comparisons} == {0}
+    assert {comparison.value for comparison in result.comparisons} == {0}
     assert result.same_rows.champion.keys() == result.values.keys()
 
 
@@ -129,5 +129,5 @@ def test_mistakes_are_the_most_confident_wrong_predictions() -> None:
     labels = np.array([0, 1, 0, 1])
     scores = PROBLEM.compute_scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
     result = PROBLEM.find_mistakes(schema("a", "b"), labels, scores, 2)
-    assert [one.row for one in result] == [2, 3]
+    assert [mistake.row for mistake in result] == [2, 3]
     assert (result[0].actual, result[0].predicted) == (("a", "0.050"), ("b", "0.950"))

@@ -45,7 +45,7 @@ def test_gain_is_paired() -> None:
     """Two models with the same large errors; one is slightly better on every example."""
     targets, predictions = targets_and_predictions(200, 40)
     better = targets[:, None] + 0.95 * (predictions - targets[:, None])
-    scores = [PROBLEM.compute_scores(one, targets) for one in (better, predictions)]
+    scores = [PROBLEM.compute_scores(predicted, targets) for predicted in (better, predictions)]
     result = measure(targets, scores[0], {3: scores[1]})
     assert result.champion
     assert result.gain
@@ -66,10 +66,10 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
         root_mean_squared_error(targets[100:], predictions[100:, 0]), rel=1e-5
     )
     assert result.same_rows.champion.keys() == result.values.keys()
-    assert [one.metric for one in result.comparisons] == ["rmse", "mae"]
-    for one in result.comparisons:
-        value = result.same_rows.champion[one.metric].value - result.same_rows.candidate[one.metric].value
-        assert one.value == pytest.approx(value)
+    assert [comparison.metric for comparison in result.comparisons] == ["rmse", "mae"]
+    for item in result.comparisons:
+        value = result.same_rows.champion[item.metric].value - result.same_rows.candidate[item.metric].value
+        assert item.value == pytest.approx(value)
         assert abs(value) < 1
 
 
@@ -81,11 +81,13 @@ def test_comparison_with_a_perfect_model() -> None:
         PROBLEM.compute_scores(predictions, targets),
         {3: PROBLEM.compute_scores(predictions, targets)},
     )
-    assert [(one.value, one.at_least) for one in same.comparisons] == [(0, pytest.approx(0, abs=1e-5))] * 2
-    for one in measure(targets, perfect, {3: perfect}).comparisons:
-        assert (one.value, one.at_least) == (0, 0)
-    for one in measure(targets, perfect, {3: PROBLEM.compute_scores(predictions, targets)}).comparisons:
-        assert 0 < one.at_least <= one.value
+    assert [(comparison.value, comparison.at_least) for comparison in same.comparisons] == [
+        (0, pytest.approx(0, abs=1e-5))
+    ] * 2
+    for item in measure(targets, perfect, {3: perfect}).comparisons:
+        assert (item.value, item.at_least) == (0, 0)
+    for item in measure(targets, perfect, {3: PROBLEM.compute_scores(predictions, targets)}).comparisons:
+        assert 0 < item.at_least <= item.value
 
 
 def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -> None:
@@ -141,7 +143,7 @@ def test_mistakes_are_the_largest_errors() -> None:
     targets = np.array([1, 2, 3, 4], np.float32)
     scores = PROBLEM.compute_scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
     result = PROBLEM.find_mistakes(SCHEMA, targets, scores, 3)
-    assert [one.row for one in result] == [1, 2]
+    assert [mistake.row for mistake in result] == [1, 2]
     assert (result[1].actual.text, *result[1].predicted) == ("3.0000", "-7.0000", "-10.00")
 
 
