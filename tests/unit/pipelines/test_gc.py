@@ -47,7 +47,7 @@ def test_gc_with_yes_removes_all_candidates(modelyard, old_store, tmp_path):
 
 
 def test_gc_after_confirmation_reports_what_was_removed(modelyard, old_store, monkeypatch):
-    monkeypatch.setattr("modelyard.pipelines.cli.maintenance._confirmed", lambda *_: True)
+    monkeypatch.setattr("modelyard.pipelines.cli.maintenance._confirm", lambda *_: True)
     assert modelyard("gc", *POLICY).out.splitlines()[-1] == "Removed 1 of 1."
     assert old_store.versions("tiny") == [1]
 
