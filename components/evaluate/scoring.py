@@ -17,15 +17,9 @@ Scores = NDArray[np.float64]
 
 
 class Scorer:
-    """A model in ONNX Runtime.
+    """A model in ONNX Runtime; an EvaluateError means that it cannot load the file.
 
-    Args:
-        path: of model.onnx.
-        schema: of the examples.
-        name: of the model, for error messages.
-
-    Raises:
-        EvaluateError: ONNX Runtime cannot load the file.
+    `name` is the name of the model in error messages.
     """
 
     def __init__(self, path: Path, schema: Schema, name: str) -> None:

@@ -117,13 +117,7 @@ class Model(Settings):
 
 
 def find_size_problem(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...]) -> str | None:
-    """Return why examples are no images, or too small for a convolution or pooling; None if they fit.
-
-    Args:
-        filters: of each convolution.
-        kernel: the size of its kernel.
-        shape: of an example.
-    """
+    """Return why examples of a shape are not images, or too small for the convolutions; None if they fit."""
     if filters and len(shape) not in IMAGE_RANKS:
         return (
             f"The built-in CNN requires images, (height, width) or (height, width, channels), but an example "
