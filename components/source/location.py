@@ -62,12 +62,10 @@ class BundledLocation:
         self._names = names
 
     def identity(self) -> str:
-        """See Location."""
         first, *others = [DiskLocation(self._folder / name).identity() for name in self._names]
         return hashlib.sha256("\n".join([first, *others]).encode()).hexdigest() if others else first
 
     def fetch(self, scratch: Path) -> Path:
-        """See Location."""
         for name in self._names:
             DiskLocation(self._folder / name).fetch(scratch)
         return self._folder
@@ -81,7 +79,6 @@ class DiskLocation:
         self._sha256 = sha256
 
     def identity(self) -> str:
-        """See Location."""
         with self._translate_errors():
             status = self._status()
             if stat.S_ISDIR(status.st_mode):
@@ -93,7 +90,6 @@ class DiskLocation:
             return artifacts.sha256(self._path)
 
     def fetch(self, scratch: Path) -> Path:  # noqa: ARG002 - the data is local
-        """See Location."""
         with self._translate_errors():
             self._status()
             if self._sha256:

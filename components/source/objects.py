@@ -34,7 +34,6 @@ class ObjectLocation:
         self._root, self._name = storage.split(url)
 
     def identity(self) -> str:
-        """See Location."""
         if self._source.sha256:
             return self._source.sha256
         with self._translate_errors():
@@ -44,7 +43,6 @@ class ObjectLocation:
             return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def fetch(self, scratch: Path) -> Path:
-        """See Location."""
         target = scratch / safe_file_name(self._url.rstrip("/"))
         with self._translate_errors():
             if entry := self._find_object():

@@ -40,11 +40,9 @@ class HttpStorage(Storage):
     writable = False
 
     def unreachable_from_pods(self, url: str) -> str | None:
-        """See Storage."""
         return "this machine itself" if is_loopback(url) else None
 
     def location(self, url: str, limits: Limits) -> "HttpLocation":
-        """See Storage."""
         return HttpLocation(url, limits)
 
 
@@ -66,14 +64,12 @@ class HttpLocation:
             raise ValueError("which is not a web URL")
 
     def identity(self) -> str:
-        """See Location."""
         if self._source.sha256:
             return self._source.sha256
         # Two files may share an ETag, which servers derive from size and time: the URL distinguishes them.
         return f"{self._redacted_url} {self._with_retries(self._read_version)}"
 
     def fetch(self, scratch: Path) -> Path:
-        """See Location."""
         target = scratch / safe_file_name(self._url.path)
         partial = target.with_name(f"{target.name}.partial")
         try:
@@ -175,20 +171,17 @@ class ProxiedTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx; raise ConfigError if the proxy or the trusted certificates are not usable."""
-        key = request.url.scheme, proxy_for(str(request.url), "socksio")
+        scheme, proxy = key = request.url.scheme, proxy_for(str(request.url), "socksio")
         if key not in self._opened:
-            self._opened[key] = self._open(*key)
+            authorities = certificates() if scheme == "https" else None
+            verify = tls_context(authorities) if authorities else scheme == "https"
+            self._opened[key] = httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
         return self._opened[key].handle_request(request)
 
     def close(self) -> None:
         """Close all connections."""
         for transport in self._opened.values():
             transport.close()
-
-    def _open(self, scheme: str, proxy: str | None) -> httpx.HTTPTransport:
-        authorities = certificates() if scheme == "https" else None
-        verify = tls_context(authorities) if authorities else scheme == "https"
-        return httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
 
 
 def read_netrc() -> tuple[Path, str]:
