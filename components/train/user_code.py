@@ -28,7 +28,7 @@ from modelyard.components.errors import ModelyardError, TooLargeError, TrainErro
 from modelyard.components.train.backend import is_out_of_memory, keras
 from modelyard.components.train.settings import Model
 
-RAW_LAYER, SCALED_LAYER = "raw_examples", "scaled_answers"
+RAW_LAYER, SCALED_LAYER = "raw_examples", "scaled_predictions"
 TRAINING_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "fit")
 
 
