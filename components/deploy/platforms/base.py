@@ -256,7 +256,7 @@ class ServingPlatform(Protocol):
         """Change stable from the observed servers to these, and wait until they are ready.
 
         `servers` may be the candidate's or earlier ones of stable, which are restored exactly. None deletes
-        stable. The number of replicas is left to whoever scaled them.
+        stable. The number of replicas does not change.
 
         Raises:
             DeployError: the servers do not run, with the reason.
