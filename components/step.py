@@ -1,4 +1,4 @@
-"""The context of a step: it ends with the process that leads the run, and writes a record of its failure.
+"""The context of a step: it ends with the parent process of the run, and writes a record of its failure.
 
     with step("train"):
         from modelyard.components.train.trainer import train

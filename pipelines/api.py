@@ -325,7 +325,7 @@ def step_specs(
 def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
     """Return at most `limit` runs, newest first, of all models or of `model`.
 
-    Without an environment, returns the runs that this machine leads.
+    Without an environment, returns the runs of this machine.
     """
     from modelyard.pipelines.runners import select
 

@@ -14,7 +14,7 @@ from modelyard.pipelines.runners.local.runner import Start, process_start_time
 
 
 def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
-    """Create the folder of a run that this process leads; return it."""
+    """Create the folder of a run whose parent process is this one; return it."""
     folder = home / "runs" / name
     (folder / "logs").mkdir(parents=True)
     start = Start(

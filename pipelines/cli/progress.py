@@ -40,7 +40,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
     """Show the progress of a run and its summary, and exit with its code.
 
     Args:
-        run: the run; executed if this process leads it, followed otherwise.
+        run: the run; executed if this process started it, followed otherwise.
         output: the format of the summary.
         leave_stuck: do not cancel the run if one of its pods cannot start.
     """

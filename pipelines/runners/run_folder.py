@@ -1,11 +1,11 @@
 """The folder of a run on this machine.
 
 <home>/runs/20261124-091502-3f9a/
-    start.json    arguments and leader of the run; only if this machine leads or led it
+    start.json    arguments and parent process of the run; only for a run of this machine
     events.jsonl  events
     run.json      the summary, written when the run ends
     report.html   the report of evaluate
-    lifeline      locked while the leader is alive
+    lifeline      locked while the parent process is alive
     cancelled     created by `modelyard runs cancel`
     logs/         one file per step
     artifacts/    outputs of the steps; the cache refers to them

@@ -1,11 +1,11 @@
 """Selects the runner of an environment, and finds runs.
 
-    local_runner(name, environment)  for `run`: this machine leads the run; its steps are processes or pods
+    local_runner(name, environment)  for `run`: this machine executes the run; its steps are processes or pods
     kfp_runner(scope)                for `submit`: a server of Kubeflow Pipelines
     find_run(scope, name)            a run by its name or ID; without a name, the latest
     list_runs(scope)                 the latest runs
 
-The folder of a run that this machine leads has the name of its environment.
+`start.json` of a run of this machine has the name of its environment.
 """
 
 import json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class RunScope:
     """The options of a command that select runs.
 
-    `name` is the name of the environment, or None for the runs that this machine leads. `endpoint` and
+    `name` is the name of the environment, or None for the runs of this machine. `endpoint` and
     `namespace` are those of Kubeflow Pipelines, if set; `overrides` are the `key=value` of --set.
     """
 
@@ -53,7 +53,7 @@ class RunScope:
 
 
 def local_runner(name: str, environment: Environment) -> LocalRunner:
-    """Return the runner whose runs this machine leads."""
+    """Return the runner whose runs this machine executes."""
     if not environment.on_cluster:
         return LocalRunner(name, environment, run_folder.home())
     from modelyard.pipelines.runners.pods.runner import PodsRunner
@@ -107,11 +107,11 @@ def list_runs(
 ) -> Sequence[RunInfo]:
     """Return the latest runs of a model, or of all models, newest first.
 
-    Includes the runs that this machine leads and those of the server; `warn` receives a message about runs
+    Includes the runs of this machine and those of the server; `warn` receives a message about runs
     that cannot be listed.
 
     Raises:
-        BackendError: Kubeflow Pipelines does not respond, and this machine leads no run there.
+        BackendError: Kubeflow Pipelines does not respond, and this machine has no run there.
     """
     starts = {(start.runner, start.environment): start for _, start in list_starts(run_folder.home(), warn)}
     runs: list[RunInfo] = []

@@ -1,5 +1,5 @@
 """Runs on this machine: kfp.local handles order, conditions and cache; each step is a process.
 
-runner      starts, lists and opens runs that this machine leads
+runner      starts, lists and opens the runs of this machine
 execution   executes a run in this process
 """

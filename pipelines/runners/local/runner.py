@@ -1,7 +1,7 @@
-"""Starts, lists, follows and cancels the runs that this machine leads.
+"""Starts, lists, follows and cancels the runs of this machine.
 
-A run ends with its leader, the process that executes it. Other processes read the folder of the run:
-`start.json` names the leader, the lifeline is locked while the leader is alive, `events.jsonl` has the
+A run ends with its parent process, which executes it. Other processes read the folder of the run:
+`start.json` names the parent process, the lifeline is locked while it is alive, `events.jsonl` has the
 progress, `run.json` the result.
 """
 
@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
     from modelyard.pipelines.runners.local.execution import LocalExecution
 
-PAUSE = 0.2  # seconds between two polls of a run that another process leads
-TERMINATION_TIMEOUT = 60.0  # seconds to wait for the leader of a cancelled run
+PAUSE = 0.2  # seconds between two polls of a run of another process
+TERMINATION_TIMEOUT = 60.0  # seconds to wait for the parent process of a cancelled run
 
 
 class Start(Record):
-    """The arguments of a run and its leader (`start.json`).
+    """The arguments of a run and its parent process (`start.json`).
 
     `environment` is the name of the environment, `settings` its content; `started` is ISO 8601 in UTC.
     """
@@ -78,7 +78,7 @@ class Start(Record):
 
 
 class LocalRun(Run):
-    """A run of this machine; with an `execution`, this process leads it until `exit_stack` is closed."""
+    """A run of this machine; with an `execution`, this process executes it until `exit_stack` is closed."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class LocalRun(Run):
 
     @property
     def last_line(self) -> str:
-        """The last log line of the running step; empty if another process leads the run."""
+        """The last log line of the running step; empty if another process executes the run."""
         return self._execution.tasks.last_line if self._execution else ""
 
     def info(self) -> RunInfo:
@@ -130,7 +130,7 @@ class LocalRun(Run):
         return self._events.read()
 
     def result(self, leave_stuck: bool = False) -> RunSummary:  # noqa: ARG002 - only for runs on a server
-        """Execute the run, or wait until its leader has exited."""
+        """Execute the run, or wait until its parent process has exited."""
         if self._execution and self._exit_stack:
             return self._lead(self._execution, self._exit_stack)
         while (summary := self._summary()) is None:
@@ -152,11 +152,11 @@ class LocalRun(Run):
             time.sleep(PAUSE)
 
     def cancel(self) -> None:
-        """Cancel the run: send SIGTERM to the leader and wait until it has exited.
+        """Cancel the run: send SIGTERM to its parent process and wait until it has exited.
 
         Raises:
-            ConfigError: the run has ended, or another machine leads it.
-            ModelyardError: the leader does not exit.
+            ConfigError: the run has ended, or was started on another machine.
+            ModelyardError: the parent process does not exit.
         """
         if not self.on_this_host:
             raise ConfigError(
@@ -164,7 +164,7 @@ class LocalRun(Run):
                 f"{socket.gethostname()}. Run `modelyard runs cancel {self.name}` on {self._start.host}."
             )
         check_not_ended(self.name, self.info().state)
-        self._stop_leader()
+        self._terminate_parent()
 
     def retry(self) -> Run:
         """Start a run with the same configuration; finished steps are cached.
@@ -208,11 +208,11 @@ class LocalRun(Run):
 
     @property
     def on_this_host(self) -> bool:
-        """Whether this machine leads or led the run; the folder may be on a shared disk."""
+        """Whether the run was started on this machine; the folder may be on a shared disk."""
         return self._start.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Return whether the leader is alive."""
+        """Return whether the parent process is alive."""
         return lifeline.is_held(self.folder / "lifeline")
 
     def failure(self) -> Failure | None:
@@ -221,12 +221,12 @@ class LocalRun(Run):
         return summary.failure if summary else None
 
     def _summary(self) -> RunSummary | None:
-        """Return the summary, also of a killed run; None while the leader is alive."""
+        """Return the summary, also of a killed run; None while the parent process is alive."""
         is_alive = self.is_alive()  # checked before the summary is read
         return read_summary(self.folder) or (None if is_alive else self._summarize_killed_run())
 
     def _summarize_killed_run(self) -> RunSummary:
-        """Return a summary for a run whose leader was killed before it wrote one."""
+        """Return a summary for a run whose parent process was killed before it wrote one."""
         final_states = {"waiting": "skipped", "running": "failed"}
         last_change = max(path.stat().st_mtime for path in self.folder.iterdir())
         steps = [
@@ -274,11 +274,11 @@ class LocalRun(Run):
                     return summary
                 raise
 
-    def _stop_leader(self) -> None:
-        """Send SIGTERM to the leader, and wait until it has exited.
+    def _terminate_parent(self) -> None:
+        """Send SIGTERM to the parent process, and wait until it has exited.
 
         The lifeline is checked after the process was opened by its ID: while the lifeline is held, the ID
-        belongs to the leader.
+        belongs to the parent process.
         """
         pid, start_time = self._start.pid, self._start.pid_start_time
         opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
@@ -299,8 +299,8 @@ class LocalRun(Run):
             while self.is_alive() or process_start_time(pid) == start_time != "":
                 if time.monotonic() > deadline:
                     raise ModelyardError(
-                        f"The process of the run, {pid}, did not exit within {TERMINATION_TIMEOUT:g} s "
-                        f"after SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
+                        f"The parent process of the run, {pid}, did not exit within "
+                        f"{TERMINATION_TIMEOUT:g} s after SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
                     )
                 time.sleep(PAUSE / 4)
         finally:
@@ -319,7 +319,7 @@ class LocalRun(Run):
 
 
 class LocalRunner(Runner):
-    """Leads runs with processes of this machine as steps; `home` is the folder of runs and cache."""
+    """Executes runs with processes of this machine as steps; `home` is the folder of runs and cache."""
 
     kind: ClassVar[RunnerName] = "local"
     run_class: ClassVar[type[LocalRun]] = LocalRun
@@ -361,7 +361,7 @@ class LocalRunner(Runner):
         return self.run_class(self, folder, start, execution, exit_stack)
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
-        """Return the latest runs that this machine led in this environment, newest first."""
+        """Return the latest runs of this machine in this environment, newest first."""
         infos = (
             self.run_class(self, folder, start).info()
             for folder, start in list_starts(self.home)
@@ -370,7 +370,7 @@ class LocalRunner(Runner):
         return list(islice((info for info in infos if model in (None, info.model)), limit))
 
     def open(self, name: str) -> LocalRun:
-        """Return a run that this machine leads or led by its name."""
+        """Return a run of this machine by its name."""
         folder = self.home / "runs" / name
         if run_folder.NAME.fullmatch(name) and (start := read_start(folder)) and self._is_own(start):
             return self.run_class(self, folder, start)
@@ -389,7 +389,7 @@ class LocalRunner(Runner):
 
 
 def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tuple[Path, Start]]:
-    """Return the folders of the runs that this machine leads or led, newest first.
+    """Return the folders of the runs of this machine, newest first.
 
     `warn` receives a message for each run whose `start.json` cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Runs that this machine leads and whose steps are pods of a cluster, without Kubeflow Pipelines.
+"""Runs of this machine whose steps are pods of a cluster, without Kubeflow Pipelines.
 
 runner     starts, lists and opens these runs
 execution  executes a run: kfp.local handles order, conditions and cache

@@ -141,14 +141,14 @@ def remove_pod(cluster: Cluster, name: str) -> None:
 
 
 def list_active_runs(environment: Environment) -> Iterator[str]:
-    """Yield the runs with active pods, also those that other machines lead."""
+    """Yield the runs with active pods, also those of other machines."""
     for pod in connect(environment.runs.namespace).list_objects("Pod", STEP_PODS):
         if pod["status"].get("phase") not in ("Succeeded", "Failed"):
             yield pod["metadata"]["labels"][RUN_LABEL]
 
 
 def remove_pods(cluster: Cluster, run: str) -> bool:
-    """Delete the pods of a run without a leader; return whether there were any.
+    """Delete the pods of a run whose parent process has ended; return whether there were any.
 
     Raises:
         ClusterError: the cluster does not respond; the next run deletes them.

@@ -1,4 +1,4 @@
-"""Starts and cancels runs that this machine leads with pods as steps."""
+"""Starts and cancels runs of this machine with pods as steps."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +17,10 @@ class PodsRun(LocalRun):
     """A run of this machine with pods as steps."""
 
     def cancel(self) -> None:
-        """Cancel the run; if its leader was killed, delete its pods.
+        """Cancel the run; if its parent process was killed, delete its pods.
 
         Raises:
-            ConfigError: it has ended, or another machine leads it.
+            ConfigError: it has ended, or was started on another machine.
             ClusterError: the cluster does not respond.
         """
         from modelyard.components.kubernetes.cluster import connect
@@ -32,7 +32,7 @@ class PodsRun(LocalRun):
 
 
 class PodsRunner(LocalRunner):
-    """Leads runs with pods as steps, without Kubeflow Pipelines."""
+    """Executes runs with pods as steps, without Kubeflow Pipelines."""
 
     kind: ClassVar[RunnerName] = "pods"
     run_class = PodsRun

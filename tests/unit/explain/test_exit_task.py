@@ -116,7 +116,7 @@ def run_exit_task(
 
 @pytest.fixture
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let this machine lead the run; return the run folder."""
+    """Create the folder of a run of this machine; return it."""
     (tmp_path / "r1" / "failures").mkdir(parents=True)
     monkeypatch.setenv(records.RUN_FOLDER, str(tmp_path / "r1"))
     return tmp_path / "r1"

@@ -1,4 +1,4 @@
-"""The commands `runs …` for runs that this machine leads or led."""
+"""The commands `runs …` for runs of this machine."""
 
 import io
 import os
@@ -194,7 +194,7 @@ def test_cancel_removes_the_pods_of_a_killed_run(home, modelyard, monkeypatch):
     assert modelyard("runs", "cancel", FIRST).code == 2
 
 
-LEADER = """
+PARENT = """
 import sys, time
 from pathlib import Path
 from modelyard.components import lifeline
@@ -205,7 +205,7 @@ with lifeline.hold(Path(sys.argv[1])):
 
 
 def test_cancel_does_not_end_other_processes(home, modelyard):
-    """Its number is that of the leader, which has result, or it is older than the run."""
+    """Its process ID is that of the run's parent process, which has ended, or the ID was reused."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         try:
             run = create_run(home, FIRST, pid=other.pid, pid_start_time=process_start_time(other.pid))
@@ -221,15 +221,15 @@ def test_cancel_does_not_end_other_processes(home, modelyard):
 
 def test_a_running_run_is_cancelled(home, modelyard):
     run = create_run(home, FIRST)
-    line = [sys.executable, "-c", LEADER, str(run / "lifeline")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE) as leader:
-        assert leader.stdout
-        leader.stdout.readline()
+    line = [sys.executable, "-c", PARENT, str(run / "lifeline")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        parent.stdout.readline()
         (run / run_folder.START).unlink()
         (run / "logs").rmdir()
-        create_run(home, FIRST, pid=leader.pid, pid_start_time=process_start_time(leader.pid))
+        create_run(home, FIRST, pid=parent.pid, pid_start_time=process_start_time(parent.pid))
         assert modelyard("runs", "cancel", FIRST).code == 0
-        assert leader.wait(120) == -signal.SIGTERM
+        assert parent.wait(120) == -signal.SIGTERM
     assert modelyard.json("runs", "show", FIRST)["state"] == "cancelled"
 
 
