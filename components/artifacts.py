@@ -377,8 +377,8 @@ class Rule(Record):
 class Decision(Record):
     """The decision of the gate, with the reason as a sentence (`decision.json`).
 
-    `champion` is the version that the candidate was compared with, None for none. `notes` say what the rules
-    cannot judge.
+    `champion` is the version that the candidate was compared with, None for none. `notes` are sentences about
+    examples and champions that the rules do not cover.
     """
 
     decision: Literal["promote", "hold", "reject"]

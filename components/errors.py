@@ -34,7 +34,7 @@ class ConfigError(ModelyardError):
 
 
 class DataError(ModelyardError):
-    """The data is missing, malformed or not what the configuration says."""
+    """The data is missing, malformed or does not match the configuration."""
 
     exit_code = 3
 
@@ -76,7 +76,7 @@ class ConflictError(StoreError):
 
 
 class DamagedError(StoreError):
-    """A file of a version is missing, or a file of the store is not what was written."""
+    """A file of a version is missing, or a file of the store differs from the one that was written."""
 
 
 class UnreachableError(StoreError):

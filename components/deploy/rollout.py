@@ -96,7 +96,7 @@ class RolloutController:
             reason: the reason of the promotion.
 
         Raises:
-            DeployError: the version was not promoted; the message has the reason and what serves now.
+            DeployError: the version was not promoted; the message has the reason and the served version.
             CancelledError: the process received SIGTERM; the candidate is withdrawn.
             ClusterError: the cluster refuses a request or does not respond.
             StoreError: the store does not respond, or is damaged.
@@ -214,7 +214,7 @@ class RolloutController:
     # Phases --------------------------------------------------------------------------------------
 
     def _adopt_only_candidate(self, deployed: Servers) -> None:
-        """Give stable the candidate's servers if clients reach nothing else: a first rollout was killed.
+        """Give stable the candidate's servers if a killed first rollout left only the candidate to serve.
 
         If stable cannot run them, a rollout of the same servers fails and one of others continues.
         """
@@ -379,7 +379,7 @@ class RolloutController:
         return self._raise_failure(version, previous, token, error)
 
     def _raise_failure(self, version: int, previous: int, token: str, error: BaseException) -> NoReturn:
-        """Withdraw the candidate unless it is the champion; raise the error, and add what serves now."""
+        """Withdraw the candidate unless it is the champion; raise the error with the served version."""
         promoted = previous != version and self._find_promotion(version)
         state = (
             _unfinished_message(version)
@@ -397,7 +397,7 @@ class RolloutController:
                 self.platform.withdraw(token)
 
     def _withdraw_and_record(self, version: int, previous: int, token: str, error: BaseException) -> str:
-        """Withdraw the candidate and record the attempt, if possible; return what serves now."""
+        """Withdraw the candidate and record the attempt, if possible; return the served version."""
         verb = "deployed" if version == previous else "promoted"
         cause = str(error) if isinstance(error, ModelyardError) else describe(error)
         cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else cause

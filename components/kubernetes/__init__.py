@@ -1,4 +1,4 @@
-"""A small Kubernetes client, and explanations of what the cluster reports.
+"""A small Kubernetes client, and explanations of its errors and events.
 
 cluster      the client
 pod_problem  why a pod does not run

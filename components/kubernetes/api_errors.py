@@ -1,4 +1,4 @@
-"""Explanations of what the API server refuses: permissions, quotas, Pod Security."""
+"""Explanations of requests that the API server refuses: permissions, quotas, Pod Security."""
 
 import re
 

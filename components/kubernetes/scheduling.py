@@ -9,7 +9,7 @@ from modelyard.components.kubernetes.quantities import format_amount, parse_quan
 # Seconds in which a cluster autoscaler decides about a node: 30 in a small cluster, 60 in a large one.
 AUTOSCALER_TIMEOUT = 60.0
 MAX_NAMES = 3
-PREEMPTION_NOTE = re.compile(r"\.? (?:no new claims|preemption:)")  # what it says about other means
+PREEMPTION_NOTE = re.compile(r"\.? (?:no new claims|preemption:)")  # the part about preemption and claims
 
 
 def explain_unschedulable(

@@ -123,7 +123,7 @@ class Classification(Problem):
         return metric
 
     def check_untrained_predictions(self, predictions: NDArray[Any], logits: bool) -> None:
-        """Check that the output is logits or probabilities, as `model.logits` says."""
+        """Check that the output is logits if `model.logits` is set, and probabilities otherwise."""
         sums = predictions.sum(axis=1)
         probabilities = bool((predictions >= 0).all() and np.allclose(sums, 1, atol=1e-3))
         if logits and probabilities:

@@ -64,10 +64,10 @@ def build_compiled_network(workload: TrainingWorkload) -> Any:
     return network
 
 
-def translate_code_errors(workload: TrainingWorkload, what: str) -> AbstractContextManager[None]:
+def translate_code_errors(workload: TrainingWorkload, action: str) -> AbstractContextManager[None]:
     """Translate exceptions of user code in the block; see user_code.translate_errors."""
     build = workload.model.build
-    return user_code.translate_errors(_fetch_code(workload.code), what) if build else nullcontext()
+    return user_code.translate_errors(_fetch_code(workload.code), action) if build else nullcontext()
 
 
 def trace_step(network: Any, schema: Schema, batch_size: int) -> Any:

@@ -106,7 +106,7 @@ def _check_training(build: str, model: Any) -> None:
 
 
 @contextmanager
-def translate_errors(code: Path, what: str) -> Iterator[None]:
+def translate_errors(code: Path, action: str) -> Iterator[None]:
     """Raise TrainError with file, line and cause for an exception in the user's code.
 
     If the code runs out of memory, it is a TooLargeError.
@@ -119,11 +119,11 @@ def translate_errors(code: Path, what: str) -> Iterator[None]:
         location = _find_error_location(error, code)
         if is_out_of_memory(error):
             raise TooLargeError(
-                f"{what} ran out of memory{location}: {describe(error)} Lower the layer sizes in `model`, "
+                f"{action} ran out of memory{location}: {describe(error)} Lower the layer sizes in `model`, "
                 "or training.batch_size."
             ) from error
         where = "that line" if location else f"the code in {code}"
-        raise TrainError(f"{what} failed{location}: {describe(error)} Correct {where}.") from error
+        raise TrainError(f"{action} failed{location}: {describe(error)} Correct {where}.") from error
 
 
 def _find_error_location(error: BaseException, code: Path) -> str:

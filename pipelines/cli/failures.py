@@ -18,7 +18,7 @@ _command = cache(typer.main.get_command)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C; the message says what happens to the run and how to continue."""
+    """Ctrl-C; the message has the effect on the run, and the command that continues it."""
 
 
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:

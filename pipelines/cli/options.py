@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Output(StrEnum):
-    """The format of what a command prints."""
+    """The output format of a command."""
 
     TEXT = "text"
     JSON = "json"

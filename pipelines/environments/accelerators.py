@@ -83,7 +83,7 @@ class Accelerator(Settings):
 
     @model_validator(mode="after")
     def _check_node_has_it(self) -> Self:
-        """Reject what no node has: the pod would stay pending."""
+        """Reject accelerators that no node has: the pod would remain pending."""
         if not (accelerator_type := accelerator_types().get(self.type)):
             hint = suggest(self.type, list(accelerator_types()))
             raise ValueError(f"accelerator.type is {self.type!r}, which is unknown{hint}")

@@ -46,7 +46,7 @@ INTERNAL_VARIABLES = (
 
 
 class CheckWarning(Exception):  # noqa: N818 - not an error
-    """A check passed and found something that is probably a mistake."""
+    """A check passed, but the machine has a probable misconfiguration."""
 
 
 class Check(NamedTuple):

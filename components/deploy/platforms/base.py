@@ -32,7 +32,7 @@ Check = Callable[[Server], None]
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Where a running server of a model is; what is None comes from the section `serving` of the champion.
+    """The URL and credentials of a running server. Default: the section `serving` of the champion.
 
     Args:
         url: its URL; an error is raised if no server of the model responds there.

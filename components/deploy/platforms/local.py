@@ -48,7 +48,7 @@ class LocalPlatform(PlatformConfig):
         return None
 
     def status(self, problems: bool = False) -> Status:
-        """See ServingPlatform; stable is the champion or, with `problems`, what a running server reports."""
+        """See ServingPlatform; stable is the champion or, with `problems`, the served version."""
         try:
             champion = self.models.champion(self.name)
         except DamagedError:

@@ -300,7 +300,8 @@ class LocalRun(Run):
                 if time.monotonic() > deadline:
                     raise ModelyardError(
                         f"The parent process of the run, {pid}, did not exit within "
-                        f"{TERMINATION_TIMEOUT:g} s after SIGTERM. `kill -9 {pid}` kills it and its steps; finished steps are cached."
+                        f"{TERMINATION_TIMEOUT:g} s after SIGTERM. `kill -9 {pid}` kills it and "
+                        "its steps; finished steps are cached."
                     )
                 time.sleep(PAUSE / 4)
         finally:
