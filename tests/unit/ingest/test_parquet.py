@@ -130,7 +130,7 @@ def test_a_file_without_the_columns_is_refused_with_the_expected_columns(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["train.parquet", "more.parquet"], "'more.parquet' is in no split"),
+        (["train.parquet", "more.parquet"], "'more.parquet' has no split"),
         (["train-00000-of-00002.parquet"], "1 of 2 files train-…-of-00002 exist"),
     ],
 )
