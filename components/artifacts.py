@@ -255,7 +255,7 @@ class Signature(Record):
 
 
 class History(Record):
-    """The history of a training (`history.json`).
+    """The history of the training (`history.json`).
 
     `metrics` maps the name of each metric to its value after each epoch. `settings` are the effective ones; a
     Keras object is `{"class_name": …, "config": {…}}`, with Keras' defaults. `resumed_after` is the number of

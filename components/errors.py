@@ -50,7 +50,7 @@ class TooLargeError(TrainError):
 
 
 class EvaluateError(ModelyardError):
-    """The model cannot be scored."""
+    """The model cannot be evaluated."""
 
     exit_code = 5
 
@@ -138,7 +138,7 @@ class OutOfMemoryError(KilledError):
 
 
 class DeadlineError(KilledError):
-    """A step took longer than it may."""
+    """A step exceeded its timeout."""
 
 
 class MachineError(ModelyardError):

@@ -43,7 +43,7 @@ class Epoch(Record):
 
 
 class Resumed(Record):
-    """The training resumed from the checkpoint of an epoch."""
+    """Training resumed from the checkpoint of an epoch."""
 
     event: Literal["resumed"] = "resumed"
     step: str

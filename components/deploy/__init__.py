@@ -1,7 +1,7 @@
 """The step deploy: publish a version, and roll it out on a serving platform.
 
 deployer         the step
-rollout          the phases of a rollout; promotion and rollback by hand
+rollout          the phases of a rollout; manual promotion and rollback
 canary_analysis  the comparison of a candidate with stable while both receive traffic
 verification     golden requests
 status           the output of `modelyard rollout status`

@@ -30,7 +30,7 @@ def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     """Write the paragraph; the arguments are those of the component `explain`."""
     decision, succeeded = "", state in NO_FAILURE
     if succeeded:
-        with _logged():
+        with _log_errors():
             record = records.read_run(open_objects(spec.store), spec.name, records.run_id() or "")
             final_decision = record.final_decision()
             decision = ": ".join(final_decision) if final_decision else NO_DECISION
@@ -41,7 +41,7 @@ def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     file.write_text(explanation.text + "\n", encoding="utf-8")
     if problem := post_webhook(explanation.json()):
         log(problem)
-    with _logged():
+    with _log_errors():
         if run_id := records.run_id():
             record_end(open_objects(spec.store), spec.name, run_id, explanation)
 
@@ -63,7 +63,7 @@ def record_end(objects: Objects, model: str, run_id: str, explanation: Explanati
 
 
 @contextmanager
-def _logged() -> Iterator[None]:
+def _log_errors() -> Iterator[None]:
     """Log errors, so that the exit task does not fail the run."""
     try:
         yield

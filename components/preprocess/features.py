@@ -32,7 +32,7 @@ EXACT_SUM_EXAMPLES = 256
 MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
 LISTED_NAMES = 20
 """Maximum number of classes in an error message."""
-REPEAT_MESSAGES = {
+FINDING_MESSAGES = {
     "duplicates": "examples repeat an earlier one and are in the same split",
     "conflicting_labels": "examples repeat an earlier one with another label",
     "leakage": "test examples are also training examples, which biases the test metrics",
@@ -112,11 +112,11 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     hashes = {name: _check_and_hash(schema, problem, name, source) for name, source in sources.items()}
     strata = {name: source.targets for name, source in sources.items()} if problem.stratified else None
     masks = splitting.assign_splits(hashes, settings, strata)
-    duplicates, conflicts = splitting.find_repeats(hashes, strata)
+    duplicates, conflicts = splitting.find_duplicates(hashes, strata)
     train, test = (splitting.select_split_rows(hashes, masks, split) for split in ("train", "test"))
     leakage = splitting.find_leakage(train, test)
-    repeats = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
-    check_repeats(repeats, settings)
+    findings = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
+    check_findings(findings, settings)
     targets = _split_targets(sources, masks)
     try:
         check_splits(schema, targets)
@@ -133,7 +133,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         normalization, scaling = compute_normalization(settings, moments, schema)
         statistics = Statistics(
             targets={split: problem.compute_statistics(schema, part) for split, part in targets.items()},
-            **repeats,
+            **findings,
             scaling=scaling,
             mean=float(moments.mean.mean()),
             minimum=moments.minimum,
@@ -208,12 +208,12 @@ def _write_splits(
     return moments
 
 
-def check_repeats(repeats: Mapping[str, Duplicates], preparation: Preparation) -> None:
-    """Log repeats; raise DataError for those that are in `data.fail_on`."""
-    for name, repeat in repeats.items():
-        if not repeat.count:
+def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation) -> None:
+    """Log duplicates, conflicting labels and leakage; raise DataError for those in `data.fail_on`."""
+    for name, finding in findings.items():
+        if not finding.count:
             continue
-        description = f"{repeat.count} {REPEAT_MESSAGES[name]}, such as {'; '.join(repeat.examples)}"
+        description = f"{finding.count} {FINDING_MESSAGES[name]}, such as {'; '.join(finding.examples)}"
         if name in preparation.fail_on:
             raise DataError(
                 f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "

@@ -27,7 +27,7 @@ HashPairs = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 POOLS = ("all", "train")
 TEST_EXAMPLES_PER_CLASS = 10
-LISTED_REPEATS = 5
+LISTED_PAIRS = 5
 
 
 def hash_examples(examples: NDArray[Any]) -> HashPairs:
@@ -117,7 +117,7 @@ def select_split_rows(
     )
 
 
-def find_repeats(
+def find_duplicates(
     source: Mapping[str, HashPairs], strata: Mapping[str, NDArray[Any]] | None = None
 ) -> tuple[Duplicates, Duplicates]:
     """Return the examples that repeat an earlier one, and those of them with another label.
@@ -137,7 +137,7 @@ def find_repeats(
 
     def describe(mask: Mask) -> Duplicates:
         indices = np.flatnonzero(mask)
-        pairs = ((rows.origin(first[row]), rows.origin(row)) for row in indices[:LISTED_REPEATS])
+        pairs = ((rows.origin(first[row]), rows.origin(row)) for row in indices[:LISTED_PAIRS])
         return Duplicates(count=len(indices), examples=tuple(map(" and ".join, pairs)))
 
     return describe(repeated), describe(conflicting)
@@ -149,6 +149,6 @@ def find_leakage(train: ExampleIndex, test: ExampleIndex) -> Duplicates:
     position = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
     leaked = np.flatnonzero(train.hashes[order[position]] == test.hashes) if len(order) else order
     pairs = tuple(
-        f"{train.origin(order[position[row]])} and {test.origin(row)}" for row in leaked[:LISTED_REPEATS]
+        f"{train.origin(order[position[row]])} and {test.origin(row)}" for row in leaked[:LISTED_PAIRS]
     )
     return Duplicates(count=len(leaked), examples=pairs)

@@ -1,7 +1,7 @@
 """The ASGI application, without a framework: routes, queue, threads.
 
 Small requests run on the event loop, which is fastest on one core. Requests that would block the loop for
-too long (`Predictor.inline_bytes`) run in a thread, so that health checks are always answered.
+too long (`Predictor.inline_bytes`) run in a thread, so that health checks always get a response.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class RequestTarget(NamedTuple):
 
 
 class App:
-    """Answers requests with the current predictor.
+    """Responds to requests with the current predictor.
 
     Args:
         predictor: the first version.
@@ -111,7 +111,7 @@ class App:
         self._metrics.count_poll(champion, failed=bool(error))
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
+        """Respond to one request (ASGI)."""
         started = time.perf_counter()
         predictor = self._predictor
         headers = dict(scope["headers"])
@@ -126,7 +126,7 @@ class App:
             reply = await self._reply(target, predictor, headers, body)
         except HttpError as error:
             reply = error.reply
-        except Disconnected:  # counted, not sent: the client is gone, or the connection has answered
+        except Disconnected:  # counted, not sent: the client is gone, or the connection has responded
             reply = Reply(b"", scope.get(REFUSED_STATUS, CLIENT_CLOSED_REQUEST))
         except asyncio.CancelledError:  # by uvicorn, at the drain timeout
             reply, cancelled = _SHUTTING_DOWN, True

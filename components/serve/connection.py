@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from modelyard.components.serve.replies import encode
 
 REFUSED_STATUS = "modelyard.refused"
-"""Key of the scope: status with which the connection answered the request."""
+"""Key of the scope: status of the connection's response to the request."""
 MAX_OVERHEAD = 64 * 2**10
 """Bytes of a request without its body: head, trailers, chunk sizes and extensions."""
 CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a single byte
@@ -30,7 +30,7 @@ PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of o
 TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
 TRANSFER_ENCODING = b"transfer-encoding"
 FRAMING = (b"content-length", TRANSFER_ENCODING)
-RESET_WAIT = 0.25  # seconds in which a closed client answers a packet with a reset
+RESET_WAIT = 0.25  # seconds in which a closed client responds to a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 
 
@@ -265,9 +265,9 @@ class Connection(HttpToolsProtocol):
         self._set_memory(0)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer a client that has half-closed the connection; abort if it has closed it.
+        """Respond to a client that has half-closed the connection; abort if it has closed it.
 
-        The two differ only after a packet is sent: a closed client answers it with a reset.
+        The two differ only after a packet is sent: a closed client responds with a reset.
         """
         self._half_closed = True
         if self._unparsed:
@@ -346,7 +346,7 @@ class Connection(HttpToolsProtocol):
         if self.pipeline or self._unparsed:  # reading is paused
             self._start_timer()
         elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
-            self.transport.close()  # no data, or answered before the end of its body
+            self.transport.close()  # no data, or a response before the end of the body
         else:
             part = "body" if "method" in self.scope else "head"
             self.refuse(

@@ -1,6 +1,6 @@
 """The metrics at /metrics, for Prometheus.
 
-modelyard_requests_total{model,version,traffic,code}        answered prediction requests
+modelyard_requests_total{model,version,traffic,code}        prediction requests with a response
 modelyard_request_seconds{model,version,traffic}            duration of executed requests
 modelyard_failures_total{model,version,traffic}             executed requests that the version failed
 modelyard_predictions_total{model,version,traffic}          predicted examples

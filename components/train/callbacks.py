@@ -16,7 +16,7 @@ Logs = dict[str, Any] | None
 
 
 class TrainingState(Record):
-    """The progress of a training: finished epochs with their metrics and seconds.
+    """The progress of training: finished epochs with their metrics and seconds.
 
     `callbacks` has the attributes in CALLBACK_STATE of each callback.
     """

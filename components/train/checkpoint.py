@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training after an epoch, in the model store, from which it resumes.
+"""Checkpoints: the state of training after an epoch, in the model store, from which it resumes.
 
     <store>/checkpoints/<key>/state.npz      the key depends on features, settings, code and packages
 
@@ -37,7 +37,7 @@ OVERHEAD_BYTES = 64 * 2**20  # names, headers and history, in addition to the va
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The checkpoint of one training in the model store."""
+    """The checkpoint of training in the model store; its key identifies the inputs."""
 
     objects: Objects
     key: str
@@ -58,7 +58,7 @@ class CheckpointStore:
 
 
 def fingerprint_training(*parts: Any) -> str:
-    """Return the key of a training: a hash of its inputs, the code of modelyard and the packages."""
+    """Return the key of a checkpoint: a hash of its inputs, the code of modelyard and the packages."""
     code = [tree_sha256(Path(folder).parent) for folder in (__file__, problems.__file__)]
     packages = version("keras"), version("jax") if BACKEND == "jax" else tf.__version__
     return hashlib.sha256(
@@ -156,7 +156,7 @@ def write_state(
 def read_state(
     path: Path, variables: Sequence[Any], weights: Sequence[Any]
 ) -> tuple[TrainingState, list[NDArray[Any]]]:
-    """Assign the values of a checkpoint to all variables of a training; none are assigned on an error.
+    """Assign the values of a checkpoint to all variables of training; none are assigned on an error.
 
     Return the state, and the values of `weights` after the best epoch, if early stopping stored them.
 

@@ -104,8 +104,8 @@ class KerasObject:
     name_key: str
 
     @classmethod
-    def of(cls, kind: str, value: NameOrConfig, key: str) -> Self:
-        """Return the object of `key: value`."""
+    def from_setting(cls, kind: str, value: NameOrConfig, key: str) -> Self:
+        """Return the object for the setting `key: value`."""
         if isinstance(value, str):
             return cls(kind, value, {}, key, key)
         arguments = dict(value)
@@ -193,7 +193,7 @@ class KerasObject:
         value = self.arguments[key]
         if key != "learning_rate" or not isinstance(value, dict):
             return None
-        return KerasObject.of(SCHEDULES, value, f"{self.key}.{key}")
+        return KerasObject.from_setting(SCHEDULES, value, f"{self.key}.{key}")
 
 
 @cache

@@ -79,7 +79,10 @@ class Model(Settings):
     def regularizers(self) -> dict[str, KerasObject]:
         """Return the regularizers by the layer argument that they are for."""
         values = {key: value for key in REGULARIZERS if (value := getattr(self, key))}
-        return {key: KerasObject.of("regularizers", value, f"model.{key}") for key, value in values.items()}
+        return {
+            key: KerasObject.from_setting("regularizers", value, f"model.{key}")
+            for key, value in values.items()
+        }
 
     def effective_filters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the filters of the built-in CNN for examples of a shape."""
@@ -230,8 +233,8 @@ class Training(Settings):
     checkpoint_every: float = Field(
         default=600.0,
         ge=0,
-        description="Minimum seconds between checkpoints, which are saved after an epoch; 0 for none. An "
-        "interrupted training with the same data, settings and code resumes from the last checkpoint.",
+        description="Minimum seconds between checkpoints, which are saved after an epoch; 0 for none. "
+        "Interrupted training with the same data, settings and code resumes from the last checkpoint.",
     )
 
     def optimizer_object(self) -> KerasObject:
@@ -241,7 +244,7 @@ class Training(Settings):
 
     def loss_object(self, description: Description) -> KerasObject:
         """Return the loss; by default, that of the problem."""
-        return KerasObject.of("losses", self.loss or description.losses[0], "training.loss")
+        return KerasObject.from_setting("losses", self.loss or description.losses[0], "training.loss")
 
     def metric_objects(self) -> list[KerasObject]:
         """Return the additional metrics."""
@@ -253,7 +256,10 @@ class Training(Settings):
 
     @staticmethod
     def _keras_objects(kind: str, values: tuple[NameOrConfig, ...]) -> list[KerasObject]:
-        return [KerasObject.of(kind, value, f"training.{kind}.{index}") for index, value in enumerate(values)]
+        return [
+            KerasObject.from_setting(kind, value, f"training.{kind}.{index}")
+            for index, value in enumerate(values)
+        ]
 
     def early_stopping_object(self) -> KerasObject | None:
         """Return the callback for early stopping, if configured."""

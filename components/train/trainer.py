@@ -42,7 +42,7 @@ PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 def train(features_path: str, spec: TrainSpec, features_url: str, model_path: str, history_path: str) -> None:
     """Fit the model and write it with its history; a failure writes neither.
 
-    An interrupted training resumes from its checkpoint.
+    Interrupted training resumes from its checkpoint.
 
     Args:
         features_path: output directory of preprocess.

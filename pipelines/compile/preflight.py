@@ -32,7 +32,7 @@ def check_pipeline(arguments: Mapping[str, object], environment: Environment) ->
     if len(problems) == 1:
         raise ConfigError(problems[0])
     if problems:
-        raise ConfigError("\n  ".join([f"The pipeline has {len(problems)} problems.", *problems]))
+        raise ConfigError("\n  ".join([f"The pipeline has {len(problems)} errors.", *problems]))
     return tuple(_notes(images, environment))
 
 
@@ -43,8 +43,8 @@ def _problems(
     if size >= ARGUMENT_BYTES:
         largest = max(arguments, key=lambda name: len(str(arguments[name])))
         yield (
-            f"The configuration has {size:,} bytes, most of them in `{largest}`, and Linux passes at most "
-            f"{ARGUMENT_BYTES - 1:,} to a program. Move long lists into the dataset or the model's code."
+            f"The configuration has {size:,} bytes, most of them in `{largest}`; Linux limits an argument "
+            f"of a process to {ARGUMENT_BYTES - 1:,}. Move long lists into the dataset or the model's code."
         )
     for step, image in sorted(images.items()):
         tag = TAG.fullmatch(image)
@@ -55,8 +55,9 @@ def _problems(
             )
     if is_loopback(environment.storage_endpoint or ""):
         yield (
-            f"environment.storage_endpoint is {environment.storage_endpoint}, which in a pod is the pod. Set "
-            "the URL of the emulator inside the cluster, and this URL as storage_endpoint_outside."
+            f"environment.storage_endpoint is {environment.storage_endpoint}, which in a pod is the pod "
+            "itself. Set the URL of the emulator inside the cluster, and this URL as "
+            "storage_endpoint_outside."
         )
 
 

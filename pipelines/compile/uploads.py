@@ -137,7 +137,7 @@ def _data_upload(source: Source) -> tuple[Upload, str]:
     check_size(str(path), archive.size, source.max_bytes)
 
     def open_archive() -> AbstractContextManager[IO[bytes]]:
-        return _packed(iterate_members(path, source.max_bytes), f"data.source {path}", archive.sha256)
+        return _open_archive(iterate_members(path, source.max_bytes), f"data.source {path}", archive.sha256)
 
     name = f"{DATA}/{archive.sha256}.zip"
     return Upload("data.source", path, name, archive.size, open_archive), archive.sha256
@@ -160,7 +160,7 @@ def _open_code_archive(folder: Path, digest: str) -> Iterator[IO[bytes]]:
     files = (
         Member(folder, name, path.stat().st_size, partial(_open, path)) for name, path in tree_files(folder)
     )
-    with _packed(files, f"model.code {folder}") as file:
+    with _open_archive(files, f"model.code {folder}") as file:
         with tempfile.TemporaryDirectory() as unpacked:
             unpack(Path(file.name), Path(unpacked))
             if tree_sha256(Path(unpacked)) != digest:
@@ -226,7 +226,7 @@ def _write_archive(files: Iterable[Member], target: DigestWriter) -> None:
 
 
 @contextmanager
-def _packed(files: Iterable[Member], label: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
+def _open_archive(files: Iterable[Member], label: str, sha256: str | None = None) -> Iterator[IO[bytes]]:
     """Yield the archive of files as an open temporary file, after comparing its SHA-256 if one is given."""
     with tempfile.NamedTemporaryFile() as file:
         target = DigestWriter(cast(IO[bytes], file))

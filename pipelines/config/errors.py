@@ -38,7 +38,7 @@ _DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 def create_validation_error(
     error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
 ) -> ConfigError:
-    """Return an error with a line for each problem of a document, whose section at `prefix` is a `kind`."""
+    """Return an error with a line for each invalid key; the section at `prefix` is a `kind`."""
     fields = dict(iterate_keys(kind, prefix))
     details = error.errors(include_url=False)
     lines = [
@@ -48,7 +48,7 @@ def create_validation_error(
     ]
     if len(lines) == 1:
         return ConfigError(lines[0])
-    return ConfigError("\n  ".join([f"The configuration has {len(lines)} problems.", *lines]))
+    return ConfigError("\n  ".join([f"The configuration has {len(lines)} errors.", *lines]))
 
 
 def iterate_keys(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:
@@ -129,7 +129,7 @@ def _expected(detail: ErrorDetails) -> str:
 
 
 def _choice_hint(value: Any, detail: ErrorDetails) -> str:
-    """Suggest the suggest that are similar to a wrong value."""
+    """Suggest the choices that are similar to a wrong value."""
     words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
     return (
         did_you_mean(value, [word.strip("'") for word in words]) if value and isinstance(value, str) else ""

@@ -1,6 +1,6 @@
 """`modelyard doctor`: check that this machine can run the pipeline and serve.
 
-A check is a function that returns what it found, or raises a ModelyardError that says what to do, or
+A check is a function that returns its result, or raises a ModelyardError with the remedy, or
 a CheckWarning.
 """
 
@@ -50,9 +50,9 @@ class CheckWarning(Exception):  # noqa: N818 - not an error
 
 
 class Check(NamedTuple):
-    """The name of a check, whether it passed, and what it found; if it failed, also what to do.
+    """The name of a check, whether it passed, and its message, which has the remedy if it failed.
 
-    `warning` tells whether a check that passed found something that is probably a mistake.
+    `warning` tells whether a passed check indicates a probable misconfiguration.
     """
 
     name: str
@@ -245,12 +245,12 @@ def check_variables() -> str:
     known = [*keys, HOME, *(f"{PREFIX}{name}" for name in ("ENVIRONMENT", *INTERNAL_VARIABLES))]
     nested = tuple(f"{key}__" for key, section in keys.items() if not section)  # such as of gate.minimum
     unknown = [name for name in names if name not in (*known, *links) and not name.startswith(nested)]
-    found = [name for name in names if name not in (*unknown, *links)]
-    found += [f"{len(links)} service links of Kubernetes, which are ignored"] if links else []
-    found += [f"{name} is unknown and ignored{did_you_mean(name, [*keys, HOME])}" for name in unknown]
+    variables = [name for name in names if name not in (*unknown, *links)]
+    variables += [f"{len(links)} service links of Kubernetes, which are ignored"] if links else []
+    variables += [f"{name} is unknown and ignored{did_you_mean(name, [*keys, HOME])}" for name in unknown]
     if unknown:
-        raise CheckWarning(", ".join(found))
-    return ", ".join(found) or "none"
+        raise CheckWarning(", ".join(variables))
+    return ", ".join(variables) or "none"
 
 
 def find_encoding() -> str:

@@ -179,7 +179,7 @@ def token(item: Json) -> str:
     return annotation(item, TOKEN_ANNOTATION)
 
 
-def is_made_from(deployment: Json, pod: Json) -> bool:
+def matches_template(deployment: Json, pod: Json) -> bool:
     """Return whether a pod was created from a Deployment's present template."""
     return annotation(deployment["spec"]["template"], TEMPLATE_ANNOTATION) == annotation(
         pod, TEMPLATE_ANNOTATION

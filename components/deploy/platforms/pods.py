@@ -122,7 +122,7 @@ class ModelPods(PlatformConfig):
             if refusal := find_refusal(deployment):
                 raise DeployError(refusal)
             for pod in self.pods(track):
-                if objects.is_made_from(deployment, pod):
+                if objects.matches_template(deployment, pod):
                     watcher.check(pod)
             status = deployment.get("status", {}) if _is_current(deployment) else {}
             progress = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
@@ -185,11 +185,11 @@ class PodWatcher:
         """Check a pod; `memory_used` is the last measurement, in bytes.
 
         Raises:
-            DeployError: the pod cannot run, or exceeded its time-out.
+            DeployError: the pod cannot run, or exceeded its timeout.
         """
         now, uid = self._model.now(), pod["metadata"]["uid"]
         if is_ready(pod):
-            self._since.pop(uid, None)  # a later problem starts a new time-out
+            self._since.pop(uid, None)  # a later problem starts a new timeout
             self._running.pop(uid, None)
             return
         events = self._model.cluster.list_events(pod)

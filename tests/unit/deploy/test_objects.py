@@ -110,6 +110,6 @@ def test_fingerprint_is_the_same_in_both_tracks():
     ]
     assert len(set(fingerprints)) == 1
     assert stable["spec"]["template"]["metadata"]["labels"][objects.TRACK_LABEL] == "stable"
-    assert objects.is_made_from(stable, stable["spec"]["template"])
+    assert objects.matches_template(stable, stable["spec"]["template"])
     other = deployment(target=TARGET.model_copy(update={"image": "serve:2"}))
-    assert not objects.is_made_from(other, stable["spec"]["template"])
+    assert not objects.matches_template(other, stable["spec"]["template"])

@@ -329,7 +329,7 @@ def test_invalid_data_is_an_error(error_text, data, parts):
 def test_validation_on_the_test_split_excludes_model_selection(load_text, error_text):
     text = DIGITS + "  validation: test\n"
     message = error_text(text + "training: {early_stopping: {}}\n")
-    for part in ("training.early_stopping", "gate: null", "data.validation: 0.1", "judge"):
+    for part in ("training.early_stopping", "gate: null", "data.validation: 0.1", "evaluated"):
         assert part in message
     assert "early_stopping" not in error_text(text)
     assert "ReduceLROnPlateau" in error_text(text + "training: {callbacks: [ReduceLROnPlateau]}\n")
@@ -361,7 +361,7 @@ def test_all_problems_are_listed_with_their_origins(error_text):
         DIGITS + "serving: 3\n", "training.epochs=ten", MODELYARD_DATA__SORCE="x", MODELYARD_STORE="gs://x"
     )
     first, *lines = message.splitlines()
-    assert first == "The configuration has 4 problems."
+    assert first == "The configuration has 4 errors."
     assert len(lines) == 4
     for part in (
         "x.yaml, line 4: serving is 3",

@@ -50,7 +50,7 @@ def test_too_long_arguments_are_refused(changes, message):
 
 def test_all_problems_are_listed():
     images = environment().images | {"train": "a/train"}
-    with pytest.raises(ConfigError, match=r"2 problems\.\n  .*train_spec.*\n  .*a/train"):
+    with pytest.raises(ConfigError, match=r"2 errors\.\n  .*train_spec.*\n  .*a/train"):
         check(environment(images=images), train_spec="a" * 2**17)
 
 

@@ -29,7 +29,7 @@ COSINE = {"name": "CosineDecay", "initial_learning_rate": 1, "decay_steps": 9}
 
 
 def keras_object(kind: str, name: str, **arguments: Any) -> KerasObject:
-    return KerasObject.of(kind, {"name": name, **arguments}, "key")
+    return KerasObject.from_setting(kind, {"name": name, **arguments}, "key")
 
 
 def required_arguments(kind: str, name: str) -> dict[str, Any]:
