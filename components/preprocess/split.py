@@ -1,4 +1,4 @@
-"""Assigns examples to splits by their content, independent of their order.
+"""Assigns examples to splits by their content, independently of their order.
 
 The XXH3 digest of an example (128 bits, of its bytes in the shard) is split into two hashes of 64 bits. The
 first decides about the test split, the second about validation, so the two are independent. A share s selects

@@ -1,6 +1,6 @@
 """Kubeflow Pipelines without a URL: through the Kubernetes API server, like kfp.Client.
 
-A pod answers like its API server and returns as many bytes as it is sent.
+A pod responds like its API server and returns as many bytes as it receives.
 """
 
 from uuid import uuid4

@@ -107,9 +107,7 @@ def test_socks_needs_a_library_that_speaks_it(variables: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "proxy", ["socks4://a:1", "ftp://a", "http://", "http://a:x", "http://[", "http://a:0"]
 )
-def test_a_proxy_that_is_none_is_refused_where_it_is_needed(
-    variables: pytest.MonkeyPatch, proxy: str
-) -> None:
+def test_an_invalid_proxy_is_refused_when_it_is_needed(variables: pytest.MonkeyPatch, proxy: str) -> None:
     variables.setenv("HTTP_PROXY", proxy)
     assert proxy_for("http://localhost") is None
     with pytest.raises(ConfigError, match=r"HTTP_PROXY is .* NO_PROXY"):

@@ -65,7 +65,7 @@ def environment(bucket: str) -> Environment:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """Pictures in class folders, with what is left out beside them."""
+    """Images in class folders, and a hidden file, which is ignored."""
     for name, number in (("cat", 1), ("cat", 2), ("dog", 3)):
         path = tmp_path / "images" / name / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def worker(workspace: Workspace) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, WORKER, *paths], **pipes, text=True)
 
 
-def test_gc_removes_only_what_is_unused(full_workspace: Workspace) -> None:
+def test_gc_removes_only_unused_objects(full_workspace: Workspace) -> None:
     full_workspace.gc()
     check_end(full_workspace)
 

@@ -9,7 +9,7 @@ from tests.integration.gc.conftest import Workspace
 OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]
 
 
-def test_old_runs_are_removed_but_not_the_latest_and_those_it_uses(workspace: Workspace) -> None:
+def test_old_runs_are_removed_except_those_that_the_latest_run_uses(workspace: Workspace) -> None:
     followed = f"{OLD[0]}-digits"  # on Kubeflow Pipelines
     for name in (*OLD[:3], followed):
         workspace.run(name)

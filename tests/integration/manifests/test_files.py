@@ -13,9 +13,9 @@ FILES = sorted(path for path in MANIFESTS.rglob("*.yaml") if path.name != "kusto
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(MANIFESTS)))
 def test_file_contains_one_object_and_is_named_after_its_kind(path):
-    (held,) = yaml.safe_load_all(path.read_text())
-    if isinstance(held, dict):  # else a patch of one
-        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", held["kind"]).lower()
+    (document,) = yaml.safe_load_all(path.read_text())
+    if isinstance(document, dict):  # otherwise a JSON patch
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", document["kind"]).lower()
         assert path.stem == kind or path.stem.startswith(f"{kind}-")
 
 

@@ -56,7 +56,7 @@ def exchange(address: Address, *pieces: bytes, pause: float = 0.0, half: bool = 
 
 
 def outcomes(answer: bytes) -> list[str]:
-    """Return the statuses in what a server has answered; an error must have a reason."""
+    """Return the statuses in the responses of a server; an error must have a reason."""
     found = []
     for number, rest in re.findall(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n.*?\r\n\r\n([^\r]*)", answer, re.S):
         status = number.decode()

@@ -83,7 +83,7 @@ class Pod:
         )
 
     def slow(self) -> list[tuple[float, float, float]]:
-        """Return the answers to health checks that were slow by the server's own doing."""
+        """Return the health checks that were slow because of the server."""
         return [one for one in self.health if one[2] > SLOW > one[1]]
 
 
@@ -93,7 +93,7 @@ def at(values: list[float], part: float) -> float:
 
 @contextmanager
 def memory_group() -> Iterator[Path | None]:
-    """Make a control group with the memory of a default pod; None where that is not possible."""
+    """Create a control group with the memory of a default pod; None if that is not possible."""
     for root, limits in (
         ("/sys/fs/cgroup", {"memory.max": MEMORY, "memory.swap.max": 0}),
         ("/sys/fs/cgroup/memory", {"memory.limit_in_bytes": MEMORY, "memory.memsw.limit_in_bytes": MEMORY}),

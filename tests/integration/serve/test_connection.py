@@ -1,4 +1,4 @@
-"""HTTP as hostile and unusual clients speak it. An update of uvicorn or httptools must keep all of this."""
+"""HTTP of malicious and unusual clients. These tests must pass with a new version of uvicorn or httptools."""
 
 import asyncio
 import json
@@ -181,7 +181,7 @@ def test_expect_100_continue_and_http_1_0(image_server):
 
 
 class Echo:
-    """An ASGI application that reads each body and answers with as many bytes as its path says."""
+    """An ASGI application that reads each body and responds with the number of bytes in its path."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []

@@ -1,4 +1,4 @@
-"""What a client may not do to the server: each limit answers with its status, and serving goes on."""
+"""The limits of the server: each returns its status, and the server continues to serve."""
 
 import base64
 import io

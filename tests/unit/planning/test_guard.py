@@ -102,7 +102,7 @@ def test_a_budget_needs_a_plan_with_a_time_and_a_price(
         check(tmp_path, "gke", TEN, budget=0.0)
 
 
-def test_active_deadline_is_checked_though_it_changed_after_the_plan(
+def test_active_deadline_is_checked_if_it_changed_after_the_plan(
     make_plan: MakePlan, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()

@@ -44,7 +44,7 @@ def refused(stable):
     return deploy
 
 
-def test_wrong_answers(refused, stable):
+def test_different_predictions(refused, stable):
     reason, clients = refused(stable.publish(answer=0.7))
     assert "probabilities differ by 0.7" in reason
     assert clients.failed == [], "the candidate was never in the Service"
