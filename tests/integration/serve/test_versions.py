@@ -147,7 +147,7 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         pointer.write_text("{ torn")  # as if the store were away for a while
         check_not_served("champion.json is not a Champion", None)
         pointer.unlink()
-        check_not_served("has no champion", None)
+        check_not_served("champion.json is missing", None)
         pointer.write_text(text)
         check_not_served("model.onnx", missing)
         (tiny_model.scratch / "elsewhere.onnx").rename(tiny_model.file(missing))
