@@ -80,7 +80,10 @@ def status(
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Show the servers of a model, and if the champion is not served, the reason."""
+    """Show the servers and the rollout of a model.
+
+    If the champion is not served, also shows the reason.
+    """
     from modelyard.components.deploy.platforms.base import RunningServer
     from modelyard.components.deploy.status import rollout_status
     from modelyard.pipelines.serving.platforms import find_controller

@@ -10,7 +10,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.pipelines.runners.pods import pod as pods
 from modelyard.pipelines.runners.pods.pod import TEMPLATE
 
-pytestmark = pytest.mark.soak  # half a minute; rollout/test_going_back.py has a server that is killed
+pytestmark = pytest.mark.soak  # half a minute; rollout/test_rollback.py has a server that is killed
 
 GREEDY = "import time; held = bytearray(50_000_000); time.sleep(30); held += bytearray(500_000_000)"
 

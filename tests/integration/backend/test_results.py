@@ -181,7 +181,7 @@ def test_submit_wait_compares_the_run_with_its_plan(
     (folder,) = (home / "runs").iterdir()
     assert Plan.model_validate_json((folder / "plan.json").read_bytes()) == plan_of_an_hour(usd=9.0)
     report = (folder / "report.html").read_text()
-    assert "Plan against actual" in report
+    assert "Planned and actual values" in report
     assert "<td>train</td>" in report
 
 

@@ -25,7 +25,7 @@ def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
     (history,) = folder.glob("artifacts/*/train/history/history.json")
     assert History.model_validate_json(history.read_bytes()).parameters == plan["parameters"]
     page = (folder / "report.html").read_text()
-    for row in ("Plan against actual", "<td>train</td>", "<td>the exported model</td>"):
+    for row in ("Planned and actual values", "<td>train</td>", "<td>the exported model</td>"):
         assert row in page
     (model,) = folder.glob("artifacts/*/train/model")
     written = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())

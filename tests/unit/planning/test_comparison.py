@@ -1,4 +1,4 @@
-"""Plan against actual in the report of a run."""
+"""Planned and actual values in the report of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def test_the_report_of_a_planned_run_compares_plan_and_actual(make_plan: MakePla
     plan = make_plan(probe=True, price=3.0)
     comparison.add_plan_to_report(folder, key(), summary(folder))
     page = report(folder)
-    assert page.index("before") < page.index("Plan against actual")
+    assert page.index("before") < page.index("Planned and actual values")
     assert page.endswith("</main></html>")
     assert "1,000,000 parameters" in page
     for row, ratio in (("train", None), ("money for train", None), ("the exported model", "2.00")):
@@ -59,7 +59,7 @@ def test_a_cached_step_is_not_compared(make_plan: MakePlan, folder: Path) -> Non
     make_plan(probe=True)
     comparison.add_plan_to_report(folder, key(), summary(folder, cached=True))
     assert "1,000,000 parameters" in report(folder)
-    assert "Plan against actual" not in report(folder)
+    assert "Planned and actual values" not in report(folder)
 
 
 def test_without_a_probe_the_size_of_the_model_is_compared(make_plan: MakePlan, folder: Path) -> None:

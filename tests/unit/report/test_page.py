@@ -195,7 +195,7 @@ def test_the_plan_comes_last_and_is_escaped(page) -> None:
     assert "&lt;script&gt;digits&lt;/script&gt;: 1,234 parameters</dd>" in html
     assert re.findall(r"<td>(?:1\.10|–)</td>", html) == ["<td>1.10</td>", "<td>–</td>", "<td>–</td>"]
     first, *_, last = (title for title in re.findall(r"<h2>([^<]+)", html) if title.startswith("Plan"))
-    assert (first, last) == ("Plan", "Plan against actual")
+    assert (first, last) == ("Plan", "Planned and actual values")
     assert html.rstrip().endswith("</html>")
 
 
