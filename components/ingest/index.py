@@ -90,7 +90,7 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
             targets_by_file[file] = split_target
             if file not in existing:
                 missing[file] = (
-                    f"{position} names it, but it does not exist. Add the file, or remove the row."
+                    f"{position} has its path, but it does not exist. Add the file, or remove the row."
                 )
             if len(targets_by_file) > MAX_ENTRIES:
                 raise DataError(f"{name} has more than {MAX_ENTRIES:,} rows, the maximum. Split the dataset.")

@@ -107,8 +107,8 @@ def normalize_name(source: Path, name: str) -> str:
     parts = re.split(r"[/\\]", name)
     if not parts[0] or ".." in parts or re.match("[A-Za-z]:", name):
         raise DataError(
-            f"{source} has a member named {name!a}, which is outside the archive. Use another "
-            "archive, or create it again."
+            f"{source} has a member named {name!a}, which is outside of the source. Rename it, or "
+            "create the archive again."
         )
     if CONTROL.search(name.removesuffix("Icon\r")):  # the icon of a folder on macOS, which is ignored
         raise DataError(f"{source} has a member named {name!a}, with control characters. Rename it.")

@@ -117,7 +117,7 @@ def make_plan(
         fit = "does not fit" if measurement.too_large else "fits"
     curve = None
     if request.learning_curve and not measurement.too_large:
-        log("training on increasing parts of the data, which takes about twice as long as training")
+        log("training on increasing fractions of the data, which takes about twice as long as training")
         curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
     probed, accelerator = measurement.probed, device.accelerator
     if accelerator and probed and not probed.device.startswith(accelerator.kind):

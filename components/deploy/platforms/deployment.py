@@ -244,7 +244,7 @@ class DeploymentPlatform(ModelPods):
     def _wait_until_gone(self) -> None:
         """Wait until the previous candidate and its pods are deleted."""
         deadline, labels = self.now() + TERMINATION_TIMEOUT, objects.selector(self.name, "candidate")
-        self.log("waiting for the servers of the previous candidate to end")
+        self.log("waiting for the pods of the previous candidate to be deleted")
         while self.now() < deadline:
             candidate = self.deployment("candidate")
             if (candidate and not is_terminating(candidate)) or not (

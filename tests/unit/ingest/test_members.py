@@ -80,7 +80,7 @@ def test_a_name_outside_of_the_source_is_refused_and_nothing_is_written(tmp_path
         tar_of(tmp_path / "s.tar.gz", entry("cats/1.png"), entry(name)),
     ):
         before = sorted(tmp_path.parent.rglob("*"))
-        with pytest.raises(DataError, match=r"evil\.png.*is outside the archive") as error:
+        with pytest.raises(DataError, match=r"evil\.png.*is outside of the source") as error:
             contents(source)
         assert str(source) in str(error.value)
         assert sorted(tmp_path.parent.rglob("*")) == before
