@@ -114,7 +114,7 @@ def test_candidate_of_a_killed_rollout_is_replaced(served, kubectl):
     kubectl("create", "quota", "pods", f"--hard=pods={len(pods)}", *namespace)
     version = served.publish()
     assert served.deploy(version, replace(served.platform, log=log)).decision == "promote"
-    assert "waiting for the servers of the previous candidate to end" in output
+    assert "waiting for the pods of the previous candidate to be deleted" in output
     served.assert_settled(version)
 
 
