@@ -123,7 +123,7 @@ Anyway = Annotated[
     ),
 ]
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Version number.", show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", help="Reason to record in the history.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason to record in the history.")]
 
 Budget = Annotated[
     float | None, typer.Option("--budget", min=0, metavar="USD", help="Maximum cost of the run.")

@@ -160,7 +160,7 @@ def plan(
 
 
 def compile_(
-    file: Annotated[Path, typer.Option("-o", "--file", help="The .yaml file to write.")],
+    file: Annotated[Path, typer.Option("-o", "--file", metavar="FILE", help="The .yaml file to write.")],
     config: ConfigFile = None,
     environment: EnvironmentName = "local",
     overrides: Overrides = None,

@@ -71,12 +71,18 @@ def status(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File whose first line is the bearer token. Default: serving.token_file of the champion."
+            metavar="FILE",
+            help="File whose first line is the bearer token. Default: serving.token_file of the champion.",
         ),
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="PEM file with the CA certificates of the server."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="PEM file with the CA certificates of the server.",
+        ),
     ] = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:

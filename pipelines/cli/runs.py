@@ -39,7 +39,7 @@ def list_(
         str | None,
         typer.Option("--model", metavar="NAME", help="List only the runs of this model.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Maximum number of runs.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of runs.")] = 20,
 ) -> None:
     """List the latest runs, newest first."""
     from modelyard.pipelines.runners.select import list_runs

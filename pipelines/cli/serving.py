@@ -27,20 +27,29 @@ def serve(
     name: ModelName,
     version: Version = None,
     host: Annotated[
-        str | None, typer.Option(help="Host name or IP address to listen on. Default: serving.host.")
+        str | None,
+        typer.Option(metavar="HOST", help="Host name or IP address to listen on. Default: serving.host."),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port. Default: serving.port."),
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Port to listen on; 0: any free port. Default: serving.port.",
+        ),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with a bearer token per line. Default: serving.token_file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with a bearer token per line. Default: serving.token_file."),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="PEM file with the certificate chain. Default: serving.tls_cert.")
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM file with the certificate chain. Default: serving.tls_cert."),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(help="PEM file with the private key. Default: serving.tls_key.")
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM file with the private key. Default: serving.tls_key."),
     ] = None,
     access_log: Annotated[
         bool | None, typer.Option("--access-log", help="Write a JSON line to stdout for each request.")
@@ -78,12 +87,16 @@ def predict(
         typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, such as http://host:8501."),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="With --url: file whose first line is the bearer token.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With --url: file whose first line is the bearer token."),
     ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="With --url: PEM file with the CA certificates of the server."
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="With --url: PEM file with the CA certificates of the server.",
         ),
     ] = None,
     environment: EnvironmentName = "local",
