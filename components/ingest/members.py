@@ -150,7 +150,7 @@ def _iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
         yield from _iterate_tar(source, max_bytes)
     else:
         raise DataError(
-            f"{source} is neither a directory nor a .zip nor a .tar.gz: it begins with {magic!r}. Set "
+            f"{source} is neither a folder nor a .zip nor a .tar.gz: it begins with {magic!r}. Set "
             "data.source to one of these."
         )
 

@@ -102,11 +102,11 @@ class DiskLocation:
         if stat.S_ISDIR(status.st_mode):
             if self._sha256:
                 raise DataError(
-                    f"data.sha256 is for one file, but {self._path} is a directory. Remove data.sha256, or "
-                    "pack the directory into an archive."
+                    f"data.sha256 is for one file, but {self._path} is a folder. Remove data.sha256, or "
+                    "pack the folder into an archive."
                 )
         elif not stat.S_ISREG(status.st_mode):
-            raise self._unusable("it is neither a file nor a directory. Correct data.source.")
+            raise self._unusable("it is neither a file nor a folder. Correct data.source.")
         return status
 
     @contextmanager

@@ -72,7 +72,7 @@ class SourceKeys(Settings):
     kind: Literal["digits", "diabetes", "cifar10", "images", "npz"] = Field(
         description="digits, diabetes: datasets of scikit-learn; cifar10: the official archive (binary "
         "or python form); images: PNG, JPEG, WebP, GIF, BMP and TIFF, one folder per class, or such "
-        "folders in train, test and validation, or with an index, as a directory, .zip or .tar.gz, or in "
+        "folders in train, test and validation, or with an index, as a folder, .zip or .tar.gz, or in "
         "Parquet files with a column of images and one of labels; npz: "
         "arrays x and y, or x_train, y_train, x_test and y_test, whose y are labels (integers from 0 or 1, "
         "texts or one-hot rows), or numbers with problem: regression."

@@ -258,7 +258,7 @@ def test_a_tar_with_a_damaged_header_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("data", [b"", b"a text", b"BZh91AY&SY", b"7z\xbc\xaf\x27\x1c"])
 def test_another_kind_of_file_is_refused(tmp_path, data) -> None:
     (tmp_path / "s.tar.gz").write_bytes(data)
-    with pytest.raises(DataError, match=r"neither a directory nor a \.zip nor a \.tar\.gz"):
+    with pytest.raises(DataError, match=r"neither a folder nor a \.zip nor a \.tar\.gz"):
         contents(tmp_path / "s.tar.gz")
 
 

@@ -111,7 +111,7 @@ def expect_data_error(source_location: DiskLocation, tmp_path: Path, match: str)
 
 def test_a_sha256_of_a_directory_is_refused(images: Path, tmp_path: Path) -> None:
     expect_data_error(
-        DiskLocation(images, "0" * 64), tmp_path, r"images is a directory\. Remove data\.sha256"
+        DiskLocation(images, "0" * 64), tmp_path, r"images is a folder\. Remove data\.sha256"
     )
 
 
@@ -127,7 +127,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_a_pipe_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     expect_data_error(
-        DiskLocation(tmp_path / "pipe"), tmp_path, r"neither a file nor a directory\. Correct data\.source"
+        DiskLocation(tmp_path / "pipe"), tmp_path, r"neither a file nor a folder\. Correct data\.source"
     )
 
 
