@@ -92,7 +92,7 @@ class RolloutController:
 
         Args:
             pinned: the version.
-            expected: the champion that it was compared with, 0 for none; None for the present one.
+            expected: the champion that it was compared with, 0 for none; None for the current one.
             reason: the reason of the promotion.
 
         Raises:
@@ -264,7 +264,7 @@ class RolloutController:
         count = self.platform.verify(servers, self._golden_check(pinned), token)
         if not count:
             raise DeployError("The candidate's servers ended before they were verified. Deploy again.")
-        self.log(f"verified: {len(pinned.golden.instances)} golden requests, {count} candidate(s)")
+        self.log(f"verified: {len(pinned.golden.instances)} golden requests, {count} candidate servers")
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
         """Analyze the candidate and return the summary; empty if the platform has no canary."""

@@ -80,7 +80,7 @@ def is_running(pod: Json) -> bool:
 
 
 def count_restarts(pod: Json) -> int:
-    """Return how often containers of a pod ended, including the present end."""
+    """Return how often containers of a pod terminated, including the current termination."""
     return sum(
         status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
         for status in container_statuses(pod)

@@ -225,7 +225,7 @@ class ServingPlatform(Protocol):
         """Return the state; with `problems`, which take longer to collect, if requested."""
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
-        """Return the desired servers of a version, for the present configuration.
+        """Return the desired servers of a version, for the current configuration.
 
         With `as_last_served`, as stable ran them last, as far as the platform has recorded it.
         """

@@ -289,7 +289,7 @@ class DeploymentPlatform(ModelPods):
         return stable
 
     def _last_served_image(self, version: int) -> str | None:
-        """Return the image with which stable last served a version, else its present one."""
+        """Return the image with which stable last served a version, else its current one."""
         replica_sets = self.cluster.list_objects("ReplicaSet", objects.selector(self.name, "stable", version))
         last = max(
             replica_sets,

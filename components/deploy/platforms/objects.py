@@ -180,7 +180,7 @@ def token(item: Json) -> str:
 
 
 def matches_template(deployment: Json, pod: Json) -> bool:
-    """Return whether a pod was created from a Deployment's present template."""
+    """Return whether a pod was created from a Deployment's current template."""
     return annotation(deployment["spec"]["template"], TEMPLATE_ANNOTATION) == annotation(
         pod, TEMPLATE_ANNOTATION
     )

@@ -138,7 +138,7 @@ class ModelPods(PlatformConfig):
 
 
 def is_complete(deployment: Json) -> bool:
-    """Return whether all pods of a Deployment have its present template and are available."""
+    """Return whether all pods of a Deployment have its current template and are available."""
     status, replicas = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
     return _is_current(deployment) and all(count == replicas for count in counts)
@@ -153,7 +153,7 @@ def find_refusal(deployment: Json) -> str | None:
 
 
 def _is_current(deployment: Json) -> bool:
-    """Return whether the status of a Deployment belongs to its present spec."""
+    """Return whether the status of a Deployment belongs to its current spec."""
     generation = deployment["metadata"].get("generation", 0)
     return bool(deployment.get("status", {}).get("observedGeneration", 0) >= generation)
 

@@ -110,9 +110,7 @@ def expect_data_error(source_location: DiskLocation, tmp_path: Path, match: str)
 
 
 def test_a_sha256_of_a_directory_is_refused(images: Path, tmp_path: Path) -> None:
-    expect_data_error(
-        DiskLocation(images, "0" * 64), tmp_path, r"images is a folder\. Remove data\.sha256"
-    )
+    expect_data_error(DiskLocation(images, "0" * 64), tmp_path, r"images is a folder\. Remove data\.sha256")
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
