@@ -1,17 +1,18 @@
 """The rollout of a version, in phases that may be killed at any point and run again.
 
 1. settle     update stable to the champion, if that version can run
-2. claim      create or take over the candidate; clients reach stable alone
+2. claim      create or take over the candidate; clients reach only stable
 3. verify     send the golden requests, and compare the predictions with those that evaluate recorded
-4. analyze    route clients to the candidate too, and analyze its failures and latency
+4. analyze    also route clients to the candidate, and compare its failures and latency with stable
 5. promote    move the champion pointer by compare-and-swap, update stable, delete the candidate
 
-A rollback skips phases 1 and 4: no version becomes champion before one of its servers is verified. A rollout
-of the champion with another image or other settings has all phases, but does not move the pointer.
+A rollback skips phases 1 and 4. It verifies a server of the earlier version before that version becomes
+champion. A rollout of the champion with another image or other settings has all phases, but does not move the
+pointer.
 
 After moving the pointer, a rollout updates stable and reads the pointer again. If stable cannot be updated,
-both are restored. Of two concurrent rollouts, the later one takes the candidate over; the earlier one notices
-and ends. How versions are loaded and clients are routed is up to the platform (platforms/base.py).
+the rollout restores pointer and stable. Of two concurrent rollouts, the later one takes over the candidate;
+the earlier one detects this and ends. The platform (platforms/base.py) loads versions and routes clients.
 """
 
 import threading
@@ -66,7 +67,14 @@ T = TypeVar("T")
 class RolloutController:
     """Rolls out the versions of one model on one platform.
 
-    `by` is the user or program in the history, `now` the monotonic clock in seconds.
+    Args:
+        platform: the serving platform of the model.
+        models: the model store.
+        rollout: the section `rollout`.
+        by: the user or program that the history records.
+        log: logs a message.
+        now: returns the time of a monotonic clock in seconds.
+        sleep: waits for a number of seconds.
     """
 
     platform: ServingPlatform
@@ -77,7 +85,7 @@ class RolloutController:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _last_written: Servers | None = field(default=None, init=False)
-    """The servers that this controller last gave stable."""
+    """The servers to which this controller last changed stable."""
     _pins: dict[int, PinnedVersion] = field(default_factory=dict, init=False)
 
     @property
@@ -92,11 +100,11 @@ class RolloutController:
 
         Args:
             pinned: the version.
-            expected: the champion that it was compared with, 0 for none; None for the current one.
+            expected: the champion that it was compared with; 0 if there was none, None to accept any.
             reason: the reason of the promotion.
 
         Raises:
-            DeployError: the version was not promoted; the message has the reason and the served version.
+            DeployError: the version was not promoted; the message contains the reason and the served version.
             CancelledError: the process received SIGTERM; the candidate is withdrawn.
             ClusterError: the cluster refuses a request or does not respond.
             StoreError: the store does not respond, or is damaged.
@@ -148,7 +156,9 @@ class RolloutController:
         return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
-        """Verify the candidate and promote it without further analysis; stable gets exactly its servers.
+        """Verify the candidate and promote it without further analysis.
+
+        Stable is updated to exactly the servers of the candidate.
 
         Raises:
             DeployError: there is no candidate, it does not run, or it fails verification.
@@ -169,7 +179,7 @@ class RolloutController:
         return Outcome(version=servers.version, decision="promote", reason=reason)
 
     def abort(self, reason: str) -> int | None:
-        """Withdraw the candidate of any rollout; return its version, None without one."""
+        """Withdraw the candidate of any rollout; return its version, or None if there is no candidate."""
         version = self.platform.withdraw()
         if version and not self._find_promotion(version):
             self.models.record_attempt(self.name, version, reason=f"not promoted: {reason}", by=self.by)
@@ -179,8 +189,8 @@ class RolloutController:
     def rollback(self, to: int | None, reason: str) -> Champion:
         """Make an earlier version the champion again, update stable and delete the candidate.
 
-        The servers with which stable last served the version, as far as the platform has recorded them, are
-        first verified as a candidate that no client reaches.
+        The version is first verified as a candidate that receives no traffic. The candidate has the servers
+        with which stable last served the version, if the platform has recorded them.
 
         Raises:
             NotFoundError: there is no earlier champion, or no version `to`.
@@ -214,9 +224,10 @@ class RolloutController:
     # Phases --------------------------------------------------------------------------------------
 
     def _adopt_only_candidate(self, deployed: Servers) -> None:
-        """Give stable the candidate's servers if a killed first rollout left only the candidate to serve.
+        """Update stable to the candidate's servers if only the candidate serves clients.
 
-        If stable cannot run them, a rollout of the same servers fails and one of others continues.
+        This is the state after the first rollout of a model was killed. If stable cannot run these servers, a
+        rollout of the same servers fails, and a rollout of other servers continues.
         """
         status = self.platform.status()
         candidate = status.candidate
@@ -239,7 +250,7 @@ class RolloutController:
             self.log(f"{message} {CONTINUES}")
 
     def _settle_stable(self) -> None:
-        """Update stable to the champion; if the champion cannot run, log it and continue."""
+        """Update stable to the champion; if the champion cannot run, log the reason and continue."""
         champion, stable = self._read_champion(), self.platform.status().stable
         if champion is None:
             return
@@ -267,7 +278,7 @@ class RolloutController:
         self.log(f"verified: {len(pinned.golden.instances)} golden requests, {count} candidate servers")
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
-        """Analyze the candidate and return the summary; empty if the platform has no canary."""
+        """Analyze the candidate and return the summary, or an empty string if the platform has no canary."""
         window = self.platform.open_window(token)
         if window is None:
             return ""
@@ -293,9 +304,10 @@ class RolloutController:
         return champion
 
     def _finish(self, servers: Servers, previous: int, token: str | None) -> None:
-        """Update stable to the pointer, which was `previous` (0: none), and delete the candidate.
+        """Update stable to the pointer and delete the candidate.
 
-        The candidate is also deleted if stable cannot be updated.
+        `previous` is the champion before the promotion, or 0 if there was none. If stable cannot be updated,
+        the candidate is deleted, unless it is the only server for clients.
         """
         try:
             self._follow_pointer(servers, previous)
@@ -310,7 +322,7 @@ class RolloutController:
             self.log(f"stable serves version {servers.version}; the candidate is deleted")
 
     def _follow_pointer(self, servers: Servers, previous: int) -> None:
-        """Update stable to the pointer, or restore both."""
+        """Update stable to the pointer; if this fails, restore pointer and stable."""
         stable = self.platform.status().stable
         try:
             self._reconcile(servers)
@@ -325,9 +337,9 @@ class RolloutController:
             ) from error
 
     def _reconcile(self, servers: Servers | None = None) -> Champion | None:
-        """Update stable until it serves the champion pointer, which may move meanwhile; return the pointer.
+        """Update stable until it serves the champion, and return the champion pointer.
 
-        Stable gets `servers` if they are of the champion's version.
+        The pointer may move meanwhile. Stable is updated to `servers` if they have the champion's version.
 
         Raises:
             DeployError: the servers do not run, or fail verification.
@@ -353,7 +365,7 @@ class RolloutController:
         return champion
 
     def _write_stable(self, servers: Servers, observed: Servers | None, pinned: PinnedVersion) -> None:
-        """Change stable from the observed servers to these, and verify them."""
+        """Change stable from the observed servers to `servers`, and verify them."""
         self._record_served(servers.version)
         self._last_written = servers
         self.platform.reconcile(servers, observed)
@@ -364,13 +376,13 @@ class RolloutController:
     def _handle_failure(
         self, version: int, expected: int | None, previous: int, token: str, error: BaseException
     ) -> Outcome:
-        """Withdraw the candidate, and return the outcome of a failed rollout or raise the error."""
+        """Withdraw the candidate; return the outcome of a failed rollout, or raise the error."""
         # before reading the store, which may not respond before this process is killed
         self._withdraw_if_stable_serves(token)
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
             return hold_outcome(version, expected, str(error))
-        # It may be promoted: by hand, or before the process received SIGTERM.
+        # A user may have promoted it, or this rollout before the process received SIGTERM.
         promoted = self._find_promotion(version) if previous != version else None
         if promoted and isinstance(error, DeployError):
             return promoted
@@ -379,7 +391,10 @@ class RolloutController:
         return self._raise_failure(version, previous, token, error)
 
     def _raise_failure(self, version: int, previous: int, token: str, error: BaseException) -> NoReturn:
-        """Withdraw the candidate unless it is the champion; raise the error with the served version."""
+        """Withdraw the candidate unless it is the champion, and raise the error.
+
+        The message of the error also contains the served version.
+        """
         promoted = previous != version and self._find_promotion(version)
         state = (
             _unfinished_message(version)
@@ -391,13 +406,16 @@ class RolloutController:
         raise error
 
     def _withdraw_if_stable_serves(self, token: str | None) -> None:
-        """Withdraw the candidate, unless clients would reach no server."""
+        """Withdraw the candidate, unless it is the only server for clients."""
         with ignore_sigterm(), suppress(ClusterError, StoreError):
             if self.platform.status().stable_serves:
                 self.platform.withdraw(token)
 
     def _withdraw_and_record(self, version: int, previous: int, token: str, error: BaseException) -> str:
-        """Withdraw the candidate and record the attempt, if possible; return the served version."""
+        """Withdraw the candidate and record the attempt, if possible.
+
+        Return a sentence that contains the served version.
+        """
         verb = "deployed" if version == previous else "promoted"
         cause = str(error) if isinstance(error, ModelyardError) else describe(error)
         cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else cause
@@ -414,7 +432,7 @@ class RolloutController:
         return f"Version {version} was not {verb}, and {stable}."
 
     def _revert_pointer(self, stable: Servers | None, version: int, previous: int, cause: str) -> str:
-        """Make `previous` the champion again and restore stable; return the result."""
+        """Make `previous` the champion again and restore stable; return a sentence about the result."""
         if previous == version:
             return self._restore(stable)
         try:
@@ -431,7 +449,7 @@ class RolloutController:
         return f"{pointer} {self._restore(stable)}"
 
     def _follow_other_champion(self) -> str:
-        """Update stable to the champion that another command promoted; return the result."""
+        """Update stable to the champion of another command; return a sentence about the result."""
         moved = "Another command moved the pointer."
         try:
             champion = self._reconcile()
@@ -440,7 +458,7 @@ class RolloutController:
         return f"{moved} Stable serves version {champion.version}." if champion else moved
 
     def _restore(self, previous: Servers | None) -> str:
-        """Give stable the exact servers that it had before; return the result."""
+        """Restore exactly the servers that stable had before; return a sentence about the result."""
         served = f"version {previous.version}" if previous else "nothing"
         if previous and (self._last_written is None or self._last_written.matches(previous)):
             return f"Stable still has the servers of {served}."
@@ -453,9 +471,9 @@ class RolloutController:
         return f"Stable serves {served} as before." if previous else "Stable serves nothing, as before."
 
     def _delete_unneeded_candidate(self, served: Servers) -> None:
-        """Delete an abandoned candidate, or one of the servers that stable has.
+        """Delete the candidate if it is abandoned or matches the servers `served`.
 
-        Without a ready server of stable it is kept, since clients may reach no other.
+        If no server of stable is ready, the candidate may be the only server for clients and is not deleted.
         """
         status = self.platform.status()
         if (
@@ -493,7 +511,7 @@ class RolloutController:
         return None
 
     def _record_served(self, *loading: int) -> None:
-        """Record in the store which versions are served, for gc in other environments, if possible."""
+        """Record the served versions in the store, for gc in other environments; ignore errors."""
         with suppress(ClusterError, StoreError):
             if platform_id := self.platform.id:
                 versions = self.platform.status().loaded.union(loading)
@@ -521,9 +539,11 @@ class RolloutController:
 
     @contextmanager
     def _session(self, token: str | None) -> Iterator[None]:
-        """Raise CancelledError at SIGTERM, write heartbeats with a token, record at the end what is served.
+        """Handle SIGTERM and write heartbeats during a rollout.
 
-        Heartbeats distinguish the candidate of a running rollout from that of a killed one; they are no lock.
+        SIGTERM raises CancelledError. Heartbeats are written only if there is a token. They distinguish the
+        candidate of a running rollout from that of a killed one, and are not a lock. At the end, the served
+        versions are recorded.
         """
         end = threading.Event()
 
