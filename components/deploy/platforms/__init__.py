@@ -1,8 +1,10 @@
-"""Serving platforms: they load versions of a model and route clients to them.
+"""Serving platforms, which load versions of a model and route clients to them.
 
 base        the interface, ServingPlatform
 local       servers of this machine, which follow the champion pointer
-deployment  two Deployments and a Service; objects renders templates/, pods waits for pods
+deployment  two Deployments and a Service on Kubernetes
+objects     renders the Kubernetes objects from templates/
+pods        waits for pods and reads their metrics
 """
 
 from importlib import import_module
@@ -21,7 +23,7 @@ def open_platform(config: PlatformConfig) -> ServingPlatform:
 
 
 def find_platform_class(target: Target) -> type[ServingPlatform]:
-    """Return the class of a target's platform, importing only its module."""
+    """Return the class of a target's platform. No module of another platform is imported."""
     module, _, name = PLATFORMS[target.platform].partition(":")
     platform: type[ServingPlatform] = getattr(import_module(module), name)
     return platform

@@ -1,12 +1,12 @@
 """The interface of a serving platform.
 
 A platform runs a model's servers in two tracks: *stable*, which receives the clients' requests, and during a
-rollout the *candidate*. The platform decides nothing: rollout.py owns the phases, the champion pointer and
-the token of a rollout.
+rollout the *candidate*. The platform makes no decisions: rollout.py implements the phases, moves the champion
+pointer and creates the token of a rollout.
 
-The platform stores the token with the candidate. Methods that take a token raise Superseded if the candidate
-has another token; methods that take observed servers do so if stable changed since. A later rollout thus
-takes over from an earlier one, and there is no lock that a killed process could leave behind.
+The platform stores the token with the candidate. Methods with a token raise Superseded if the candidate has
+another token. Methods with observed servers raise Superseded if stable changed since it was observed. So a
+later rollout can take over from an earlier one, without a lock that a killed process would leave behind.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,13 @@ Check = Callable[[Server], None]
 
 @dataclass(frozen=True)
 class RunningServer:
-    """The URL and credentials of a running server. Default: the section `serving` of the champion.
+    """The URL and credentials of a running server.
+
+    By default, they are those in the section `serving` of the champion.
 
     Args:
-        url: its URL; an error is raised if no server of the model responds there.
-        token_file: the file whose first line is its bearer token.
+        url: the URL. With a URL, it is an error if no server of the model responds.
+        token_file: file with the bearer token in its first line.
         ca: PEM file with the certificate authorities to trust.
     """
 
@@ -54,13 +56,13 @@ class PlatformConfig:
 
     Args:
         name: the model's name.
-        models: the store, as this process reaches it.
-        target: the platform and the resources of its servers; without an image, none can be started.
-        store: the section `store` as JSON, as servers reach it.
+        models: the model store, with the endpoint for this process.
+        target: the platform and the resources of its servers. Servers can be started only if it has an image.
+        store: the section `store` as JSON, with the endpoint for servers.
         serving: returns the section `serving` of a version.
         rollout: the section `rollout`.
         log: logs a message.
-        server: the running server whose status is read, if the servers are processes.
+        server: the server whose status is read, if servers are processes of this machine.
     """
 
     name: str
@@ -80,8 +82,14 @@ class Superseded(DeployError):  # noqa: N818 - not a failure
 class Servers(Record):
     """The desired or observed servers of a version in a track.
 
-    `digest` is that of the version's manifest. `fingerprint` identifies version, image and settings in either
-    track; empty if unknown. `desired` and `ready` are numbers of servers. `state` is private to the platform.
+    Attributes:
+        version: the version.
+        digest: the digest of the version's manifest.
+        fingerprint: identifies version, image and settings, equal in both tracks; empty if unknown.
+        image: the image of the servers, or the URL of a server of this machine.
+        desired: desired number of servers.
+        ready: number of servers that are ready.
+        state: data of the platform, which other modules do not read.
     """
 
     version: int
@@ -101,10 +109,15 @@ class Servers(Record):
 class Status(Record):
     """The state of a model on a platform.
 
-    `token` is that of the candidate's rollout, or empty. `canary` is whether clients reach the candidate too,
-    `stable_serves` whether a server of stable is ready. `heartbeat` is the candidate's last one, in UTC.
-    `loaded` are the versions that servers have loaded or load after a restart. `problems` prevent servers
-    from running.
+    Attributes:
+        stable: the servers of stable.
+        candidate: the servers of the candidate.
+        token: the token of the candidate's rollout, or empty.
+        canary: whether clients also reach the candidate.
+        stable_serves: whether a server of stable is ready.
+        heartbeat: time of the candidate's last heartbeat, in UTC.
+        loaded: the versions that servers have loaded, or will load after a restart.
+        problems: the reasons why servers do not run.
     """
 
     stable: Servers | None = None
@@ -118,16 +131,22 @@ class Status(Record):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the candidate's rollout was killed: its heartbeat stopped."""
+        """Whether the candidate's heartbeat has stopped, because its rollout was killed."""
         stopped = self.heartbeat is None or datetime.now(UTC) - self.heartbeat > HEARTBEAT_TIMEOUT
         return self.candidate is not None and stopped
 
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """Numbers of executed requests by sender, number of failures, and the total time in seconds.
+    """Numbers of executed requests, and their total time.
 
-    Requests that a server refuses (4xx, 503, 504) are not executed and do not count.
+    Requests that a server refuses (4xx, 503, 504) are not executed and are not counted.
+
+    Attributes:
+        client: number of requests from clients.
+        golden: number of golden requests.
+        failed: number of requests that failed.
+        seconds: total time in seconds.
     """
 
     client: int = 0
@@ -156,7 +175,10 @@ class RequestCounts:
 class Traffic:
     """The requests of both tracks since a window was opened.
 
-    `candidate_responding` is whether all servers of the candidate are ready and report their metrics.
+    Attributes:
+        candidate: requests of the candidate.
+        stable: requests of stable.
+        candidate_responding: whether all servers of the candidate are ready and report their metrics.
     """
 
     candidate: RequestCounts
@@ -171,12 +193,12 @@ class TrafficWindow(Protocol):
         """Return the requests so far.
 
         Raises:
-            DeployError: a server of the candidate cannot run, with the reason.
-            Superseded: see the module.
+            DeployError: a server of the candidate cannot run; the message contains the reason.
+            Superseded: the candidate belongs to another rollout.
         """
 
     def candidate_share(self) -> float:
-        """Return the share of clients' requests that the candidate receives; above 0."""
+        """Return the share of the clients' requests that the candidate receives, above 0."""
 
     def send(self, instance: Any) -> None:
         """Send a golden request to the same URL as clients do.
@@ -215,65 +237,68 @@ class ServingPlatform(Protocol):
 
     @property
     def id(self) -> str:
-        """See the class."""
+        """Globally unique id of the model's servers, or empty."""
 
     @property
     def location(self) -> str:
-        """See the class."""
+        """Description of where the servers run."""
 
     def status(self, problems: bool = False) -> Status:
-        """Return the state; with `problems`, which take longer to collect, if requested."""
+        """Return the state. It contains problems only if requested, because collecting them takes longer."""
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
         """Return the desired servers of a version, for the current configuration.
 
-        With `as_last_served`, as stable ran them last, as far as the platform has recorded it.
+        With `as_last_served`, they are the servers with which stable last served the version, if the platform
+        has recorded them.
         """
 
     def claim(self, token: str, servers: Servers) -> None:
-        """Make these servers the candidate of a rollout, and route clients to stable alone.
+        """Make these servers the candidate of a rollout, and route clients only to stable.
 
-        A candidate that matches them is taken over, another one is deleted.
+        An existing candidate is taken over if it matches these servers, and deleted otherwise.
         """
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
         """Wait until all servers of a track are ready and check each; return their number.
 
-        With a token the track is the candidate, without one it is stable.
+        With a token, the track is the candidate. Without a token, it is stable.
 
         Raises:
-            DeployError: a server does not run, with the reason, or fails the check.
+            DeployError: a server does not run or fails the check; the message contains the reason.
             Superseded: the track has other servers.
         """
 
     def open_window(self, token: str) -> TrafficWindow | None:
-        """Count requests from now on; None if clients never reach a candidate."""
+        """Return a window that counts requests from now on, or None if clients never reach a candidate."""
 
     def route_to_candidate(self, token: str) -> None:
-        """Route clients to the candidate too."""
+        """Also route clients to the candidate."""
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
-        """Change stable from the observed servers to these, and wait until they are ready.
+        """Change stable from the observed servers to `servers`, and wait until they are ready.
 
-        `servers` may be the candidate's or earlier ones of stable, which are restored exactly. None deletes
-        stable. The number of replicas does not change.
+        `servers` may be the servers of the candidate, or earlier servers of stable. They are applied exactly,
+        but the number of replicas does not change. If `servers` is None, stable is deleted.
 
         Raises:
-            DeployError: the servers do not run, with the reason.
+            DeployError: the servers do not run; the message contains the reason.
+            Superseded: another rollout changed stable since it was observed.
         """
 
     def withdraw(self, token: str | None = None) -> int | None:
-        """Route clients to stable alone and delete the candidate; return its version, None without one.
+        """Route clients only to stable and delete the candidate; return its version.
 
-        With a token, only the candidate of that rollout.
+        With a token, only the candidate of that rollout is deleted. The result is None if there is no such
+        candidate.
         """
 
     def write_heartbeat(self, token: str) -> None:
-        """Record with the candidate that its rollout is alive; errors are ignored."""
+        """Record the time with the candidate, to show that its rollout is running; ignore errors."""
 
 
 def superseded_error(name: str, version: int | None) -> Superseded:
-    """Return the error: the candidate was withdrawn, or the rollout of `version` replaced it."""
+    """Return the error of a rollout whose candidate was replaced by `version`, or withdrawn (None)."""
     if version is None:
         return Superseded(f"the candidate of {name} was withdrawn by another command; deploy it again")
     return Superseded(f"the rollout of version {version} replaced the candidate")

@@ -1,10 +1,11 @@
-"""Two Deployments and a Service: the canary is a share of the pods, without a CRD.
+"""The serving platform on Kubernetes: two Deployments and a Service, without a CRD.
 
 NAME-stable, NAME-candidate    the Deployments; the candidate is annotated with the token of its rollout
-NAME                           the Service; it selects the pods of stable alone, or the candidate's too
+NAME                           the Service; it selects the pods of stable, and may also select the candidate
 
-A rollout annotates the Service with its token before it takes the candidate over, and changes the Service
-only if it is unchanged since it was read. So no rollout routes clients to another one's unverified candidate.
+The canary is a share of the pods. A rollout annotates the Service with its token before it takes over the
+candidate. It changes the Service only if the Service is unchanged since it was read. So no rollout routes
+clients to an unverified candidate of another rollout.
 """
 
 from collections.abc import Sequence
@@ -42,21 +43,24 @@ MANAGER = "modelyard-deploy"
 HEARTBEAT_MANAGER = "modelyard-heartbeat"  # owns only the heartbeat annotation
 REVISION = "deployment.kubernetes.io/revision"  # increases with each use of a ReplicaSet
 TERMINATION_TIMEOUT = 60.0  # seconds; only lost nodes and a long drain_timeout take longer
-JOIN_TIMEOUT = 5.0  # seconds for a rollout that annotated the Service to take the candidate over
+JOIN_TIMEOUT = 5.0  # seconds for a rollout that annotated the Service to take over the candidate
 GOLDEN_RETRY_SECONDS = 10.0  # for which a golden request is retried while the API server is unavailable
 STABLE_SUPERSEDED = "another rollout changed stable"
 
 
 @dataclass(kw_only=True)
 class DeploymentPlatform(ModelPods):
-    """A model in a namespace of a cluster; see ModelPods and PlatformConfig for the arguments."""
+    """Serves a model in a namespace of a cluster.
+
+    ModelPods and PlatformConfig describe the arguments.
+    """
 
     deploy_command: ClassVar[str] = "deploy -e ENV"
     follows_pointer: ClassVar[bool] = False
 
     @staticmethod
     def client_url(name: str, target: Target) -> str:
-        """See ServingPlatform: of the Service."""
+        """Return the URL of the Service."""
         return objects.service_url(name, target.namespace, target.tls_secret is not None)
 
     @classmethod
@@ -67,7 +71,7 @@ class DeploymentPlatform(ModelPods):
 
     @property
     def id(self) -> str:
-        """See ServingPlatform: the Service's uid."""
+        """The Service's uid; empty if there is no Service."""
         service = self._service()
         return str(service["metadata"]["uid"]) if service else ""
 
@@ -97,10 +101,12 @@ class DeploymentPlatform(ModelPods):
         )
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
-        """See ServingPlatform; `as_last_served` uses the image of the version's last ReplicaSet.
+        """Return the desired servers of a version.
+
+        With `as_last_served`, they have the image of the version's last ReplicaSet in stable.
 
         Raises:
-            ConfigError: the model's name is no name of a Service, or there is no image.
+            ConfigError: the model's name is not valid for a Service, or there is no image.
         """
         if not self.name[:1].isalpha():
             raise ConfigError(
@@ -129,7 +135,11 @@ class DeploymentPlatform(ModelPods):
     # The candidate -------------------------------------------------------------------------------
 
     def claim(self, token: str, servers: Servers) -> None:
-        """See ServingPlatform; raise DeployError if the previous candidate is not deleted in time."""
+        """Make these servers the candidate of a rollout, and route clients only to stable.
+
+        Raises:
+            DeployError: the previous candidate is not deleted in time.
+        """
         name, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
         retry_on_conflict(name, replace)
         self.write_heartbeat(token)
@@ -141,13 +151,13 @@ class DeploymentPlatform(ModelPods):
             self.owned_candidate(token)
             return self._write_service(self._service(), canary=False, token=token) or None
 
-        # the earlier rollout may have added the candidate just now
+        # the earlier rollout may have added the candidate to the Service meanwhile
         retry_on_conflict(f"Service {self.name}", route_to_stable)
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
-        """See ServingPlatform.
+        """Wait until all pods of a track are ready and check each; return their number.
 
-        Stable is checked a second time if that fails: a pod may have ended, or a connection failed.
+        If the check of stable fails, it is repeated once: a pod may have ended, or a connection failed.
         """
         track: Track = "candidate" if token else "stable"
         read = partial(self.owned_candidate, token) if token else partial(self._current_stable, servers)
@@ -164,9 +174,10 @@ class DeploymentPlatform(ModelPods):
         return PodTrafficWindow(self, token)
 
     def route_to_candidate(self, token: str) -> None:
-        """See ServingPlatform.
+        """Also route clients to the candidate.
 
-        If another rollout annotated the Service, wait JOIN_TIMEOUT seconds for it to take the candidate over.
+        If another rollout annotated the Service, wait up to JOIN_TIMEOUT seconds for that rollout to take
+        over the candidate.
         """
         deadline = self.now() + JOIN_TIMEOUT
 
@@ -203,7 +214,10 @@ class DeploymentPlatform(ModelPods):
                 self.cluster.apply(objects.heartbeat(candidate, datetime.now(UTC)), HEARTBEAT_MANAGER)
 
     def _replace_candidate(self, token: str, servers: Servers) -> Json | None:
-        """Create or take over the candidate; None if another one is deleted first, or objects changed."""
+        """Create or take over the candidate and return its Deployment.
+
+        Return None if another candidate had to be deleted first, or if an object changed meanwhile.
+        """
         if not self._write_service(self._service(), canary=False, token=token):
             return None
         observed = self.deployment("candidate")
@@ -221,9 +235,10 @@ class DeploymentPlatform(ModelPods):
         return self.cluster.apply(_require_unchanged(desired, observed), MANAGER)
 
     def _delete_if_over_quota(self, token: str, version: int) -> bool:
-        """Return whether a quota has no room for the candidate beside terminating pods of an earlier one.
+        """Delete the candidate if a quota has no room for it beside terminating pods of an earlier one.
 
-        Then the candidate is deleted: Kubernetes creates the pods of a new Deployment without a back-off.
+        Return whether it was deleted. The caller then creates it again, because Kubernetes creates the pods
+        of a new Deployment without a back-off.
         """
         deadline, labels = self.now() + TERMINATION_TIMEOUT, objects.selector(self.name, "candidate")
         while self.now() < deadline and any(
@@ -289,7 +304,7 @@ class DeploymentPlatform(ModelPods):
         return stable
 
     def _last_served_image(self, version: int) -> str | None:
-        """Return the image with which stable last served a version, else its current one."""
+        """Return the image with which stable last served a version, or else the current image of stable."""
         replica_sets = self.cluster.list_objects("ReplicaSet", objects.selector(self.name, "stable", version))
         last = max(
             replica_sets,
@@ -311,7 +326,7 @@ class DeploymentPlatform(ModelPods):
         return self.cluster.get("Service", self.name)
 
     def _write_service(self, observed: Json | None, *, canary: bool, token: str = "") -> bool:
-        """Make the Service select stable alone or the candidate too, and annotate it with a token.
+        """Make the Service select stable, with `canary` also the candidate, and annotate it with a token.
 
         Return False, without a change, if the Service changed since it was observed.
         """
@@ -352,7 +367,7 @@ def _matches(current: Servers | None, expected: Servers | None) -> bool:
 
 
 def _selects_candidate(service: Json | None) -> bool:
-    """Return whether the Service selects the candidate too."""
+    """Return whether the Service also selects the candidate."""
     return bool(
         service and objects.TRACK_LABEL not in (service["spec"].get("selector") or {objects.TRACK_LABEL: ""})
     )

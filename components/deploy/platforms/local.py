@@ -1,6 +1,6 @@
-"""Servers of this machine: `modelyard serve` follows the champion pointer, so there is nothing to route.
+"""The serving platform of this machine, where `modelyard serve` follows the champion pointer.
 
-A candidate is verified in a separate server process, which clients do not know.
+Clients are never routed to a candidate. A candidate is verified in a separate server process.
 """
 
 import json
@@ -48,7 +48,7 @@ class LocalPlatform(PlatformConfig):
         return None
 
     def status(self, problems: bool = False) -> Status:
-        """See ServingPlatform; stable is the champion or, with `problems`, the served version."""
+        """Return the state; stable is the champion or, with `problems`, the version that is served."""
         try:
             champion = self.models.champion(self.name)
         except DamagedError:
@@ -102,7 +102,10 @@ class LocalPlatform(PlatformConfig):
         self._candidate, self._token = servers, token
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
-        """See ServingPlatform; running servers verify a new champion themselves."""
+        """Verify the candidate in a separate server process; return the number of servers.
+
+        Stable is not verified, because running servers verify a new champion themselves.
+        """
         if token is None:
             return 0
         serving = self.serving(servers.version)
@@ -134,11 +137,11 @@ def running_server(
 ) -> Iterator[HttpServer]:
     """Start a server on a free port, yield it when it is ready, and stop it at the end.
 
-    The server ends with this process, by its lifeline. Host, port and access log of the section `serving` are
-    ignored. Without a version, it serves the champion.
+    Without a version, the server serves the champion. Host, port and access log of the section `serving` are
+    ignored. If this process is killed, the lifeline ends the server.
 
     Raises:
-        DeployError: the server exited or was not ready in time, with the last lines of its log.
+        DeployError: the server exited or was not ready in time; the message contains the reason.
     """
     local = json.dumps({**serving, "host": "127.0.0.1", "port": 0, "access_log": False})
     command = [sys.executable, "-P", "-m", "modelyard.components.serve"]
@@ -168,9 +171,9 @@ def running_server(
 
 
 def _local_server(url: str, serving: dict[str, Any], ca: str | None = None) -> HttpServer:
-    """Return the server at a URL, with the token of its section.
+    """Return the server at a URL, with the token of its section `serving`.
 
-    On this machine its certificate is not verified without `ca`, as it may name another host.
+    If the server is on this machine, its certificate may name another host, and is verified only with `ca`.
     """
     path, verify = serving.get("token_file"), ca is not None or not is_loopback(url)
     token = read_tokens(path)[0] if path else None

@@ -42,7 +42,8 @@ def pod_template(
 ) -> Json:
     """Return the pod template of a version, for either track.
 
-    `digest` is that of the manifest, `store` the section `store` as JSON, `serving` the section `serving`.
+    `digest` is the digest of the manifest. `store` is the section `store` as JSON, and `serving` the section
+    `serving`.
     """
     check_server_access(serving, target)
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - all addresses of the pod
@@ -81,7 +82,8 @@ def pod_template(
 def deployment(name: str, track: Track, namespace: str, template: Json, token: str = "") -> Json:
     """Return the Deployment of a track, without its number of replicas.
 
-    `template` is from `pod_template` or a Deployment of either track, `token` that of the rollout.
+    `template` comes from `pod_template` or from a Deployment of either track. `token` is the token of the
+    rollout.
     """
     template = copy.deepcopy(template)
     template["metadata"]["labels"] = {**template["metadata"]["labels"], TRACK_LABEL: track}
@@ -102,7 +104,7 @@ def deployment(name: str, track: Track, namespace: str, template: Json, token: s
 
 
 def service(name: str, namespace: str, canary: bool, token: str = "") -> Json:
-    """Return the Service, annotated with a rollout's token; with `canary` it selects the candidate too."""
+    """Return the Service, annotated with a rollout's token; with `canary`, it also selects the candidate."""
     selector = {**_labels(name), **({} if canary else {TRACK_LABEL: "stable"})}
     annotations = {TOKEN_ANNOTATION: token} if token else {}
     return _render("service", name=name, namespace=namespace, selector=selector, annotations=annotations)
@@ -138,14 +140,14 @@ def _mount_secrets(serving: Json, target: Target) -> list[Json]:
 
 
 def heartbeat(candidate: Json, at: datetime) -> Json:
-    """Return the heartbeat annotation, to be applied to the candidate with this uid."""
+    """Return the object that writes a heartbeat when it is applied, to the candidate with this uid."""
     same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
     annotations = {HEARTBEAT_ANNOTATION: at.isoformat(timespec="seconds")}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": annotations}}
 
 
 def last_heartbeat(candidate: Json) -> datetime | None:
-    """Return the time of a candidate's last heartbeat or else its creation, in UTC; None if unknown."""
+    """Return the time of a candidate's last heartbeat, or else of its creation, in UTC; None if unknown."""
     created = str(candidate["metadata"].get("creationTimestamp", ""))
     with suppress(ValueError):
         at = datetime.fromisoformat(annotation(candidate, HEARTBEAT_ANNOTATION) or created)
@@ -164,18 +166,18 @@ def selector(name: str, track: Track | None = None, version: int | None = None) 
 
 
 def version(item: Json) -> int:
-    """Return the version label of a Deployment or pod; 0 without one."""
+    """Return the version label of a Deployment or pod; 0 if there is none."""
     label = _label(item, VERSION_LABEL)
     return int(label) if label.isdecimal() else 0
 
 
 def track(item: Json) -> str:
-    """Return the track label of a Deployment or pod; empty without one."""
+    """Return the track label of a Deployment or pod; empty if there is none."""
     return _label(item, TRACK_LABEL)
 
 
 def token(item: Json) -> str:
-    """Return the token of the rollout that a candidate or the Service belongs to; empty without one."""
+    """Return the token of the rollout that a candidate or the Service belongs to; empty if there is none."""
     return annotation(item, TOKEN_ANNOTATION)
 
 
@@ -192,7 +194,7 @@ def image(template: Json) -> str:
 
 
 def annotation(item: Json, key: str) -> str:
-    """Return an annotation of an object; empty without one."""
+    """Return an annotation of an object; empty if there is none."""
     return str((item["metadata"].get("annotations") or {}).get(key, ""))
 
 

@@ -1,6 +1,6 @@
-"""A model's pods: waiting until they are ready, and reading their metrics.
+"""Waits until a model's pods are ready, and reads their metrics.
 
-Waiting ends with the reason as soon as Kubernetes reports that it does not help.
+As soon as Kubernetes reports that waiting cannot help, an error with the reason is raised.
 """
 
 import time
@@ -45,9 +45,14 @@ MEMORY_METRIC = "process_resident_memory_bytes"
 
 @dataclass(kw_only=True)
 class ModelPods(PlatformConfig):
-    """A model's Deployments and pods in the namespace of a cluster; see PlatformConfig.
+    """A model's Deployments and pods in a namespace of a cluster.
 
-    `now` is the monotonic clock in seconds.
+    PlatformConfig describes the other arguments.
+
+    Args:
+        cluster: the cluster with the namespace.
+        now: returns the time of a monotonic clock in seconds.
+        sleep: waits for a number of seconds.
     """
 
     cluster: Cluster
@@ -56,13 +61,13 @@ class ModelPods(PlatformConfig):
     _token: tuple[float, str | None] | None = field(default=None, init=False, repr=False)
 
     def token(self) -> str | None:
-        """Return the token for the servers; see `read_token`."""
+        """Return the token for the servers, cached for TOKEN_CACHE_SECONDS; None if they require none."""
         if self._token is None or self.now() > self._token[0] + TOKEN_CACHE_SECONDS:
             self._token = self.now(), read_token(self.cluster, self.target.token_secret)
         return self._token[1]
 
     def deployment(self, track: Track) -> Json | None:
-        """Return the Deployment of a track, or None."""
+        """Return the Deployment of a track, or None if it does not exist."""
         return self.cluster.get("Deployment", f"{self.name}-{track}")
 
     def owned_candidate(self, token: str) -> Json:
@@ -79,7 +84,7 @@ class ModelPods(PlatformConfig):
         return deployment
 
     def pods(self, track: Track, version: int | None = None) -> list[Json]:
-        """Return the pods of a track or a version that neither ended nor are terminating."""
+        """Return the pods of a track or a version, without pods that have ended or are terminating."""
         pods = self.cluster.list_objects("Pod", objects.selector(self.name, track, version))
         return [pod for pod in pods if is_active(pod) and not is_terminating(pod)]
 
@@ -126,7 +131,7 @@ class ModelPods(PlatformConfig):
                     watcher.check(pod)
             status = deployment.get("status", {}) if _is_current(deployment) else {}
             progress = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-            if progress > best:  # a pod that flaps is no progress
+            if progress > best:  # a pod that repeatedly becomes unready makes no progress
                 best, since = progress, self.now()
             elif self.now() - since > limit:
                 raise DeployError(
@@ -145,7 +150,7 @@ def is_complete(deployment: Json) -> bool:
 
 
 def find_refusal(deployment: Json) -> str | None:
-    """Return why the pods of a Deployment cannot be created, or None."""
+    """Return the reason why the pods of a Deployment cannot be created, or None."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             return explain_refusal(condition.get("message", "")) if _is_current(deployment) else None
@@ -169,9 +174,9 @@ def is_active(pod: Json) -> bool:
 
 
 class PodWatcher:
-    """Checks pods, logs each problem once, and raises if waiting does not help.
+    """Checks pods, logs each problem once, and raises an error if waiting cannot help.
 
-    Earlier restarts of the pods in `known` do not count.
+    Earlier restarts of the pods in `known` are not counted.
     """
 
     def __init__(self, model: ModelPods, known: Sequence[Json] = ()) -> None:
@@ -232,7 +237,7 @@ class PodWatcher:
 
 
 class PodTrafficWindow:
-    """Counts the requests of both tracks by the pods' /metrics, for the rollout with this token."""
+    """Counts the requests of both tracks, from /metrics of each pod, for the rollout with this token."""
 
     def __init__(self, model: ModelPods, token: str) -> None:
         self._model, self._token = model, token
@@ -242,25 +247,26 @@ class PodTrafficWindow:
         self._service = model.service()
 
     def read(self) -> Traffic:
-        """See TrafficWindow."""
+        """Return the requests since the window was opened."""
         complete = is_complete(self._model.owned_candidate(self._token))
         candidate, stable = self._candidate.read(), self._stable.read()
         return Traffic(candidate, stable, complete and not self._candidate.unresponsive)
 
     def candidate_share(self) -> float:
-        """See TrafficWindow."""
+        """Return the candidate's share of the ready pods, at least 0.01."""
         ready = {track: len(self._model.ready_pods(track)) for track in ("candidate", "stable")}
         return max(0.01, ready["candidate"] / max(1, sum(ready.values())))
 
     def send(self, instance: Any) -> None:
-        """See TrafficWindow; the Service selects the pod."""
+        """Send a golden request to the Service, which selects the pod."""
         predict_one(self._service, self._model.name, instance, GOLDEN_HEADERS)
 
 
 class _TrackWindow:
-    """Counts the requests of a track's pods, and raises for problems of the candidate's.
+    """Counts the requests of a track's pods, and raises an error if a pod of the candidate cannot run.
 
-    `unresponsive` is whether a ready pod did not report its metrics at the last read.
+    Attributes:
+        unresponsive: whether a ready pod did not report its metrics at the last read.
     """
 
     def __init__(self, model: ModelPods, track: Track, version: int | None = None) -> None:
@@ -268,7 +274,7 @@ class _TrackWindow:
         pods = model.pods(track, version)
         self._watcher = PodWatcher(model, pods)
         self._memory: dict[str, float] = {}
-        self._known = set(map(_container_run_key, pods))  # their earlier requests do not count
+        self._known = set(map(_container_run_key, pods))  # their earlier requests are not counted
         self._before: dict[str, RequestCounts] = {}
         self._latest: dict[str, RequestCounts] = {}
         self.unresponsive = False
@@ -327,5 +333,5 @@ def read_metrics(page: str) -> tuple[RequestCounts, float]:
 
 
 def count_since(before: Mapping[str, RequestCounts], now: Mapping[str, RequestCounts]) -> RequestCounts:
-    """Return the sum of the counts without those before; keys identify a pod and its number of restarts."""
+    """Return the sum of the counts minus those before; keys identify a pod and its number of restarts."""
     return sum((counts - before.get(key, RequestCounts()) for key, counts in now.items()), RequestCounts())
