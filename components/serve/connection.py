@@ -1,9 +1,12 @@
 """uvicorn's HTTP connection, with limits on the size and time of requests.
 
-uvicorn has no timeout for incomplete requests and for clients that do not read the response, no limit on the
-size of a head, trailers and pipelined requests, and parses the body after `Upgrade` as another request. This
-module uses private parts of uvicorn and httptools, so both are pinned exactly; an update must pass
-tests/integration/serve/test_connection.py.
+uvicorn lacks these limits:
+
+- a timeout for incomplete requests, and for clients that do not read the response
+- a maximum size of a head, of trailers and of pipelined requests
+
+After `Upgrade`, it would also parse the body as another request. This module uses private parts of uvicorn
+and httptools, so both are pinned exactly. An update must pass tests/integration/serve/test_connection.py.
 """
 
 import socket
@@ -18,19 +21,19 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from modelyard.components.serve.replies import encode
 
 REFUSED_STATUS = "modelyard.refused"
-"""Key of the scope: status of the connection's response to the request."""
+"""Key of the ASGI scope; its value is the status with which the connection refused the request."""
 MAX_OVERHEAD = 64 * 2**10
-"""Bytes of a request without its body: head, trailers, chunk sizes and extensions."""
+"""Maximum bytes of a request without its body: head, trailers, chunk sizes and extensions."""
 CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a single byte
 HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
-TLS_CONNECTION_MEMORY = 64 * 2**10  # and for one with TLS, also before its handshake
+TLS_CONNECTION_MEMORY = 64 * 2**10  # bytes of memory for a connection with TLS, also before its handshake
 NEXT_REQUEST = b" HTTP/"
 PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
 TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
 TRANSFER_ENCODING = b"transfer-encoding"
 FRAMING = (b"content-length", TRANSFER_ENCODING)
-RESET_WAIT = 0.25  # seconds in which a closed client responds to a packet with a reset
+RESET_WAIT = 0.25  # seconds in which a client that closed the connection responds to a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 
 
@@ -44,10 +47,10 @@ class ConnectionMemory:
         self.limit = limit
         self.bytes = 0
         self.open: set[Connection] = set()
-        self.waiting: dict[Connection, None] = {}  # have an incomplete request, longest first
+        self.waiting: dict[Connection, None] = {}  # with an incomplete request; the longest wait is first
 
     def update(self, size: int, connection: "Connection") -> None:
-        """Add `size` bytes for a connection; above the limit, close others, or else this one."""
+        """Add `size` bytes for a connection; above the limit, close other connections, or else this one."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
             idle = (candidate for candidate in self.open if candidate.idle and size <= connection.base_memory)
@@ -64,9 +67,9 @@ class ConnectionMemory:
 
 
 class ParserQueue:
-    """Connections with received data to parse, a few in each iteration of the event loop.
+    """Connections whose received data is parsed later, some in each iteration of the event loop.
 
-    Many headers, tiny chunks or pipelined requests take long to parse; short requests do not wait for them.
+    Many headers, tiny chunks or pipelined requests take long to parse. Short requests do not wait for them.
     """
 
     def __init__(self) -> None:
@@ -104,7 +107,15 @@ class ParserQueue:
 
 
 class Connection(HttpToolsProtocol):
-    """A connection with a timeout for receiving a request (408); see `connection_class`."""
+    """A connection with limits on the size and time of requests, which `connection_class` sets.
+
+    Attributes:
+        timeout: seconds to receive a request (408), and for the client to read a response.
+        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
+        base_memory: bytes of memory for a connection without a request.
+        memory: the memory of all connections.
+        queue: the connections with received data to parse.
+    """
 
     timeout: float
     log_refusal: Callable[..., None]
@@ -114,11 +125,11 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._complete = True  # no request, or the last one is complete
+        self._complete = True  # there is no request, or the last one is complete
         self._overhead = self._packet = 0
         self._size = 0  # bytes counted in `memory`
-        self._body_bytes = 0  # of unanswered requests
-        self._unparsed = b""  # parsed in a later iteration, or after the response to earlier requests
+        self._body_bytes = 0  # bytes of the bodies of unanswered requests
+        self._unparsed = b""  # data to parse in a later iteration, or after the response to earlier requests
         self._resuming = self._half_closed = False
         self._timer: TimerHandle | None = None
         self._write_timer: TimerHandle | None = None
@@ -137,25 +148,25 @@ class Connection(HttpToolsProtocol):
         self._set_memory(self.base_memory)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the memory."""
+        """Release the memory of the connection."""
         self._release()
         self.resume_writing()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Start the timeout for reading the response."""
+        """Start the timeout for the client to read the response."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self.timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the timeout for reading the response."""
+        """Stop the timeout for the client to read the response."""
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser within the limits."""
+        """Feed the parser within the limits; buffer the data if earlier data must be parsed first."""
         self._unset_keepalive_if_required()
         if self.pipeline or self._unparsed:
             self._pause_with(self._unparsed + data)
@@ -179,9 +190,9 @@ class Connection(HttpToolsProtocol):
     def _parse_pieces(self, data: bytes) -> None:
         """Feed the parser up to the next pipelined request, or until other connections have their turn."""
         start, head_end = 0, data.find(b"\r\n\r\n")
-        # A request is pipelined if another one begins after its head. (Numbers have no H.)
+        # A request is pipelined if another one begins after its head. (Numbers do not contain an H.)
         pipelined = data.find(b"H", max(0, head_end)) >= 0
-        # A short head is fed with its body, unless that has chunks.
+        # A short head is fed together with its body, unless the body is chunked.
         short = self._complete and 0 < head_end < PIECE and TRANSFER_ENCODING not in data[:head_end].lower()
         while start < len(data):
             end = len(data) if (short and not start) or self._is_in_body() else start + PIECE
@@ -217,7 +228,7 @@ class Connection(HttpToolsProtocol):
         self._count_memory()
 
     def _is_in_body(self) -> bool:
-        """Whether a body without chunks is being received, which is parsed at once."""
+        """Return whether a body without chunks is being received; its data is parsed in one call."""
         return (
             not self._complete
             and "method" in self.scope
@@ -258,7 +269,7 @@ class Connection(HttpToolsProtocol):
             self.memory.update(more, self)
 
     def _release(self) -> None:
-        """Stop the timer, and count no memory."""
+        """Stop the timer, and count no memory for this connection."""
         self._stop_timer()
         self._unparsed = b""
         self.memory.open.discard(self)
@@ -267,7 +278,8 @@ class Connection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Respond to a client that has half-closed the connection; abort if it has closed it.
 
-        The two differ only after a packet is sent: a closed client responds with a reset.
+        The server can distinguish them only by sending a packet: a client that has closed the connection
+        responds with a reset.
         """
         self._half_closed = True
         if self._unparsed:
@@ -314,11 +326,11 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._complete = True
-        self._packet = 0  # its share of the next request is unknown
+        self._packet = 0  # it is unknown how many of its bytes belong to the next request
         super().on_message_complete()
 
     def _feed(self, data: bytes) -> None:
-        """Feed the parser; ignore `Upgrade`, which a server may do (RFC 9110, 7.8)."""
+        """Feed the parser and ignore `Upgrade`, as RFC 9110, 7.8 permits."""
         while True:
             try:
                 self.parser.feed_data(data)
@@ -329,7 +341,7 @@ class Connection(HttpToolsProtocol):
                 return
 
     def _resume(self) -> None:
-        """Continue after a head with `Upgrade`: feed a new parser the head without it."""
+        """Continue after a head with `Upgrade`, by feeding the head without `Upgrade` to a new parser."""
         framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
         version = self.scope["http_version"].encode()
         self.parser = httptools.HttpRequestParser(self)
@@ -341,12 +353,12 @@ class Connection(HttpToolsProtocol):
             self._resuming = False
 
     def _time_out(self) -> None:
-        """Refuse an incomplete request; for the app, the client disconnects."""
+        """Refuse an incomplete request; the app handles this as a disconnect of the client."""
         self._stop_timer()
         if self.pipeline or self._unparsed:  # reading is paused
             self._start_timer()
         elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
-            self.transport.close()  # no data, or a response before the end of the body
+            self.transport.close()  # there is no data, or the response was sent before the end of the body
         else:
             part = "body" if "method" in self.scope else "head"
             self.refuse(
@@ -371,17 +383,17 @@ class Connection(HttpToolsProtocol):
             del self.memory.waiting[self]
 
     def close(self) -> None:
-        """Close without a response."""
+        """Close the connection without a response."""
         self._release()
         self.transport.close()
 
     def refuse(self, status: int, message: str) -> None:
-        """Close with an error, as the response to the current request."""
+        """Respond to the current request with an error, and close the connection."""
         self._release()
         if self.transport.is_closing():
             return
         body = encode({"error": message})
-        if not self._complete and "path" in self.scope:  # for the app, the client disconnects
+        if not self._complete and "path" in self.scope:  # the app handles this as a disconnect of the client
             self.scope[REFUSED_STATUS] = status  # type: ignore[literal-required]
         else:
             self.log_refusal(status, len(body), self.client)
@@ -396,8 +408,8 @@ def connection_class(
     """Return a class of connections with these limits.
 
     Args:
-        timeout: seconds to receive a request (408).
-        memory: maximum bytes of all connections.
+        timeout: seconds to receive a request (408), and for the client to read a response.
+        memory: maximum bytes of memory for all connections.
         tls: whether the connections have TLS.
         log_refusal: called with status, bytes and client of a refusal that does not reach the app.
     """
