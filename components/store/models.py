@@ -1,8 +1,8 @@
 """Models in the store: immutable versions, a champion pointer that moves by compare-and-swap, a history.
 
-    <store>/<model>/versions/000007/run.json       reserves the number, names the run's fingerprint
-    <store>/<model>/versions/000007/…              the files, and manifest.json last
-    <store>/<model>/history/000012.json            one per promotion or rollback, written before the pointer
+    <store>/<model>/versions/000007/run.json       reserves the number for a run, by the run's fingerprint
+    <store>/<model>/versions/000007/…              the files; manifest.json is written last
+    <store>/<model>/history/000012.json            an entry of the history, written before the pointer
     <store>/<model>/champion.json                  the version that is served
     <store>/<model>/served/<platform>.json         the versions that a serving platform has loaded
 
@@ -12,7 +12,7 @@
     models.promote("digits", version, reason="better by 2 %", by="pipeline", expected=6)
     models.fetch("digits", version, into=Path("served"))
 
-Methods can be called by several processes at the same time, and again after a process was killed.
+Several processes can call methods at the same time. A call can be repeated after its process was killed.
 """
 
 import re
@@ -50,9 +50,13 @@ GRACE_SECONDS = 3600.0  # maximum time between two files of a publication
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """The files with a version number: their size in bytes, and their last change in epoch seconds.
+    """The files with a version number.
 
-    `complete` is whether the version is published; otherwise a publication was killed or is in progress.
+    Attributes:
+        version: the number.
+        size: total size of the files in bytes.
+        changed: time of the last change in epoch seconds.
+        complete: whether the version is published. If not, a publication was killed or is in progress.
     """
 
     version: int
@@ -75,7 +79,7 @@ class ModelStore(Versions):
     """The models of a store. Every method raises StoreError if the store cannot be used."""
 
     def champion(self, name: str) -> Champion | None:
-        """Return the champion pointer, or None before the first promotion. Reads one object.
+        """Return the champion pointer, or None before the first promotion; this reads one object.
 
         Raises:
             DamagedError: champion.json is damaged, or missing although there was one.
@@ -108,9 +112,15 @@ class ModelStore(Versions):
     ) -> Champion:
         """Make `version` the champion; return the unchanged pointer if it is the champion already.
 
-        `reason` (a sentence), `by` (a user or step) and `action` are for the history. `expected` is the
-        champion that the caller expects: 0 for none, None for any. If champion.json is damaged and `expected`
-        is None, it is written again.
+        If champion.json is damaged and `expected` is None, it is written again.
+
+        Args:
+            name: the model's name.
+            version: the version.
+            reason: a sentence for the history.
+            by: the user or step that the history records.
+            action: the action that the history records.
+            expected: the version that must be the champion now; 0 for no champion, None for any.
 
         Raises:
             NotFoundError: there is no such version.
@@ -154,7 +164,7 @@ class ModelStore(Versions):
         """Make an earlier version the champion again: `to`, or the previous champion.
 
         Raises:
-            NotFoundError: there is no champion, none before it, or no version `to`.
+            NotFoundError: there is no champion, no previous champion, or no version `to`.
             ConflictError: the champion changed at the same time.
         """
         current = self.require_champion(name)
@@ -191,8 +201,8 @@ class ModelStore(Versions):
     def readable_history(self, name: str) -> tuple[list[HistoryEntry], list[str]]:
         """Return the entries of the history that can be read, and a message for each damaged file.
 
-        If champion.json is damaged, the newest entry that is no recorded attempt counts as the one that it
-        named.
+        If champion.json is damaged, it is assumed to have named the newest entry that is not recorded as an
+        attempt.
         """
         damages: list[str] = []
         entries = self._read_entries(name, damages)
@@ -205,19 +215,22 @@ class ModelStore(Versions):
         return mark_attempts(entries, head), damages
 
     def read_history_entry(self, name: str, number: int) -> HistoryEntry:
-        """Return one entry of a model's history. Reads one object.
+        """Return one entry of a model's history; this reads one object.
 
         Raises:
-            NotFoundError: there is none of that number.
+            NotFoundError: there is no entry with this number.
         """
         return read_record(self._objects, _history_key(model_folder(name), number), HistoryEntry)
 
     def find_rollback(self, name: str, version: int) -> HistoryEntry | None:
-        """Return the rollback from `version`, unless it became champion again later."""
+        """Return the rollback from `version`, or None if there is none or it became champion again later."""
         return find_rollback(_effective_entries(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
-        """Record the versions that a serving platform has loaded; see ServedVersions."""
+        """Record the versions that a serving platform has loaded, unless the record already lists them.
+
+        `platform` is the id of the platform, and `where` a description of its location.
+        """
         key = f"{model_folder(name)}/served/{platform}.json"
         record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
         with suppress(DamagedError, NotFoundError):
@@ -226,7 +239,11 @@ class ModelStore(Versions):
         write_record(self._objects, key, record)
 
     def served_versions(self, name: str, damages: list[str] | None = None) -> list[ServedVersions]:
-        """Return the versions that serving platforms recorded as loaded; see `read_records` for `damages`."""
+        """Return the versions that serving platforms recorded as loaded.
+
+        With a list `damages`, a message for each damaged record is added to it. Without one, a damaged record
+        raises DamagedError.
+        """
         keys = self._objects.keys(f"{model_folder(name)}/served/")
         return [record for record in read_records(self._objects, keys, ServedVersions, damages) if record]
 
@@ -248,10 +265,10 @@ class ModelStore(Versions):
         ]
 
     def incomplete_champions(self, name: str) -> list[int]:
-        """Return the versions without a manifest that are the champion, or have files and were it once.
+        """Return the versions without a manifest that are the champion, or were it once and still have files.
 
-        They are damaged, or `remove` was killed. Any other version without a manifest is a publication that
-        did not end.
+        They are damaged, or `remove` was killed. Any other version without a manifest is an unfinished
+        publication.
         """
         entries, _ = self.readable_history(name)
         stored = {files.version for files in self.stored_files(name)}
@@ -262,10 +279,11 @@ class ModelStore(Versions):
         return sorted(named - set(self.versions(name)))
 
     def remove(self, name: str, version: int, grace: float = GRACE_SECONDS) -> bool:
-        """Delete the files of a version; return whether none exists any longer.
+        """Delete the files of a version; return whether all of them are deleted.
 
-        The manifest is deleted first; the next call deletes files that a killed call left. The number remains
-        reserved for its run. A version that becomes champion, or is published again, is not deleted.
+        The manifest is deleted first. If a call is killed, the next call deletes the remaining files. The
+        number remains reserved for its run. A version that becomes champion meanwhile, or is published again,
+        is not deleted.
 
         Args:
             name: the model's name.
@@ -313,10 +331,10 @@ class ModelStore(Versions):
         return parse_record(self._objects, key, data, Champion), generation
 
     def _recover_pointer(self, name: str) -> Champion | None:
-        """Return the pointer that champion.json had before it was damaged; None without a history.
+        """Return the pointer that champion.json contained before it was damaged; None without a history.
 
-        It is the pointer of the newest entry that is no recorded attempt. After a process that was killed
-        between entry and pointer, that is one entry too far.
+        This is the pointer of the newest entry that is not recorded as an attempt. If a process was killed
+        after it wrote the entry and before it wrote the pointer, this is one entry too new.
         """
         entries = self._read_entries(name, [])
         promotions = [entry for entry in entries if not entry.attempt]
@@ -326,7 +344,7 @@ class ModelStore(Versions):
         return f"{model_folder(name)}/champion.json"
 
     def _new_entry(self, name: str, version: int, action: Action, reason: str, by: str) -> HistoryEntry:
-        """Return the entry for a version, which must exist; without its number in the history."""
+        """Return the history entry of an existing version, without the number of the entry."""
         manifest, digest = self.manifest(name, version), self.digest(name, version)
         return HistoryEntry(
             action=action,
@@ -367,7 +385,7 @@ class ModelStore(Versions):
         )
 
     def _write_pointer(self, name: str, pointer: Champion, generation: str) -> bool:
-        """Replace the pointer if it still has `generation`; return whether it had."""
+        """Replace the pointer if it still has `generation`; return whether it was replaced."""
         key = self._pointer_key(name)
         try:
             if generation:
@@ -381,8 +399,8 @@ class ModelStore(Versions):
     def _check_not_removed(self, name: str, pointer: Champion, before: Champion | None) -> None:
         """Restore the previous pointer and raise NotFoundError if the version was deleted meanwhile.
 
-        `remove` reads the pointer after it deleted the manifest, and restores the manifest if necessary: one
-        of the two processes always notices the other.
+        `remove` reads the pointer after it deleted the manifest, and restores the manifest if necessary. So
+        one of the two processes always detects the other.
         """
         try:
             self.manifest(name, pointer.version)
@@ -393,7 +411,10 @@ class ModelStore(Versions):
             raise
 
     def _read_entries(self, name: str, damages: list[str] | None = None) -> list[HistoryEntry]:
-        """Return the entries of the history in order, without marked attempts; see `read_records`."""
+        """Return the entries of the history in order; `mark_attempts` is not applied.
+
+        `damages` receives a message for each damaged entry; without it, a damaged entry raises DamagedError.
+        """
         keys = self._objects.keys(f"{model_folder(name)}/history/")
         entries = [entry for entry in read_records(self._objects, keys, HistoryEntry, damages) if entry]
         return sorted(entries, key=lambda entry: entry.number)
