@@ -2,9 +2,9 @@
 
     html = render_report("digits", metrics, decision, history, schema, statistics)
 
-The page is self-contained and has no scripts. Its middle part is the template named after the problem. The
-template escapes all values, because names come from user data. The step evaluate renders the page and may be
-cached, so the page does not mention a run: `add_run_facts` adds its name and date.
+The page is self-contained and contains no scripts. Its middle part is the template with the name of the
+problem. The templates escape all values, because names come from user data. The step evaluate renders the
+page and may be cached, so the page does not mention a run. `add_run_facts` adds the name and date of a run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,13 @@ MAX_PATH_LENGTH = 45
 
 
 class ReportedMistake(NamedTuple):
-    """A wrongly predicted test example: its name in the source, its image as a data URI, its first values.
+    """A wrongly predicted test example. A field that does not apply is empty.
 
-    A field that does not apply is empty.
+    Attributes:
+        mistake: the example and its prediction.
+        name: its name in the source.
+        image: its image as a data URI.
+        numbers: its first values.
     """
 
     mistake: Mistake
@@ -34,7 +38,7 @@ class ReportedMistake(NamedTuple):
 
 
 class PlanComparison(NamedTuple):
-    """A planned and an actual value as text; `ratio` is actual / planned, or None if one is missing."""
+    """A planned and an actual value as text; `ratio` is actual / planned, None if a value is missing."""
 
     name: str
     planned: str
@@ -52,7 +56,10 @@ def render_report(
     fingerprint: str = "",
     mistakes: Sequence[ReportedMistake] = (),
 ) -> str:
-    """Return the page as HTML; `fingerprint` is that of the data, `mistakes` begin with the worst."""
+    """Return the page as HTML.
+
+    `fingerprint` is the fingerprint of the data. `mistakes` are in order, the worst first.
+    """
     training_metrics = [name for name in history.metrics if not name.startswith("val_")]
     curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
     both = metrics.same_rows
@@ -78,7 +85,7 @@ def render_report(
 
 
 def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
-    """Return a page with facts about its run, by topic, below the header."""
+    """Return the page with the facts about its run below the header; the keys of `facts` are topics."""
     rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     run = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(rows)}</dl>\n</section>'
     before, head, after = page.partition(HEADER_END)
@@ -86,9 +93,9 @@ def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
 
 
 def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison], about: str) -> str:
-    """Return a page from `render_report` with the plan, by topic, and its comparison with actual values.
+    """Return a page from `render_report` with the plan, and its comparison with actual values.
 
-    `about` is a sentence about the origin of the plan.
+    The keys of `facts` are topics of the plan. `about` is a sentence about the origin of the plan.
     """
     before, end, after = page.rpartition(MAIN_END)
     plan = _load_template("plan.html").render(facts=facts, rows=rows, about=about) if end else ""
@@ -101,7 +108,7 @@ def humanize(name: str) -> str:
 
 
 def _format_setting(value: Any) -> str:
-    """Return a training setting as text; a Keras object as its constructor call."""
+    """Return a training setting as text; a Keras object is shown as its constructor call."""
     if isinstance(value, Mapping) and "class_name" in value:
         config = value.get("config", {}).items()
         arguments = (
@@ -118,7 +125,7 @@ def _format_setting(value: Any) -> str:
 
 
 def _shorten_path(path: str) -> str:
-    """Return the end of a path, which has the file name."""
+    """Return the end of a path, which contains the file name."""
     return path if len(path) <= MAX_PATH_LENGTH else f"…{path[-MAX_PATH_LENGTH:]}"
 
 

@@ -14,7 +14,14 @@ MAX_POINTS = 500  # per curve
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline: `points` as an SVG attribute; `last` is the position of its end, which is marked."""
+    """A polyline.
+
+    Attributes:
+        name: the name in the legend.
+        points: the points as an SVG attribute.
+        last: the position of the last point, which is marked.
+        value: the last value.
+    """
 
     name: str
     points: str
@@ -24,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Curves:
-    """A plot of one metric over the epochs; ticks are (position, label)."""
+    """A plot of one metric over the epochs. A tick is (position, label)."""
 
     title: str
     lines: tuple[Line, ...]
@@ -63,7 +70,7 @@ def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Cu
 
 @dataclass(frozen=True)
 class Scatter:
-    """A plot of points with a line (x1, y1, x2, y2); ticks are (position, label)."""
+    """A plot of points with a line (x1, y1, x2, y2). A tick is (position, label)."""
 
     points: tuple[tuple[float, float], ...]
     line: tuple[float, float, float, float]
@@ -104,7 +111,7 @@ def build_scatter(
 
 
 def _find_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return minimum and maximum, or a range around them if they hardly differ."""
+    """Return minimum and maximum, or a wider range if they are almost equal."""
     low, high = min(values), max(values)
     minimum_span = 1e-3 * max(abs(low), abs(high)) or 1.0
     return (low, high) if high - low > minimum_span else (low - minimum_span, high + minimum_span)
@@ -121,7 +128,7 @@ def _choose_ticks(low: float, high: float) -> list[float]:
 
 
 def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
-    """Return a metric of both models with its intervals on one axis, in percent of the axis width."""
+    """Return a metric of both models with its intervals, on one axis and in percent of the axis width."""
     metrics_by_name = {"candidate": candidate, "champion": champion}
     present = {name: metric for name, metric in metrics_by_name.items() if metric}
     low = min(metric.low for metric in present.values())

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_SIDE = 96
-"""Maximum pixels of a side. Twelve such thumbnails take at most 450 kB, usually less than 100 kB."""
+"""Maximum width and height in pixels. Twelve thumbnails take at most 450 kB, usually less than 100 kB."""
 MIN_SIDE, MAX_ASPECT_RATIO = 4, 16
 MAX_VALUES = 10
 
 
 def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
-    """Return an example as a PNG, black at `low` and white at `high`; empty if it is not an image.
+    """Return an example as a PNG in a data URI; an empty string if it is not an image.
 
-    An image is (height, width), or has 1 or 3 channels as the last axis.
+    `low` is black and `high` is white. The shape of an image is (height, width), (height, width, 1) or
+    (height, width, 3).
     """
     pixels = example[..., None] if example.ndim == 2 else example
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
@@ -35,7 +36,7 @@ def encode_data_uri(example: NDArray[Any], low: float, high: float) -> str:
 
 
 def format_values(example: NDArray[Any]) -> str:
-    """Return the first values of an example with one axis; empty for other examples."""
+    """Return the first values of an example with one axis; an empty string for other examples."""
     if example.ndim != 1:
         return ""
     suffix = ", …" if len(example) > MAX_VALUES else ""
@@ -43,7 +44,7 @@ def format_values(example: NDArray[Any]) -> str:
 
 
 def _encode_png(pixels: NDArray[Any]) -> bytes:
-    """Return pixels (height, width, 1 or 3), 0 to 255, as a PNG file without filters."""
+    """Return pixels from 0 to 255, with shape (height, width, 1 or 3), as a PNG file without filters."""
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
