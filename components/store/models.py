@@ -265,7 +265,7 @@ class ModelStore(Versions):
         ]
 
     def incomplete_champions(self, name: str) -> list[int]:
-        """Return the versions without a manifest that are the champion, or were it once and still have files.
+        """Return the versions without a manifest that are the champion, or former champions with files.
 
         They are damaged, or `remove` was killed. Any other version without a manifest is an unfinished
         publication.
@@ -331,7 +331,7 @@ class ModelStore(Versions):
         return parse_record(self._objects, key, data, Champion), generation
 
     def _recover_pointer(self, name: str) -> Champion | None:
-        """Return the pointer that champion.json contained before it was damaged; None without a history.
+        """Return the pointer that champion.json contained before it was damaged, or None without a history.
 
         This is the pointer of the newest entry that is not recorded as an attempt. If a process was killed
         after it wrote the entry and before it wrote the pointer, this is one entry too new.
