@@ -121,20 +121,30 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
     results = []
     if constant := metrics.constant:
         sign, measured = _get_sign(metrics, constant.metric), metrics.values[constant.metric].value
-        limit = constant.other + sign * constant.at_least
-        rule = Rule(
-            rule=f"{'lower' if sign > 0 else 'upper'} 95 % limit of {constant.metric}, "
-            f"{'above' if sign > 0 else 'below'} the baseline's",
-            value=limit,
-            limit=constant.other,
-            passed=constant.at_least > 0,
-        )
-        bound = "at least" if sign > 0 else "at most"
-        sentence = (
-            f"the candidate's {constant.metric} is {format_number(measured)}, with 95 % confidence {bound} "
-            f"{format_number(limit)}, which is not better than the {format_number(constant.other)} of a "
-            "constant prediction"
-        )
+        name, values = constant.metric, tuple(map(format_number, (measured, constant.other)))
+        if sign > 0:  # the baseline's metric is the same for any test examples
+            limit = constant.other + constant.at_least
+            rule = Rule(
+                rule=f"lower 95 % limit of {name}, above the baseline's",
+                value=limit,
+                limit=constant.other,
+                passed=constant.at_least > 0,
+            )
+            sentence = (
+                f"the candidate's {name} is {values[0]}, with 95 % confidence at least "
+                f"{format_number(limit)}, which is not better than the {values[1]} of a constant prediction"
+            )
+        else:  # the limit is that of the paired gain, not of the candidate's metric alone
+            rule = Rule(
+                rule=f"lower 95 % limit of the gain in {name} over the baseline, above",
+                value=constant.at_least,
+                limit=0.0,
+                passed=constant.at_least > 0,
+            )
+            sentence = (
+                f"{name} is {values[0]} for the candidate and {values[1]} for a constant prediction, which "
+                f"does not show that the candidate is better ({_describe_gain(constant)})"
+            )
         if needed := examples_needed(constant, metrics.rows, 0.0, sign > 0):
             sentence += (
                 f"; a model this good would pass 4 times in 5 with about {needed:,} test examples, there are "
@@ -265,8 +275,7 @@ def _check_comparison(
         verb, negation = "shows" if passed or contradicted else "does not show", "not " * contradicted
         conclusion = f"{verb} that the candidate is {negation}better{difference}"
     sentence = (
-        f"{_describe_both(name, values, version, count)}, which {conclusion} (gain "
-        f"{_add_sign(comparison.value)}, with 95 % confidence at least {_add_sign(comparison.at_least)})"
+        f"{_describe_both(name, values, version, count)}, which {conclusion} ({_describe_gain(comparison)})"
     )
     if not passed:
         needed = examples_needed(comparison, count, limit, sign > 0)
@@ -319,6 +328,11 @@ def _join_names(names: list[str]) -> str:
 
 def _get_sign(metrics: Metrics, metric: str) -> int:
     return -1 if metric in metrics.values and metrics.values[metric].direction == "lower" else 1
+
+
+def _describe_gain(comparison: Comparison) -> str:
+    gain, at_least = map(_add_sign, (comparison.value, comparison.at_least))
+    return f"gain {gain}, with 95 % confidence at least {at_least}"
 
 
 def _add_sign(value: float) -> str:

@@ -175,6 +175,7 @@ def test_lower_is_better_and_the_default_margin_is_relative() -> None:
 
     assert decide(regression(55, -1.4), Gate(), 3).decision == "promote"  # 2 % of 75
     assert decide(regression(55, -1.6), Gate(), 3).decision == "hold"
-    assert decide(regression(55, -1.4, constant=-1), Gate(), 3).decision == "reject"
+    useless = decide(regression(55, -1.4, constant=-1), Gate(), 3)
+    assert (useless.decision, useless.rules[0].value, useless.rules[0].limit) == ("reject", -1, 0)
     assert decide(regression(55, -1.4), Gate(maximum={"rmse": 50}), 3).decision == "reject"
     assert decide(regression(55, -1.4), Gate(minimum={"r2": 0.5}), 3).decision == "reject"

@@ -4,6 +4,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from modelyard.components.artifacts import Golden, Schema
 from modelyard.components.errors import DataError
+from modelyard.components.evaluate.gate import Gate, decide
 from modelyard.components.problems import get_description, regression
 from modelyard.components.problems.regression import PROBLEM
 
@@ -39,6 +40,18 @@ def test_metrics_match_scikit_learn() -> None:
     assert (result.primary, result.champion, result.gain) == ("rmse", None, None)
     assert result.constant.other == result.baseline["rmse"] == pytest.approx(np.std(targets), rel=0.01)
     assert 0 < result.constant.low < result.constant.at_least < result.constant.value
+
+
+@pytest.mark.parametrize(("count", "noise"), [(2, 20), (12, 60), (84, 20), (84, 0)])
+def test_one_sided_limit_of_a_gain_is_within_its_interval(count: int, noise: float) -> None:
+    """Also the limit of the gate's rule."""
+    targets, predictions = targets_and_predictions(count, noise)
+    other = PROBLEM.compute_scores(predictions + 3, targets)
+    result = measure(targets, PROBLEM.compute_scores(predictions, targets), {3: other})
+    for comparison in (result.constant, *result.comparisons):
+        assert comparison.low <= comparison.at_least <= comparison.value <= comparison.high
+    rule, _ = decide(result, Gate(), 3).rules
+    assert (rule.value, rule.limit) == (result.constant.at_least, 0)
 
 
 def test_gain_is_paired() -> None:
