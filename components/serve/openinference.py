@@ -139,8 +139,8 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
     if tensor.get("name") not in (predictor.input, "input"):
         raise HttpError(
             400,
-            f"The input's name is {_shorten(tensor.get('name'))}, but {predictor.input!r} or 'input' is "
-            "expected.",
+            f"The input's name is {_shorten(tensor.get('name'))}, but "
+            f"{tensors.describe_names(predictor.input, 'input')} is expected.",
         )
     if tensor.get("datatype") != expected:
         raise HttpError(
@@ -164,7 +164,7 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
         )
     flat = tensors.parse_numbers(data, signature.dtype)
     if len(data) and isinstance(data[0], Array):  # nested data are allowed
-        tensors.check_shape(data, shape)
+        tensors.check_shape(data, shape, flat.size)
     if flat.size != np.prod(shape):
         raise HttpError(
             400, f"The input has {flat.size} values, but its shape {list(shape)} has {int(np.prod(shape))}."
@@ -198,8 +198,8 @@ def _wants_binary(predictor: Predictor, document: Any) -> bool:
         if output.get("name") not in (predictor.output, "output"):
             raise HttpError(
                 400,
-                f"The requested output is {_shorten(output.get('name'))}, but {predictor.output!r} or "
-                "'output' is expected.",
+                f"The requested output is {_shorten(output.get('name'))}, but "
+                f"{tensors.describe_names(predictor.output, 'output')} is expected.",
             )
     containers = [(_parameters(requested[0]), "binary_data")] if requested else []
     for container, key in (*containers, (_parameters(document), "binary_data_output")):

@@ -98,6 +98,11 @@ def describe_keys(document: Any) -> str:
     return f"the keys {shorten(', '.join(islice(document, MAX_KEYS)))}" if len(document) else "no keys"
 
 
+def describe_names(*names: str) -> str:
+    """Return the different names for a message."""
+    return " or ".join(map(repr, dict.fromkeys(names)))
+
+
 def parse_numbers(array: Any, dtype: str) -> NDArray[Any]:
     """Return the numbers of a simdjson array as a flat uint8 or float32 array.
 
@@ -161,7 +166,7 @@ def parse_batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch:
     flat = parse_numbers(array, signature.dtype)
     full = flat.size == count * math.prod(signature.shape)  # `[]` and `[1]` have the same skeleton
     if not full or not _has_skeleton(text, key, signature.shape, count):
-        check_shape(array, (count, *signature.shape))
+        check_shape(array, (count, *signature.shape), flat.size)
     return flat.reshape(count, *signature.shape)
 
 
@@ -182,18 +187,21 @@ def refuse_batch_size(count: int, max_batch: int) -> None:
     raise HttpError(413, f"The request has {count} examples, and the maximum is {max_batch}; split it.")
 
 
-def check_shape(array: Any, shape: Sequence[int]) -> None:
-    """Refuse an array with another shape, or with rows of different lengths (400)."""
+def check_shape(array: Any, shape: Sequence[int], size: int) -> None:
+    """Refuse an array of `size` numbers with another shape, or with rows of different lengths (400)."""
     actual = _nested_shape(array)
-    if actual != tuple(shape):
-        raise HttpError(
-            400, f"The input has shape {_format_shape(actual)}, but {_format_shape(shape)} is expected."
-        )
-    if not _is_full(array, shape):
+    ragged = math.prod(actual) != size
+    if not ragged and len(actual) == len(shape) and size <= math.prod(shape):  # limits time and recursion
+        ragged = not _is_full(array, actual)
+    if ragged:
         raise HttpError(
             400,
             "The input has rows of different lengths or depths, but shape "
             f"{_format_shape(shape)} is expected.",
+        )
+    if actual != tuple(shape):
+        raise HttpError(
+            400, f"The input has shape {_format_shape(actual)}, but {_format_shape(shape)} is expected."
         )
 
 

@@ -143,7 +143,7 @@ def _parse_example(predictor: Predictor, item: Any, number: int, limits: Limits)
             f'Example {number} is neither a nested list of numbers nor {{"b64": "<an image in base64>"}}.',
         )
     flat = tensors.parse_numbers(item, signature.dtype)
-    tensors.check_shape(item, signature.shape)
+    tensors.check_shape(item, signature.shape, flat.size)
     return flat.reshape(signature.shape)
 
 
@@ -154,7 +154,7 @@ def _single_input(item: Any, predictor: Predictor) -> Any:
         raise HttpError(
             400,
             f"An input has {tensors.describe_keys(item)}, but {predictor.name} has one input, "
-            f"{predictor.input!r} or 'input'.",
+            f"{tensors.describe_names(predictor.input, 'input')}.",
         )
     return item[name]
 

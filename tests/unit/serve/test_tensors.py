@@ -69,8 +69,9 @@ def test_a_float_beyond_float32_is_refused():
         ("[[1, 2, 3], [4, 5, 6]]", "shape 2x3, but 2x2x3 is expected"),
         ("[[[1, 2], [3, 4], [5, 6]]]", "shape 1x3x2, but 1x2x3 is expected"),
         ("[[[1, 2, 3], [4, 5, 6, 7]]]", "rows of different lengths"),
-        ("[[[1, 2, 3, 4], [5, 6]]]", "shape 1x2x4"),
-        ("[[[1, 2, 3], [4, 5], [6]]]", "shape 1x3x3"),
+        ("[[[1, 2, 3, 4], [5, 6]]]", "rows of different lengths"),
+        ("[[[1, 2], [3]]]", "rows of different lengths"),
+        ("[[[1, 2], [3, 4, 5], [6]]]", "rows of different lengths"),
         ("[[[1, 2, 3], [4, [5], 6]]]", "rows of different lengths or depths"),
         ("[[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4, 5, 6], []]]", "rows of different lengths"),
         ("[[[[1], [2], [3]], [[4], [5], [6]]]]", "shape 1x2x3x1"),
@@ -97,6 +98,15 @@ def test_json_with_more_values_than_can_be_parsed_at_once_is_refused_with_413():
         tensors.parse(b'{"instances":[' + values + b"0]}")
     assert refused.value.reply.status == 413
     assert tensors.parse(b'{"text":"' + b"." * len(values) + b'"}')["text"]
+
+
+def test_deep_nesting_is_a_wrong_shape():
+    status, message = refusal('{"instances": %s5%s}' % ("[" * 1000, "]" * 1000))
+    assert (status, "1x2x3 is expected" in message) == (400, True)
+
+
+def test_equal_names_are_described_once():
+    assert tensors.describe_names("input", "input") == "'input'"
 
 
 def test_too_many_examples_are_refused_with_413():
