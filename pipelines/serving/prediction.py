@@ -1,7 +1,7 @@
 """Predictions for files, by a version in this process or by a running server.
 
-    predict(LocalModel(models, "digits"), [Path("seven.png")])
-    predict(RemoteModel(HttpServer("http://localhost:8501"), "digits"), [Path("many.npy")])
+    predict(LocalModel(models, "pets"), [Path("cat.png")])
+    predict(RemoteModel(HttpServer("http://localhost:8501"), "digits"), [Path("digits.npy")])
 
 Both read files by the model's signature: images as in training, `.npy` as one example or many.
 """
