@@ -101,7 +101,7 @@ def test_json_with_more_values_than_can_be_parsed_at_once_is_refused_with_413():
 
 
 def test_deep_nesting_is_a_wrong_shape():
-    status, message = refusal('{"instances": %s5%s}' % ("[" * 1000, "]" * 1000))
+    status, message = refusal('{"instances": ' + "[" * 1000 + "5" + "]" * 1000 + "}")
     assert (status, "1x2x3 is expected" in message) == (400, True)
 
 
