@@ -104,9 +104,12 @@ def decide(
         if held:
             reason += "; the champion stays"
     else:
-        own = [result.sentence for result in limits] or [value]
+        own = [result.sentence for result in limits]
         paired = [result.sentence for result in comparisons] or ["there is no champion to compare it with"]
-        reason = f"{', '.join(own)}, and {'; '.join(paired)}"
+        primary = f"{metrics.primary} is {format_number(metrics.primary_metric.value)} for the candidate"
+        if not own and not any(sentence.startswith(primary) for sentence in paired):
+            own = [value]
+        reason = ", and ".join(filter(None, [", ".join(own), "; ".join(paired)]))
     return Decision(
         decision="reject" if rejected else "hold" if held else "promote",
         reason=reason,

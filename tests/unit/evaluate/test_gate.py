@@ -116,6 +116,16 @@ def test_the_comparison_with_the_champion(gain, at_least, gate, decision, expect
         assert text in result.reason
 
 
+@pytest.mark.parametrize(("other", "count"), [(0.9, 1), (0.8, 2)])
+def test_the_reason_has_the_value_of_the_primary_metric_once(other: float, count: int) -> None:
+    value = metrics(GOOD).primary_metric.value
+    pairs = (compared("accuracy", other, value - 0.9, 0.01, version=3),)
+    balanced = compared("balanced_accuracy", 0.9, 0.025, 0.01, version=3)
+    result = decide(metrics(GOOD, balanced, *pairs), Gate(margin={"accuracy": 0.02}), 3)
+    assert result.decision == "promote"
+    assert result.reason.count("accuracy is ") == count, "twice only if the values differ"
+
+
 def test_the_reason_mentions_once_that_the_champion_stays() -> None:
     gate = Gate(margin={"balanced_accuracy": 0.01, "recall": {"defective": 0.1}})
     balanced = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
