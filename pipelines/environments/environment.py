@@ -336,7 +336,8 @@ class Environment(Settings):
     def _check_cluster(self) -> Self:
         """Reject values that would fail late, on the cluster."""
         for key in ("store", "pipeline_root"):
-            url, why = str(getattr(self, key) or "."), ""
+            value, why = getattr(self, key), ""
+            url = str(value or ".")
             try:
                 storage = find_storage(url, f"environment.{key}")
                 if self.on_cluster and storage.unreachable_from_pods(url):
@@ -346,8 +347,9 @@ class Environment(Settings):
             except ConfigError:
                 why = "which is not supported"
             if why:
+                problem = f"is {value!r}, {why}" if value else "is not set"
                 raise ValueError(
-                    f"environment.{key} is {getattr(self, key)!r}, {why}: set gs://bucket/prefix in "
+                    f"environment.{key} {problem}: set gs://bucket/prefix in "
                     f"./environments/NAME.yaml or with --set environment.{key}=gs://…"
                 )
         accelerator = self.resources("train").accelerator if self.on_cluster else None

@@ -98,6 +98,7 @@ def test_an_error_names_the_file_and_the_line(tmp_path):
         ("environment.steps.train.accelerator.count=3", "a node has 1, 2, 4, 8 nvidia-l4"),
         ("environment.steps.train.accelerator.topology=2x2", "remove it"),
         ("environment.store=/models", "gs://bucket/prefix"),
+        ("environment.store=null", "environment.store is not set"),
         ("environment.pipeline_root=https://host/runs", "https://host/runs"),
         ("environment.pipeline_root=s3://bucket/runs", "environment.pipeline_root is 's3://bucket/runs'"),
         ("environment.storage_endpoint=localhost:4443", "is not valid"),
