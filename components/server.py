@@ -22,6 +22,7 @@ TOKEN_HEADER = "x-modelyard-token"  # noqa: S105
 """Has the token in requests through Kubernetes' API server, which removes the header Authorization."""
 MAX_TOKEN_FILE = 64 * 2**10
 _TOKEN = re.compile(rb"[\w\-.~+/]+=*")  # RFC 6750, section 2.1
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 GOLDEN_HEADERS = {GOLDEN_HEADER: "1"}
 NO_HEADERS: Mapping[str, str] = {}
@@ -57,6 +58,8 @@ class HttpServer:
         token: the bearer token, if the server requires one.
         verify: whether to verify the certificate; False for pods, whose certificates do not have their IP.
         ca: file with the certificate authorities to trust; default: those of the system.
+        certificate: PEM file whose first certificate the server must have, whatever host the certificate
+            names; replaces `ca`.
     """
 
     url: str
@@ -64,6 +67,7 @@ class HttpServer:
     token: str | None = field(default=None, repr=False)
     verify: bool = True
     ca: str | None = None
+    certificate: str | None = None
 
     def __str__(self) -> str:
         return self.url
@@ -96,12 +100,36 @@ class HttpServer:
     def _tls(self) -> "ssl.SSLContext":
         import ssl
 
+        if self.certificate:
+            return _pin_certificate(self.certificate)
         if self.verify:
             authorities = self.ca or certificates()
             return tls_context(authorities) if authorities else ssl.create_default_context()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
+
+
+def _pin_certificate(path: str) -> "ssl.SSLContext":
+    """Return a client context that trusts only the first certificate in a file, with any host name.
+
+    Raises:
+        ConfigError: the file has no certificate.
+    """
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the issuer need not be trusted
+    try:
+        found = _CERTIFICATE.search(Path(path).read_text(errors="replace"))
+        context.load_verify_locations(cadata=found[0] if found else "")
+    except (OSError, ValueError) as error:  # also ssl.SSLError
+        raise ConfigError(
+            f"serving.tls_cert is {path}, which has no readable certificate ({error}). Correct it, or "
+            "set the CA with --ca."
+        ) from error
+    return context
 
 
 def send(

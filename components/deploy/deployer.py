@@ -96,14 +96,17 @@ def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Ta
     )
 
 
-def _serving_sections(models: ModelStore, name: str, version: int, current: Json) -> Callable[[int], Json]:
+def _serving_sections(
+    models: ModelStore, name: str, version: int, current: Json
+) -> Callable[[int | None], Json]:
     """Return a function that gives the section `serving` of a version.
 
-    For this run's version it is `current`, for others the one in their manifest without unknown keys.
+    For this run's version and for None it is `current`, for others the one in their manifest without
+    unknown keys.
     """
 
-    def section(number: int) -> Json:
-        if number == version:
+    def section(number: int | None) -> Json:
+        if number is None or number == version:
             return current
         recorded = models.manifest(name, number).config.get("serving", {})
         return current | {key: value for key, value in recorded.items() if key in current}

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import wraps
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -130,6 +132,20 @@ Budget = Annotated[
 ]
 
 
+def check_server_url(url: str | None) -> str | None:
+    """Return the value of `--url` of a model server; exit with 2 if it is no HTTP URL."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a malformed host or port
+        valid = False
+    if not valid:
+        raise typer.BadParameter(f"{url!r} is not a URL such as http://host:8501.", param_hint="--url")
+    return url
+
+
 SCOPE_PARAMETERS = ("scope", "output")
 
 
@@ -227,13 +243,16 @@ def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> No
     from rich.table import Table
     from rich.text import Text
 
-    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    terminal = sys.stdout.isatty()
+    console = Console() if terminal else Console(width=1000, file=StringIO())
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(head), header_style="dim")
     for name in head or rows[0] if rows else ():
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+    if isinstance(console.file, StringIO):
+        typer.echo("\n".join(line.rstrip() for line in console.file.getvalue().splitlines()))
 
 
 def format_cell(value: object) -> str:

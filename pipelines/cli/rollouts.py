@@ -12,6 +12,7 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Reason,
     Version,
+    check_server_url,
     emit,
     log,
     show,
@@ -64,6 +65,7 @@ def status(
         typer.Option(
             "--url",
             metavar="ENDPOINT",
+            callback=check_server_url,
             help="URL of a running server. Default: serving.host and serving.port of the champion. The exit "
             "code is 8 if no server of the model responds there.",
         ),

@@ -11,6 +11,7 @@ from modelyard.pipelines.cli.options import (
     Output,
     OutputFormat,
     StoreUrl,
+    check_server_url,
     emit,
     load_store_section,
     open_store,
@@ -84,7 +85,12 @@ def predict(
     store: StoreUrl = None,
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="ENDPOINT", help="URL of a running server, such as http://host:8501."),
+        typer.Option(
+            "--url",
+            metavar="ENDPOINT",
+            callback=check_server_url,
+            help="URL of a running server, such as http://host:8501.",
+        ),
     ] = None,
     token_file: Annotated[
         Path | None,

@@ -151,8 +151,9 @@ def _open_platform(
 ) -> ServingPlatform:
     models = open_store(store)
 
-    def serving(number: int) -> dict[str, Any]:
-        section = load_recorded_section("serving", Serving, overrides, models.manifest(name, number))
+    def serving(number: int | None) -> dict[str, Any]:
+        manifest = None if number is None else models.manifest(name, number)
+        section = load_recorded_section("serving", Serving, overrides, manifest)
         # an older image of the server may not know the unset keys
         return section.model_dump(mode="json", exclude_unset=True)
 

@@ -59,7 +59,7 @@ class PlatformConfig:
         models: the model store, with the endpoint for this process.
         target: the platform and the resources of its servers. Servers can be started only if it has an image.
         store: the section `store` as JSON, with the endpoint for servers.
-        serving: returns the section `serving` of a version.
+        serving: returns the section `serving` of a version; of None, that of variables and options.
         rollout: the section `rollout`.
         log: logs a message.
         server: the server whose status is read, if servers are processes of this machine.
@@ -69,7 +69,7 @@ class PlatformConfig:
     models: ModelStore
     target: Target
     store: str
-    serving: Callable[[int], dict[str, Any]]
+    serving: Callable[[int | None], dict[str, Any]]
     rollout: Rollout
     log: Callable[[str], None]
     server: RunningServer = DEFAULT_SERVER

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -19,7 +19,6 @@ from modelyard.components import lifeline, step
 from modelyard.components.deploy.platforms.base import Check, PlatformConfig, Servers, Status, TrafficWindow
 from modelyard.components.deploy.settings import Target
 from modelyard.components.errors import ConfigError, DamagedError, DeployError, ServeError, StoreError
-from modelyard.components.machine import is_loopback
 from modelyard.components.records import Failure
 from modelyard.components.server import PORT, HttpServer, read_tokens, send
 
@@ -62,16 +61,24 @@ class LocalPlatform(PlatformConfig):
 
     def _read_server_status(self, champion: int | None) -> Status:
         """Return the version that the running server serves, and why it does not serve the champion."""
-        section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
-        with suppress(StoreError):  # the manifest may be damaged
-            section |= self.serving(champion) if champion else {}
         running = self.server
-        section |= {"token_file": running.token_file} if running.token_file else {}
+        section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
+        token = read_tokens(running.token_file, "--token-file")[0] if running.token_file else None
+        try:
+            section |= self.serving(champion)
+        except StoreError:  # the manifest is damaged
+            section |= self.serving(None)
         host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
         scheme = "https" if section.get("tls_cert") else "http"
         url = running.url or f"{scheme}://{host}:{section['port']}"
         try:
-            about, version = self._request_status(_local_server(url, section, running.ca))
+            if token is None and section.get("token_file"):
+                token = read_tokens(section["token_file"])[0]
+            certificate = None if running.url or running.ca else section.get("tls_cert")
+            server = HttpServer(
+                url.rstrip("/"), proxies=True, token=token, ca=running.ca, certificate=certificate
+            )
+            about, version = self._request_status(server)
         except (ConfigError, ServeError) as error:
             if running.url:
                 raise
@@ -164,20 +171,12 @@ def running_server(
         )
         writer.close()  # only the server has the other end, which closes when it exits
         try:
-            yield _local_server(_wait_for_url(process, reader, log, failure), serving)
+            url, path = _wait_for_url(process, reader, log, failure), serving.get("token_file")
+            # the URL is from this process's own server, whose certificate may name another host
+            yield HttpServer(url.rstrip("/"), token=read_tokens(path)[0] if path else None, verify=False)
         finally:
             process.kill()  # no client knows its URL: nothing to drain
             process.wait()
-
-
-def _local_server(url: str, serving: dict[str, Any], ca: str | None = None) -> HttpServer:
-    """Return the server at a URL, with the token of its section `serving`.
-
-    If the server is on this machine, its certificate may name another host, and is verified only with `ca`.
-    """
-    path, verify = serving.get("token_file"), ca is not None or not is_loopback(url)
-    token = read_tokens(path)[0] if path else None
-    return HttpServer(url.rstrip("/"), proxies=True, token=token, verify=verify, ca=ca)
 
 
 @contextmanager

@@ -113,7 +113,9 @@ def test_predict_prints_text_and_json(modelyard, save_array):
     assert text[2].split() == [f"{file}[1]", "bright", "1.0000"]
 
 
-def test_a_server_returns_the_predictions_of_the_local_model(modelyard, store, save_array, tmp_path):
+def test_a_server_returns_the_predictions_of_the_local_model(
+    modelyard, store, save_array, tmp_path, monkeypatch
+):
     file = save_array(np.arange(300 * 4).reshape(300, 2, 2) % 256)
     cert, key = (write_private(tmp_path / f"{n}.pem", data) for n, data in enumerate(make_certificate()))
     tokens = write_private(tmp_path / "tokens", "first\nsecond")
@@ -127,7 +129,7 @@ def test_a_server_returns_the_predictions_of_the_local_model(modelyard, store, s
         tokens,
     ]
     line += ["--tls-cert", cert, "--tls-key", key, "--store", store.url, "--access-log"]
-    access = "--ca", cert, "--token-file", tokens
+    access, local = ("--ca", cert, "--token-file", tokens), modelyard.json("predict", "tiny", file)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             url = json.loads(server.stdout.readline())["url"]
@@ -137,22 +139,44 @@ def test_a_server_returns_the_predictions_of_the_local_model(modelyard, store, s
             untrusted = modelyard("predict", "tiny", file, "--url", url)
             without = modelyard("predict", "tiny", file, "--url", url, "--ca", cert)
             status = "rollout", "status", "tiny", "--url", url
-            shown, refused = modelyard(*status, *access, "--output", "json"), modelyard(*status)
+            shown = modelyard(*status, *access, "--output", "json")
+            refused = modelyard(*status, "--token-file", tokens)
+            monkeypatch.setenv("MODELYARD_SERVING__PORT", url.rpartition(":")[2])
+            monkeypatch.setenv("MODELYARD_SERVING__TLS_CERT", cert)
+            monkeypatch.setenv("MODELYARD_SERVING__TLS_KEY", key)
+            own = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
+            Path(store.url, "tiny/champion.json").write_text("damaged")
+            damaged = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
+            other = write_private(tmp_path / "other.pem", make_certificate()[0])
+            monkeypatch.setenv("MODELYARD_SERVING__TLS_CERT", other)
+            imposter = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
         finally:
             server.terminate()
-    assert json.loads(remote.out) == modelyard.json("predict", "tiny", file)
+    assert json.loads(remote.out) == local
+    assert "CERTIFICATE_VERIFY_FAILED" in refused.err, "--url always verifies the certificate"
+    assert own["stable"]["version"] == damaged["stable"]["version"] == 1
+    assert (damaged["champion"], imposter["stable"]) == (None, None)
     assert (unknown.code, wrong.code, untrusted.code, without.code) == (8, 8, 8, 8)
     assert "404" in unknown.err
     assert "CERTIFICATE_VERIFY_FAILED" in untrusted.err
     assert "401" in without.err
     assert json.loads(shown.out)["stable"]["version"] == 1
-    assert (refused.code, "401" in refused.err, modelyard(*status, *access).code) == (8, True, 8)
+    assert (refused.code, modelyard(*status, *access).code) == (8, 8)
     assert modelyard(*status, "-e", "kind").code == 2, "the cluster has the status"
     assert modelyard("predict", "tiny", file, "--ca", cert).code == 2, "there is no server to trust"
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "http://[", "ftp://x"])
-def test_a_url_without_a_server_is_an_error(modelyard, save_array, url):
-    result = modelyard("predict", "tiny", save_array([[0, 0]] * 2), "--url", url)
+def test_a_url_without_a_server_is_an_error(modelyard, save_array):
+    result = modelyard("predict", "tiny", save_array([[0, 0]] * 2), "--url", "http://127.0.0.1:9")
     assert result.code == 8
     assert "modelyard serve" in result.err
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("option", ["--url=nonsense", "--url=http://[", "--url=ftp://x", "--token-file=gone"])
+def test_invalid_options_for_a_server_are_usage_errors(modelyard, save_array, option):
+    file = save_array([[0, 0]] * 2)
+    url = ["--url", "http://127.0.0.1:9"] if option.startswith("--token") else []
+    for command in (("predict", "tiny", file, *url), ("rollout", "status", "tiny")):
+        result = modelyard(*command, option)
+        assert (result.code, option.partition("=")[0] in result.err) == (2, True)
