@@ -48,6 +48,7 @@ from modelyard.components.errors import (
     DamagedError,
     DeployError,
     ModelyardError,
+    NotFoundError,
     StoreError,
     UnreachableError,
     describe,
@@ -127,7 +128,7 @@ class RolloutController:
                     previous = champion.version if champion else 0
                 if expected not in (None, previous) and previous != version:
                     self._delete_unneeded_candidate(servers)
-                    return hold_outcome(version, expected, f"it is version {previous or 'none'} now")
+                    return hold_outcome(version, expected or 0, previous)
                 self.platform.claim(token, servers)
                 self.log(f"candidate: version {version} of {self.name}")
                 self._record_served()
@@ -151,8 +152,9 @@ class RolloutController:
         self.platform.verify(servers, self._golden_check(pinned), uuid4().hex)
         try:
             self.models.champion(self.name)
-        except DamagedError:
-            self.log(f"champion.json of {self.name} is damaged and is written again from the history")
+        except DamagedError as error:
+            state = "missing" if isinstance(error.__cause__, NotFoundError) else "damaged"
+            self.log(f"champion.json of {self.name} is {state} and is written again")
         return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
@@ -275,7 +277,8 @@ class RolloutController:
         count = self.platform.verify(servers, self._golden_check(pinned), token)
         if not count:
             raise DeployError("The candidate's servers ended before they were verified. Deploy again.")
-        self.log(f"verified: {len(pinned.golden.instances)} golden requests, {count} candidate servers")
+        golden = _count(len(pinned.golden.instances), "golden request")
+        self.log(f"verified: {golden}, {_count(count, 'candidate server')}")
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
         """Analyze the candidate and return the summary, or an empty string if the platform has no canary."""
@@ -381,7 +384,7 @@ class RolloutController:
         self._withdraw_if_stable_serves(token)
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
-            return hold_outcome(version, expected, str(error))
+            return hold_outcome(version, previous if expected is None else expected, self._find_champion())
         # A user may have promoted it, or this rollout before the process received SIGTERM.
         promoted = self._find_promotion(version) if previous != version else None
         if promoted and isinstance(error, DeployError):
@@ -502,6 +505,13 @@ class RolloutController:
         tolerance = self.rollout.golden_tolerance
         return lambda server: replay_golden_requests(server, self.name, pinned, tolerance)
 
+    def _find_champion(self) -> int | None:
+        """Return the champion's version, 0 for none; None if the store cannot be read."""
+        with suppress(StoreError):
+            champion = self.models.champion(self.name)
+            return champion.version if champion else 0
+        return None
+
     def _find_promotion(self, version: int) -> Outcome | None:
         """Return the outcome `promote` if the version is the champion, else None."""
         with suppress(StoreError):
@@ -559,6 +569,10 @@ class RolloutController:
         finally:
             end.set()
             self._record_served()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _unfinished_message(version: int) -> str:

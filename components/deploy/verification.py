@@ -47,14 +47,14 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
     return PinnedVersion(version, digest, golden)
 
 
-def hold_outcome(version: int, expected: int | None, cause: str) -> Outcome:
-    """Return the outcome `hold`: the champion changed after the comparison with `expected` (0: none)."""
-    compared_with = f"version {expected}" if expected else "no champion"
+def hold_outcome(version: int, expected: int, champion: int | None) -> Outcome:
+    """Return the outcome `hold`: the champion is not the expected one (0: none; None: unknown)."""
+    before = f"version {expected}" if expected else "none"
+    change = "" if champion is None else f" from {before} to {f'version {champion}' if champion else 'none'}"
     return Outcome(
         version=version,
         decision="hold",
-        reason=f"the champion changed after this run was compared with {compared_with} ({cause}); run again "
-        "to compare with the new one",
+        reason=f"the champion changed{change} during this run; run again to compare with the new champion",
     )
 
 

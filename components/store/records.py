@@ -139,8 +139,7 @@ def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
         reason = error.errors()[0]["msg"] if data.strip() else "it is empty"
         remedy = REMEDIES.get(kind.__name__, "Restore it from a backup, or use another version.")
         raise DamagedError(
-            f"{objects.url}/{key} is not a {kind.__name__} ({reason}): it is damaged, or another version of "
-            f"modelyard wrote it. {remedy}"
+            f"{objects.url}/{key} is damaged, or another version of modelyard wrote it ({reason}). {remedy}"
         ) from error
 
 

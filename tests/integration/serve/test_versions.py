@@ -145,7 +145,7 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
 
         text = pointer.read_text()
         pointer.write_text("{ torn")  # as if the store were away for a while
-        check_not_served("champion.json is not a Champion", None)
+        check_not_served("champion.json is damaged", None)
         pointer.unlink()
         check_not_served("champion.json is missing", None)
         pointer.write_text(text)

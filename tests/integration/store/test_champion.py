@@ -126,7 +126,7 @@ def test_an_entry_of_the_history_without_a_pointer_is_an_attempt(
 @pytest.mark.parametrize("data", [b"", b"{", b"{}", b"\xff", b'{"version": "one"}'])
 def test_a_damaged_pointer_is_an_error(store: ModelStore, objects: Objects, data: bytes) -> None:
     objects.create("digits/champion.json", data)
-    with pytest.raises(StoreError, match=r"digits/champion\.json is not a Champion .*backup") as caught:
+    with pytest.raises(StoreError, match=r"digits/champion\.json is damaged.*backup") as caught:
         store.champion("digits")
     assert store.url in str(caught.value)
 

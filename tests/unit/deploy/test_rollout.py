@@ -237,7 +237,7 @@ def test_version_with_damaged_files_is_refused(
         del data[key]
     else:
         data[key] = (b"{", "1")
-    with pytest.raises(DeployError, match=r"model\.onnx of version|manifest\.json is not") as error:
+    with pytest.raises(DeployError, match=r"model\.onnx of version|manifest\.json is damaged") as error:
         if command == "deploy":
             pin_version(models, "digits", 2)
         elif command == "rollback":
@@ -402,7 +402,9 @@ def test_abandoned_candidate_is_deleted(controller, v1, publish, deploy, state, 
     if command == "deploy":
         deploy(v2)
     elif command == "overtaken":
-        assert controller.roll_out(publish(), v1.version, "better").decision == "hold"
+        outcome = controller.roll_out(publish(), v1.version, "better")
+        assert outcome.decision == "hold"
+        assert [outcome.reason.count(text) for text in ("version 1", "version 2")] == [1, 1]
     else:
         controller.rollback(None, "bad")
     serves = 1 if command == "rollback" else 2
