@@ -83,7 +83,7 @@ def show_(
     """Show the origin and metrics of a version, and where it is served."""
     models = open_store(store, environment)
     champion, damage = _read_champion(models, name)
-    manifest = models.manifest(name, version or (champion.version if champion else models.latest(name)))
+    manifest = models.manifest(name, version or _find_default_version(models, name, champion))
     is_champion = champion is not None and champion.version == manifest.version
     locations, error = _find_served(models, name, environment, store)
     _log_damages(models, name)
@@ -193,6 +193,14 @@ def _read_champion(models: "ModelStore", name: str) -> "tuple[Champion | None, s
         return None, str(error)
 
 
+def _find_default_version(models: "ModelStore", name: str, champion: "Champion | None") -> int:
+    """Return the champion; without a readable pointer the last one of the history, or the latest version."""
+    if champion:
+        return champion.version
+    promoted = [entry.version for entry in models.readable_history(name)[0] if not entry.attempt]
+    return promoted[-1] if promoted else models.latest(name)
+
+
 def _log_damages(models: "ModelStore", name: str) -> None:
     """Log which records of a model are damaged."""
     damages = models.readable_history(name)[1]
@@ -281,7 +289,7 @@ def _format_facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
         "created": manifest.created,
         "problem": signature.problem,
         manifest.metrics.primary: f"{format_number(metric.value)}  (95 % interval {low} to {high})",
-        "decision": f"{manifest.decision.decision}: {manifest.decision.reason}",
+        "decision of the gate": f"{manifest.decision.decision}: {manifest.decision.reason}",
         "input": f"{inputs.dtype} {' x '.join(map(str, inputs.shape))}",
         "output": f"{outputs.meaning}: {', '.join(outputs.names)}",
         "run": manifest.run_id or "none: published manually",

@@ -24,6 +24,7 @@ def test_models_list(modelyard):
     assert rows == [{**expected, "latest": 2, "served": [], "error": None}]
     text = modelyard("models", "list").out
     assert re.search(r"^tiny +1 +accuracy +0.9000 +2 +2", text, re.M)
+    assert [line for line in text.splitlines() if line != line.rstrip()] == []
     versions = modelyard.json("models", "list", "tiny")
     assert [(row["version"], row["champion"], row["fingerprint"]) for row in versions] == [
         (1, True, "first"),
@@ -140,7 +141,7 @@ def test_models_list_shows_a_damaged_manifest(modelyard, damaged):
     (damaged.parent / "manifest.json").write_text("{")
     first, second = modelyard.json("models", "list", "tiny")
     assert (first["error"], second["version"]) == (None, 2)
-    assert "manifest.json is not a Manifest" in second["error"]
+    assert "manifest.json is damaged" in second["error"]
     assert modelyard("models", "promote", "tiny", 2).code == 6
 
 
@@ -261,6 +262,27 @@ def test_promote_writes_a_damaged_pointer_again(modelyard, promoted, missing):
     promoted.promote("tiny", 2, reason="", by="test")
     assert [entry.attempt for entry in promoted.history("tiny")] == [False, False, False, True, False]
     assert (promoted.champion("tiny").previous, promoted.champion("tiny").history) == (1, 5)
+
+
+@pytest.mark.parametrize(("data", "state"), [(None, "missing"), ('{"version"', "damaged")])
+def test_promotion_of_another_version_keeps_the_history_of_a_damaged_pointer(
+    modelyard, promoted, data, state
+):
+    path = Path(promoted.url, "tiny", "champion.json")
+    path.unlink() if data is None else path.write_text(data)
+    shown = modelyard.json("models", "show", "tiny")
+    assert (shown["version"], shown["champion"], str(path) in shown["error"]) == (2, False, True)
+    result = modelyard("models", "promote", "tiny", 1, "--reason", "back")
+    assert (result.code, state in result.err) == (0, True)
+    entries = [
+        (entry["action"], entry["previous"], entry["version"], entry["attempt"], entry["reason"])
+        for entry in modelyard.json("models", "history", "tiny")
+    ]
+    assert entries[1:] == [
+        ("promote", 1, 2, False, "second promotion"),
+        ("promote", 2, 1, False, "back"),
+    ]
+    assert modelyard.json("rollback", "tiny")["version"] == 2
 
 
 def test_promote_writes_the_pointer_of_a_model_without_a_readable_history(modelyard, store):
