@@ -48,6 +48,10 @@ DAMAGE = (
 )
 
 
+class ImageSizeError(DataError):
+    """The image does not have the size that `exact` requires."""
+
+
 def decode(data: bytes, form: ImageFormat) -> NDArray[np.uint8]:
     """Return the image in the bytes of a file: (form.height, form.width, form.channels).
 
@@ -66,7 +70,7 @@ def convert(image: Image.Image, form: ImageFormat) -> NDArray[np.uint8]:
         image.draft(None, (side, side))
     upright = _upright(image)
     if form.resize == "exact" and upright.size != (form.width, form.height):
-        raise DataError(
+        raise ImageSizeError(
             f"The image has {upright.height} x {upright.width} pixels (height x width), and must have "
             f"{form.height} x {form.width}. Resize it, or set data.resize and train again."
         )

@@ -75,11 +75,15 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
     folder_paths = {tuple(folder.split("/")) for folder in folders}
     empty = sorted({name[:end] for name in folder_paths for end in range(1, len(name) + 1)} - non_empty)
     prefix_depth, roots = _find_prefix(content, empty)
-    with_splits = all(map(_find_split, roots)) and any(len(name) > prefix_depth + 2 for name in content)
+    with_splits = all(map(_find_split, roots))
     if not with_splits:
         _check_mixed_splits(content, prefix_depth, roots)
     depth = prefix_depth + (2 if with_splits else 1)
     _check_unlabeled_images(content, depth)
+    if not any(len(name) > depth for name in content):
+        raise DataError(
+            f"its folders {summarize_names(sorted(roots))} have no class folders. Add one per class."
+        )
     present = {name[prefix_depth:depth] for name in content if len(name) > depth}
     classes = tuple(
         sorted({name[-1] for name in present} | {name[-1] for name in empty if len(name) == depth})
@@ -94,8 +98,8 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
     }
     if empty_folder := next((folder for folder in targets if folder not in present), None):
         raise DataError(
-            f"the folder {'/'.join(empty_folder)!r} has no images. Add images of this class, or remove its "
-            "folders."
+            f"the folder {'/'.join(empty_folder)!r} has no images. Add images of this class, or remove "
+            f"{'the class from all splits' if with_splits else 'the folder'}."
         )
     if len(set(targets.values())) < len(targets):
         split_folders = " and ".join(f"a folder {group[0]}" for group in groups)
@@ -153,10 +157,11 @@ def _check_mixed_splits(content: list[Parts], prefix_depth: int, roots: set[str]
             if not _find_split(other) and (_find_split(root) or class_names & names_below[other])
         )
         words = SPLITS.keys() & set(re.split("[^a-z]+", root.lower()))
-        if words and class_names and others:
+        if words and others and (class_names or _find_split(root)):
             raise DataError(
-                f"the folder {root!r} looks like a split with class folders, but {others[0]!r} is none of "
-                "train, test and validation. Rename the folders of the splits, and remove other folders."
+                f"the folder {root!r} looks like a split, but {others[0]!r} is none of train, test and "
+                "validation. Put class folders into the folders of the splits, and remove other folders; or, "
+                "if it is a class, rename it or set data.index."
             )
 
 

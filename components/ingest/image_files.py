@@ -77,11 +77,13 @@ class UnusableFiles:
         self.listed: list[str] = []
         self._source, self._share = source, share
         self._last_message = ""
+        self._sizes_differ = False
 
-    def add(self, name: str, reason: str) -> None:
+    def add(self, name: str, error: DataError | str) -> None:
         """Add and log a file; if none is allowed, raise DataError for the first beyond MAX_LOGGED_FILES."""
         self.count += 1
-        reason = reason.removeprefix(f"{name!r} in {self._source} ")
+        self._sizes_differ |= isinstance(error, images.ImageSizeError)
+        reason = str(error).removeprefix(f"{name!r} in {self._source} ")
         self._last_message = f"{name!r} in {self._source}: {reason}"
         summary = reason.partition(". ")[0].removeprefix("The image ").rstrip(".")
         if self.count <= MAX_LISTED_FILES:
@@ -105,8 +107,9 @@ class UnusableFiles:
                 shown.append(entry)
         rest = self.count - len(shown)
         more = f"; and {rest:,} more, in the log of ingest" if rest else ""
+        hint = "Set data.resize: the images have different sizes. " if self._sizes_differ else ""
         return DataError(
-            f"{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or remove "
+            f"{hint}{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or remove "
             f"them, or raise data.max_bad, the share of files that may be skipped, from {self._share:g}."
         )
 
@@ -220,7 +223,7 @@ def _read_batches(
     def decoded_batches() -> Iterator[Batch]:
         for name, (split, target), image in pending.popleft().result():
             if isinstance(image, DataError):
-                unusable.add(name, str(image))
+                unusable.add(name, image)
             else:
                 yield Batch(split, image[None], np.array([target], dtype), (name,))
 
@@ -231,7 +234,7 @@ def _read_batches(
             try:
                 group.append((name, target, read_content()))
             except DataError as error:
-                unusable.add(name, str(error))
+                unusable.add(name, error)
             if len(group) >= group_size or sum(len(content) for _, _, content in group) > BATCH_BYTES:
                 pending.append(pool.submit(_decode, group, image_format))
                 group = []

@@ -102,7 +102,7 @@ def normalize_name(source: Path, name: str) -> str:
     """Return the name of a member with `/` between its parts, in Unicode form NFC; macOS writes NFD.
 
     Raises:
-        DataError: the name is outside of the source, or has control characters.
+        DataError: the name is outside of the source, is not UTF-8, or has control characters.
     """
     parts = re.split(r"[/\\]", name)
     if not parts[0] or ".." in parts or re.match("[A-Za-z]:", name):
@@ -110,8 +110,11 @@ def normalize_name(source: Path, name: str) -> str:
             f"{source} has a member named {name!a}, which is outside of the source. Rename it, or "
             "create the archive again."
         )
-    if CONTROL.search(name.removesuffix("Icon\r")):  # the icon of a folder on macOS, which is ignored
-        raise DataError(f"{source} has a member named {name!a}, with control characters. Rename it.")
+    if match := CONTROL.search(
+        name.removesuffix("Icon\r")
+    ):  # the icon of a folder on macOS, which is ignored
+        why = "which is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "with control characters"
+        raise DataError(f"{source} has a member named {name!a}, {why}. Rename it.")
     return unicodedata.normalize("NFC", "/".join(part for part in parts if part not in ("", ".")))
 
 

@@ -287,11 +287,13 @@ def _find_integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | Non
             ("The labels are -1 and 1; -1 is the first class.",),
         )
     shift = int(first == 1 and (last == limit if classes else unique == set(range(1, last + 1))))
-    if first < 0 or last - shift >= limit or (first > 0 and not shift and not classes):
+    gaps = not classes and unique != set(range(shift, last + 1))
+    if first < 0 or last - shift >= limit or gaps:
         for y, start, values in _iterate_flat_batches(arrays):
             _check_range(y, start, values, 0, limit - 1, reason)
         raise arrays[0].error(
-            f"has labels that begin with {first} and have gaps: {LABEL_FORMS}. Correct them."
+            f"has the labels {', '.join(map(str, sorted(unique)[:5]))}{', …' * (len(unique) > 5)}, but labels "
+            f"are consecutive from 0 or 1: {LABEL_FORMS}. Renumber them."
         )
     note = f"The labels are 1 to {last}; label 1 is the first class."
     return Labels(

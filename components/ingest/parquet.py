@@ -79,7 +79,8 @@ class Table:
                         try:
                             target = self.labels[value] if self.labels else parse_target(value, "regression")
                         except (ValueError, LookupError):
-                            reason = f"has the target {value!r}, which is neither a class nor a finite number"
+                            kind = "a known class" if self.labels else "a finite number"
+                            reason = f"has the target {value!r}, which is not {kind}"
                         content = partial(_read_image, image, reason)
                         yield f"row {next(rows)} of {file.name}", (split, target), content
 

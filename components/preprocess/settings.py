@@ -49,6 +49,6 @@ class Preparation(Settings):
             raise ValueError(f"{amount} examples are too few: set a share (0.1) or at least 1 example")
         if isinstance(amount, float) and not 0 < amount < 1:
             raise ValueError(
-                f"{amount} is not a share: set one between 0 and 1, or an integer number of examples"
+                f"{amount} is not a share: set one between 0 and 1, or a whole number of examples"
             )
         return amount

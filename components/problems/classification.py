@@ -51,7 +51,7 @@ class Classification(Problem):
     def check_schema(self, schema: Schema) -> None:
         if len(schema.names) < 2:
             raise DataError(
-                f"The dataset has only the class {list(schema.names)}. Add examples of a second class."
+                f"The dataset has only the class {schema.names[0]!r}. Add examples of a second class."
             )
 
     def check_targets(self, schema: Schema, split: str, start: int, targets: NDArray[Any]) -> None:

@@ -38,12 +38,6 @@ def test_a_single_split_folder_is_a_split() -> None:
     assert find_class_folders(["train/cat/1.png", "train/dog/1.png"], []).splits == ("train",)
 
 
-def test_a_class_may_have_the_name_of_a_split() -> None:
-    result = find_class_folders(["train/1.png", "plane/1.png", "test/2.png"], [])
-    assert result.names == ("plane", "test", "train")
-    assert result.splits == ("all",)
-
-
 def test_subfolders_belong_to_the_class_and_other_files_are_ignored() -> None:
     names = ["pets/cats/1.png", "pets/cats/old/2", "pets/dogs/a/b/1.png", "pets/dogs/a/c/1.png"]
     beside = ["README", "pets/labels.csv", "pets/annotations/cats/1.xml"]
@@ -63,6 +57,9 @@ def test_subfolders_belong_to_the_class_and_other_files_are_ignored() -> None:
         (["cats/1.png", "1.jpg", "README"], [], "'1.jpg' is not in a class folder"),
         (["train/cats/1.png", "extra/cats/1.png"], [], "'extra' is none of train"),
         (["train/cats/1.png", "unlabeled/1.png"], [], "'unlabeled' is none of train"),
+        (["circle/1.png", "square/1.png", "train/1.png"], [], "'circle' is none of train"),
+        (["train/1.png", "test/1.png"], [], "'test/1.png'"),
+        (["train/1", "test/1"], [], "no class folders"),
         (["my_train/cats/1.png", "my_test/cats/1.png"], [], "'my_train' is none of train"),
         (["train/cats/1.png", "test/1.png"], [], "'test/1.png' is not in a class folder"),
         (["cats/1.png"], ["cats", "dogs"], "'dogs' has no images"),

@@ -105,6 +105,14 @@ def test_without_resize_an_image_of_another_size_is_refused_with_both_sizes(
         run_ingest("images", source)
 
 
+def test_without_resize_images_of_different_sizes_are_refused_with_the_key_first(
+    pack, png_image, run_ingest
+) -> None:
+    sizes = {f"cats/{side}.png": png_image(0, (side, 4, 3)) for side in (4, 5, 6)}
+    with pytest.raises(DataError, match=r"^Set data\.resize.*2 of 4 files"):
+        run_ingest("images", pack({**sizes, "dogs/1.png": png_image()}))
+
+
 def test_a_source_without_images_is_refused(pack, run_ingest) -> None:
     with pytest.raises(DataError, match=re.escape("has no images. Put them in one folder per class")):
         run_ingest("images", pack({".hidden/1.png": b""}))

@@ -187,6 +187,13 @@ def test_a_name_with_control_characters_is_refused(tmp_path, name) -> None:
         assert str(error.value).isprintable()
 
 
+def test_a_name_that_is_not_utf_8_is_refused_with_this_reason(tmp_path) -> None:
+    (tmp_path / os.fsdecode(b"\xff\xfe.png")).touch()
+    with pytest.raises(DataError, match="not UTF-8") as error:
+        contents(tmp_path)
+    assert str(error.value).isprintable()
+
+
 def test_an_archive_bomb_is_refused_by_declared_or_actual_size(tmp_path) -> None:
     zeros = bytes(8 * 2**20)
     sources = [
