@@ -109,8 +109,9 @@ class UnusableFiles:
         more = f"; and {rest:,} more, in the log of ingest" if rest else ""
         hint = "Set data.resize: the images have different sizes. " if self._sizes_differ else ""
         return DataError(
-            f"{hint}{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or remove "
-            f"them, or raise data.max_bad, the share of files that may be skipped, from {self._share:g}."
+            f"{hint}{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or "
+            "remove them, or raise data.max_bad, the share of files that may be skipped, from "
+            f"{self._share:g}."
         )
 
 

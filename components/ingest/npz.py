@@ -291,9 +291,9 @@ def _find_integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | Non
     if first < 0 or last - shift >= limit or gaps:
         for y, start, values in _iterate_flat_batches(arrays):
             _check_range(y, start, values, 0, limit - 1, reason)
+        shown = ", ".join(map(str, sorted(unique)[:5])) + ", …" * (len(unique) > 5)
         raise arrays[0].error(
-            f"has the labels {', '.join(map(str, sorted(unique)[:5]))}{', …' * (len(unique) > 5)}, but labels "
-            f"are consecutive from 0 or 1: {LABEL_FORMS}. Renumber them."
+            f"has the labels {shown}, but integer labels start at 0 or 1 and have no gaps. Renumber them."
         )
     note = f"The labels are 1 to {last}; label 1 is the first class."
     return Labels(

@@ -90,7 +90,7 @@ def _json_error(text: bytes, error: Exception) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not valid JSON; send finite numbers")
+    raise ValueError(f"{name} is not a number in JSON; send finite numbers")
 
 
 def describe_keys(document: Any) -> str:

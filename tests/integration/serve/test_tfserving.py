@@ -118,7 +118,7 @@ def test_invalid_instances_get_400(image_server, instances, message):
         (b"", "it is empty"),
         (b"not json", "starts with 'not json'"),
         (b'{"instances":\n [1, 2}', "at line 2, column 7"),
-        (b'{"instances": [[[[NaN]]]]}', "NaN is not valid JSON"),
+        (b'{"instances": [[[[NaN]]]]}', "NaN is not a number"),
         (b"{}", "no keys"),
         (b"[1, 2]", "an object is expected"),
         (b'{"instances": [1], "inputs": [1]}', "either"),

@@ -121,7 +121,7 @@ def test_too_many_examples_are_refused_with_413():
     [
         ("", "it is empty"),
         ("{", "at line 1, column 2"),
-        ('{"instances": [NaN]}', "NaN is not valid"),
+        ('{"instances": [NaN]}', "NaN is not a number"),
         ('{"instances": [-Infinity]}', "-Infinity is not"),
         ('{"a": 1} x', "at line 1, column 10"),
         ('{"a": 1,\n "b"}', "at line 2, column 5"),
