@@ -99,14 +99,15 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
 
     Raises:
         DataError: the examples do not match the schema, or no model can be trained on them.
-        ConfigError: the gate has a rule for a class that the data does not have.
+        ConfigError: the gate or the class weights name a class that the data does not have.
     """
     settings = spec.preparation
     schema = artifacts.read(Path(raw) / "schema.json", Schema)
     problem = problems.get_problem(schema.problem)
     check_source(schema)
     problem.check_schema(schema)
-    check_named_slices(spec.named_slices, schema)
+    check_class_names("gate", spec.named_slices, schema)
+    check_class_names("training.class_weights", spec.weighted_classes, schema)
     remedy = "Ingest the source again."
     sources = {name: Split.open(Path(raw), name, schema, remedy) for name in schema.splits}
     hashes = {name: _check_and_hash(schema, problem, name, source) for name, source in sources.items()}
@@ -222,13 +223,13 @@ def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation)
         log(f"{description}.")
 
 
-def check_named_slices(names: Sequence[str], schema: Schema) -> None:
-    """Raise ConfigError if the gate has a rule for a class that the data does not have."""
+def check_class_names(key: str, names: Sequence[str], schema: Schema) -> None:
+    """Raise ConfigError if the configuration `key` names a class that the data does not have."""
     if unknown := [name for name in names if name not in schema.names]:
         near = get_close_matches(unknown[0], schema.names, n=1)
         more = f" and {len(schema.names) - LISTED_NAMES:,} more" if len(schema.names) > LISTED_NAMES else ""
         raise ConfigError(
-            f"The section gate has a rule for {unknown[0]!r}, which is not a class of the data."
+            f"{key} names {unknown[0]!r}, which is not a class of the data."
             + (f" Did you mean {near[0]!r}?" if near else "")
             + f" The classes are {', '.join(schema.names[:LISTED_NAMES])}{more}."
         )

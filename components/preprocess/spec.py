@@ -8,11 +8,14 @@ from modelyard.components.settings import Spec
 
 
 class PreprocessSpec(Spec):
-    """The settings of preprocess, the problem, and the classes of the gate's rules."""
+    """The settings of preprocess, the problem, and the classes that the configuration names."""
 
     preparation: Preparation = Field(description="How the examples are split and normalized.")
     problem: str = Field(default="classification", description="The kind of target.")
     named_slices: tuple[str, ...] = Field(default=(), description="Classes for which the gate has rules.")
+    weighted_classes: tuple[str, ...] = Field(
+        default=(), description="Classes with a weight in training.class_weights."
+    )
 
     def modules(self) -> tuple[str, ...]:
         """Return the module of the problem."""

@@ -268,6 +268,10 @@ class Training(Settings):
         arguments = self.early_stopping.model_dump()
         return KerasObject("callbacks", "EarlyStopping", arguments, "training.early_stopping", "")
 
+    def weighted_classes(self) -> tuple[str, ...]:
+        """Return the classes that have a weight, sorted."""
+        return tuple(sorted(self.class_weights)) if isinstance(self.class_weights, dict) else ()
+
     def monitors(self, description: Description) -> dict[str, Direction]:
         """Return the metrics that can be monitored, without the prefix `val_`, and their direction."""
         metrics = self.metric_objects()

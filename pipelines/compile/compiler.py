@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 from kfp import dsl
 
+from modelyard.components.artifacts import write_text
 from modelyard.components.deploy.settings import check_server_access
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import variables
@@ -67,6 +68,7 @@ def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, 
         "source": config.source(),
         "preparation": config.preparation(),
         "named_slices": config.gate.named_slices() if config.gate else (),
+        "weighted_classes": config.training.weighted_classes(),
         "fail_on_champion_leakage": "champion_leakage" in config.data.fail_on,
         "code": config.code(),
         "code_sha256": config.code_sha256(),
@@ -166,7 +168,10 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
 
     step_specs = create_specs(config, environment)
     values = {STEPS[step].parameter: spec.to_json() for step, spec in step_specs.items()}
-    Compiler().compile(create_pipeline(environment, step_specs), str(path), pipeline_parameters=values)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        Compiler().compile(create_pipeline(environment, step_specs), str(file), pipeline_parameters=values)
+        write_text(path, file.read_text(encoding="utf-8"))
 
 
 def compile_package(environment: Environment) -> bytes:

@@ -192,9 +192,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
         """Reject thresholds and margins outside the range of their metric, and unknown classes."""
-        weights = self.training.class_weights
-        weighted = () if weights in (None, "balanced") else weights
-        named = {f"training.class_weights.{name}": name for name in weighted}
+        named = {f"training.class_weights.{name}": name for name in self.training.weighted_classes()}
         for key in ("minimum", "maximum", "margin"):
             for metric, limits in getattr(self.gate, key, {}).items():
                 low, high = get_description(self.problem).ranges[metric]

@@ -232,12 +232,16 @@ def test_hashes_and_origins_of_examples(raw, images, names) -> None:
     np.testing.assert_array_equal(sources[name][0][int(number)], first)
 
 
-def test_gate_rule_for_an_unknown_class(raw, images, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("field", "key"), [("named_slices", "gate"), ("weighted_classes", "training.class_weights")]
+)
+def test_an_unknown_class_in_the_gate_or_the_class_weights(raw, images, tmp_path, field, key) -> None:
     source = raw({"all": images(90)})
     for name, message in (("dogs", "Did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
-        with pytest.raises(ConfigError, match=message):
-            preprocess(str(source), PreprocessSpec(preparation=Preparation(), named_slices=(name,)), "x")
-    spec = PreprocessSpec(preparation=Preparation(), named_slices=("dog",))
+        spec = PreprocessSpec(preparation=Preparation(), **{field: (name,)})
+        with pytest.raises(ConfigError, match=f"{key} .*{message}"):
+            preprocess(str(source), spec, "x")
+    spec = PreprocessSpec(preparation=Preparation(), **{field: ("dog",)})
     preprocess(str(source), spec, str(tmp_path / "features"))
 
 
