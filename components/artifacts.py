@@ -10,11 +10,13 @@ evaluation      decision.json, golden.json, metrics.json, report.html, training_
 shards.py reads and writes the examples.
 """
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,6 +27,7 @@ from modelyard.components.errors import ConfigError, DataError
 ModelSplit = Literal["train", "validation", "test"]
 Dtype = Literal["uint8", "float32"]
 Direction = Literal["higher", "lower"]
+MAX_SMALL_FILE_BYTES = 2**20
 UNCHANGED = "unchanged"
 """The output of fingerprint if data, configuration and code are unchanged, so that the run ends."""
 
@@ -63,11 +66,36 @@ def write(path: Path, record: Record) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: other processes read the previous or the new text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file atomically: other processes read the previous or the new text.
+
+    Raises:
+        OSError: the file cannot be written; `filename` is `path`, and the previous file is unchanged.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def read_small_file(path: Path) -> bytes:
+    """Return the content of a file that a user names, such as a configuration.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or has more than MAX_SMALL_FILE_BYTES.
+    """
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for a writer
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as file:
+        content = file.read(MAX_SMALL_FILE_BYTES + 1)
+    if len(content) > MAX_SMALL_FILE_BYTES:
+        raise OSError(errno.EINVAL, f"it has more than {MAX_SMALL_FILE_BYTES:,} bytes", str(path))
+    return content
 
 
 @contextmanager

@@ -211,6 +211,10 @@ def check_private(key: str, path: str) -> None:
         mode = Path(path).stat().st_mode
     except OSError as error:
         raise _unreadable(key, path, error) from error
+    if not stat.S_ISREG(mode):
+        raise ConfigError(
+            f"{key} is {path}, which is not a regular file. Correct the path, or remove the key."
+        )
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise ConfigError(f"{key} is {path}, to which every user has access. Run `chmod o-rwx {path}`.")
 

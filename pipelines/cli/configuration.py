@@ -1,5 +1,6 @@
 """`config show|schema|init|reference`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,21 +50,17 @@ def init(
     ),
 ) -> None:
     """Create a configuration file with a comment for each key."""
+    from modelyard.components.artifacts import write_text
     from modelyard.components.errors import ConfigError
     from modelyard.pipelines.cli.reference import render_starter_config
 
-    try:
-        with file.open("x", encoding="utf-8") as target:
-            target.write(render_starter_config())
-    except FileExistsError as error:
-        raise ConfigError(f"{file} already exists. Choose another file.") from error
-    except FileNotFoundError as error:
+    if os.path.lexists(file):
+        raise ConfigError(f"{file} already exists. Choose another file.")
+    if not file.absolute().parent.is_dir():
         raise ConfigError(
-            f"{file} cannot be created: the folder {file.parent} does not exist. Create it, or choose "
-            "another file."
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be created: {error.strerror}. Choose another file.") from error
+            f"{file} cannot be created: there is no folder {file.parent}. Create it, or choose another file."
+        )
+    write_text(file, render_starter_config())
     typer.echo(f"Created {file}. Run it: modelyard run {file}")
 
 

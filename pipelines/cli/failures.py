@@ -60,12 +60,12 @@ def format_usage_error(error: Any) -> str:
     """Return the message of a usage error; for an invalid value, instead of the message of pydantic."""
     from pydantic import ValidationError
 
-    from modelyard.pipelines.config.errors import EXPECTED
+    from modelyard.pipelines.config.errors import EXPECTED, describe_expected
 
     if isinstance(error.__cause__, ValidationError):
         detail = error.__cause__.errors()[0]
-        if expected := EXPECTED.get(detail["type"]):
-            return f"{detail['input']!r} must be {expected.format(**detail.get('ctx', {}))}."
+        if detail["type"] in EXPECTED:
+            return f"{detail['input']!r} must be {describe_expected(detail)}."
     return str(error.message).removeprefix("Value error, ")
 
 

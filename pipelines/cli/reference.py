@@ -39,8 +39,9 @@ Order of precedence:
 4. the default
 
 Relative paths in `data.source` and `model.code` are relative to the file; if an option or a variable sets
-them, to the working directory. `store.url` is relative to the working directory. YAML is version 1.2: `no` is
-text, `1e-3` is a number. A key `3` is the text "3", such as a class of that name.
+them, to the working directory. `store.url` is relative to the working directory. `no` is text and `1e-3` is
+a number, as in YAML 1.2. Unlike in YAML 1.2, `0x10`, `0o7`, `.inf` and `.nan` are text. Whole numbers have no
+exponent: 10, not `1e1`. A key `3` is the text "3", such as a class of that name.
 
 The variable `MODELYARD_HOME` (default `.modelyard`) is the folder of runs, caches and logs.
 """

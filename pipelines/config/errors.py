@@ -26,10 +26,10 @@ EXPECTED = {
     "list_type": "a list: write [{item}]",
     "dict_type": "a section with keys",
     "model_type": "a section with keys (remove it to take the defaults)",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
 }
 _DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
@@ -110,7 +110,8 @@ def _message(
     if first["type"] == "missing":
         return f"{path} is missing; add it: {description}"
     if first["type"] == "value_error":
-        about = "" if isinstance(value, dict) else f"{path}: "
+        in_origin = isinstance(value, dict) or document.origin(key_path) == f"--set {path}"
+        about = "" if in_origin else f"{path}: "
         text = f"{about}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
     if field and any(getattr(constraint, "pattern", None) == DURATION for constraint in field.metadata):
@@ -125,7 +126,16 @@ def _message(
 def _expected(detail: ErrorDetails) -> str:
     value = detail["input"]
     item = "" if value is None else value if isinstance(value, str) else format_value(value)
-    return EXPECTED[detail["type"]].format(item=item, **detail.get("ctx", {}))
+    return describe_expected(detail, item)
+
+
+def describe_expected(detail: ErrorDetails, item: str = "") -> str:
+    """Return what a type of EXPECTED expects; `item` is the value, for a list of one."""
+    context = {
+        name: f"{value:g}" if isinstance(value, float) else value
+        for name, value in detail.get("ctx", {}).items()
+    }
+    return EXPECTED[detail["type"]].format(item=item, **context)
 
 
 def _choice_hint(value: Any, detail: ErrorDetails) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ConfigError, unusable_path
 from modelyard.components.store.storage import is_path
 from modelyard.pipelines.config.text import Keys, Parsed, format_value, parse
@@ -44,7 +45,7 @@ class Document:
     def read(cls, path: Path) -> "Document":
         """Read a document from a file and make its paths absolute."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_small_file(path).decode()
         except FileNotFoundError as error:
             raise ConfigError(
                 f"{path}: there is no such file. `modelyard config init {path}` creates one."

@@ -1,6 +1,7 @@
 """Strict YAML of configurations, and durations such as 12h and 30d.
 
-Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten). Duplicate keys, aliases, tags,
+Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten), without hexadecimal and octal
+numbers, infinity and NaN. Duplicate keys, aliases, tags,
 and keys other than text and integers are errors; an integer key `3` becomes the text "3". The result has only
 JSON types, and the line of every key.
 """
@@ -45,6 +46,10 @@ def parse(text: str, origin: str) -> Parsed:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = f", line {mark.line + 1}" if mark else ""
+        if error.problem == "but found another document":
+            raise ConfigError(
+                f"{origin}{position}: there is more than one document. Remove the line ---, or all but one."
+            ) from error
         raise ConfigError(
             f"{origin}{position}: this is not YAML: {error.problem or error.context}. "
             "Check the indentation, the colons and the quotes."
@@ -130,6 +135,8 @@ def _value(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
         if isinstance(name, int) and not isinstance(name, bool):  # such as a class named 3
             name = key.value
         if not isinstance(name, str):
+            if not isinstance(key, yaml.ScalarNode):
+                raise _RefusedError(key, f"a key is a {key.id}, but keys are text.")
             raise _RefusedError(key, f"the key {key.value!r} is not text: put it in quotes.")
         if name in values:
             raise _RefusedError(key, f"the key {name!r} is duplicated: remove one.")

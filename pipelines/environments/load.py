@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
 from modelyard.pipelines.config.errors import create_validation_error, suggest
@@ -62,7 +63,12 @@ def _read_document(name_or_path: str) -> Document:
         raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or use the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
-        document.add(_nest_section(parse(file.read_text(encoding="utf-8"), str(file)), file), str(file))
+        try:
+            text = read_small_file(file).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ConfigError(f"{file}: the environment cannot be read: {reason}.") from error
+        document.add(_nest_section(parse(text, str(file)), file), str(file))
     return document
 
 
@@ -82,7 +88,7 @@ def read_build_record(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(json.loads(read_small_file(file)))
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{file} is damaged ({error}). Delete it, and run `make images` again for images of your own."

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from modelyard.components.artifacts import Record
+from modelyard.components.artifacts import Record, read_small_file
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import memory_limit
@@ -100,7 +100,7 @@ def load_catalog(path: Path) -> Catalog:
         ConfigError: the file cannot be read, is not a catalog, or has an implausible price.
     """
     try:
-        catalog = Catalog.model_validate(parse(path.read_text(encoding="utf-8"), str(path)).value)
+        catalog = Catalog.model_validate(parse(read_small_file(path).decode(), str(path)).value)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Use a file like {CATALOG}.") from error
     except ValidationError as error:

@@ -1,8 +1,12 @@
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision
-from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.errors import ConfigError, DataError, machine_error
 
 
 def test_artifact_is_written_atomically(tmp_path):
@@ -15,6 +19,32 @@ def test_artifact_is_written_atomically(tmp_path):
         (folder / "whole").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
     assert (target / "whole").read_text() == "x"
+
+
+def test_a_text_that_cannot_be_written_leaves_the_previous_file_and_names_it(tmp_path, monkeypatch):
+    target = tmp_path / "p.yaml"
+    artifacts.write_text(target, "previous")
+
+    def fail(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="space") as error:
+        artifacts.write_text(target, "new")
+    assert str(target) in str(machine_error(error.value))
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == "previous"
+
+
+def test_only_small_regular_files_are_read(tmp_path):
+    (tmp_path / "large").write_bytes(bytes(artifacts.MAX_SMALL_FILE_BYTES + 1))
+    (tmp_path / "small").write_bytes(bytes(artifacts.MAX_SMALL_FILE_BYTES))
+    os.mkfifo(tmp_path / "fifo")
+    assert len(artifacts.read_small_file(tmp_path / "small")) == artifacts.MAX_SMALL_FILE_BYTES
+    for path in (tmp_path / "large", tmp_path / "fifo", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match=path.name):
+            artifacts.read_small_file(path)
 
 
 def test_error_of_a_missing_or_invalid_record_names_its_file(tmp_path):

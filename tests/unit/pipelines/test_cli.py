@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -223,6 +224,25 @@ def test_an_unwritable_file_is_a_machine_error(modelyard, tmp_path):
     (tmp_path / "x.yaml").mkdir()
     result = modelyard("compile", "-o", tmp_path / "x.yaml")
     assert (result.code, "x.yaml" in result.err, "bug" in result.err) == (15, True, False)
+
+
+@pytest.mark.parametrize("command", [("compile", "-o"), ("config", "init")])
+def test_a_file_that_cannot_be_written_is_a_machine_error_without_a_partial_file(
+    modelyard, tmp_path, monkeypatch, command
+):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write = Path.write_text
+
+    def fail(path, *arguments, **options):
+        if path.parent == folder:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    result = modelyard(*command, folder / "x.yaml")
+    assert (result.code, str(folder / "x.yaml") in result.err) == (15, True)
+    assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("file", ["x.txt", "gone/x.yaml"])

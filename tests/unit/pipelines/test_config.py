@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -404,6 +405,9 @@ def test_a_file_without_sections_is_an_error(error_text, text, parts):
 def test_an_unreadable_file_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"gone.yaml: there is no such file\. `modelyard config init"):
         load(tmp_path / "gone.yaml", environ={})
+    os.mkfifo(tmp_path / "fifo.yaml")
+    with pytest.raises(ConfigError, match=r"fifo\.yaml.*cannot be read"):
+        load(tmp_path / "fifo.yaml", environ={})
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path, environ={})
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
@@ -420,3 +424,11 @@ def test_load_section_reads_only_one_section():
         ConfigError, match=r"MODELYARD_STORE__URI: store\.uri is not a key; did you mean store\.url"
     ):
         load_section("store", Store, environ={"MODELYARD_STORE__URI": "x"})
+
+
+def test_the_limit_of_a_whole_number_is_printed_as_such(error_text):
+    assert "4294967296" in error_text(DIGITS, "training.seed=4294967296")
+
+
+def test_an_error_names_the_key_of_an_option_once(error_text):
+    assert error_text(DIGITS, "data.test=1.5").count("data.test") == 1
