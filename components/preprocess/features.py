@@ -106,8 +106,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     problem = problems.get_problem(schema.problem)
     check_source(schema)
     problem.check_schema(schema)
-    check_class_names("gate", spec.named_slices, schema)
-    check_class_names("training.class_weights", spec.weighted_classes, schema)
+    check_named_slices("gate", spec.named_slices, schema)
+    check_named_slices("training.class_weights", spec.weighted_slices, schema)
     remedy = "Ingest the source again."
     sources = {name: Split.open(Path(raw), name, schema, remedy) for name in schema.splits}
     hashes = {name: _check_and_hash(schema, problem, name, source) for name, source in sources.items()}
@@ -223,7 +223,7 @@ def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation)
         log(f"{description}.")
 
 
-def check_class_names(key: str, names: Sequence[str], schema: Schema) -> None:
+def check_named_slices(key: str, names: Sequence[str], schema: Schema) -> None:
     """Raise ConfigError if the configuration `key` names a class that the data does not have."""
     if unknown := [name for name in names if name not in schema.names]:
         near = get_close_matches(unknown[0], schema.names, n=1)

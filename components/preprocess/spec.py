@@ -13,7 +13,7 @@ class PreprocessSpec(Spec):
     preparation: Preparation = Field(description="How the examples are split and normalized.")
     problem: str = Field(default="classification", description="The kind of target.")
     named_slices: tuple[str, ...] = Field(default=(), description="Classes for which the gate has rules.")
-    weighted_classes: tuple[str, ...] = Field(
+    weighted_slices: tuple[str, ...] = Field(
         default=(), description="Classes with a weight in training.class_weights."
     )
 

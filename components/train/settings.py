@@ -268,7 +268,7 @@ class Training(Settings):
         arguments = self.early_stopping.model_dump()
         return KerasObject("callbacks", "EarlyStopping", arguments, "training.early_stopping", "")
 
-    def weighted_classes(self) -> tuple[str, ...]:
+    def weighted_slices(self) -> tuple[str, ...]:
         """Return the classes that have a weight, sorted."""
         return tuple(sorted(self.class_weights)) if isinstance(self.class_weights, dict) else ()
 

@@ -192,7 +192,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
         """Reject thresholds and margins outside the range of their metric, and unknown classes."""
-        named = {f"training.class_weights.{name}": name for name in self.training.weighted_classes()}
+        named = {f"training.class_weights.{name}": name for name in self.training.weighted_slices()}
         for key in ("minimum", "maximum", "margin"):
             for metric, limits in getattr(self.gate, key, {}).items():
                 low, high = get_description(self.problem).ranges[metric]

@@ -102,7 +102,8 @@ def load_catalog(path: Path) -> Catalog:
     try:
         catalog = Catalog.model_validate(parse(read_small_file(path).decode(), str(path)).value)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Use a file like {CATALOG}.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path} cannot be read: {reason}. Use a file like {CATALOG}.") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()

@@ -92,7 +92,7 @@ def test_champion_leakage_and_named_slices_are_passed_to_their_steps() -> None:
     gate = {"minimum": {"recall": {"b": 0.5}}, "margin": {"recall": {"a": 0.1, "b": 0.1}}}
     data = {**IMAGES, "fail_on": ["leakage", "champion_leakage"]}
     inputs = step_inputs({"gate": gate, "data": data, "training": {"class_weights": {"b": 2, "a": 1}}})
-    assert inputs["preprocess"]["weighted_classes"] == ["a", "b"]
+    assert inputs["preprocess"]["weighted_slices"] == ["a", "b"]
     assert inputs["preprocess"]["named_slices"] == ["a", "b"]
     assert inputs["preprocess"]["preparation"]["fail_on"] == ["leakage"]
     assert inputs["evaluate"]["fail_on_champion_leakage"]

@@ -233,7 +233,7 @@ def test_hashes_and_origins_of_examples(raw, images, names) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "key"), [("named_slices", "gate"), ("weighted_classes", "training.class_weights")]
+    ("field", "key"), [("named_slices", "gate"), ("weighted_slices", "training.class_weights")]
 )
 def test_an_unknown_class_in_the_gate_or_the_class_weights(raw, images, tmp_path, field, key) -> None:
     source = raw({"all": images(90)})
