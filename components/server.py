@@ -1,6 +1,7 @@
 """The client side of a model server: port, headers, tokens, and functions that send requests."""
 
 import json
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -207,16 +208,21 @@ def parse_tokens(text: bytes, origin: str) -> list[str]:
 
 def check_private(key: str, path: str) -> None:
     """Raise ConfigError unless a file with a secret exists and only its owner and group have access."""
+    if check_regular(key, path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigError(f"{key} is {path}, to which every user has access. Run `chmod o-rwx {path}`.")
+
+
+def check_regular(key: str, path: str) -> os.stat_result:
+    """Return the stat result of a regular file; raise ConfigError for others, such as a FIFO."""
     try:
-        mode = Path(path).stat().st_mode
+        status = Path(path).stat()
     except OSError as error:
         raise _unreadable(key, path, error) from error
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ConfigError(
             f"{key} is {path}, which is not a regular file. Correct the path, or remove the key."
         )
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError(f"{key} is {path}, to which every user has access. Run `chmod o-rwx {path}`.")
+    return status
 
 
 def _unreadable(key: str, path: str, error: OSError) -> ConfigError:

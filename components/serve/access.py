@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.serve.replies import HttpError
 from modelyard.components.serve.settings import Serving
-from modelyard.components.server import TOKEN_HEADER, check_private, read_tokens
+from modelyard.components.server import TOKEN_HEADER, check_private, check_regular, read_tokens
 
 PUBLIC_ROUTES = frozenset(("live", "ready", "page"))
 """Routes without a token: Kubernetes probes have none, and the page has an input for it."""
@@ -223,6 +223,7 @@ def _tls_context(cert: str, key: str) -> ssl.SSLContext:
     Raises:
         ConfigError: the certificate or the key is invalid, or they do not match.
     """
+    check_regular("serving.tls_cert", cert)
     check_private("serving.tls_key", key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

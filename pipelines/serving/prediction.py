@@ -143,6 +143,8 @@ def _read_examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]
     signature = model.signature.input
     if not path.exists():
         raise DataError(f"There is no file {path}. Use existing image or .npy files.")
+    if not (path.is_file() or path.is_dir()):  # a FIFO or a device has no end
+        raise DataError(f"{path} is not a regular file. Use image or .npy files.")
     if path.suffix == ".npy":
         yield from _read_npy(path, signature)
     elif signature.image is None:

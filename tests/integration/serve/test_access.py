@@ -251,6 +251,15 @@ def test_an_invalid_certificate_is_refused(tmp_path):
     (tmp_path / "key").chmod(0o644)
     with pytest.raises(ConfigError, match=r"serving\.tls_key"):
         Access(Serving(**files))
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for name in ("token_file", *files):
+        with pytest.raises(ConfigError, match=rf"serving\.{name}.*not a regular file"):
+            Access(
+                Serving(
+                    **{"tls_cert": str(tmp_path / "crt"), "tls_key": str(tmp_path / "key")}
+                    | {name: str(tmp_path / "fifo")}
+                )
+            )
 
 
 def write_fragile_model(path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,9 @@ def test_missing_and_invalid_files_are_refused(model, tmp_path):
         DataError, match=r"x.png is not a .npy file, and this model was not trained on images"
     ):
         predict(model, [tmp_path / "x.png"])
+    os.mkfifo(tmp_path / "fifo.npy")
+    with pytest.raises(DataError, match=r"fifo.npy is not a regular file"):
+        predict(model, [tmp_path / "fifo.npy"])
     (tmp_path / "bad.npy").write_text("hello")
     with pytest.raises(DataError, match=r"bad.npy is not a .npy file of numbers.*numpy\.save"):
         predict(model, [tmp_path / "bad.npy"])
