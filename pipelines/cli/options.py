@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import wraps
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -14,6 +13,8 @@ from urllib.parse import urlsplit
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.settings import Store
 
@@ -243,16 +244,20 @@ def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> No
     from rich.table import Table
     from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    console = Console() if terminal else Console(width=1000, file=StringIO())
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(head), header_style="dim")
     for name in head or rows[0] if rows else ():
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
-    if isinstance(console.file, StringIO):
-        typer.echo("\n".join(line.rstrip() for line in console.file.getvalue().splitlines()))
+    print_table(table, console)
+
+
+def print_table(table: "RenderableType", console: "Console") -> None:
+    """Print a table to stdout without blanks at the end of lines."""
+    with console.capture() as capture:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def format_cell(value: object) -> str:

@@ -17,6 +17,7 @@ from modelyard.pipelines.cli.options import (
     log,
     on_runner,
     open_store,
+    print_table,
     show,
     show_list,
     show_rows,
@@ -73,7 +74,7 @@ def show_(
         emit({**info.model_dump(mode="json"), "steps": steps_json})
         return
     show_rows(list(_format_facts(info).items()))
-    Console().print(build_steps_table(run))
+    print_table(build_steps_table(run), Console())
     summary = read_summary(run.folder)
     if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
         show_summary(summary, run, Console())
