@@ -87,9 +87,12 @@ def read_small_file(path: Path) -> bytes:
     """Return the content of a file that a user names, such as a configuration.
 
     Raises:
-        OSError: it cannot be read, is not a regular file, or has more than MAX_SMALL_FILE_BYTES.
+        OSError: it cannot be read, is neither a regular file nor a pipe of the shell, or has more than
+            MAX_SMALL_FILE_BYTES.
     """
-    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for a writer
+    mode = path.stat().st_mode
+    shell_pipe = stat.S_ISFIFO(mode) and path.is_relative_to("/dev")  # `<(…)`; others may have no writer
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or shell_pipe):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
         content = file.read(MAX_SMALL_FILE_BYTES + 1)

@@ -47,6 +47,14 @@ def test_only_small_regular_files_are_read(tmp_path):
             artifacts.read_small_file(path)
 
 
+def test_a_pipe_of_the_shell_is_read():
+    reader, writer = os.pipe()
+    os.write(writer, b"name: a")
+    os.close(writer)
+    assert artifacts.read_small_file(Path(f"/dev/fd/{reader}")) == b"name: a"
+    os.close(reader)
+
+
 def test_error_of_a_missing_or_invalid_record_names_its_file(tmp_path):
     with pytest.raises(DataError, match=r"decision\.json is missing"):
         artifacts.read(tmp_path / "decision.json", Decision)
