@@ -264,7 +264,9 @@ def test_pipelined_requests_are_read_one_after_the_other():
         await asyncio.sleep(0.05)
         assert len(app.paths) == 1
         app.respond.set()
-        assert statuses(await reader.read()) == [200] * 500
+        received = statuses(await reader.read())
+        # 100 finds out whether the client has closed the connection or only half of it
+        assert [status for status in received if status != 100] == [200] * 500
 
     run_with_connections(check)
 

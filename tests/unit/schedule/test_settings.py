@@ -26,7 +26,7 @@ def test_no_schedule_by_default() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("cron=0 0 31 2 *", "--set schedule.cron: schedule.cron: "),
+        ("cron=0 0 31 2 *", '--set schedule.cron: "0 0 31 2 *"'),
         ("time_zone=Europe/Berln", "Europe/Berlin"),
         ("time_zone=Moonbase", "Moonbase"),
         ("time_zone=Europe", "Europe"),
