@@ -154,7 +154,7 @@ def _format_cost(cost: Estimate) -> str:
 
 
 def _format_batch(largest: int, plan: Plan) -> str:
-    """Format the largest batch that fits with two digits, as it is an estimate."""
+    """Format the largest batch that fits with two digits, because it is an estimate."""
     if largest >= plan.examples["train"]:
         return "all examples"
     return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"
