@@ -62,6 +62,16 @@ RunsEnvironment = Annotated[
     ),
 ]
 OutputFormat = Annotated[Output, typer.Option("--output", help="Output format: text, or json for scripts.")]
+CertificateAuthorities = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="PEM file with the CA certificates of the server.",
+    ),
+]
 Endpoint = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelyard.pipelines.cli.options import (
+    CertificateAuthorities,
     EnvironmentName,
     ModelName,
     Output,
@@ -77,15 +78,7 @@ def status(
             help="File whose first line is the bearer token. Default: serving.token_file of the champion.",
         ),
     ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            help="PEM file with the CA certificates of the server.",
-        ),
-    ] = None,
+    ca: CertificateAuthorities = None,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Show the servers and the rollout of a model.

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from modelyard.pipelines.cli.options import (
+    CertificateAuthorities,
     EnvironmentName,
     ModelName,
     Output,
@@ -96,15 +97,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="With --url: file whose first line is the bearer token."),
     ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            metavar="FILE",
-            help="With --url: PEM file with the CA certificates of the server.",
-        ),
-    ] = None,
+    ca: CertificateAuthorities = None,
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
