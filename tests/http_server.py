@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler, ABC):
     """A handler that logs nothing; `handle_request` handles a request of any method."""
 
-    def handle_request(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def handle_request(self) -> None: ...
 
     def handle_any(self) -> None:
         self.handle_request()

@@ -220,3 +220,11 @@ def new_workspace(
 @pytest.fixture
 def workspace(new_workspace: Callable[[], Workspace]) -> Workspace:
     return new_workspace()
+
+
+@pytest.fixture(scope="module")
+def served(new_workspace: Callable[[], Workspace]) -> Workspace:
+    """A model whose version 1 is served."""
+    workspace = new_workspace()
+    workspace.deploy(workspace.publish())
+    return workspace

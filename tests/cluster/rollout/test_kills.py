@@ -16,14 +16,6 @@ from tests.cluster.rollout.conftest import TOLERANT
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def served(new_workspace):
-    """A model whose version 1 is served."""
-    workspace = new_workspace()
-    workspace.deploy(workspace.publish())
-    return workspace
-
-
 @contextmanager
 def deploying(workspace, version, seconds=2):
     """Deploy a version in another process; its output can be read line by line."""

@@ -23,14 +23,6 @@ def test_first_rollout_without_clients(workspace):
     assert SUMMARY in workspace.models.champion(workspace.name).reason
 
 
-@pytest.fixture(scope="module")
-def served(new_workspace):
-    """A model whose version 1 is served."""
-    workspace = new_workspace()
-    workspace.deploy(workspace.publish())
-    return workspace
-
-
 def next_version(workspace, **changes):
     """Deploy another version, and return it."""
     version = workspace.publish()

@@ -15,11 +15,9 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def stable(new_workspace):
-    """A model whose version 1 is served; each test deploys another version."""
-    workspace = new_workspace()
-    workspace.deploy(workspace.publish())
-    return workspace
+def stable(served):
+    """The served model; each test deploys another version."""
+    return served
 
 
 @pytest.fixture
