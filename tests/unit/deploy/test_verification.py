@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.artifacts import Golden
-from modelyard.components.deploy import deployer, rollout
+from modelyard.components.deploy import deployer, stable
 from modelyard.components.deploy.platforms import local
 from modelyard.components.deploy.platforms.local import LocalPlatform
 from modelyard.components.deploy.settings import Rollout, Target
@@ -85,7 +85,7 @@ def test_local_platform_verifies_and_promotes(models, new_controller, publish, m
         yield "http://here"
 
     monkeypatch.setattr(local, "running_server", running_server)
-    monkeypatch.setattr(rollout, "replay_golden_requests", lambda *_: None)
+    monkeypatch.setattr(stable, "replay_golden_requests", lambda *_: None)
     controller = new_controller(
         LocalPlatform("digits", models, Target(), "{}", lambda _: {}, Rollout(), print)
     )
@@ -105,7 +105,7 @@ def test_promotion_by_hand_survives_a_failure_at_any_call(
     v1, v2 = publish(), publish()
     promote(v1)
     monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://here"))
-    monkeypatch.setattr(rollout, "replay_golden_requests", lambda *_: None)
+    monkeypatch.setattr(stable, "replay_golden_requests", lambda *_: None)
     published, at, calls = dict(models._objects._data), 0, 1
     while calls >= at:
         models._objects._data, at = dict(published), at + 1
