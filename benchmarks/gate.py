@@ -51,14 +51,14 @@ def share_passed_accuracy(
 
 
 def share_passed_errors(
-    rows: int, kind: str, difference: float, limit: float, draws: int
+    examples: int, kind: str, difference: float, limit: float, draws: int
 ) -> dict[str, float]:
     """Return the share of comparisons of RMSE and of MAE whose one-sided limit is at least `limit`.
 
     The champion's RMSE, or MAE, is 1, and the true one of the candidate is 1 - `difference`.
     """
     random, draw, passed = np.random.default_rng(0), ERRORS[kind], {}
-    champion_errors, noise = draw(random, (draws, rows)), draw(random, (draws, rows))
+    champion_errors, noise = draw(random, (draws, examples)), draw(random, (draws, examples))
     candidate_errors = CORRELATION * champion_errors + np.sqrt(1 - CORRELATION**2) * noise
     many, other = draw(random, (2, 10**6))
     sizes = np.abs(many).mean(), np.abs(CORRELATION * many + np.sqrt(1 - CORRELATION**2) * other).mean()
@@ -67,7 +67,7 @@ def share_passed_errors(
         champion = champion_errors / champion_size
         pairs = zip(candidate, champion, strict=True)
         comparisons = [
-            compare(np.zeros(rows), candidate_error, {1: champion_error})[index].at_least
+            compare(np.zeros(examples), candidate_error, {1: champion_error})[index].at_least
             for candidate_error, champion_error in pairs
         ]
         passed[metric] = float((np.array(comparisons) >= limit).mean())
@@ -81,28 +81,29 @@ def main() -> None:
     print("| test examples | classes | differing | margin | passes when worse by the margin | when equal |")
     print("|---|---|---|---|---|---|")
     highest = highest_equal = 0.0
-    for rows, (name, shares), differing, margin in product(
+    for examples, (name, shares), differing, margin in product(
         (100, 360, 1000, 3000), CLASSES.items(), (0.03, 0.08, 0.2), (0.01, 0.02, 0.05)
     ):
         if differing > margin:
-            sizes = tuple(round(share * rows) for share in shares)
+            sizes = tuple(round(share * examples) for share in shares)
             worse = share_passed_accuracy(sizes, differing, -margin, -margin, draws)
             equal = share_passed_accuracy(sizes, differing, 0, -margin, draws)
             better = share_passed_accuracy(sizes, differing, 0, 0, draws)
             highest, highest_equal = max(highest, worse), max(highest_equal, better)
             print(
-                f"| {rows:,} | {name} | {differing:.0%} | {margin} | {worse:.1%} | {equal:.0%} |", flush=True
+                f"| {examples:,} | {name} | {differing:.0%} | {margin} | {worse:.1%} | {equal:.0%} |",
+                flush=True,
             )
     print(
         f"\nhighest when worse by the margin: {highest:.1%}; superiority, equal models: {highest_equal:.1%}\n"
     )
     print("| test examples | errors | RMSE, worse by the margin | equal | MAE, worse | equal |")
     print("|---|---|---|---|---|---|")
-    for rows, kind in product((30, 88, 300), ERRORS):
-        worse_of = share_passed_errors(rows, kind, -0.03, -0.03, draws)
-        equal_of = share_passed_errors(rows, kind, 0, -0.03, draws)
+    for examples, kind in product((30, 88, 300), ERRORS):
+        worse_of = share_passed_errors(examples, kind, -0.03, -0.03, draws)
+        equal_of = share_passed_errors(examples, kind, 0, -0.03, draws)
         cells = (f"{worse_of[metric]:.1%} | {equal_of[metric]:.0%}" for metric in ("rmse", "mae"))
-        print(f"| {rows:,} | {kind} | {' | '.join(cells)} |", flush=True)
+        print(f"| {examples:,} | {kind} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ class Duplicates(Record):
     """The number of duplicate examples, and some pairs of them, such as `row 3 of all and row 1 of all`."""
 
     count: int
-    examples: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 class Statistics(Record):
@@ -325,7 +325,7 @@ class Slice(Record):
     """The metrics of a part of the test examples, such as a class; without values if it is empty."""
 
     name: str
-    rows: int
+    examples: int
     values: dict[str, Metric]
 
 
@@ -347,7 +347,7 @@ class Comparison(Interval):
 class PairedMetrics(Record):
     """Metrics of candidate and champion on the test examples that no champion was trained on."""
 
-    rows: int
+    examples: int
     candidate: dict[str, Metric]
     champion: dict[str, Metric]
 
@@ -355,21 +355,22 @@ class PairedMetrics(Record):
 class Metrics(Record):
     """The metrics of a candidate on the test examples, and its comparisons (`metrics.json`).
 
-    `rows` is the number of test examples. `values` has the metrics by name; `primary` names the one in lists.
-    `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
-    `same_rows` has the metrics of both models on examples that no champion was trained on; `trained_on` has
-    the other examples by version, as far as the versions recorded their training examples. `comparisons` are
-    with the best of the recent champions on the examples of `same_rows`. `baseline` has the metrics of the
-    best constant prediction, and `constant` compares the candidate with it. `details` depend on the problem.
+    `examples` is the number of test examples. `values` has the metrics by name; `primary` names the one in
+    lists. `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
+    `same_examples` has the metrics of both models on examples that no champion was trained on; `trained_on`
+    has the other examples by version, as far as the versions recorded their training examples. `comparisons`
+    are with the best of the recent champions on the examples of `same_examples`. `baseline` has the metrics
+    of the best constant prediction, and `constant` compares the candidate with it. `details` depend on the
+    problem.
     """
 
     problem: str
-    rows: int
+    examples: int
     primary: str
     values: dict[str, Metric]
     champion: Metric | None = None
     gain: Interval | None = None
-    same_rows: PairedMetrics | None = None
+    same_examples: PairedMetrics | None = None
     trained_on: dict[int, Duplicates] = {}
     baseline: dict[str, float] = {}
     constant: Comparison | None = None

@@ -38,13 +38,13 @@ def regressor_signature(shape: tuple[int, ...], names: tuple[str, ...]) -> Signa
     return build_signature(schema, get_description("regression"))
 
 
-def accuracy_metrics(value: float, low: float, high: float, rows: int = 10, **more: Any) -> Metrics:
+def accuracy_metrics(value: float, low: float, high: float, examples: int = 10, **more: Any) -> Metrics:
     """Return the metrics of a classifier with this accuracy."""
     values = {
         "accuracy": Metric(value=value, low=low, high=high, direction="higher"),
         "log_loss": Metric(value=0.1, low=0.1, high=0.1, direction="lower"),
     }
-    return Metrics(problem="classification", rows=rows, primary="accuracy", values=values, **more)
+    return Metrics(problem="classification", examples=examples, primary="accuracy", values=values, **more)
 
 
 def data_statistics(**fields: Any) -> Statistics:

@@ -70,7 +70,7 @@ class Evaluation:
         """
         measured, primary = self.metrics, self.metrics.primary
         values = {name: metric.value for name, metric in measured.values.items()}
-        values |= {"rows": float(measured.rows)}
+        values |= {"examples": float(measured.examples)}
         values |= {f"constant_{name}": value for name, value in measured.baseline.items()}
         values |= {
             f"{primary}_low": measured.primary_metric.low,
@@ -124,8 +124,8 @@ def evaluate(
     candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champion = identity.champion or None
     champions = _score_champions(spec, identity, schema, test)
-    training_hashes, rows = read_hashes(Path(features))
-    leakage = Leakage.find(champions, rows, test)
+    training_hashes, test_index = read_hashes(Path(features))
+    leakage = Leakage.find(champions, test_index, test)
     if spec.fail_on_champion_leakage:
         leakage.check(identity.champion)
     champion_scores = {version: champions[version].scores for version in leakage.versions}
@@ -188,13 +188,13 @@ class Leakage(NamedTuple):
     notes: tuple[str, ...]
 
     @classmethod
-    def find(cls, champions: Mapping[int, ScoredChampion], rows: ExampleIndex, test: Split) -> "Leakage":
+    def find(cls, champions: Mapping[int, ScoredChampion], index: ExampleIndex, test: Split) -> "Leakage":
         """Return the leakage of these champions; the current one comes first.
 
         Test examples that the current champion was trained on are left out of the comparison. Those of an
         earlier champion are left out if at least half of the examples remain; else that champion is.
         """
-        total, first = len(rows.hashes), next(iter(champions), None)
+        total, first = len(index.hashes), next(iter(champions), None)
         compared = np.ones(total, np.bool_)
         trained_on: dict[int, Duplicates] = {}
         versions: list[int] = []
@@ -203,11 +203,11 @@ class Leakage(NamedTuple):
             if champion.trained_on is None:
                 versions.append(version)
                 continue
-            leaked = np.isin(rows.hashes, champion.trained_on)
-            named = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
-            names = zip(test.names(named), named, strict=True)
-            examples = tuple(_printable(name) or rows.origin(row) for name, row in names)
-            trained_on[version] = Duplicates(count=int(leaked.sum()), examples=examples)
+            leaked = np.isin(index.hashes, champion.trained_on)
+            listed = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
+            names = zip(test.names(listed), listed, strict=True)
+            origins = tuple(_printable(name) or index.origin(example) for name, example in names)
+            trained_on[version] = Duplicates(count=int(leaked.sum()), origins=origins)
             remaining = compared & ~leaked
             minimum = max(MINIMUM_EXAMPLES, 0 if version == first else compared.sum() / 2)
             usable = remaining.sum() >= minimum
@@ -219,7 +219,7 @@ class Leakage(NamedTuple):
                 consequence = "they are left out of the comparison" if usable else "it is not compared"
                 notes.append(
                     f"{champion_name} was trained on {leaked.sum():,} of the {total:,} test examples, such "
-                    f"as {', '.join(examples)}: {consequence}"
+                    f"as {', '.join(origins)}: {consequence}"
                 )
         if unknown := [str(version) for version in champions if version not in trained_on]:
             notes.append(
@@ -234,7 +234,7 @@ class Leakage(NamedTuple):
         if leaked and leaked.count:
             raise DataError(
                 f"The champion, version {version}, was trained on {leaked.count:,} of the test examples, "
-                f"such as {', '.join(leaked.examples)}, and data.fail_on has champion_leakage. Use other "
+                f"such as {', '.join(leaked.origins)}, and data.fail_on has champion_leakage. Use other "
                 "test examples, or remove champion_leakage from data.fail_on."
             )
 
@@ -291,9 +291,10 @@ def _shorten(value: object) -> str:
 
 def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
     """Return requests and predictions for a few test examples with diverse targets."""
-    rows = problems.get_problem(schema.problem).select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
-    values = test.gather(rows[:1]).size
-    instances = test.gather(rows[: max(1, GOLDEN_VALUES // values)])
+    problem = problems.get_problem(schema.problem)
+    selected = problem.select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
+    values = test.gather(selected[:1]).size
+    instances = test.gather(selected[: max(1, GOLDEN_VALUES // values)])
     predictions = candidate.predict(instances).tolist()
     return Golden(
         problem=schema.problem, instances=instances.tolist(), predictions=predictions, scale=list(scale)
@@ -307,8 +308,8 @@ def _worst_mistakes(
     low, high = (0.0, 255.0) if schema.image else (statistics.minimum, statistics.maximum)
     problem, worst = problems.get_problem(schema.problem), []
     for mistake in problem.find_mistakes(schema, test.targets, scores, MAX_MISTAKES):
-        row = np.array([mistake.row])
-        (example,), (name,) = test.gather(row), test.names(row)
+        index = np.array([mistake.number])
+        (example,), (name,) = test.gather(index), test.names(index)
         image, numbers = encode_data_uri(example, low, high), format_values(example)
         worst.append(ReportedMistake(mistake, _printable(name), image, numbers))
     return worst

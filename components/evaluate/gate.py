@@ -96,10 +96,10 @@ def decide(
     rejected = not all(result.rule.passed for result in candidate_results)
     held = not all(result.rule.passed for result in comparisons)
     if failures:
-        if metrics.same_rows and not held:  # no failure has the champion's value
-            both, name = metrics.same_rows, metrics.primary
+        if metrics.same_examples and not held:  # no failure has the champion's value
+            both, name = metrics.same_examples, metrics.primary
             values = both.candidate[name].value, both.champion[name].value
-            failures.append(_describe_both(name, values, f"version {champion}, the champion", both.rows))
+            failures.append(_describe_both(name, values, f"version {champion}, the champion", both.examples))
         reason = "; ".join(failures)
         if held:
             reason += "; the champion stays"
@@ -148,13 +148,13 @@ def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
                 f"{name} is {values[0]} for the candidate and {values[1]} for a constant prediction, which "
                 f"does not show that the candidate is better ({_describe_gain(constant)})"
             )
-        if needed := examples_needed(constant, metrics.rows, 0.0, sign > 0):
+        if needed := examples_needed(constant, metrics.examples, 0.0, sign > 0):
             sentence += (
                 f"; a model this good would pass 4 times in 5 with about {needed:,} test examples, there are "
-                f"{metrics.rows:,}"
+                f"{metrics.examples:,}"
             )
         results.append(RuleResult(rule, sentence))
-    slices = [entry for entry in metrics.slices if entry.rows >= MINIMUM_EXAMPLES]
+    slices = [entry for entry in metrics.slices if entry.examples >= MINIMUM_EXAMPLES]
     recalls = {entry.name: entry.values["recall"].value for entry in slices if "recall" in entry.values}
     if recalls:
         lowest, recall = min(recalls.items(), key=lambda item: item[1])
@@ -220,7 +220,7 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
     comparisons = {(entry.metric, entry.slice): entry for entry in metrics.comparisons}
     default = comparisons.get((description.comparison_metrics[0], ""))
     if default is None:
-        remaining = metrics.rows - metrics.trained_on[champion].count
+        remaining = metrics.examples - metrics.trained_on[champion].count
         rule = f"test examples that version {champion} was not trained on, at least"
         return [_fail_too_few(rule, remaining, f"the candidate cannot be compared with version {champion}")]
     sign = _get_sign(metrics, default.metric)
@@ -251,7 +251,7 @@ def _check_comparison(
 ) -> RuleResult:
     """Check one comparison; if it fails, the sentence has the number of test examples that it needs."""
     name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
-    count = metrics.same_rows.rows if metrics.same_rows else metrics.rows
+    count = metrics.same_examples.examples if metrics.same_examples else metrics.examples
     sign = _get_sign(metrics, comparison.metric)
     inferior = gate.comparison == "non_inferiority"
     limit = -margin if inferior else margin
@@ -317,11 +317,13 @@ def examples_needed(comparison: Comparison, count: int, limit: float, counted: b
 
 
 def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
-    small = [f"{entry.name} ({entry.rows})" for entry in metrics.slices if entry.rows < MINIMUM_EXAMPLES]
+    small = [
+        f"{entry.name} ({entry.examples})" for entry in metrics.slices if entry.examples < MINIMUM_EXAMPLES
+    ]
     if small:
         return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {_join_names(small)}",)
-    too_few = f"only {metrics.rows} test examples, too few to judge"
-    return (too_few,) if metrics.rows < MINIMUM_EXAMPLES else ()
+    too_few = f"only {metrics.examples} test examples, too few to judge"
+    return (too_few,) if metrics.examples < MINIMUM_EXAMPLES else ()
 
 
 def _join_names(names: list[str]) -> str:

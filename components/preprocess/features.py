@@ -114,7 +114,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     strata = {name: source.targets for name, source in sources.items()} if problem.stratified else None
     masks = splitting.assign_splits(hashes, settings, strata)
     duplicates, conflicts = splitting.find_duplicates(hashes, strata)
-    train, test = (splitting.select_split_rows(hashes, masks, split) for split in ("train", "test"))
+    train, test = (splitting.index_split(hashes, masks, split) for split in ("train", "test"))
     leakage = splitting.find_leakage(train, test)
     findings = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
     check_findings(findings, settings)
@@ -126,7 +126,7 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         if 2 * duplicates.count < sum(schema.splits.values()):
             raise
         raise DataError(
-            f"{duplicates.count} examples equal another one, such as {duplicates.examples[0]}, and equal "
+            f"{duplicates.count} examples equal another one, such as {duplicates.origins[0]}, and equal "
             f"examples are in the same split. Remove the duplicates, or add distinct examples. {error}"
         ) from error
     with artifacts.replace_folder(Path(features)) as directory:
@@ -214,7 +214,7 @@ def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation)
     for name, finding in findings.items():
         if not finding.count:
             continue
-        description = f"{finding.count} {FINDING_MESSAGES[name]}, such as {'; '.join(finding.examples)}"
+        description = f"{finding.count} {FINDING_MESSAGES[name]}, such as {'; '.join(finding.origins)}"
         if name in preparation.fail_on:
             raise DataError(
                 f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "

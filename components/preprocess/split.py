@@ -100,19 +100,19 @@ def assign_splits(
     return masks
 
 
-def select_rows(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> ExampleIndex:
-    """Return the examples of the masks, in the order of the shards."""
+def index_examples(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> ExampleIndex:
+    """Return the index of the masked examples, in the order of the shards."""
     indices = [np.flatnonzero(mask) for mask in masks.values()]
     hashes = [source[name][mask, 0] for name, mask in masks.items()]
-    ends = np.cumsum([len(rows) for rows in indices])
+    ends = np.cumsum([len(index) for index in indices])
     return ExampleIndex(np.concatenate(hashes), tuple(masks), ends, np.concatenate(indices))
 
 
-def select_split_rows(
+def index_split(
     source: Mapping[str, HashPairs], masks: Mapping[str, Mapping[ModelSplit, Mask]], split: ModelSplit
 ) -> ExampleIndex:
-    """Return the examples of a split of the model; `masks` is from `assign_splits`."""
-    return select_rows(
+    """Return the index of a split of the model; `masks` is from `assign_splits`."""
+    return index_examples(
         source, {name: by_split[split] for name, by_split in masks.items() if split in by_split}
     )
 
@@ -124,9 +124,11 @@ def find_duplicates(
 
     The arguments are those of `assign_splits`.
     """
-    rows = select_rows(source, {name: np.ones(len(hashes), np.bool_) for name, hashes in source.items()})
-    order = np.argsort(rows.hashes, kind="stable")
-    new = np.r_[True, np.diff(rows.hashes[order]) != 0]
+    examples = index_examples(
+        source, {name: np.ones(len(hashes), np.bool_) for name, hashes in source.items()}
+    )
+    order = np.argsort(examples.hashes, kind="stable")
+    new = np.r_[True, np.diff(examples.hashes[order]) != 0]
     first = np.empty_like(order)
     first[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
     repeated = first != np.arange(len(order))
@@ -137,8 +139,8 @@ def find_duplicates(
 
     def describe(mask: Mask) -> Duplicates:
         indices = np.flatnonzero(mask)
-        pairs = ((rows.origin(first[row]), rows.origin(row)) for row in indices[:LISTED_PAIRS])
-        return Duplicates(count=len(indices), examples=tuple(map(" and ".join, pairs)))
+        pairs = ((examples.origin(first[index]), examples.origin(index)) for index in indices[:LISTED_PAIRS])
+        return Duplicates(count=len(indices), origins=tuple(map(" and ".join, pairs)))
 
     return describe(repeated), describe(conflicting)
 
@@ -149,6 +151,6 @@ def find_leakage(train: ExampleIndex, test: ExampleIndex) -> Duplicates:
     position = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
     leaked = np.flatnonzero(train.hashes[order[position]] == test.hashes) if len(order) else order
     pairs = tuple(
-        f"{train.origin(order[position[row]])} and {test.origin(row)}" for row in leaked[:LISTED_PAIRS]
+        f"{train.origin(order[position[index]])} and {test.origin(index)}" for index in leaked[:LISTED_PAIRS]
     )
-    return Duplicates(count=len(leaked), examples=pairs)
+    return Duplicates(count=len(leaked), origins=pairs)

@@ -40,9 +40,9 @@ class DisplayValue(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A test example with a wrong prediction: its number, target and prediction."""
+    """A test example with a wrong prediction: its number in the split from 0, its target and prediction."""
 
-    row: int
+    number: int
     actual: DisplayValue
     predicted: DisplayValue
 

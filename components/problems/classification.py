@@ -81,10 +81,10 @@ class Classification(Problem):
 
     def compute_statistics(self, schema: Schema, targets: NDArray[Any]) -> dict[str, Any]:
         """Return the number of examples of each class, in label order."""
-        return {"rows": _count_labels(targets, len(schema.names)).tolist()}
+        return {"examples": _count_labels(targets, len(schema.names)).tolist()}
 
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
-        counts = statistics["rows"]
+        counts = statistics["examples"]
         smallest, largest = counts.index(min(counts)), counts.index(max(counts))
         return (
             f"{len(counts)} classes, with {counts[smallest]:,} ({schema.names[smallest]}) to "
@@ -183,11 +183,11 @@ class Classification(Problem):
         scores = {version: score[compared] for version, score in champions.items()}
         correct = compared_candidate[:, 0] == compared_targets
         others = {version: score[:, 0] == compared_targets for version, score in scores.items()}
-        same_rows = champion_correct = None
+        same_examples = champion_correct = None
         if others:
             champion_correct = next(iter(others.values()))
-            same_rows = PairedMetrics(
-                rows=len(compared_targets),
+            same_examples = PairedMetrics(
+                examples=len(compared_targets),
                 candidate=compute_metrics(compared_targets, compared_candidate, size),
                 champion=compute_metrics(compared_targets, next(iter(scores.values())), size),
             )
@@ -206,14 +206,14 @@ class Classification(Problem):
         )
         return Metrics(
             problem=schema.problem,
-            rows=len(targets),
+            examples=len(targets),
             primary="accuracy",
             values=compute_metrics(targets, candidate, size),
-            champion=same_rows.champion["accuracy"] if same_rows else None,
+            champion=same_examples.champion["accuracy"] if same_examples else None,
             gain=None if champion_correct is None else compute_gain(correct, champion_correct),
-            same_rows=same_rows,
+            same_examples=same_examples,
             baseline={
-                "accuracy": float(totals[int(np.argmax(training["rows"]))] / len(targets)),
+                "accuracy": float(totals[int(np.argmax(training["examples"]))] / len(targets)),
                 "balanced_accuracy": 1 / class_count,
             },
             constant=constant,
@@ -238,11 +238,11 @@ class Classification(Problem):
         worst = wrong[np.argsort(-scores[wrong, 2], kind="stable")[:count]]
         return [
             Mistake(
-                row=row,
+                number=number,
                 actual=DisplayValue(schema.names[target], f"{likelihood:.3f}"),
                 predicted=DisplayValue(schema.names[int(predicted)], f"{highest:.3f}"),
             )
-            for row, target, (predicted, likelihood, highest) in zip(
+            for number, target, (predicted, likelihood, highest) in zip(
                 worst.tolist(), targets[worst].tolist(), scores[worst].tolist(), strict=True
             )
         ]
@@ -255,7 +255,7 @@ class Classification(Problem):
             "cells": build_matrix_cells(details),
             "confusions": find_most_frequent_confusions(details, names),
             "ranked": sorted(
-                metrics.slices, key=lambda entry: entry.values["recall"].value if entry.rows else math.inf
+                metrics.slices, key=lambda entry: entry.values["recall"].value if entry.examples else math.inf
             ),
         }
 
@@ -432,7 +432,7 @@ def compute_class_slices(confusion: NDArray[np.int64], names: Sequence[str]) -> 
             share = proportion_metric(hits, union)
             numbers = {key: _f1(getattr(share, key)) for key in ("value", "low", "high")}
             values["f1"] = Metric(direction="higher", **numbers)
-        slices.append(Slice(name=name, rows=true[label], values=values))
+        slices.append(Slice(name=name, examples=true[label], values=values))
     return tuple(slices)
 
 

@@ -93,7 +93,7 @@ class Regression(Problem):
         low, first, median, third, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
         return {
             "mean": float(values.mean()),
-            "deviation": float(values.std()),
+            "standard_deviation": float(values.std()),
             "minimum": low,
             "first_quartile": first,
             "median": median,
@@ -103,7 +103,7 @@ class Regression(Problem):
 
     def describe_targets(self, schema: Schema, statistics: Mapping[str, Any]) -> str:
         low, high, mean, deviation = (
-            format_number(statistics[key]) for key in ("minimum", "maximum", "mean", "deviation")
+            format_number(statistics[key]) for key in ("minimum", "maximum", "mean", "standard_deviation")
         )
         return f"{schema.names[0]} from {low} to {high}, mean {mean}, standard deviation {deviation}"
 
@@ -186,11 +186,11 @@ class Regression(Problem):
         baseline_comparisons = compare(actual, predicted, {None: constant})
         compared_actual, compared_predicted = actual[compared], predicted[compared]
         others = {version: scores[compared, 0] for version, scores in champions.items()}
-        comparisons, same_rows = [], None
+        comparisons, same_examples = [], None
         if others:
             comparisons = compare(compared_actual, compared_predicted, others)
-            same_rows = PairedMetrics(
-                rows=len(compared_actual),
+            same_examples = PairedMetrics(
+                examples=len(compared_actual),
                 candidate=compute_metrics(compared_actual, compared_predicted),
                 champion=compute_metrics(compared_actual, next(iter(others.values()))),
             )
@@ -200,14 +200,14 @@ class Regression(Problem):
         )
         return Metrics(
             problem=schema.problem,
-            rows=len(actual),
+            examples=len(actual),
             primary="rmse",
             values=compute_metrics(actual, predicted),
-            champion=same_rows.champion["rmse"] if same_rows else None,
+            champion=same_examples.champion["rmse"] if same_examples else None,
             gain=Interval(**comparisons[0].model_dump(include={"value", "low", "high"}))
             if comparisons
             else None,
-            same_rows=same_rows,
+            same_examples=same_examples,
             baseline={entry.metric: entry.other for entry in baseline_comparisons},
             constant=baseline_comparisons[0],
             comparisons=tuple(
@@ -230,12 +230,12 @@ class Regression(Problem):
         worst = np.argsort(-np.abs(errors), kind="stable")[:count]
         return [
             Mistake(
-                row=row,
-                actual=DisplayValue(format_number(targets[row]), ""),
-                predicted=DisplayValue(format_number(scores[row, 0]), format_number(errors[row])),
+                number=index,
+                actual=DisplayValue(format_number(targets[index]), ""),
+                predicted=DisplayValue(format_number(scores[index, 0]), format_number(errors[index])),
             )
-            for row in worst.tolist()
-            if errors[row]
+            for index in worst.tolist()
+            if errors[index]
         ]
 
     def build_figures(self, metrics: Metrics) -> dict[str, Any]:

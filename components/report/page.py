@@ -62,7 +62,7 @@ def render_report(
     """
     training_metrics = [name for name in history.metrics if not name.startswith("val_")]
     curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
-    both = metrics.same_rows
+    both = metrics.same_examples
     candidate = both.candidate if both else metrics.values
     page: str = _load_template("report.html").render(
         name=name,
@@ -74,7 +74,7 @@ def render_report(
         fingerprint=fingerprint,
         mistakes=mistakes,
         candidate=candidate,
-        rows=both.rows if both else metrics.rows,
+        examples=both.examples if both else metrics.examples,
         bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
         curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
         figures=problems.get_problem(metrics.problem).build_figures(metrics),

@@ -3,10 +3,10 @@
     python -m modelyard.components.train.learning_curve WORKLOAD.json CURVE.json
 
 The subsets are an eighth, a quarter, a half and all of the training examples, each contained in the next.
-Training on all of them takes about twice as long as one training. The power law `a * rows^-b + c` is fitted
-to the validation errors and extrapolated to two and four times the examples. An extrapolated error is at most
-the last measured one; if a measured error is higher than the previous one, nothing is extrapolated. Each
-subset is trained once, so the intervals do not include the effect of the seed.
+Training on all of them takes about twice as long as one training. The power law `a * examples^-b + c` is
+fitted to the validation errors and extrapolated to two and four times the examples. An extrapolated error is
+at most the last measured one; if a measured error is higher than the previous one, nothing is extrapolated.
+Each subset is trained once, so the intervals do not include the effect of the seed.
 """
 
 import math
@@ -40,15 +40,15 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """error = a * rows^-b + c."""
+    """error = a * examples^-b + c."""
 
     a: float
     b: float
     c: float
 
-    def error_at(self, rows: float) -> float:
+    def error_at(self, examples: float) -> float:
         """Return the error with a number of training examples."""
-        return float(self.a * rows**-self.b + self.c)
+        return float(self.a * examples**-self.b + self.c)
 
 
 def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
@@ -87,7 +87,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
     size = np.asarray(counts, float)
     best = fit_power_law(size, np.asarray(errors))
     points = [_make_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
-    measured = ", ".join(f"{format_number(point.error)} with {point.rows:,} examples" for point in points)
+    measured = ", ".join(f"{format_number(point.error)} with {point.examples:,} examples" for point in points)
     if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
         return _refuse_extrapolation(
             measure,
@@ -96,8 +96,8 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
             points,
         )
     if any(
-        not draws.min() <= best.error_at(rows) <= draws.max()
-        for rows, draws in zip(counts, resampled.T, strict=True)
+        not draws.min() <= best.error_at(examples) <= draws.max()
+        for examples, draws in zip(counts, resampled.T, strict=True)
     ):
         return _refuse_extrapolation(
             measure,
@@ -107,15 +107,15 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
         )
     laws = [fit_power_law(size, draws) for draws in resampled]
     extrapolated = []
-    for rows in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
-        draws = np.minimum([law.error_at(rows) for law in laws], resampled[:, -1])
-        extrapolated.append(_make_point(rows, min(best.error_at(rows), errors[-1]), draws))
+    for examples in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
+        draws = np.minimum([law.error_at(examples) for law in laws], resampled[:, -1])
+        extrapolated.append(_make_point(examples, min(best.error_at(examples), errors[-1]), draws))
     return LearningCurve(measure=measure, points=tuple(points), extrapolated=tuple(extrapolated), reason=None)
 
 
-def fit_power_law(rows: Numbers, errors: Numbers) -> PowerLaw:
+def fit_power_law(examples: Numbers, errors: Numbers) -> PowerLaw:
     """Return the least-squares power law: a and c are linear for each b on a grid."""
-    powers = rows[None, :] ** -EXPONENTS[:, None]
+    powers = examples[None, :] ** -EXPONENTS[:, None]
     centered = powers - powers.mean(1, keepdims=True)
     a = (centered * (errors - errors.mean())).sum(1) / (centered**2).sum(1)
     c = errors.mean() - a * powers.mean(1)
@@ -145,9 +145,9 @@ def _train_and_score(
     return problem.resample_error(targets, scores, RESAMPLES)
 
 
-def _make_point(rows: int, error: float, draws: Numbers) -> CurvePoint:
+def _make_point(examples: int, error: float, draws: Numbers) -> CurvePoint:
     low, high = map(float, np.quantile(draws, QUANTILES))
-    return CurvePoint(rows=rows, error=error, low=min(low, error), high=max(high, error))
+    return CurvePoint(examples=examples, error=error, low=min(low, error), high=max(high, error))
 
 
 def _refuse_extrapolation(measure: str, reason: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:

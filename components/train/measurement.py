@@ -93,9 +93,9 @@ class ProbeResult(Record):
 
 
 class CurvePoint(Record):
-    """The validation error of a model that is trained on `rows` examples, with an 80 % interval."""
+    """The validation error of a model that is trained on a number of examples, with an 80 % interval."""
 
-    rows: int
+    examples: int
     error: float
     low: float
     high: float
@@ -104,8 +104,8 @@ class CurvePoint(Record):
 class LearningCurve(Record):
     """The validation error as a function of the number of training examples.
 
-    `measure` is the name of the error. `points` are measured, `extrapolated` follow from `a * rows^-b + c`.
-    `reason` is why `extrapolated` is empty.
+    `measure` is the name of the error. `points` are measured, `extrapolated` follow from the power law
+    `a * examples^-b + c`. `reason` is why `extrapolated` is empty.
     """
 
     measure: str

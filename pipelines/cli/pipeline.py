@@ -99,9 +99,11 @@ def plan(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Download data that is not on this machine. Implied by --probe.")
     ] = False,
-    rows: Annotated[
+    examples: Annotated[
         int | None,
-        typer.Option("--rows", min=1, metavar="N", help="Number of examples, if the data is not downloaded."),
+        typer.Option(
+            "--examples", min=1, metavar="N", help="Number of examples, if the data is not downloaded."
+        ),
     ] = None,
     outputs: Annotated[
         int | None,
@@ -109,7 +111,7 @@ def plan(
             "--outputs",
             min=1,
             metavar="N",
-            help="With --rows: number of outputs of the model, such as classes.",
+            help="With --examples: number of outputs of the model, such as classes.",
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="List all accelerators.")] = False,
@@ -128,10 +130,10 @@ def plan(
     from modelyard.pipelines.planning.planner import Request
     from modelyard.pipelines.planning.render import print_plan
 
-    if rows is not None and (fetch or learning_curve):
+    if examples is not None and (fetch or learning_curve):
         other = "--fetch" if fetch else "--learning-curve"
         raise ConfigError(
-            f"--rows {rows} cannot be combined with {other}, which downloads the data and counts its "
+            f"--examples {examples} cannot be combined with {other}, which downloads the data and counts its "
             "examples. Remove one of them."
         )
     request = Request(
@@ -139,7 +141,7 @@ def plan(
         seconds=probe_seconds,
         learning_curve=learning_curve,
         fetch=fetch,
-        examples=rows,
+        examples=examples,
         outputs=outputs,
         prices=prices,
         price=price,

@@ -174,17 +174,19 @@ def show_summary(summary: "RunSummary", run: "Run", console: Console) -> None:
 
 def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     """Return the metrics of candidate and champion, and the recall of each class, lowest first."""
-    comparison = evaluation.same_rows
-    candidate, rows = (
-        (comparison.candidate, comparison.rows) if comparison else (evaluation.values, evaluation.rows)
+    comparison = evaluation.same_examples
+    candidate, examples = (
+        (comparison.candidate, comparison.examples)
+        if comparison
+        else (evaluation.values, evaluation.examples)
     )
     columns = [
         "candidate (95 % interval)",
         *([f"version {evaluation.compared_with}"] if comparison else []),
         "baseline",
     ]
-    of = f" of {evaluation.rows:,}" if rows < evaluation.rows else ""
-    table = [[f"{rows:,}{of} test examples", *columns]]
+    of = f" of {evaluation.examples:,}" if examples < evaluation.examples else ""
+    table = [[f"{examples:,}{of} test examples", *columns]]
     for name, metric in candidate.items():
         value, low, high = map(format_number, (metric.value, metric.low, metric.high))
         champion = [format_number(comparison.champion[name].value)] if comparison else []
@@ -194,13 +196,13 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
     facts = {"metrics": f"\n{'':<12}".join(lines)}
     recalls = sorted(
-        (slice_.values["recall"].value, slice_.name, slice_.rows)
+        (slice_.values["recall"].value, slice_.name, slice_.examples)
         for slice_ in evaluation.slices
         if "recall" in slice_.values
     )
     if recalls:
         shown = ", ".join(
-            f"{name}: {value:.3f} ({rows} examples)" for value, name, rows in recalls[:MAX_SLICES]
+            f"{name}: {value:.3f} ({examples} examples)" for value, name, examples in recalls[:MAX_SLICES]
         )
         more = len(recalls) - MAX_SLICES
         facts["recall"] = f"lowest: {shown}; {more} others are higher" if more > 0 else shown

@@ -63,8 +63,8 @@ def describe_dataset(config: Config, examples: int | None, outputs: int | None, 
     is_local = KINDS[config.data.kind].bundled_files or local_path(str(config.data.source), "data.source")
     if is_local and examples is not None:
         raise ConfigError(
-            f"--rows is {examples:,}, but the examples of {source} are on this machine and are counted. "
-            "Remove --rows."
+            f"--examples is {examples:,}, but the examples of {source} are on this machine and are counted. "
+            "Remove --examples."
         )
     if (is_local or fetch) and examples is None:
         return _read_features(prepare_features(config))
@@ -127,7 +127,7 @@ def _describe_remote(config: Config, examples: int | None, outputs: int | None) 
     else:
         raise ConfigError(
             f"The examples of {data.source} are not on this machine, so their number and shape are unknown. "
-            "Download them with --fetch, or, for images with data.resize, set --rows and --outputs."
+            "Download them with --fetch, or, for images with data.resize, set --examples and --outputs."
         )
     deviation = (data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
     names = tuple(map(str, range(count)))

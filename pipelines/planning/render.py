@@ -127,7 +127,7 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _format_curve(curve: LearningCurve) -> str:
     def show(point: CurvePoint) -> str:
-        return f"{point.rows:,}: {format_number(point.error)}"
+        return f"{point.examples:,}: {format_number(point.error)}"
 
     measured = ", ".join(map(show, curve.points))
     expected = ", ".join(

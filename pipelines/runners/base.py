@@ -84,7 +84,7 @@ class RunSummary(Record):
     nor report. `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of
     the checkpoint from which training resumed; on Kubeflow Pipelines it is known only if a version was
     published. `metrics` are for scripts: each metric by its name, its 95 % interval as `<name>_interval`, the
-    number of test examples as `rows`, and the `gain` over the champion if there is one; `evaluation` has
+    number of test examples as `examples`, and the `gain` over the champion if there is one; `evaluation` has
     every measurement.
     """
 

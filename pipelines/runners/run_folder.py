@@ -182,7 +182,7 @@ def evaluation_fields(
         "metrics": {
             **{name: metric.value for name, metric in metrics.values.items()},
             **{f"{name}_interval": (metric.low, metric.high) for name, metric in metrics.values.items()},
-            "rows": metrics.rows,
+            "examples": metrics.examples,
             "gain": metrics.gain,
         },
         "evaluation": EvaluationSummary(**{**dict(metrics), "details": {}}, compared_with=decision.champion),

@@ -5,11 +5,11 @@ from modelyard.components import shards
 from modelyard.components.shards import ShardWriter, Split, prefetch
 
 
-def fill(folder, rows):
-    x = np.arange(rows * 4, dtype=np.uint8).reshape(rows, 2, 2, 1)
-    y = np.arange(rows) % 3
+def fill(folder, count):
+    x = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1)
+    y = np.arange(count) % 3
     with ShardWriter(folder, "train", (2, 2, 1), "uint8") as writer:
-        for start in range(0, rows, 7):
+        for start in range(0, count, 7):
             writer.append(x[start : start + 7], y[start : start + 7])
     return x, y
 
@@ -23,8 +23,8 @@ def test_examples_are_read_in_order_at_any_shard_size(tmp_path, monkeypatch, cap
     np.testing.assert_array_equal(split.targets, y)
     np.testing.assert_array_equal(np.concatenate([b for b, _ in split.batches(4)]), x)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in split.batches(4)]), y)
-    rows = np.array([22, 0, 7, 7, 3])
-    np.testing.assert_array_equal(split.gather(rows), x[rows])
+    indices = np.array([22, 0, 7, 7, 3])
+    np.testing.assert_array_equal(split.gather(indices), x[indices])
     names = sorted(path.name for path in tmp_path.glob("*.npy") if "targets" not in path.name)
     assert names[0] == f"train-00000-of-{len(names):05d}.npy"
 
@@ -59,10 +59,10 @@ def test_a_shard_is_a_numpy_file(tmp_path):
     assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_a_failed_write_leaves_no_shard(tmp_path, rows):
+@pytest.mark.parametrize("examples", [0, 1])
+def test_a_failed_write_leaves_no_shard(tmp_path, examples):
     with pytest.raises(KeyError), ShardWriter(tmp_path, "train", (2,), "uint8") as writer:
-        writer.append(np.zeros((rows, 2)), np.zeros(rows))
+        writer.append(np.zeros((examples, 2)), np.zeros(examples))
         raise KeyError
     assert len(Split(tmp_path, "train")) == 0
 

@@ -68,7 +68,7 @@ def record(run_id: str, bucket_environment: Environment, tmp_path: Path, **recor
         (tmp_path / "evaluation" / "report").write_text("<main><p>fine</p>\n</main>")
         root = f"{bucket_environment.pipeline_root}/train-to-serve/an-earlier-run/evaluate/{uuid4()}"
         staging.put(tmp_path / "evaluation", root, bucket_environment.storage_endpoint)
-        metrics = accuracy_metrics(0.93, 0.9, 0.95, rows=369)
+        metrics = accuracy_metrics(0.93, 0.9, 0.95, examples=369)
         decision = Decision(decision=gate_decision, reason="as it is")
         created = DecisionRecord(**identity, decision=decision, metrics=metrics, report=f"{root}/report")
         write_record(objects, records.decision_key("digits", FINGERPRINT, 3), created)

@@ -18,7 +18,7 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
     archive = cifar10_archive(workspace.folder / "cifar.tar.gz", layout, images_per_batch=200)
     summary = workspace.json("run", EXAMPLE, settings=(f"data.source={archive}", "data.validation=100"))
     assert (summary["decision"], summary["version"]) == ("promote", 1)
-    assert summary["metrics"]["rows"] == 200
+    assert summary["metrics"]["examples"] == 200
     manifest = workspace.json("models", "show", "cifar10")
     (input_tensor,), (output,) = manifest["signature"]["inputs"], manifest["signature"]["outputs"]
     assert (input_tensor["shape"], input_tensor["dtype"], output["names"]) == ([32, 32, 3], "uint8", CLASSES)

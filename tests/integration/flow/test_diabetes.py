@@ -23,7 +23,7 @@ def test_the_example_promotes_a_champion_in_a_storage_plugin(workspace, tmp_path
     assert summary["prediction"]["version"] == 1
     assert 25 < float(summary["prediction"]["text"]) < 346
     report = Path(summary["report"]).read_text()
-    assert report.count("<circle") > metrics["rows"]  # two plots, and the ends of the curves
+    assert report.count("<circle") > metrics["examples"]  # two plots, and the ends of the curves
     np.save(workspace.folder / "patient.npy", np.array([59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]))
     (prediction,) = workspace.json("predict", "diabetes", "patient.npy", "--store", URL)["predictions"]
     assert prediction["values"] == {"progression": pytest.approx(float(prediction["text"]), abs=0.1)}

@@ -44,11 +44,11 @@ class Inputs:
     def number_examples(self, test: int) -> None:
         """Write the hashes 0, 1, … for the test examples, and 1000 to 1002 for three training examples."""
 
-        def rows(first: int, count: int) -> ExampleIndex:
+        def index_of(first: int, count: int) -> ExampleIndex:
             hashes = np.arange(first, first + count, dtype=np.uint64)
             return ExampleIndex(hashes, ("all",), np.array([count]), np.arange(count))
 
-        write_hashes(self.root / "features", rows(1000, 3), rows(0, test))
+        write_hashes(self.root / "features", index_of(1000, 3), index_of(0, test))
 
     def model(self, name: str, matrix: NDArray[np.float32], last: str = "Softmax", **changes: Any) -> Path:
         folder = self.root / name
@@ -73,7 +73,7 @@ def inputs(tmp_path: Path) -> Inputs:
         writer.append(examples.reshape(600, *SHAPE), labels)
     schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=CLASSES, splits={"test": 600})
     artifacts.write(features / "schema.json", schema)
-    artifacts.write(features / "statistics.json", data_statistics(targets={"train": {"rows": [600] * 3}}))
+    artifacts.write(features / "statistics.json", data_statistics(targets={"train": {"examples": [600] * 3}}))
     artifacts.write(features / "normalization.json", Normalization())
     metrics = {"loss": [1.0, 0.5], "accuracy": [0.5, 0.9]}
     artifacts.write(history / "history.json", training_history(metrics=metrics))

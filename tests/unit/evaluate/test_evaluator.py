@@ -42,7 +42,7 @@ def run(
 
 
 def publish_model(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
-    """Publish a model; `trained_on` are the hashes of its training rows."""
+    """Publish a model; `trained_on` are the hashes of its training examples."""
     store = open_store(Store(url=f"file://{inputs.root}/store"))
     files = {name: model / name for name in ("model.onnx", "signature.json")}
     if len(trained_on):
@@ -101,9 +101,9 @@ def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs
     result = run(
         inputs, model, Gate(), few_leaked, earlier=(most_leaked, publish_model(inputs, model, first, [5]))
     )
-    assert (result.metrics.rows, result.metrics.same_rows.rows) == (600, 597)
+    assert (result.metrics.examples, result.metrics.same_examples.examples) == (600, 597)
     assert result.metrics.trained_on[few_leaked] == Duplicates(
-        count=2, examples=("row 3 of all", "row 7 of all")
+        count=2, origins=("row 3 of all", "row 7 of all")
     )
     assert [note.split(": ")[1] for note in result.decision.notes] == [
         "they are left out of the comparison",
@@ -111,7 +111,7 @@ def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs
         "they are left out of the comparison",
     ]
     assert run(inputs, model, Gate(), all_leaked).decision.decision == "hold"
-    assert run(inputs, model, Gate(), most_leaked).metrics.same_rows.rows == 100
+    assert run(inputs, model, Gate(), most_leaked).metrics.same_examples.examples == 100
     with pytest.raises(DataError, match=r"2 of the test examples, such as row 3 of all, row 7 of all"):
         run(inputs, model, Gate(), few_leaked, fail_on_champion_leakage=True)
     run(inputs, model, Gate(), publish_model(inputs, model, first, [9999]), fail_on_champion_leakage=True)
@@ -234,7 +234,7 @@ def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_pl
     facts = {"shape": (2, 2, 3), "dtype": "uint8", "problem": "regression", "names": ("price",)}
     schema = Schema(splits={"test": 90}, **facts)
     artifacts.write(features / "schema.json", schema)
-    targets = {"train": {"mean": 100.0, "deviation": 58.0}}
+    targets = {"train": {"mean": 100.0, "standard_deviation": 58.0}}
     before = artifacts.read(features / "statistics.json", Statistics)
     statistics = before.model_copy(update={"targets": targets})
     artifacts.write(features / "statistics.json", statistics)

@@ -20,13 +20,13 @@ def compared(metric: str, other: float, gain: float, at_least: float, **more: An
 def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **more: Any) -> Metrics:
     """Return metrics of classes, each with its correct and its total test examples."""
     slices = tuple(
-        Slice(name=name, rows=rows, values={"recall": higher(right / rows)} if rows else {})
-        for name, (right, rows) in recalls.items()
+        Slice(name=name, examples=examples, values={"recall": higher(right / examples)} if examples else {})
+        for name, (right, examples) in recalls.items()
     )
-    rows = sum(item.rows for item in slices)
-    balanced = float(np.mean([item.values["recall"].value for item in slices if item.rows]))
+    examples = sum(item.examples for item in slices)
+    balanced = float(np.mean([item.values["recall"].value for item in slices if item.examples]))
     limit = 1 / len(slices)
-    base = accuracy_metrics(sum(right for right, _ in recalls.values()) / rows, 0, 1, rows=rows)
+    base = accuracy_metrics(sum(right for right, _ in recalls.values()) / examples, 0, 1, examples=examples)
     constant = compared("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
     values = base.values | {"balanced_accuracy": higher(balanced)}
     changes = {"values": values, "constant": constant, "slices": slices, "comparisons": comparisons} | more
@@ -140,7 +140,7 @@ def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
     both = {name: {"accuracy": higher(value)} for name, value in (("candidate", 0.93), ("champion", 0.97))}
     balanced = compared("balanced_accuracy", 0.925, 0.0, -0.015, version=3)
     result = decide(
-        metrics(GOOD, balanced, same_rows=PairedMetrics(rows=150, **both)),
+        metrics(GOOD, balanced, same_examples=PairedMetrics(examples=150, **both)),
         Gate(minimum={"accuracy": 0.95}),
         3,
     )
@@ -150,7 +150,7 @@ def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
 
 @pytest.mark.parametrize("gate", [Gate(), Gate(margin={"recall": {"defective": 0.1}})])
 def test_a_candidate_that_cannot_be_compared_is_held(gate) -> None:
-    leakage = {3: Duplicates(count=145, examples=("row 1 of all",))}
+    leakage = {3: Duplicates(count=145, origins=("row 1 of all",))}
     comparisons = (compared("balanced_accuracy", 0.9, 0, 0, version=3),) if gate.margin else ()
     result = decide(metrics(GOOD, *comparisons, trained_on=leakage), gate, 3, ("a note",))
     assert (result.decision, result.notes) == ("hold", ("a note",))
@@ -176,7 +176,7 @@ def test_lower_is_better_and_the_default_margin_is_relative() -> None:
     def regression(rmse: float, at_least: float, constant: float = 20) -> Metrics:
         return Metrics(
             problem="regression",
-            rows=90,
+            examples=90,
             primary="rmse",
             values={"rmse": lower(rmse), "r2": higher(0.4)},
             constant=compared("rmse", 75, 75 - rmse, constant),

@@ -17,15 +17,15 @@ def test_images_become_examples_with_the_label_of_their_folder(pack, png_image, 
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (60, 6, 5, 3), np.uint8)
     classes = [f"class {label}" for label in range(4)]
-    files = {f"{classes[row % 4]}/{row}.png": png_image(array) for row, array in enumerate(pixels)}
+    files = {f"{classes[index % 4]}/{index}.png": png_image(array) for index, array in enumerate(pixels)}
     result = run_ingest("images", pack(files))
     assert result.schema.names == tuple(classes)
     assert result.schema.shape == (6, 5, 3)
     assert result.schema.splits == {"all": 60}
     assert result.schema.image == ImageFormat(height=6, width=5, channels=3, resize="exact")
-    expected = {array.tobytes(): row % 4 for row, array in enumerate(pixels)}
-    rows = zip(result.examples["all"], result.labels["all"], strict=True)
-    assert {array.tobytes(): label for array, label in rows} == expected
+    expected = {array.tobytes(): index % 4 for index, array in enumerate(pixels)}
+    pairs = zip(result.examples["all"], result.labels["all"], strict=True)
+    assert {array.tobytes(): label for array, label in pairs} == expected
 
 
 def test_splits_of_the_source_are_kept(pack, png_image, run_ingest) -> None:
@@ -120,14 +120,14 @@ def test_a_source_without_images_is_refused(pack, run_ingest) -> None:
 
 def test_memory_is_independent_of_the_number_of_images(pack, png_image) -> None:
     files = {
-        f"{row % 2}/{row}.png": png_image(row % 256, (128, 128, 3)) for row in range(600)
+        f"{index % 2}/{index}.png": png_image(index % 256, (128, 128, 3)) for index in range(600)
     }  # 28 MB decoded
     source = Source(kind="images", source=str(pack(files)))
     examples = image_files.read(Path(str(source.source)), source)
     with peak_memory() as peak:
-        rows = sum(len(batch.examples) for batch in examples.batches)
+        count = sum(len(batch.examples) for batch in examples.batches)
         assert peak() < 8 * 2**20
-    assert rows == 600
+    assert count == 600
 
 
 @pytest.fixture

@@ -260,6 +260,6 @@ def test_a_large_array_is_read_with_constant_memory(save) -> None:
     source = save(x=np.zeros((2**14, 2**12), np.uint8), y=np.arange(2**14) % 7)  # 64 MB
     settings = Source(kind="npz", source=str(source))
     with peak_memory() as peak:
-        rows = sum(len(batch.examples) for batch in npz.read(source, settings).batches)
+        examples = sum(len(batch.examples) for batch in npz.read(source, settings).batches)
         assert peak() < 8 * 2**20
-    assert rows == 2**14
+    assert examples == 2**14

@@ -40,7 +40,7 @@ def home(tmp_path):
 def metrics(accuracy):
     metric = Metric(value=accuracy, low=0.8, high=1.0, direction="higher")
     return EvaluationSummary(
-        problem="classification", primary="accuracy", values={"accuracy": metric}, rows=10
+        problem="classification", primary="accuracy", values={"accuracy": metric}, examples=10
     )
 
 
@@ -74,9 +74,9 @@ def test_the_summary_shows_candidate_and_champion():
     def values(accuracy):
         return {"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=1.0, direction="higher")}
 
-    both = PairedMetrics(rows=90, candidate=values(0.85), champion=values(0.95))
+    both = PairedMetrics(examples=90, candidate=values(0.85), champion=values(0.95))
     evaluation = metrics(0.8).model_copy(
-        update={"rows": 100, "compared_with": 3, "same_rows": both, "baseline": {"accuracy": 0.1}}
+        update={"examples": 100, "compared_with": 3, "same_examples": both, "baseline": {"accuracy": 0.1}}
     )
     about = {"run": FIRST, "model": "digits", "state": "succeeded", "seconds": 1.0, "store": "x"}
     summary = RunSummary(

@@ -43,16 +43,16 @@ def test_validation_on_the_test_examples() -> None:
     assert description.examples == {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 
-@pytest.mark.parametrize(("rows", "outputs"), [(None, 3), (1000, None)])
-def test_rows_and_outputs_are_required_together(rows: int | None, outputs: int | None) -> None:
-    with pytest.raises(ConfigError, match="--rows and --outputs"):
-        describe_dataset(config(**IMAGES), rows, outputs, fetch=False)
+@pytest.mark.parametrize(("examples", "outputs"), [(None, 3), (1000, None)])
+def test_examples_and_outputs_are_required_together(examples: int | None, outputs: int | None) -> None:
+    with pytest.raises(ConfigError, match="--examples and --outputs"):
+        describe_dataset(config(**IMAGES), examples, outputs, fetch=False)
 
 
 @pytest.mark.parametrize("data", [{"kind": "digits"}, {"kind": "npz", "source": "/data/set.npz"}])
 @pytest.mark.parametrize("fetch", [False, True])
-def test_rows_of_local_data_are_refused(data: Any, fetch: bool) -> None:
-    with pytest.raises(ConfigError, match=r"--rows is 5,000"):
+def test_examples_of_local_data_are_refused(data: Any, fetch: bool) -> None:
+    with pytest.raises(ConfigError, match=r"--examples is 5,000"):
         describe_dataset(config(**data), 5000, None, fetch)
 
 

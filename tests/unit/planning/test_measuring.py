@@ -205,7 +205,7 @@ def test_failures_of_the_pod_are_errors(
     assert type(failed.value) is kind
 
 
-REQUEST = CurvePoint(rows=7, error=0.1, low=0.0, high=0.2)  # any record does
+REQUEST = CurvePoint(examples=7, error=0.1, low=0.0, high=0.2)  # any record does
 PYTHON = """#!{python}
 import os, signal, sys, time
 from pathlib import Path
@@ -220,7 +220,7 @@ from pathlib import Path
 from modelyard.components.train.measurement import CurvePoint
 from modelyard.pipelines.planning import measuring
 measuring.sys.executable = sys.argv[1]
-measuring.run_in_process("cost", CurvePoint(rows=7, error=0.1, low=0.0, high=0.2), CurvePoint)
+measuring.run_in_process("cost", CurvePoint(examples=7, error=0.1, low=0.0, high=0.2), CurvePoint)
 """
 
 

@@ -96,10 +96,10 @@ def test_a_busy_machine_widens_the_interval(
 
 
 def test_early_stopping_lowers_the_minimum_time(probed: ProbeResult) -> None:
-    rows, epochs = {"train": 960, "validation": 192}, 10
-    full = estimate_train_time(probed, 46.0, Training(epochs=epochs), rows)
+    examples, epochs = {"train": 960, "validation": 192}, 10
+    full = estimate_train_time(probed, 46.0, Training(epochs=epochs), examples)
     early = estimate_train_time(
-        probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), rows
+        probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), examples
     )
     assert early.total.value == full.total.value
     assert early.total.low < full.total.low
@@ -255,7 +255,7 @@ def test_user_code_for_jax_has_a_warning(make_plan: MakePlan, tmp_path: Path) ->
 
 def test_a_learning_curve_is_shown(make_plan: MakePlan, measurements: Results) -> None:
     assert "too few" in screen(make_plan(learning_curve=True))
-    points = tuple(CurvePoint(rows=rows, error=0.1, low=0.05, high=0.2) for rows in (120, 240))
+    points = tuple(CurvePoint(examples=examples, error=0.1, low=0.05, high=0.2) for examples in (120, 240))
     measurements["learning_curve"] = LearningCurve(
         measure="RMSE", points=points, extrapolated=points[1:], reason=None
     )
@@ -345,7 +345,7 @@ def test_plan_command(
 
 
 @pytest.mark.parametrize("option", ["--fetch", "--learning-curve"])
-def test_rows_with_fetch_or_learning_curve_are_refused(option: str, modelyard: CommandLine) -> None:
-    result = modelyard("plan", "--rows", "50", option)
+def test_examples_with_fetch_or_learning_curve_are_refused(option: str, modelyard: CommandLine) -> None:
+    result = modelyard("plan", "--examples", "50", option)
     assert result.code == 2
     assert option in result.err

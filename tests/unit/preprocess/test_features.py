@@ -77,7 +77,7 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> N
     statistics = artifacts.read(features / "statistics.json", Statistics)
     leaked_validation = contents(features, "validation") & {image.tobytes() for image in examples[:7]}
     assert statistics.duplicates.count == 11
-    assert statistics.duplicates.examples[0] == "row 0 of train and row 90 of train"
+    assert statistics.duplicates.origins[0] == "row 0 of train and row 90 of train"
     assert statistics.leakage.count == 7 - len(leaked_validation)
     logged = list(step_lines(capsys.readouterr().out.splitlines()))  # the lines of `runs logs`
     assert [line.split()[0] for line in logged[:-1]] == ["11", str(7 - len(leaked_validation))]
@@ -85,7 +85,7 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> N
         DataError, match=r"such as row 0 of train and row 30 of test; .*data.fail_on has leakage"
     ):
         run(features.parent / "raw", validation=1, fail_on=["leakage"])
-    assert sum(statistics.targets["test"]["rows"]) == 37
+    assert sum(statistics.targets["test"]["examples"]) == 37
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -222,13 +222,13 @@ def test_truncated_shard(raw, images) -> None:
 def test_hashes_and_origins_of_examples(raw, images, names) -> None:
     sources = {name: images(90, seed) for seed, name in enumerate(names)}
     features = run(raw(sources))
-    hashes, rows_of_test = read_hashes(features)
-    for split, expected in (("train", hashes), ("test", np.sort(rows_of_test.hashes))):
+    hashes, test_index = read_hashes(features)
+    for split, expected in (("train", hashes), ("test", np.sort(test_index.hashes))):
         part = Split(features, split)
         example_hashes = splitting.hash_examples(part.gather(np.arange(len(part))))[:, 0]
         assert np.sort(example_hashes).tolist() == expected.tolist()
     first = Split(features, "test").gather(np.array([0]))[0]
-    number, name = rows_of_test.origin(0).removeprefix("row ").split(" of ")
+    number, name = test_index.origin(0).removeprefix("row ").split(" of ")
     np.testing.assert_array_equal(sources[name][0][int(number)], first)
 
 
@@ -257,7 +257,7 @@ def test_conflicting_labels(raw, images) -> None:
     source = raw({"all": both})
     statistics = artifacts.read(run(source) / "statistics.json", Statistics)
     assert statistics.conflicting_labels.count == 2
-    assert statistics.conflicting_labels.examples[0] == "row 1 of all and row 91 of all"
+    assert statistics.conflicting_labels.origins[0] == "row 1 of all and row 91 of all"
     assert statistics.leakage.count == 0
     with pytest.raises(DataError, match=r"row 1 of all.*data\.fail_on"):
         run(source, fail_on=["leakage", "conflicting_labels"])

@@ -18,7 +18,7 @@ def schema(*names: str) -> Schema:
     return Schema(shape=(2,), dtype="uint8", problem="classification", names=names, splits={})
 
 
-EQUAL_CLASSES = {"rows": [1, 1, 1]}
+EQUAL_CLASSES = {"examples": [1, 1, 1]}
 
 
 def measure(names, labels, scores, champions=None, training=EQUAL_CLASSES, compared=None):
@@ -32,11 +32,11 @@ def test_metrics_match_scikit_learn() -> None:
     probabilities = random.dirichlet((1, 1, 1), 500)
     predicted = probabilities.argmax(axis=1)
     scores = PROBLEM.compute_scores(probabilities, labels)
-    metrics = measure("abc", labels, scores, training={"rows": [5, 9, 7]})
+    metrics = measure("abc", labels, scores, training={"examples": [5, 9, 7]})
     by_class = precision_recall_fscore_support(labels, predicted)
     for name, expected in zip(("precision", "recall", "f1"), by_class[:3], strict=True):
         np.testing.assert_allclose([item.values[name].value for item in metrics.slices], expected)
-    assert [item.rows for item in metrics.slices] == by_class[3].tolist()
+    assert [item.examples for item in metrics.slices] == by_class[3].tolist()
     np.testing.assert_array_equal(metrics.details["confusion"], confusion_matrix(labels, predicted))
     for name, expected in (
         ("accuracy", accuracy_score(labels, predicted)),
@@ -55,7 +55,7 @@ def test_a_class_without_test_examples_has_no_recall() -> None:
     labels = np.array([0, 0])
     scores = PROBLEM.compute_scores(np.array([[0.9, 0.1]] * 2), labels)
     empty = measure("ab", labels, scores).slices[1]
-    assert (empty.rows, empty.values) == (0, {})
+    assert (empty.examples, empty.values) == (0, {})
 
 
 def test_intervals_of_a_perfect_score_are_not_empty() -> None:
@@ -113,12 +113,16 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     correct = np.eye(2)[labels]
     candidate = PROBLEM.compute_scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
     result = measure("ab", labels, candidate, {3: PROBLEM.compute_scores(correct, labels)}, compared=unseen)
-    assert (result.primary_metric.value, result.rows) == (0.5, 80)
-    assert result.same_rows.rows == 40
-    assert result.same_rows.candidate["accuracy"] == result.same_rows.champion["accuracy"] == result.champion
+    assert (result.primary_metric.value, result.examples) == (0.5, 80)
+    assert result.same_examples.examples == 40
+    assert (
+        result.same_examples.candidate["accuracy"]
+        == result.same_examples.champion["accuracy"]
+        == result.champion
+    )
     assert result.gain.value == 0
     assert {comparison.value for comparison in result.comparisons} == {0}
-    assert result.same_rows.champion.keys() == result.values.keys()
+    assert result.same_examples.champion.keys() == result.values.keys()
 
 
 def test_golden_examples_cover_the_classes() -> None:
@@ -131,5 +135,5 @@ def test_mistakes_are_the_most_confident_wrong_predictions() -> None:
     labels = np.array([0, 1, 0, 1])
     scores = PROBLEM.compute_scores(np.array([[0.4, 0.6], [0.1, 0.9], [0.05, 0.95], [0.7, 0.3]]), labels)
     result = PROBLEM.find_mistakes(schema("a", "b"), labels, scores, 2)
-    assert [mistake.row for mistake in result] == [2, 3]
+    assert [mistake.number for mistake in result] == [2, 3]
     assert (result[0].actual, result[0].predicted) == (("a", "0.050"), ("b", "0.950"))

@@ -74,14 +74,17 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
     scores = PROBLEM.compute_scores(predictions, targets)
     champion = np.where(unseen, scores[:, 0] + 1, targets)[:, None]
     result = measure(targets, scores, {3: champion}, unseen)
-    assert (result.rows, result.same_rows.rows) == (200, 100)
-    assert result.same_rows.candidate["rmse"].value == pytest.approx(
+    assert (result.examples, result.same_examples.examples) == (200, 100)
+    assert result.same_examples.candidate["rmse"].value == pytest.approx(
         root_mean_squared_error(targets[100:], predictions[100:, 0]), rel=1e-5
     )
-    assert result.same_rows.champion.keys() == result.values.keys()
+    assert result.same_examples.champion.keys() == result.values.keys()
     assert [comparison.metric for comparison in result.comparisons] == ["rmse", "mae"]
     for item in result.comparisons:
-        value = result.same_rows.champion[item.metric].value - result.same_rows.candidate[item.metric].value
+        value = (
+            result.same_examples.champion[item.metric].value
+            - result.same_examples.candidate[item.metric].value
+        )
         assert item.value == pytest.approx(value)
         assert abs(value) < 1
 
@@ -156,7 +159,7 @@ def test_mistakes_are_the_largest_errors() -> None:
     targets = np.array([1, 2, 3, 4], np.float32)
     scores = PROBLEM.compute_scores(np.array([[1], [12], [-7], [4]], np.float32), targets)
     result = PROBLEM.find_mistakes(SCHEMA, targets, scores, 3)
-    assert [mistake.row for mistake in result] == [1, 2]
+    assert [mistake.number for mistake in result] == [1, 2]
     assert (result[1].actual.text, *result[1].predicted) == ("3.0000", "-7.0000", "-10.00")
 
 

@@ -9,12 +9,12 @@ from modelyard.components.report.page import ReportedMistake, render_report
 from tests.versions import accuracy_metrics, data_statistics, training_history
 
 
-def scored_class(name: str, rows: int, recall: float | None) -> Slice:
+def scored_class(name: str, examples: int, recall: float | None) -> Slice:
     """Return a class with this recall."""
     if recall is None:
-        return Slice(name=name, rows=0, values={})
+        return Slice(name=name, examples=0, values={})
     metric = Metric(value=recall, low=recall, high=recall, direction="higher")
-    return Slice(name=name, rows=rows, values=dict.fromkeys(("recall", "precision", "f1"), metric))
+    return Slice(name=name, examples=examples, values=dict.fromkeys(("recall", "precision", "f1"), metric))
 
 
 @pytest.fixture

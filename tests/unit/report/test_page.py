@@ -35,7 +35,7 @@ class Balance(HTMLParser):
 
 
 def test_the_page_is_self_contained(page) -> None:
-    mistake = Mistake(row=7, actual=DisplayValue("a", "0.1"), predicted=DisplayValue("b", "0.9"))
+    mistake = Mistake(number=7, actual=DisplayValue("a", "0.1"), predicted=DisplayValue("b", "0.9"))
     pixels = np.zeros((8, 8), np.uint8)
     html = page(("a", "b"), mistakes=[ReportedMistake(mistake, "a/7.png", encode_data_uri(pixels, 0, 16))])
     parsed = Balance()
@@ -82,7 +82,9 @@ def test_the_first_values_of_an_array_are_shown() -> None:
 
 
 def test_mistakes_are_shown_with_their_names(page) -> None:
-    mistake = Mistake(row=1234, actual=DisplayValue("<cat>", "0.001"), predicted=DisplayValue("dog", "0.998"))
+    mistake = Mistake(
+        number=1234, actual=DisplayValue("<cat>", "0.001"), predicted=DisplayValue("dog", "0.998")
+    )
     long = f"{'folder/' * 20}7.png"
     shown = [
         ReportedMistake(mistake, "cat/<1>.png"),
@@ -157,10 +159,10 @@ def test_both_models_are_shown_on_the_examples_that_no_champion_was_trained_on(p
     )
     html = page(
         ("a", "b"),
-        rows=40,
-        same_rows=PairedMetrics(rows=32, candidate=candidate_values, champion=champion_values),
+        examples=40,
+        same_examples=PairedMetrics(examples=32, candidate=candidate_values, champion=champion_values),
         champion=champion_values["accuracy"],
-        trained_on={3: Duplicates(count=8, examples=("row 4 of train and row 2 of test",))},
+        trained_on={3: Duplicates(count=8, origins=("row 4 of train and row 2 of test",))},
     )
     for fact in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test examples", "row 2 of test"):
         assert fact in html

@@ -47,10 +47,10 @@ def test_extrapolation_to_two_and_four_times_the_examples() -> None:
     errors = [float(3 * count**-0.5 + 0.05) for count in COUNTS]
     few = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=100)
     many = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=10_000)
-    assert [point.rows for point in few.extrapolated] == [8000, 16000]
+    assert [point.examples for point in few.extrapolated] == [8000, 16000]
     for curve in (few, many):
         for estimate in curve.extrapolated:
-            assert estimate.low <= 3 * estimate.rows**-0.5 + 0.05 <= estimate.high
+            assert estimate.low <= 3 * estimate.examples**-0.5 + 0.05 <= estimate.high
     assert (
         many.extrapolated[1].high - many.extrapolated[1].low
         < few.extrapolated[1].high - few.extrapolated[1].low
@@ -71,7 +71,7 @@ def test_rising_errors_are_not_extrapolated(errors: list[float]) -> None:
     assert curve.reason
     assert f"{errors[-1]:.4f} with 2,000 examples" in curve.reason
     assert curve.extrapolated == ()
-    assert [point.rows for point in curve.points] == [250, 500, 1000, 2000]
+    assert [point.examples for point in curve.points] == [250, 500, 1000, 2000]
 
 
 def test_extrapolated_errors_never_rise() -> None:
@@ -134,6 +134,6 @@ def test_the_error_is_that_of_the_final_weights(train_env: Any, monkeypatch: pyt
     monkeypatch.setattr(curves, "FRACTIONS", (1 / 2, 1.0))
     monkeypatch.setattr(trainer, "fit", forget)
     curve = measure_learning_curve(workload(train_env, 60, 60, epochs=1))
-    assert fitted == [point.rows for point in curve.points] == [30, 60]
+    assert fitted == [point.examples for point in curve.points] == [30, 60]
     assert [point.error for point in curve.points] == [pytest.approx(2 / 3)] * 2
     assert all(point.low <= point.error <= point.high for point in curve.points)
