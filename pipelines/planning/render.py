@@ -1,7 +1,7 @@
 """Print a plan on one screen, 80 columns wide."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -30,23 +30,35 @@ def print_plan(plan: Plan, console: Console, all_options: bool, probe_command: s
     lines += [("warning", warning, "yellow") for warning in plan.warnings]
     lines += [("problem", reason, "bold red") for reason in (*plan.problems, *plan.exceeded)]
     for name, value, style in lines:
-        wrapped = textwrap.fill(
-            value,
-            console.width,
-            initial_indent=" " * INDENT,
-            subsequent_indent=" " * INDENT,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        line = Text.assemble((f"{name:<{INDENT}}", style), wrapped[INDENT:].replace(NBSP, " "))
-        console.print(line, soft_wrap=True)  # a long path is not cut
-    options = plan.options if all_options else plan.options[:MAX_OPTIONS]
-    if options:
+        _print_line(name, value, style, console)
+    if options := plan.options if all_options else plan.options[:MAX_OPTIONS]:
         console.print()
-        console.print(_build_options_table(options, plan))
-        more = len(plan.options) - len(options)
-        note = f"USD per hour, read {plan.prices_read}; training uses one device"
-        console.print(Text(note + (f"; {more} more with --all" if more else ""), "dim"))
+        _print_options(options, plan, console)
+
+
+def _print_line(name: str, value: str, style: str, console: Console) -> None:
+    """Print a value, wrapped and indented, after its name."""
+    wrapped = textwrap.fill(
+        value,
+        console.width,
+        initial_indent=" " * INDENT,
+        subsequent_indent=" " * INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    line = Text.assemble((f"{name:<{INDENT}}", style), wrapped[INDENT:].replace(NBSP, " "))
+    console.print(line, soft_wrap=True)  # a long path is not cut
+
+
+def _print_options(options: Sequence[Option], plan: Plan, console: Console) -> None:
+    """Print the table of accelerators, without the spaces with which Rich fills its lines."""
+    for segments in console.render_lines(_build_options_table(options, plan), pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line.rstrip()
+        console.print(line)
+    more = len(plan.options) - len(options)
+    note = f"USD per hour, read {plan.prices_read}; training uses one device"
+    console.print(Text(note + (f"; {more} more with --all" if more else ""), "dim"))
 
 
 def format_facts(plan: Plan) -> dict[str, str]:
@@ -160,7 +172,7 @@ def _format_batch(largest: int, plan: Plan) -> str:
     return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"
 
 
-def _build_options_table(options: tuple[Option, ...], plan: Plan) -> Table:
+def _build_options_table(options: Sequence[Option], plan: Plan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("accelerator", no_wrap=True)
     for name in ("memory", "largest batch", "on demand", "Spot"):

@@ -61,7 +61,9 @@ def test_a_plan_fits_eighty_columns_and_breaks_no_word(
 ) -> None:
     plan = make_plan(name, settings, **fields)
     text = screen(plan, everything=True)
-    assert max(map(len, text.rstrip().splitlines())) <= 80
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line != line.rstrip()] == []
     words = text.split()
     for fact in (*plan.warnings, *plan.problems, *plan.exceeded):
         assert set(fact.replace("\N{NO-BREAK SPACE}", " ").split()) <= set(words)
