@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -163,7 +164,10 @@ def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -
 
 
 def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:
-    """Write the pipeline as YAML of KFP, with the configuration as default arguments."""
+    """Write the pipeline as YAML of KFP, with the configuration as default arguments.
+
+    The file is replaced atomically; if `path` is a symbolic link, the file that it names.
+    """
     from kfp.compiler import Compiler
 
     step_specs = create_specs(config, environment)
@@ -171,7 +175,7 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
         Compiler().compile(create_pipeline(environment, step_specs), str(file), pipeline_parameters=values)
-        write_text(path, file.read_text(encoding="utf-8"))
+        write_text(Path(os.path.realpath(path)), file.read_text(encoding="utf-8"))
 
 
 def compile_package(environment: Environment) -> bytes:

@@ -68,6 +68,14 @@ def tasks(spec):
     return {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
 
 
+def test_a_symbolic_link_is_written_through_to_its_file(tmp_path):
+    target, link = tmp_path / "target.yaml", tmp_path / "link.yaml"
+    link.symlink_to(target.name)
+    compile_to(load(environ={}), link)
+    assert link.is_symlink()
+    assert "train-to-serve" in target.read_text()
+
+
 def test_steps_have_image_resources_user_and_disk(compile_digits):
     containers, pods, pipeline = compile_digits(ENVIRONMENT + "  train: {memory: 8Gi}\n")
     images = {step: f"a/{step[0]}" for step in STEPS} | {"explain": "a/d"}
