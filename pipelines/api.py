@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from modelyard.pipelines.compile.uploads import Uploads
     from modelyard.pipelines.planning.plan import Plan
-    from modelyard.pipelines.planning.planner import Request
+    from modelyard.pipelines.planning.planner import PlanRequest
     from modelyard.pipelines.runners.differences import Change
     from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
@@ -165,20 +165,20 @@ def plan(
     config: Source = None,
     environment: str = "local",
     overrides: Sequence[str] = (),
-    request: "Request | None" = None,
+    request: "PlanRequest | None" = None,
     *,
     log: Notify = lambda _: None,
     warn: Notify = lambda _: None,
 ) -> "Plan":
     """Return whether a run fits, its time and its cost.
 
-    `request` has the options of `modelyard plan`, see planning.planner.Request; None measures nothing.
+    `request` has the options of `modelyard plan`, see planning.planner.PlanRequest; None measures nothing.
     """
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.runners import run_folder
 
     env = load_environment(environment, overrides)
-    config, request = _resolve_config(config, overrides, environment), request or planner.Request()
+    config, request = _resolve_config(config, overrides, environment), request or planner.PlanRequest()
     return planner.make_plan(config, env, environment, request, run_folder.home(), log, warn)
 
 
@@ -243,13 +243,13 @@ def _prepare_uploads(
 ) -> "tuple[KfpRunner, Uploads]":
     """Return the server, and the configuration with its uploads, checked unless `anyway`."""
     from modelyard.pipelines.compile.uploads import prepare_uploads
-    from modelyard.pipelines.planning.guard import guard
+    from modelyard.pipelines.planning.feasibility import check_feasibility
     from modelyard.pipelines.runners import run_folder, select
 
     server = select.kfp_runner(scope)  # fails early if the environment has none
     uploads = prepare_uploads(_resolve_config(config, scope.overrides, server.name), server.environment)
     if not anyway:
-        guard(uploads.config, server.environment, server.name, run_folder.home(), budget)
+        check_feasibility(uploads.config, server.environment, server.name, run_folder.home(), budget)
     return server, uploads
 
 

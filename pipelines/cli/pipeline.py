@@ -127,7 +127,7 @@ def plan(
 
     from modelyard.components.errors import ConfigError, PlanError
     from modelyard.pipelines import api
-    from modelyard.pipelines.planning.planner import Request
+    from modelyard.pipelines.planning.planner import PlanRequest
     from modelyard.pipelines.planning.render import print_plan
 
     if examples is not None and (fetch or learning_curve):
@@ -136,7 +136,7 @@ def plan(
             f"--examples {examples} cannot be combined with {other}, which downloads the data and counts its "
             "examples. Remove one of them."
         )
-    request = Request(
+    request = PlanRequest(
         probe=probe,
         seconds=probe_seconds,
         learning_curve=learning_curve,

@@ -5,6 +5,6 @@ dataset      describes the data before a run
 measuring    measures the model in a process or a pod
 hardware     the device that trains, and the accelerators with their prices
 render       prints a plan
-guard        the checks of `submit` and `schedule apply`
+feasibility  the checks of `submit` and `schedule apply`
 comparison   planned and actual values in the report of a run
 """

@@ -54,10 +54,10 @@ def _compare(plan: Plan, artifacts: Path, summary: RunSummary) -> Iterator[PlanC
         total = plan.train.total
         interval = f" ({format_seconds(total.low)} to {format_seconds(total.high or 0.0)})"
         yield _create_comparison("train", total.value, train.seconds, format_seconds, interval)
-    if plan.money and plan.money.train:
-        actual = plan.money.hour * train.seconds / HOUR
+    if plan.cost and plan.cost.train:
+        actual = plan.cost.per_hour * train.seconds / HOUR
         yield _create_comparison(
-            "money for train, at the planned price", plan.money.train.value, actual, format_dollars
+            "cost of train, at the planned price", plan.cost.train.value, actual, format_dollars
         )
     if model := next(iter(sorted(artifacts.glob("*/train/model"))), None):  # if artifacts are local
         yield _create_comparison("the exported model", plan.storage.model, tree_bytes(model), format_size)

@@ -21,7 +21,7 @@ from modelyard.pipelines.environments.accelerators import (
     accelerator_types,
 )
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import HOUR, Memory, Money, Option, TrainTime
+from modelyard.pipelines.planning.plan import HOUR, AcceleratorOption, Memory, TrainingCost, TrainTime
 from modelyard.pipelines.runners.run_folder import nearest_existing
 
 MAX_PRICE = 500.0  # USD per accelerator and hour; price lists use greater numbers for missing prices
@@ -129,10 +129,10 @@ def find_device(environment: Environment, catalog: Catalog, home: Path) -> Devic
     return Device(name="the pod", memory=limit)
 
 
-def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option, ...]:
+def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[AcceleratorOption, ...]:
     """Return the accelerators of a catalog: those that the model fits into first, by price."""
 
-    def rank(option: Option) -> tuple[bool, bool, float]:
+    def rank(option: AcceleratorOption) -> tuple[bool, bool, float]:
         price = option.on_demand or option.spot or math.inf
         return (option.fit != "fits", NEEDS_JAX in option.note, price)
 
@@ -147,33 +147,35 @@ def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Option
 
 def estimate_cost(
     time: TrainTime | None, accelerator: Accelerator | None, spot: bool, catalog: Catalog, price: float | None
-) -> Money | None:
+) -> TrainingCost | None:
     """Return the cost of training: by `price` in USD per hour (--price), otherwise by the catalog."""
     total = time.total if time else None
     if price is not None:
-        return Money(hour=price, train=total and total.scaled(price / HOUR), note="--price")
+        return TrainingCost(per_hour=price, train=total and total.scaled(price / HOUR), note="--price")
     entry = catalog.accelerators.get(accelerator.type) if accelerator else None
     if accelerator is None or entry is None or entry.price is None:
         return None
-    hour = entry.price.hourly(accelerator.count, spot)
-    if hour is None:
+    per_hour = entry.price.hourly(accelerator.count, spot)
+    if per_hour is None:
         return None
     without_machine = entry.price.scope == "accelerator"
-    return Money(
-        hour=hour,
-        train=total and total.scaled(hour / HOUR, bounded=not without_machine),
+    return TrainingCost(
+        per_hour=per_hour,
+        train=total and total.scaled(per_hour / HOUR, bounded=not without_machine),
         note=f"{accelerator.type} x{accelerator.count}{' on Spot' if spot else ''}"
         f"{' without the machine' if without_machine else ''}, {entry.price.region}, {entry.price.source}, "
         f"read {catalog.read}",
     )
 
 
-def _create_option(name: str, entry: CatalogEntry, capacity: float, memory: Memory, backend: str) -> Option:
+def _create_option(
+    name: str, entry: CatalogEntry, capacity: float, memory: Memory, backend: str
+) -> AcceleratorOption:
     count = accelerator_types()[name].min_count
     notes = [NEEDS_JAX] if entry.kind == "tpu" and backend == "tensorflow" else []
     if entry.price and entry.price.scope == "accelerator":
         notes.append(WITHOUT_MACHINE)
-    return Option(
+    return AcceleratorOption(
         accelerator=name,
         count=count,
         memory=capacity,

@@ -2,7 +2,7 @@
 
 <home>/plans/<key>.json    the last plan of a configuration in an environment
 
-Sizes are in bytes, times in seconds, money in USD. Unknown values are None.
+Sizes are in bytes, times in seconds, costs in USD. Unknown values are None.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ class TrainTime(Record):
     total: Estimate
 
 
-class Option(Record):
+class AcceleratorOption(Record):
     """An accelerator: whether the model fits, the largest batch that fits, and the price per hour."""
 
     accelerator: str
@@ -118,10 +118,10 @@ class Option(Record):
     note: str = ""
 
 
-class Money(Record):
+class TrainingCost(Record):
     """The price per hour and the cost of training, None without its time; `note` is the price's origin."""
 
-    hour: float
+    per_hour: float
     train: Estimate | None
     note: str
 
@@ -153,8 +153,8 @@ class Plan(Record):
     probed_at: str | None
     too_large: str | None
     train: TrainTime | None
-    money: Money | None
-    options: tuple[Option, ...]
+    cost: TrainingCost | None
+    options: tuple[AcceleratorOption, ...]
     prices_read: str
     learning_curve: LearningCurve | None
     warnings: tuple[str, ...]
@@ -226,7 +226,7 @@ def exceeded_limits(
                     f"environment.{key}, {limit / HOUR:.3g} h: increase it, or reduce training.epochs"
                 )
     if budget is not None:
-        cost = plan.money.train if plan.money else None
+        cost = plan.cost.train if plan.cost else None
         if cost is None:
             remedy = "the price: set --price" if plan.train else "the time: run `modelyard plan --probe`"
             exceeded.append(f"--budget {budget:g} USD cannot be checked without {remedy}")

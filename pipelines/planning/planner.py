@@ -1,7 +1,7 @@
 """Make a plan: memory, time, storage and cost of a run, before it starts.
 
-plan = make_plan(config, environment, "local", Request(probe=True), home)
-plan.fit, plan.train, plan.money, plan.problems
+plan = make_plan(config, environment, "local", PlanRequest(probe=True), home)
+plan.fit, plan.train, plan.cost, plan.problems
 """
 
 import math
@@ -54,7 +54,7 @@ Notify = Callable[[str], None]
 BUSY_LOAD = 1.5  # runnable processes per core; the probe alone is about one
 
 
-class Request(Record):
+class PlanRequest(Record):
     """The options of `modelyard plan`.
 
     `seconds` is the duration of the measured training. `fetch` downloads remote data; `examples` and
@@ -77,7 +77,7 @@ def make_plan(
     config: Config,
     environment: Environment,
     name: str,
-    request: Request,
+    request: PlanRequest,
     home: Path,
     log: Notify = lambda _: None,
     warn: Notify = lambda _: None,
@@ -144,7 +144,7 @@ def make_plan(
         probed_at=measurement.at,
         too_large=measurement.too_large,
         train=measurement.train,
-        money=estimate_cost(measurement.train, accelerator, spot, catalog, request.price),
+        cost=estimate_cost(measurement.train, accelerator, spot, catalog, request.price),
         options=list_options(catalog, memory, environment.keras_backend),
         prices_read=catalog.read,
         learning_curve=curve,
@@ -179,7 +179,7 @@ class _Measurement(NamedTuple):
 
 def _probe(
     workload: TrainingWorkload,
-    request: Request,
+    request: PlanRequest,
     config: Config,
     environment: Environment,
     data: Dataset,
@@ -213,7 +213,7 @@ def _create_workload(config: Config, data: Dataset) -> TrainingWorkload:
     )
 
 
-def _needs_download(config: Config, environment: Environment, request: Request) -> bool:
+def _needs_download(config: Config, environment: Environment, request: PlanRequest) -> bool:
     """Return whether to download remote data; a probe in a pod needs only its shape, known for CIFAR-10."""
     is_known = environment.on_cluster and config.data.kind == "cifar10"
     return request.fetch or request.learning_curve or (request.probe and not is_known)

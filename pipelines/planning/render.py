@@ -9,7 +9,7 @@ from rich.text import Text
 
 from modelyard.components.artifacts import format_number
 from modelyard.components.train.measurement import CurvePoint, LearningCurve
-from modelyard.pipelines.planning.plan import Estimate, Option, Plan, TrainTime
+from modelyard.pipelines.planning.plan import AcceleratorOption, Estimate, Plan, TrainTime
 
 MAX_OPTIONS = 5
 FITS = {"fits": "fits into", "uncertain": "may not fit into", "does not fit": "does not fit into"}
@@ -23,7 +23,7 @@ def print_plan(plan: Plan, console: Console, all_options: bool, probe_command: s
     lines = [(name, value, "dim") for name, value in format_facts(plan).items()]
     if not plan.train and plan.fit != "does not fit":
         fits = "" if plan.fit else "whether the model fits, "
-        cost = " and the cost" if plan.money else ""
+        cost = " and the cost" if plan.cost else ""
         lines.append(
             ("probe", f"not run. It measures {fits}the time{cost} on {plan.device}: {probe_command}", "dim")
         )
@@ -50,7 +50,7 @@ def _print_line(name: str, value: str, style: str, console: Console) -> None:
     console.print(line, soft_wrap=True)  # a long path is not cut
 
 
-def _print_options(options: Sequence[Option], plan: Plan, console: Console) -> None:
+def _print_options(options: Sequence[AcceleratorOption], plan: Plan, console: Console) -> None:
     """Print the table of accelerators, without the spaces with which Rich fills its lines."""
     for segments in console.render_lines(_build_options_table(options, plan), pad=False):
         line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
@@ -130,9 +130,9 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
             f", {format_size(plan.probed.device_memory)} on the device" if plan.probed.device_memory else ""
         )
         yield "probe", f"on {plan.probed.device}, used {format_size(plan.probed.memory)} of memory{device}"
-    if money := plan.money:
-        cost = f"{_format_cost(money.train)} for train at " if money.train else ""
-        yield "money", f"{cost}{money.hour:,.2f} USD per hour ({money.note})"
+    if cost := plan.cost:
+        train = f"{_format_cost(cost.train)} for train at " if cost.train else ""
+        yield "cost", f"{train}{cost.per_hour:,.2f} USD per hour ({cost.note})"
     if curve := plan.learning_curve:
         yield "more data", _format_curve(curve)
 
@@ -172,7 +172,7 @@ def _format_batch(largest: int, plan: Plan) -> str:
     return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"
 
 
-def _build_options_table(options: Sequence[Option], plan: Plan) -> Table:
+def _build_options_table(options: Sequence[AcceleratorOption], plan: Plan) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("accelerator", no_wrap=True)
     for name in ("memory", "largest batch", "on demand", "Spot"):

@@ -1,6 +1,6 @@
 """A plan for tests."""
 
-from modelyard.pipelines.planning.plan import Estimate, Memory, Money, Plan, Storage, TrainTime
+from modelyard.pipelines.planning.plan import Estimate, Memory, Plan, Storage, TrainingCost, TrainTime
 
 
 def plan_of_an_hour(usd: float) -> Plan:
@@ -29,7 +29,7 @@ def plan_of_an_hour(usd: float) -> Plan:
         probed_at=None,
         too_large=None,
         train=train,
-        money=Money(hour=usd, train=total.scaled(usd / total.value), note="a test"),
+        cost=TrainingCost(per_hour=usd, train=total.scaled(usd / total.value), note="a test"),
         options=(),
         prices_read="2026-11-23",
         learning_curve=None,

@@ -13,7 +13,7 @@ from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import measuring, planner
 from modelyard.pipelines.planning.dataset import Dataset
 from modelyard.pipelines.planning.plan import Plan
-from modelyard.pipelines.planning.planner import Request
+from modelyard.pipelines.planning.planner import PlanRequest
 
 GKE = ("environment.store=gs://a/b", "environment.pipeline_root=gs://a/c")
 CURVE = LearningCurve(measure="RMSE", points=(), extrapolated=(), reason="3 validation examples are too few")
@@ -87,12 +87,12 @@ def measurements(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: ProbeResul
 
 @pytest.fixture
 def make_plan(measurements: Results, tmp_path: Path) -> MakePlan:
-    """Return a function that makes a plan in an environment; keywords are fields of the Request."""
+    """Return a function that makes a plan in an environment; keywords are fields of the PlanRequest."""
     assert measurements
 
     def make(name: str = "local", settings: Sequence[str] = (), **request: Any) -> Plan:
         settings = [*(GKE if name == "gke" else ()), "training.epochs=10", *settings]
         environment = load_environment(name, settings)
-        return planner.make_plan(load(None, settings), environment, name, Request(**request), tmp_path)
+        return planner.make_plan(load(None, settings), environment, name, PlanRequest(**request), tmp_path)
 
     return make

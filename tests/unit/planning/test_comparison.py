@@ -48,7 +48,7 @@ def test_the_report_of_a_planned_run_compares_plan_and_actual(make_plan: MakePla
     assert page.index("before") < page.index("Planned and actual values")
     assert page.endswith("</main></html>")
     assert "1,000,000 parameters" in page
-    for row, ratio in (("train", None), ("money for train", None), ("the exported model", "2.00")):
+    for row, ratio in (("train", None), ("cost of train", None), ("the exported model", "2.00")):
         assert f"<td>{row}" in page
         assert ratio is None or f"<td>{ratio}</td>" in page
     saved = Plan.model_validate_json((folder / "plan.json").read_bytes())

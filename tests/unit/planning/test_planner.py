@@ -14,7 +14,7 @@ from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import hardware, planner
 from modelyard.pipelines.planning.dataset import Dataset
 from modelyard.pipelines.planning.plan import Plan, estimate_train_time, exceeded_limits, load_plan, plan_key
-from modelyard.pipelines.planning.planner import Request
+from modelyard.pipelines.planning.planner import PlanRequest
 from modelyard.pipelines.planning.render import format_dollars, format_seconds, print_plan
 from tests.command_line import CommandLine
 from tests.unit.planning.conftest import GKE, MakePlan, Results
@@ -170,7 +170,7 @@ def test_a_pod_without_a_memory_limit_has_no_fit(make_plan: MakePlan) -> None:
 
 def test_a_probe_on_a_cpu_gives_no_price_of_a_gpu(make_plan: MakePlan) -> None:
     plan = make_plan("gke", ("environment.steps.train.spot=false",), probe=True)
-    assert plan.money is None  # the probe ran on a CPU: accelerator_optional, and no GPU on the node
+    assert plan.cost is None  # the probe ran on a CPU: accelerator_optional, and no GPU on the node
     assert any("cpu:0" in warning for warning in plan.warnings)
 
 
@@ -178,22 +178,22 @@ def test_price_of_training_on_a_gpu(make_plan: MakePlan, measurements: Results, 
     measurements["probe"] = probed.model_copy(update={"device": "gpu:0", "device_memory": 10**9})
     plan = make_plan("gke", ("environment.steps.train.spot=false",), probe=True)
     assert plan.train
-    assert plan.money
-    assert plan.money.train
-    assert plan.money.train.value == pytest.approx(plan.money.hour * plan.train.total.value / 3600)
-    assert plan.prices_read in plan.money.note
+    assert plan.cost
+    assert plan.cost.train
+    assert plan.cost.train.value == pytest.approx(plan.cost.per_hour * plan.train.total.value / 3600)
+    assert plan.prices_read in plan.cost.note
     spot = make_plan("gke", probe=True)
-    assert spot.money
-    assert spot.money.hour < plan.money.hour
+    assert spot.cost
+    assert spot.cost.per_hour < plan.cost.per_hour
     assert "1 GB on the device" in screen(plan)
 
 
 def test_the_option_price_is_used(make_plan: MakePlan) -> None:
     plan = make_plan(probe=True, price=3.0)
     assert plan.train
-    assert plan.money
-    assert plan.money.train
-    assert plan.money.train.value == pytest.approx(3.0 * plan.train.total.value / 3600)
+    assert plan.cost
+    assert plan.cost.train
+    assert plan.cost.train.value == pytest.approx(3.0 * plan.train.total.value / 3600)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_plan_that_cannot_be_saved_is_shown(tmp_path: Path) -> None:
     settings = ["training.epochs=10"]
     environment = load_environment("local", settings)
     plan = planner.make_plan(
-        load(None, settings), environment, "local", Request(), tmp_path, warn=warnings.append
+        load(None, settings), environment, "local", PlanRequest(), tmp_path, warn=warnings.append
     )
     assert plan.parameters == 1_000_000
     assert "plans" in warnings[0]

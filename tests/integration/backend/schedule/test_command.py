@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelyard.components.errors import ConfigError, PlanError
-from modelyard.pipelines.planning import guard
+from modelyard.pipelines.planning import feasibility
 from tests.integration.backend.conftest import Command, FakeKfp
 from tests.integration.backend.schedule.conftest import write_requests
 
@@ -66,7 +66,7 @@ def test_a_pod_that_fits_no_node_is_refused(
 ) -> None:
     small = {"cpu": "100m", "memory": "1Mi", "pods": "10"}
     node = {"metadata": {"name": "small"}, "spec": {}, "status": {"allocatable": small}}
-    monkeypatch.setattr(guard, "connect", lambda _: SimpleNamespace(nodes=[node]))
+    monkeypatch.setattr(feasibility, "connect", lambda _: SimpleNamespace(nodes=[node]))
     arguments = ("schedule", "apply", "digits.yaml", "--set", "environment.steps.train.memory=64Gi")
     code, text = modelyard(*arguments)
     assert code == PlanError.exit_code

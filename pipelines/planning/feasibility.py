@@ -1,4 +1,4 @@
-"""Refuse a run that cannot succeed: a step fits no node, or the plan has a problem or exceeds a limit."""
+"""Refuse a run that cannot succeed: a step fits no node, or its plan has an error or exceeds a limit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may add
 }
 
 
-def guard(
+def check_feasibility(
     config: Config, environment: Environment, name: str, home: Path, budget: float | None = None
 ) -> None:
     """Raise if a run cannot succeed.

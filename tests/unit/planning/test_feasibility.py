@@ -10,8 +10,8 @@ from modelyard.components.errors import ClusterError, PlanError
 from modelyard.components.train.measurement import Cost, ProbeResult
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.planning import guard as guarding
-from modelyard.pipelines.planning.guard import guard, unschedulable_steps
+from modelyard.pipelines.planning import feasibility
+from modelyard.pipelines.planning.feasibility import check_feasibility, unschedulable_steps
 from tests.unit.planning.conftest import GKE, MakePlan, Results
 
 TEN = "training.epochs=10"
@@ -26,13 +26,13 @@ def node(**labels: str) -> dict[str, Any]:
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The nodes of the cluster: a small node."""
     nodes = [node()]
-    monkeypatch.setattr(guarding, "connect", lambda _: SimpleNamespace(nodes=nodes))
+    monkeypatch.setattr(feasibility, "connect", lambda _: SimpleNamespace(nodes=nodes))
     return nodes
 
 
 def check(home: Path, name: str, *settings: str, budget: float | None = None) -> None:
     settings = (*(GKE if name == "gke" else ()), *settings)
-    guard(load(None, settings), load_environment(name, settings), name, home, budget)
+    check_feasibility(load(None, settings), load_environment(name, settings), name, home, budget)
 
 
 def test_a_run_that_fits_on_a_node_is_accepted(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_cluster_whose_nodes_cannot_be_listed_refuses_no_step(monkeypatch: pyt
     def refuse(_: str) -> None:
         raise ClusterError("no.")
 
-    monkeypatch.setattr(guarding, "connect", refuse)
+    monkeypatch.setattr(feasibility, "connect", refuse)
     assert unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
