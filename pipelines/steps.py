@@ -67,7 +67,7 @@ class Step:
         return f"{self.name}_spec"
 
 
-_ROWS = (
+_STEPS = (
     Step("fingerprint", FingerprintSpec, "fingerprint"),
     Step("ingest", IngestSpec, "ingest", cached=True, in_recipe=True),
     Step("preprocess", PreprocessSpec, "preprocess", cached=True, in_recipe=True),
@@ -85,10 +85,10 @@ _ROWS = (
     Step("deploy", DeploySpec, "deploy", resources={"retries": 0}, kubernetes=True),
     Step(EXIT_TASK, ExplainSpec, "deploy", kubernetes=True, exit_task=True),
 )
-STEPS: Mapping[str, Step] = {step.name: step for step in _ROWS}
-IMAGES = (*dict.fromkeys(step.image for step in _ROWS), SERVER_IMAGE)
+STEPS: Mapping[str, Step] = {step.name: step for step in _STEPS}
+IMAGES = (*dict.fromkeys(step.image for step in _STEPS), SERVER_IMAGE)
 """All images without accelerators."""
-ACCELERATED_IMAGES = tuple(image for step in _ROWS for image in step.accelerated.values())
+ACCELERATED_IMAGES = tuple(image for step in _STEPS for image in step.accelerated.values())
 """All images with the libraries of an accelerator."""
 
 

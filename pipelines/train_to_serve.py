@@ -32,7 +32,7 @@ NAME = "train-to-serve"
 ConfigureTask = Callable[[str, dsl.PipelineTask], object]
 
 
-def build(
+def build_pipeline(
     configure: ConfigureTask, config: dsl.PipelineConfig | None = None
 ) -> Callable[..., dsl.PipelineTask]:
     """Return the pipeline.
@@ -100,7 +100,7 @@ def build(
 
 
 def build_preparation(configure: ConfigureTask) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline of only ingest and preprocess, with the output `features`; see `build`."""
+    """Return the pipeline of only ingest and preprocess, with the output `features`; see `build_pipeline`."""
 
     @dsl.pipeline(name="prepare")
     def prepare(ingest_spec: str, preprocess_spec: str, fingerprint: str) -> dsl.Dataset:

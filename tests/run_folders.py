@@ -10,14 +10,14 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunSummary
-from modelyard.pipelines.runners.local.runner import Start, process_start_time
+from modelyard.pipelines.runners.local.runner import StartRecord, process_start_time
 
 
 def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
     """Create the folder of a run whose parent process is this one; return it."""
     folder = home / "runs" / name
     (folder / "logs").mkdir(parents=True)
-    start = Start(
+    start = StartRecord(
         runner="local",
         environment="local",
         settings=Environment(kind="local"),

@@ -229,12 +229,12 @@ def report(
 ) -> None:
     """Print the path of the report of a run or of a model's version."""
     from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines.runners.reports import report_of_run, report_of_version
+    from modelyard.pipelines.runners.reports import fetch_run_report, fetch_version_report
     from modelyard.pipelines.runners.select import find_run, is_run_name
 
     if name is None or is_run_name(name):
         run = find_run(scope, name)
-        path, about = report_of_run(run), dict[str, Any](run=run.name)
+        path, about = fetch_run_report(run), dict[str, Any](run=run.name)
     else:
         models = open_store(store, scope.name or "local")
         if not models.versions(name):
@@ -242,7 +242,7 @@ def report(
                 f"There is no run {name}, and no model {name} in {models.url}. `modelyard runs list` and "
                 "`modelyard models list` show their names."
             )
-        path, number = report_of_version(models, name, version)
+        path, number = fetch_version_report(models, name, version)
         about = {"model": name, "version": number}
     show(output, {**about, "report": str(path)}, str(path))
     if browse:

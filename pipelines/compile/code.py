@@ -19,7 +19,7 @@ from modelyard.pipelines.steps import STEPS
 
 PACKAGE = "modelyard"
 ROOT = Path(__file__).parents[2]
-IGNORED_KEYS = {
+IGNORED_MODULES = {
     "modelyard.components.errors": "classes of failures",
     "modelyard.components.events": "progress of a run",
     "modelyard.components.interface": "checks that image and pipeline match",
@@ -46,7 +46,7 @@ _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<package>[\w.]+)[ \t]+)?import[ \t]+(?P<names>\([^)]*\)|[^\n]+)", re.MULTILINE
 )
 _COMMENT = re.compile(r"#.*")
-_TEXT = re.compile(r'""".*?"""', re.DOTALL)  # a docstring may show how to import
+_DOCSTRING = re.compile(r'""".*?"""', re.DOTALL)  # a docstring may show how to import
 
 
 def code_sha256(
@@ -55,13 +55,15 @@ def code_sha256(
     """Return the fingerprint of a step's code.
 
     `selected` are the modules that its settings select (`Spec.modules`), `without` the modules and packages
-    to ignore in addition to IGNORED_KEYS. `root` is the folder of the package modelyard.
+    to ignore in addition to IGNORED_MODULES. `root` is the folder of the package modelyard.
     """
     modules, distributions = find_imported_modules(
-        (STEPS[step].component, *selected), (*IGNORED_KEYS, *without), root
+        (STEPS[step].component, *selected), (*IGNORED_MODULES, *without), root
     )
-    files = {path.relative_to(root).as_posix(): _contents(path)[0] for path in _files(modules.values(), root)}
-    versions = {name: _version(name) for name in (*distributions, *STEPS[step].distributions)}
+    files = {
+        path.relative_to(root).as_posix(): _contents(path)[0] for path in _find_files(modules.values(), root)
+    }
+    versions = {name: _find_version(name) for name in (*distributions, *STEPS[step].distributions)}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
 
 
@@ -109,7 +111,7 @@ def find_packages(image: str, root: Path = ROOT) -> tuple[str, ...]:
 def find_imports(source: str) -> frozenset[str]:
     """Return the names in the import statements of a module: modules, and objects in modules."""
     imports = set[str]()
-    for statement in _IMPORT.finditer(_TEXT.sub("", source)):
+    for statement in _IMPORT.finditer(_DOCSTRING.sub("", source)):
         package = statement["package"]
         items = _COMMENT.sub("", statement["names"]).strip("() \t\n").split(",")
         names = [item.split()[0] for item in items if item.strip()]
@@ -125,7 +127,7 @@ def _package_files(root: Path) -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
 
-def _files(modules: Iterable[Path], root: Path) -> set[Path]:
+def _find_files(modules: Iterable[Path], root: Path) -> set[Path]:
     """Return the files of modules, and the data files of their packages."""
     files = set(modules)
     for folder in {path.parent for path in files} - {root, root / "components"}:
@@ -150,7 +152,7 @@ def _read(path: Path, *_status: int) -> tuple[str, frozenset[str]]:
 
 
 @cache
-def _version(distribution: str) -> str:
+def _find_version(distribution: str) -> str:
     with suppress(PackageNotFoundError):  # not installed on this platform
         return version(distribution)
     return ""

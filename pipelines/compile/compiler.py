@@ -26,7 +26,7 @@ from modelyard.pipelines.compile.code import REPORT, code_sha256
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
 from modelyard.pipelines.steps import STEPS
-from modelyard.pipelines.train_to_serve import build
+from modelyard.pipelines.train_to_serve import build_pipeline
 
 USER = 65532
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -130,9 +130,9 @@ def create_pipeline(
     """Return the pipeline for an environment; on this machine, `step_specs` select code for the cache key."""
     if environment.on_cluster:
         settings = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
-        return build(lambda step, task: configure_pod(step, task, environment), settings)
+        return build_pipeline(lambda step, task: configure_pod(step, task, environment), settings)
     images = local_images(step_specs)
-    return build(lambda step, task: task.set_container_image(images[step]))
+    return build_pipeline(lambda step, task: task.set_container_image(images[step]))
 
 
 def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from modelyard.components.store.objects import Objects
 
-DATA, CODE = "uploads/data", "uploads/code"
+DATA_PREFIX, CODE_PREFIX = "uploads/data", "uploads/code"
 CHUNK_BYTES = 2**20
 FILE_MODE = 0o100644
 
@@ -92,7 +92,7 @@ def prepare_uploads(config: Config, environment: Environment) -> Uploads:
     uploads, source = prepare_code(config, environment), config.data.source
     if not environment.on_cluster or not source or not local_path(source, "data.source"):
         return uploads
-    data, digest = _data_upload(config.source())
+    data, digest = _create_data_upload(config.source())
     update = {
         "source": f"{config.store.url.rstrip('/')}/{data.name}",
         "sha256": digest,
@@ -116,20 +116,20 @@ def prepare_code(config: Config, environment: Environment) -> Uploads:
             "Keep data and models out of that folder."
         )
     digest = tree_sha256(folder)
-    name = f"{CODE}/{digest}.zip"
+    name = f"{CODE_PREFIX}/{digest}.zip"
     upload = Upload("model.code", folder, name, size, partial(_open_code_archive, folder, digest))
     model = config.model.model_copy(update={"code": f"{config.store.url.rstrip('/')}/{name}"})
     return Uploads(config.model_copy(update={"model": model}), (upload,))
 
 
-def _data_upload(source: Source) -> tuple[Upload, str]:
+def _create_data_upload(source: Source) -> tuple[Upload, str]:
     """Return the upload of the data, and its SHA-256."""
     path = locate(source).fetch(Path())  # checks the SHA-256 of the configuration
     if path.is_file():
         size = path.stat().st_size
         check_size(str(path), size, source.max_bytes)
         digest = sha256(path)
-        return Upload("data.source", path, f"{DATA}/{digest}", size, partial(_open_file, path)), digest
+        return Upload("data.source", path, f"{DATA_PREFIX}/{digest}", size, partial(_open_file, path)), digest
     if source.kind == "npz":
         raise DataError(f"data.source is {path}, a folder, and npz is a file. Name the .npz file.")
     archive = DigestWriter()
@@ -139,7 +139,7 @@ def _data_upload(source: Source) -> tuple[Upload, str]:
     def open_archive() -> AbstractContextManager[IO[bytes]]:
         return _open_archive(iterate_members(path, source.max_bytes), f"data.source {path}", archive.sha256)
 
-    name = f"{DATA}/{archive.sha256}.zip"
+    name = f"{DATA_PREFIX}/{archive.sha256}.zip"
     return Upload("data.source", path, name, archive.size, open_archive), archive.sha256
 
 

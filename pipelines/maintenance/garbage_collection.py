@@ -29,7 +29,7 @@ from modelyard.components.store import staging
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
 from modelyard.components.store.storage import find_storage, open_objects
-from modelyard.pipelines.compile.uploads import CODE, DATA
+from modelyard.pipelines.compile.uploads import CODE_PREFIX, DATA_PREFIX
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
@@ -39,11 +39,11 @@ from modelyard.pipelines.runners.pods.pod import list_active_runs
 from modelyard.pipelines.runners.run_folder import NAME as RUN_NAME
 from modelyard.pipelines.serving.platforms import find_platform
 
-UPLOAD = re.compile(rf"(?:{DATA}|{CODE})/[0-9a-f]{{64}}(?:\.zip)?")
+UPLOAD = re.compile(rf"(?:{DATA_PREFIX}|{CODE_PREFIX})/[0-9a-f]{{64}}(?:\.zip)?")
 CHECKPOINT = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
 ENDED_RUN = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")  # of Kubeflow Pipelines
 CLOCK_SKEW = 300.0  # seconds by which the clocks of two machines may differ
-TIME_ZONES = 86400.0  # seconds by which the local times in the names of two machines' runs may differ
+TIME_ZONE_DIFFERENCE = 86400.0  # seconds by which the local times in the names of runs may differ
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class GarbageCollector:
         pods = list_active_runs(self.environment) if self._on_cluster else ()
         names = (*self._active_local_runs(), *pods)
         times = [self.now - self.environment.active_deadline]
-        times += [parse_start_time(name) - TIME_ZONES for name in names]
+        times += [parse_start_time(name) - TIME_ZONE_DIFFERENCE for name in names]
         times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._active_kfp_runs()]
         return min(times)
 
@@ -247,7 +247,7 @@ class GarbageCollector:
 
     def _find_uploads(self, to_remove: Collection[str]) -> Iterator[Removable]:
         objects = open_objects(self.config.store)
-        entries = [*objects.entries(f"{DATA}/"), *objects.entries(f"{CODE}/")]
+        entries = [*objects.entries(f"{DATA_PREFIX}/"), *objects.entries(f"{CODE_PREFIX}/")]
         users: dict[str, str] = {}
         for user, text in self._upload_users(ModelStore(objects), to_remove) if entries else ():
             users |= dict.fromkeys(UPLOAD.findall(text), f"{user} uses it")

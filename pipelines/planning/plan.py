@@ -22,7 +22,7 @@ from modelyard.pipelines.environments.environment import Environment
 HOUR = 3600.0
 FITS_BELOW, DOES_NOT_FIT_ABOVE = 0.8, 0.95
 EXPORTS = 3  # .keras, ONNX and SavedModel each contain the weights
-MARGIN = 0.15  # published predictors have errors of 5 to 12 % with a profile of the same hardware
+ESTIMATE_ERROR = 0.15  # published predictors have errors of 5 to 12 % with a profile of the same hardware
 Fit = Literal["fits", "uncertain", "does not fit"]
 
 
@@ -190,7 +190,7 @@ def estimate_train_time(
     epoch = probed.epoch.seconds(batches) + validation
     start = max(0.0, wall - probed.seconds) + probed.setup
     once, busy = start + probed.compile + probed.export, max(1.0, probed.load)
-    low, high = min(1 - MARGIN, probed.epoch.low), max(1 + MARGIN, probed.epoch.high)
+    low, high = min(1 - ESTIMATE_ERROR, probed.epoch.low), max(1 + ESTIMATE_ERROR, probed.epoch.high)
     return TrainTime(
         start=start,
         compile=probed.compile,
@@ -201,8 +201,8 @@ def estimate_train_time(
         epochs=training.epochs,
         total=Estimate(
             value=once + training.epochs * epoch,
-            low=(once * (1 - MARGIN) + training.min_epochs * epoch * low) / busy,
-            high=(once * (1 + MARGIN) + training.epochs * epoch * high) * busy,
+            low=(once * (1 - ESTIMATE_ERROR) + training.min_epochs * epoch * low) / busy,
+            high=(once * (1 + ESTIMATE_ERROR) + training.epochs * epoch * high) * busy,
         ),
     )
 

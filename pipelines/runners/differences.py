@@ -25,7 +25,7 @@ def _format(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+def find_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return the keys with different values, sorted."""
     return tuple(
         Change(key=key, before=before.get(key), after=after.get(key))
@@ -65,7 +65,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
         runs=infos,
         results=_side_by_side(*map(_results, infos)),
         metrics=_side_by_side(_metrics(load_summary(first)), _metrics(load_summary(second))),
-        differences=differences(flatten(first.config()), flatten(second.config())),
+        differences=find_differences(flatten(first.config()), flatten(second.config())),
     )
 
 

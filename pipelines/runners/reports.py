@@ -12,7 +12,7 @@ from modelyard.pipelines.runners.differences import load_summary
 REPORT = "report.html"
 
 
-def report_of_run(run: Run) -> Path:
+def fetch_run_report(run: Run) -> Path:
     """Return the report of a run; download it from Kubeflow Pipelines if necessary.
 
     Raises:
@@ -32,7 +32,7 @@ def report_of_run(run: Run) -> Path:
     )
 
 
-def report_of_version(models: ModelStore, name: str, version: int | None = None) -> tuple[Path, int]:
+def fetch_version_report(models: ModelStore, name: str, version: int | None = None) -> tuple[Path, int]:
     """Download the report of a version, by default the champion; return its path and the version.
 
     Raises:

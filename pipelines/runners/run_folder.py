@@ -81,7 +81,7 @@ def create(base: Path) -> Iterator[Path]:
         for subfolder in ("logs", "artifacts"):
             (run / subfolder).mkdir(parents=True)
     except OSError as error:
-        raise _unusable(base, error) from error
+        raise _folder_error(base, error) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
         _environment(
@@ -122,7 +122,7 @@ def check_folder(folder: Path) -> None:
             except OSError as error:
                 raise OSError(error.errno, f"no memory maps ({error.strerror})") from error
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise _folder_error(folder, error) from error
     free = shutil.disk_usage(nearest_existing(folder)).free
     if free < MINIMUM_FREE_BYTES:
         raise MachineError(
@@ -140,7 +140,7 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def _unusable(base: Path, error: OSError) -> ModelyardError:
+def _folder_error(base: Path, error: OSError) -> ModelyardError:
     """Return the error for an unusable folder for runs."""
     if error.errno in EXHAUSTED and (exhausted := machine_error(error, base)):
         return exhausted

@@ -20,7 +20,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import KFP_RUN_ID, Run, RunInfo
-from modelyard.pipelines.runners.local.runner import LocalRunner, list_starts, read_start
+from modelyard.pipelines.runners.local.runner import LocalRunner, list_start_records, read_start_record
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
@@ -86,7 +86,7 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
         if not (latest := list_runs(scope, limit=1)):
             raise NotFoundError(f"There is no run yet in {home / 'runs'}. `modelyard run` starts one.")
         name = latest[0].id
-    start = read_start(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
+    start = read_start_record(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
     if start:
         return local_runner(start.environment, start.settings).open(name)
     if scope.name and scope.environment.on_cluster:
@@ -113,7 +113,9 @@ def list_runs(
     Raises:
         BackendError: Kubeflow Pipelines does not respond, and this machine has no run there.
     """
-    starts = {(start.runner, start.environment): start for _, start in list_starts(run_folder.home(), warn)}
+    starts = {
+        (start.runner, start.environment): start for _, start in list_start_records(run_folder.home(), warn)
+    }
     runs: list[RunInfo] = []
     for start in starts.values():
         if scope.name in (None, start.environment):

@@ -24,7 +24,7 @@ from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConflictError, NotFoundError
 from modelyard.pipelines.compile.uploads import Uploads
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.differences import Change, differences, flatten
+from modelyard.pipelines.runners.differences import Change, find_differences, flatten
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.client import Backend, equals_filter, list_items
 from modelyard.pipelines.runners.kfp.submission import compare_submissions
@@ -33,8 +33,8 @@ from modelyard.pipelines.schedule.desired import ENABLED, DesiredSchedule, Manag
 if TYPE_CHECKING:
     from rich.console import Console
 
-MARGIN = timedelta(seconds=60)
-FREQUENT_MINUTES = 3  # fewer minutes between due times leave no time for twice the margin
+GRACE_PERIOD = timedelta(seconds=60)
+FREQUENT_MINUTES = 3  # fewer minutes between due times leave no time for two grace periods
 LATEST_RUNS = 20
 CODE_CHANGE = "code or environment"
 Action = Literal["create", "replace", "pause", "resume", "nothing"]
@@ -159,7 +159,7 @@ class RecurringRuns:
             )
         version = submission.find_existing(self.backend, desired.submission).version_id
         changes = (
-            *differences(
+            *find_differences(
                 flatten({"schedule": last.settings()}), flatten({"schedule": desired_run.settings()})
             ),
             *compare_submissions(self.backend, last.run, desired.submission, version),
@@ -217,7 +217,7 @@ class RecurringRuns:
                 self._disable(recurring_run)
         if any(self._find_due_time(each) or self._ended_recently(each) for each in old):
             with self.console.status("waiting a minute, until runs that just started are recorded"):
-                time.sleep(MARGIN.total_seconds())
+                time.sleep(GRACE_PERIOD.total_seconds())
         for recurring_run in old:
             with suppress(NotFoundError):  # deleted by another command
                 self.backend.recurring_runs.recurring_run_service_delete_recurring_run(
@@ -232,13 +232,13 @@ class RecurringRuns:
         """Wait until no run is due within a minute, so that none starts twice."""
         if due := self._find_due_time(recurring_run):
             with self.console.status(f"waiting until a minute after {due:%H:%M}, when a run is due"):
-                time.sleep((due + MARGIN - self.now()).total_seconds())
+                time.sleep((due + GRACE_PERIOD - self.now()).total_seconds())
 
     def _find_due_time(self, recurring_run: ManagedRecurringRun) -> datetime | None:
         """Return the due time within a minute of now, or None."""
         now = self.now()
-        due = next(CronSim(recurring_run.cron, now - MARGIN))
-        return due if due < now + MARGIN else None
+        due = next(CronSim(recurring_run.cron, now - GRACE_PERIOD))
+        return due if due < now + GRACE_PERIOD else None
 
     def _ended_recently(self, recurring_run: ManagedRecurringRun) -> bool:
         """Return whether a run ended within a minute, which may have started a waiting one."""
@@ -248,7 +248,7 @@ class RecurringRuns:
             sort_by="created_at desc",
             filter=equals_filter("recurring_run_id", recurring_run.id),
         )
-        since = self.now() - MARGIN
+        since = self.now() - GRACE_PERIOD
         return any(run.finished_at and run.finished_at > since for run in page.runs or ())
 
     def _require_named(self, name: str) -> list[ManagedRecurringRun]:

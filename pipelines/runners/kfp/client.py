@@ -75,7 +75,7 @@ class Endpoint:
         return f"{self.url} ({self.origin})"
 
     @property
-    def login(self) -> str:
+    def login_advice(self) -> str:
         """The remedy when the credentials are refused."""
         if self.namespace:
             return "Renew the credentials for the cluster in KUBECONFIG."
@@ -91,7 +91,7 @@ class Endpoint:
             )
         return (
             f"Check the URL ({self.origin}) with its path, such as /pipeline, the network, and that it "
-            f"is Kubeflow Pipelines 2.0 or later. If it requires a login: {self.login}"
+            f"is Kubeflow Pipelines 2.0 or later. If it requires a login: {self.login_advice}"
         )
 
 
@@ -163,13 +163,14 @@ class Transport(RESTClientObject):  # type: ignore[misc]
 
     def _refusal(self, error: kfp_server_api.ApiException) -> tuple[type[Exception], str]:
         """Return the class and the message of the error for an unsuccessful response."""
-        status, message = error.status, _message(error.body)
+        status, message = error.status, _parse_message(error.body)
         server = f"Kubeflow Pipelines at {self._endpoint}"
         if not status:  # TLS
             return BackendError, self._unreachable(str(error.reason).splitlines()[-1])
         if status == 401:
             credentials = self._endpoint.credentials or "a request without credentials"
-            return BackendError, f"{server} does not accept {credentials} (401). {self._endpoint.login}"
+            advice = self._endpoint.login_advice
+            return BackendError, f"{server} does not accept {credentials} (401). {advice}"
         if message is None:
             return BackendError, str(wrong_server_error(f"with status {status}", self._endpoint))
         kind, advice = ERRORS_BY_STATUS.get(status, BackendError), NOT_ALLOWED if status == 403 else ""
@@ -180,7 +181,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         return f"{server} does not respond{self._proxy}: {reason}. {self._endpoint.advice}"
 
 
-def _message(body: Any) -> str | None:
+def _parse_message(body: Any) -> str | None:
     """Return the message of an error; None when the body is not from Kubeflow Pipelines."""
     try:
         document = json.loads(body)
@@ -253,7 +254,7 @@ def connect(environment: Environment, option: str | None = None) -> Backend:
         BackendError: the server does not respond, or is not Kubeflow Pipelines.
     """
     endpoint = find_endpoint(environment, option)
-    origin, credentials = _credentials(endpoint)
+    origin, credentials = _find_credentials(endpoint)
     namespace = environment.kfp.namespace
     if endpoint.namespace:
         try:
@@ -311,7 +312,7 @@ def _keep_host(settings: Any) -> None:
     settings.refresh_api_key_hook = hook
 
 
-def _credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
+def _find_credentials(endpoint: Endpoint) -> tuple[str | None, dict[str, Any]]:
     """Return the variable of the credentials, and the arguments of kfp.Client."""
     cookie, path = os.environ.get(COOKIE), os.environ.get(TOKEN_PATH, kfp_client.KF_PIPELINES_SA_TOKEN_PATH)
     arguments: dict[str, Any] = {"cookies": cookie} if cookie else {}

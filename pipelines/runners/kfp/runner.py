@@ -258,7 +258,9 @@ class KfpRun(Run):
     def _current_steps(self) -> tuple[Step, ...]:
         ended = runs.state(self._run) in ENDED or bool(self._stuck_step and not self._leave_stuck)
         ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
-        return tuple(_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS)
+        return tuple(
+            _create_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS
+        )
 
     def _refresh(self) -> str:
         """Fetch the run and its Workflow, and return the state; raise CancelledError if it was deleted."""
@@ -394,7 +396,7 @@ def _missing_record(store: Store, key: str) -> NotFoundError:
     return NotFoundError(f"The record {store.url}/{key} was removed. `modelyard submit` starts a new run.")
 
 
-def _step(name: str, workflow: Workflow, ended: bool) -> Step:
+def _create_step(name: str, workflow: Workflow, ended: bool) -> Step:
     """Return the state of a step; without a pod it is skipped if the run has ended."""
     pods = [pod for pod in workflow.pods() if pod.step == name]
     if not pods:

@@ -28,7 +28,7 @@ from modelyard.components.kubernetes import Json
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_package, create_arguments, parse_package
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.differences import Change, differences, flatten
+from modelyard.pipelines.runners.differences import Change, find_differences, flatten
 from modelyard.pipelines.runners.kfp.client import Backend, LostResponseError, equals_filter, find_experiment
 from modelyard.pipelines.runners.kfp.runs import run_parameters
 from modelyard.pipelines.steps import deploy_spec
@@ -221,7 +221,7 @@ def compare_submissions(
         if package:
             before |= _settings(package)
             after |= _settings(parse_package(submission.package))
-    return differences(before, after)
+    return find_differences(before, after)
 
 
 def _package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:

@@ -60,7 +60,7 @@ PAUSE = 0.2  # seconds between two polls of a run of another process
 TERMINATION_TIMEOUT = 60.0  # seconds to wait for the parent process of a cancelled run
 
 
-class Start(Record):
+class StartRecord(Record):
     """The arguments of a run and its parent process (`start.json`).
 
     `environment` is the name of the environment, `settings` its content; `started` is ISO 8601 in UTC.
@@ -84,7 +84,7 @@ class LocalRun(Run):
         self,
         runner: "LocalRunner",
         folder: Path,
-        start: Start,
+        start: StartRecord,
         execution: "LocalExecution | None" = None,
         exit_stack: ExitStack | None = None,
     ) -> None:
@@ -132,7 +132,7 @@ class LocalRun(Run):
     def result(self, leave_stuck: bool = False) -> RunSummary:  # noqa: ARG002 - only for runs on a server
         """Execute the run, or wait until its parent process has exited."""
         if self._execution and self._exit_stack:
-            return self._lead(self._execution, self._exit_stack)
+            return self._execute(self._execution, self._exit_stack)
         while (summary := self._summary()) is None:
             time.sleep(PAUSE)
         return summary
@@ -255,7 +255,7 @@ class LocalRun(Run):
         """Return the seconds from the start of the run to a time in epoch seconds."""
         return round(max(0.0, until - datetime.fromisoformat(self._start.started).timestamp()), 3)
 
-    def _lead(self, execution: "LocalExecution", exit_stack: ExitStack) -> RunSummary:
+    def _execute(self, execution: "LocalExecution", exit_stack: ExitStack) -> RunSummary:
         terminated = threading.Event()
 
         def interrupt(*_: int | FrameType | None) -> None:
@@ -341,7 +341,7 @@ class LocalRunner(Runner):
         """Create the folder of a run; `result` of the run executes it."""
         exit_stack = ExitStack()
         folder = exit_stack.enter_context(run_folder.create(self.home))
-        start = Start(
+        start = StartRecord(
             runner=self.kind,
             environment=self.name,
             settings=self.environment,
@@ -365,7 +365,7 @@ class LocalRunner(Runner):
         """Return the latest runs of this machine in this environment, newest first."""
         infos = (
             self.run_class(self, folder, start).info()
-            for folder, start in list_starts(self.home)
+            for folder, start in list_start_records(self.home)
             if self._is_own(start)
         )
         return list(islice((info for info in infos if model in (None, info.model)), limit))
@@ -373,14 +373,14 @@ class LocalRunner(Runner):
     def open(self, name: str) -> LocalRun:
         """Return a run of this machine by its name."""
         folder = self.home / "runs" / name
-        if run_folder.NAME.fullmatch(name) and (start := read_start(folder)) and self._is_own(start):
+        if run_folder.NAME.fullmatch(name) and (start := read_start_record(folder)) and self._is_own(start):
             return self.run_class(self, folder, start)
         raise NotFoundError(
             f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
             "runs list` shows the runs of this machine; MODELYARD_HOME sets another folder."
         )
 
-    def _is_own(self, start: Start) -> bool:
+    def _is_own(self, start: StartRecord) -> bool:
         return (start.runner, start.environment) == (self.kind, self.name)
 
     def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
@@ -389,7 +389,9 @@ class LocalRunner(Runner):
         return LocalExecution(config, folder, self.environment, options)
 
 
-def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Sequence[tuple[Path, Start]]:
+def list_start_records(
+    home: Path, warn: Callable[[str], None] = lambda _: None
+) -> Sequence[tuple[Path, StartRecord]]:
     """Return the folders of the runs of this machine, newest first.
 
     `warn` receives a message for each run whose `start.json` cannot be read.
@@ -397,16 +399,16 @@ def list_starts(home: Path, warn: Callable[[str], None] = lambda _: None) -> Seq
     starts = []
     for folder in (home / "runs").glob("*"):
         try:
-            if run_folder.NAME.fullmatch(folder.name) and (start := read_start(folder)):
+            if run_folder.NAME.fullmatch(folder.name) and (start := read_start_record(folder)):
                 starts.append((folder, start))
         except (DataError, OSError) as error:
             warn(f"the run {folder.name} is not shown: {error}")
     return sorted(starts, key=lambda item: (item[1].started, item[0].name), reverse=True)
 
 
-def read_start(folder: Path) -> Start | None:
+def read_start_record(folder: Path) -> StartRecord | None:
     """Return the `start.json` of a folder; None when this machine did not start the run."""
-    return read(folder / run_folder.START, Start) if (folder / run_folder.START).is_file() else None
+    return read(folder / run_folder.START, StartRecord) if (folder / run_folder.START).is_file() else None
 
 
 def process_start_time(pid: int) -> str:

@@ -60,10 +60,10 @@ class Tasks:
         replace = handler.replace_python_executable
 
         def execute_task(*, task_name: str, **arguments: Any) -> Any:
-            return self._task(task_name, lambda: execute(task_name=task_name, **arguments))
+            return self._execute_task(task_name, lambda: execute(task_name=task_name, **arguments))
 
         task_executor.execute_single_task = execute_task
-        handler.run_local_subprocess = self._process
+        handler.run_local_subprocess = self._run_process
         handler.replace_python_executable = _use_this_python
         try:
             with (
@@ -110,7 +110,7 @@ class Tasks:
             if step.state in ("waiting", "running"):
                 self._change(name, "skipped" if step.state == "waiting" else "failed")
 
-    def _task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
+    def _execute_task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
         """Return the outputs of a task; it is cached if no process was started."""
         self._current = step
         for earlier in itertools.takewhile(lambda name: name != step, self._steps):
@@ -123,12 +123,12 @@ class Tasks:
             self.outputs[step] = outputs
         return outputs, status
 
-    def _process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
+    def _run_process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
         """Run the process of the current task and return its exit code; see `run_local_subprocess` of KFP."""
         step, record = self._current, local_run.failure_path(self._folder, self._current)
         self._started[step] = time.monotonic()
         self._change(step, "running")
-        killed_before = _oom_kills()
+        killed_before = _count_oom_kills()
         environment = {**os.environ, **(env_vars or {}), VARIABLE: str(record)}
         with self.log(step).open("wb") as log:
             streams = {"stdout": log, "stderr": subprocess.STDOUT}
@@ -143,7 +143,7 @@ class Tasks:
                         process.kill()
                     raise
         if code:
-            self._record_failure(step, code, _oom_kills() > killed_before)
+            self._record_failure(step, code, _count_oom_kills() > killed_before)
         return code
 
     def _record_failure(self, step: str, code: int, out_of_memory: bool) -> None:
@@ -174,7 +174,7 @@ def _use_this_python(command: Sequence[str], python: str) -> list[str]:
     return [python, *command[1:]] if command[0] == "python3" else list(command)
 
 
-def _oom_kills() -> int:
+def _count_oom_kills() -> int:
     """Return the number of processes that the OOM killer has killed; 0 without /proc/vmstat."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():

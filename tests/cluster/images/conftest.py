@@ -18,7 +18,7 @@ from modelyard.components.store.settings import Store
 from modelyard.pipelines.compile.compiler import create_arguments
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.steps import STEPS
-from modelyard.pipelines.train_to_serve import build
+from modelyard.pipelines.train_to_serve import build_pipeline
 
 ROOT = Path(__file__).parents[3]
 CONFINED = ("--read-only", "--tmpfs=/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
@@ -111,7 +111,7 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
 
     def run_digits(images: Mapping[str, str]) -> Path:
         local.init(local.DockerRunner(**confined), pipeline_root=str(root))
-        pipeline = build(lambda step, task: task.set_container_image(images[STEPS[step].image]))
+        pipeline = build_pipeline(lambda step, task: task.set_container_image(images[STEPS[step].image]))
         pipeline(
             **create_arguments(load(None, ["training.epochs=5", "gate.minimum.accuracy=1.0"], {}, stores[0]))
         )

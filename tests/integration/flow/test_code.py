@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from modelyard.pipelines.compile.code import IGNORED_KEYS, ROOT, code_sha256
+from modelyard.pipelines.compile.code import IGNORED_MODULES, ROOT, code_sha256
 from modelyard.pipelines.compile.compiler import create_specs
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.steps import STEPS
@@ -35,7 +35,7 @@ def test_an_edited_file_invalidates_the_steps_that_load_it(
         )
         # KFP runs the program of a component from a copy of its source
         expected = {step for step in CACHED if module in {*loaded[step], STEPS[step].component}}
-        expected = set() if any(f"{module}.".startswith(f"{key}.") for key in IGNORED_KEYS) else expected
+        expected = set() if any(f"{module}.".startswith(f"{key}.") for key in IGNORED_MODULES) else expected
         if expected != (changed := {step for step in CACHED if before[step] != after[step]}):
             different[module] = (expected, changed)
     assert different == {}

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from modelyard.pipelines.compile import code
 from modelyard.pipelines.compile.code import (
-    IGNORED_KEYS,
+    IGNORED_MODULES,
     ROOT,
     code_sha256,
     find_imported_modules,
@@ -57,7 +57,7 @@ def test_imported_distributions_are_requirements_of_modelyard() -> None:
     """So the name of each imported module leads to the version of what is installed."""
     required = {canonicalize_name(Requirement(line).name) for line in requires("modelyard") or ()}
     for step in filter(lambda step: step.cached, STEPS.values()):
-        _, distributions = find_imported_modules((step.component,), IGNORED_KEYS)
+        _, distributions = find_imported_modules((step.component,), IGNORED_MODULES)
         assert {canonicalize_name(name) for name in (*distributions, *step.distributions)} <= required
 
 
@@ -86,7 +86,7 @@ def find_changed_steps(tmp_path: Path) -> Callable[[str], set[str]]:
         ("components/shards.py", {"ingest", "preprocess", "train", "evaluate"}),
         ("components/artifacts.py", set(STEPS)),
         ("components/serve/server.py", set()),
-        *((f"components/{name.rpartition('.')[2]}.py", set()) for name in IGNORED_KEYS),
+        *((f"components/{name.rpartition('.')[2]}.py", set()) for name in IGNORED_MODULES),
     ],
 )
 def test_a_changed_file_changes_the_steps_that_use_it(

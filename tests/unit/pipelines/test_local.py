@@ -155,7 +155,7 @@ def test_only_a_step_killed_by_a_signal_is_out_of_memory(
 ) -> None:
     """Another process of the machine may have been killed for its memory meanwhile."""
     kills = itertools.count()
-    monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._oom_kills", lambda: next(kills))
+    monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._count_oom_kills", lambda: next(kills))
     failure = local_run.find_failure(run(ending)[0].log("train").parents[1])
     assert failure is not None
     assert failure.kind == kind
