@@ -101,6 +101,6 @@ def test_a_changed_file_changes_the_steps_that_use_it(
 def test_a_changed_version_of_a_distribution_changes_the_steps_that_use_it(monkeypatch) -> None:
     before = {step: code_sha256(step) for step in STEPS}
     monkeypatch.setattr(
-        code, "_version", lambda name: "next" if name == "onnxruntime" else code.version(name)
+        code, "_find_version", lambda name: "next" if name == "onnxruntime" else code.version(name)
     )
     assert {step for step in STEPS if code_sha256(step) != before[step]} == {"train", "evaluate"}
