@@ -12,7 +12,7 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,13 +31,16 @@ TARGETS = ("label", "target", "class")
 SPLIT = "split"
 MAX_REPORTED_ERRORS = 20
 
+SplitTarget = tuple[str, Any]
+"""The split of a file, and its target: a label, the number of a class, or a number."""
+
 
 @dataclass(frozen=True)
 class Index:
     """The indexes of a source.
 
     `names` are the classes in label order, or the name of the target. `targets` maps a file to its split and
-    target, and `missing` a file that does not exist to the error for its row.
+    target. `missing` maps a file that does not exist to the error for its row.
     """
 
     names: tuple[str, ...]
@@ -60,68 +63,80 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
         DataError: an index is malformed, or rows have an invalid label or split, or a duplicate path. The
             message has the first 20 errors.
     """
-    targets_by_file: dict[str, tuple[str, Any]] = {}
-    existing, missing, errors, target = set(files), {}, [], ""
-    for name, content in sorted(contents.items()):
-        table = _Table(name, content)
-        if table.path is None or table.target is None:
-            return None
-        target = str(table.target).strip()
-        folder = PurePosixPath(name).parent
-        default = SPLITS.get(folder.name.lower())
-        for row, record in table.records():
-            position, path, value = f"{row} of {name}", record.get(table.path), record.get(table.target)
+    tables = [_Table(name, content) for name, content in sorted(contents.items())]
+    if any(table.path is None or table.target is None for table in tables):
+        return None
+    existing, origin = set(files), " and ".join(sorted(contents))
+    targets, missing = _read_targets(tables, existing, problem)
+    if not targets:
+        raise DataError(f"{origin} has no rows. Add a row for each image.")
+    splits = _find_splits(targets)
+    names: tuple[str, ...] = (str(tables[-1].target).strip(),)
+    if problem == "classification":
+        names = sort_classes({label for _, label in targets.values()})
+        numbers = {name: number for number, name in enumerate(names)}
+        targets = {file: (split, numbers[label]) for file, (split, label) in targets.items()}
+    notes = [f"Labels and splits come from {origin}."]
+    if unused := len(existing - targets.keys() - contents.keys()):
+        notes.append(f"{unused:,} files of the source are not in the index and not used.")
+    present = {file: target for file, target in targets.items() if file not in missing}
+    return Index(names, splits, present, missing, tuple(notes))
+
+
+def _read_targets(
+    tables: Sequence["_Table"], existing: Set[str], problem: str
+) -> tuple[dict[str, SplitTarget], dict[str, str]]:
+    """Return the split and target of each file in the tables, and the error of each that does not exist."""
+    targets: dict[str, SplitTarget] = {}
+    missing: dict[str, str] = {}
+    errors: list[str] = []
+    for table in tables:
+        for position, row in table.rows():
             try:
-                file, source_path = _resolve_path(folder, path), _resolve_path(PurePosixPath(), path)
-                if file not in existing and source_path in existing:
-                    file = source_path
-                if table.split is None:
-                    split = default or SPLITS.get(file.partition("/")[0].lower(), "all")
-                else:
-                    split = _parse_split(record.get(table.split))
-                split_target = split, parse_target(value, problem)
-                if file in targets_by_file:
+                file = table.find_file(row, existing)
+                split_target = table.parse_split(row, file), parse_target(row.get(table.target), problem)
+                if file in targets:
                     raise ValueError(f"has the same path as another row, {file!r}")
             except ValueError as error:
-                errors.append(f"{position} {error}")
+                errors.append(f"{position} of {table.name} {error}")
                 if len(errors) == MAX_REPORTED_ERRORS:
-                    break
+                    raise _row_errors(errors) from error
                 continue
-            targets_by_file[file] = split_target
+            targets[file] = split_target
             if file not in existing:
                 missing[file] = (
-                    f"{position} has its path, but it does not exist. Add the file, or remove the row."
+                    f"{position} of {table.name} has its path, but it does not exist. Add the file, or "
+                    "remove the row."
                 )
-            if len(targets_by_file) > MAX_ENTRIES:
-                raise DataError(f"{name} has more than {MAX_ENTRIES:,} rows, the maximum. Split the dataset.")
+            if len(targets) > MAX_ENTRIES:
+                raise DataError(
+                    f"{table.name} has more than {MAX_ENTRIES:,} rows, the maximum. Split the dataset."
+                )
     if errors:
-        raise DataError(f"{'; '.join(errors)}. Correct {'it' if len(errors) == 1 else 'them'}.")
-    if not targets_by_file:
-        raise DataError(f"{' and '.join(sorted(contents))} has no rows. Add a row for each image.")
-    names: tuple[str, ...] = (target,)
-    if problem == "classification":
-        names = sort_classes({value for _, value in targets_by_file.values()})
-        labels = {name: label for label, name in enumerate(names)}
-        targets_by_file = {file: (split, labels[value]) for file, (split, value) in targets_by_file.items()}
-    splits = {split for split, _ in targets_by_file.values()}
+        raise _row_errors(errors)
+    return targets, missing
+
+
+def _row_errors(errors: Sequence[str]) -> DataError:
+    return DataError(f"{'; '.join(errors)}. Correct {'it' if len(errors) == 1 else 'them'}.")
+
+
+def _find_splits(targets: Mapping[str, SplitTarget]) -> tuple[str, ...]:
+    """Return the splits of the files; raise DataError if only some files have one."""
+    splits = {split for split, _ in targets.values()}
     if "all" in splits and len(splits) > 1:
-        file = next(file for file, (split, _) in targets_by_file.items() if split == "all")
+        file = next(file for file, (split, _) in targets.items() if split == "all")
         raise DataError(
             f"{file!r} has no split, but other files have one. Add a split to all rows or to none."
         )
-    unused = len(existing - targets_by_file.keys() - contents.keys())
-    notes = [f"Labels and splits come from {' and '.join(sorted(contents))}."]
-    if unused:
-        notes.append(f"{unused:,} files of the source are not in the index and not used.")
-    targets = {file: target for file, target in targets_by_file.items() if file not in missing}
-    return Index(names, tuple(sorted(splits)), targets, missing, tuple(notes))
+    return tuple(sorted(splits))
 
 
 class _Table:
     """The rows of an index, and its columns for the path, the target and the split; None if missing."""
 
     def __init__(self, name: str, content: bytes) -> None:
-        self._name = name
+        self.name, self._folder = name, PurePosixPath(name).parent
         try:
             self._text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -133,13 +148,26 @@ class _Table:
         columns = {str(column).strip().lower(): column for column in header}
         if len(columns) < len(header):
             raise DataError(f"{name} has a duplicate column: {', '.join(map(str, header))}. Rename one.")
-        self.path = next((columns[name] for name in PATHS if name in columns), None)
-        self.target = next((columns[name] for name in TARGETS if name in columns), None)
-        self.split = columns.get(SPLIT)
+        self.path = next((columns[key] for key in PATHS if key in columns), None)
+        self.target = next((columns[key] for key in TARGETS if key in columns), None)
+        self._split = columns.get(SPLIT)
 
-    def records(self) -> Iterator[tuple[str, dict[Any, Any]]]:
+    def rows(self) -> Iterator[tuple[str, dict[Any, Any]]]:
         """Yield the position of each row and its values by column."""
-        return self._json_lines() if self._name.endswith(".jsonl") else self._csv_records()
+        return self._json_lines() if self.name.endswith(".jsonl") else self._csv_records()
+
+    def find_file(self, row: Mapping[Any, Any], existing: Set[str]) -> str:
+        """Return the file of a row: relative to the index, or to the source if only that file exists."""
+        path = row.get(self.path)
+        file, source_file = _resolve_path(self._folder, path), _resolve_path(PurePosixPath(), path)
+        return source_file if file not in existing and source_file in existing else file
+
+    def parse_split(self, row: Mapping[Any, Any], file: str) -> str:
+        """Return the split of a row: of its column, else of the index's folder, else of the file's folder."""
+        if self._split is not None:
+            return _parse_split(row.get(self._split))
+        default = SPLITS.get(self._folder.name.lower())
+        return default or SPLITS.get(file.partition("/")[0].lower(), "all")
 
     def _json_lines(self) -> Iterator[tuple[str, dict[Any, Any]]]:
         for number, line in enumerate(io.StringIO(self._text), 1):
@@ -148,10 +176,10 @@ class _Table:
                     record = json.loads(line)
                 except (ValueError, RecursionError) as error:
                     raise DataError(
-                        f"Line {number} of {self._name} is not JSON ({error}). Correct it."
+                        f"Line {number} of {self.name} is not JSON ({error}). Correct it."
                     ) from error
                 if not isinstance(record, dict):
-                    raise DataError(f"Line {number} of {self._name} is not a JSON object. Correct it.")
+                    raise DataError(f"Line {number} of {self.name} is not a JSON object. Correct it.")
                 yield f"line {number}", record
 
     def _csv_records(self) -> Iterator[tuple[str, dict[Any, Any]]]:
@@ -160,7 +188,7 @@ class _Table:
         for position, row in rows:
             if len(row) != len(columns):
                 raise DataError(
-                    f"{position.capitalize()} of {self._name} has {len(row)} values, but there are "
+                    f"{position.capitalize()} of {self.name} has {len(row)} values, but there are "
                     f"{len(columns)} columns. Correct it."
                 )
             yield position, dict(zip(columns, row, strict=True))
@@ -173,7 +201,7 @@ class _Table:
             yield from ((f"line {reader.line_num}", row) for row in reader if row)
         except csv.Error as error:
             raise DataError(
-                f"Line {reader.line_num} of {self._name} is not CSV ({error}). Correct it."
+                f"Line {reader.line_num} of {self.name} is not CSV ({error}). Correct it."
             ) from error
 
 
