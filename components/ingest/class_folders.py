@@ -71,42 +71,56 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
         raise DataError("it has no images. Put them in one folder per class.")
     names = [tuple(name.split("/")) for name in files]
     content = [name for name in names if _get_suffix(name) not in DOCUMENTS]
-    non_empty = {name[:end] for name in names for end in range(1, len(name))}
-    folder_paths = {tuple(folder.split("/")) for folder in folders}
-    empty = sorted({name[:end] for name in folder_paths for end in range(1, len(name) + 1)} - non_empty)
+    empty = _find_empty_folders(names, folders)
     prefix_depth, roots = _find_prefix(content, empty)
     with_splits = all(map(_find_split, roots))
     if not with_splits:
         _check_mixed_splits(content, prefix_depth, roots)
     depth = prefix_depth + (2 if with_splits else 1)
     _check_unlabeled_images(content, depth)
-    if not any(len(name) > depth for name in content):
+    present = {name[prefix_depth:depth] for name in content if len(name) > depth}
+    if not present:
         raise DataError(
             f"its folders {summarize_names(sorted(roots))} have no class folders. Add one per class."
         )
-    present = {name[prefix_depth:depth] for name in content if len(name) > depth}
     classes = tuple(
         sorted({name[-1] for name in present} | {name[-1] for name in empty if len(name) == depth})
     )
-    groups: list[Parts] = [()]
-    if with_splits:
-        groups = [(root,) for split in SPLITS for root in sorted(roots) if root.lower() == split]
-    targets = {
-        (*group, name): (SPLITS[group[0].lower()] if group else "all", label)
-        for group in groups
-        for label, name in enumerate(classes)
-    }
+    targets = _label_folders(classes, roots if with_splits else ())
     if empty_folder := next((folder for folder in targets if folder not in present), None):
         raise DataError(
             f"the folder {'/'.join(empty_folder)!r} has no images. Add images of this class, or remove "
             f"{'the class from all splits' if with_splits else 'the folder'}."
         )
     if len(set(targets.values())) < len(targets):
-        split_folders = " and ".join(f"a folder {group[0]}" for group in groups)
+        split_folders = " and ".join(
+            f"a folder {root}" for root in dict.fromkeys(root for root, _ in targets)
+        )
         raise DataError(f"it has {split_folders}, two of which are the same split. Remove one of them.")
-    return ClassFolders(
-        prefix_depth, classes, targets, tuple(_write_notes(names, prefix_depth, depth, targets))
-    )
+    notes = _write_notes(names, prefix_depth, depth, targets)
+    return ClassFolders(prefix_depth, classes, targets, tuple(notes))
+
+
+def _find_empty_folders(files: Sequence[Parts], folders: Iterable[str]) -> list[Parts]:
+    """Return the folders, and the folders around them, that have no files; sorted."""
+    non_empty = {name[:end] for name in files for end in range(1, len(name))}
+    paths = [tuple(folder.split("/")) for folder in folders]
+    return sorted({path[:end] for path in paths for end in range(1, len(path) + 1)} - non_empty)
+
+
+def _label_folders(classes: Sequence[str], split_folders: Iterable[str]) -> dict[Parts, tuple[str, int]]:
+    """Return the split and the label of each class folder, relative to the folders around all of them."""
+    parents: list[tuple[Parts, str]] = [
+        ((folder,), split)
+        for name, split in SPLITS.items()
+        for folder in sorted(split_folders)
+        if folder.lower() == name
+    ]
+    return {
+        (*parent, name): (split, label)
+        for parent, split in parents or [((), "all")]
+        for label, name in enumerate(classes)
+    }
 
 
 def has_images(files: Iterable[str]) -> bool:
