@@ -75,17 +75,22 @@ class Table:
                     if images.type.num_fields:
                         images = images.field("bytes")
                     for image, value in zip(images, targets.to_pylist(), strict=True):
-                        target, reason = 0.0, "" if image.is_valid else "has no image"
-                        try:
-                            target = self.labels[value] if self.labels else parse_target(value, "regression")
-                        except (ValueError, LookupError):
-                            kind = "a known class" if self.labels else "a finite number"
-                            reason = f"has the target {value!r}, which is not {kind}"
+                        target, reason = self._parse_target(value)
+                        reason = reason or ("" if image.is_valid else "has no image")
                         content = partial(_read_image, image, reason)
                         yield f"row {next(rows)} of {file.name}", (split, target), content
 
+    def _parse_target(self, value: Any) -> tuple[float, str]:
+        """Return the target of a row, and why it is not usable; the reason is empty if it is."""
+        try:
+            return self.labels[value] if self.labels else parse_target(value, "regression"), ""
+        except (ValueError, LookupError):
+            kind = "a known class" if self.labels else "a finite number"
+            return 0.0, f"has the target {value!r}, which is not {kind}"
+
 
 def _read_image(image: Any, reason: str) -> bytes:
+    """Return the content of an image; raise DataError if there is a reason why the row is not usable."""
     if reason:
         raise DataError(f"The row {reason}. Correct or remove it.")
     content: bytes = image.as_py()
@@ -105,8 +110,27 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
         DataError: the files have no images, no labels, or other columns; one is missing, damaged or too
             large.
     """
+    columns_by_file, raw_labels = _read_columns_and_labels(files, problem, max_bytes)
+    columns = next(iter(columns_by_file.values()))
+    split_of = dict.fromkeys(columns_by_file, "all") if single_file else _find_splits(list(columns_by_file))
+    names: tuple[str, ...] = (columns.label,)
+    labels: dict[Any, int] = {}
+    if problem == "classification":
+        names, labels = _number_labels(raw_labels, columns.names)
+        if not names:
+            raise DataError(
+                f"The column {columns.label} of {', '.join(columns_by_file)} has no labels. Add labels."
+            )
+    note = f"Images and targets come from the columns {columns.image} and {columns.label} of Parquet files."
+    return Table(names, tuple(dict.fromkeys(split_of.values())), (note,), files, split_of, columns, labels)
+
+
+def _read_columns_and_labels(
+    files: Files, problem: str, max_bytes: int
+) -> tuple[dict[str, Columns], set[Any]]:
+    """Return the columns of each file, and all labels if the problem is classification."""
     columns_by_file: dict[str, Columns] = {}
-    total, raw_labels = 0, set[Any]()
+    total, labels = 0, set[Any]()
     for file in files():
         with _open_parquet(file) as parquet:
             columns_by_file[file.name] = columns = _find_columns(file, parquet.schema_arrow, problem)
@@ -116,29 +140,26 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
                 )
             total += _measure_uncompressed_size(file, parquet.metadata)
             check_size(f"{file.source}, uncompressed,", total, max_bytes)
-            if problem == "classification":
-                for batch in _iterate_batches(parquet, [columns.label], LABEL_BATCH_ROWS):
-                    raw_labels.update(batch.column(0).unique().to_pylist())
-                    if len(raw_labels) > MAX_CLASSES:
-                        raise file.error(
-                            f"has more than {MAX_CLASSES:,} different labels, the maximum. Labels must name "
-                            "classes."
-                        )
-    split_of = dict.fromkeys(columns_by_file, "all") if single_file else _find_splits(list(columns_by_file))
-    names: tuple[str, ...] = (columns.label,)
-    labels: dict[Any, int] = {}
-    if problem == "classification":
-        label_names = {label: normalize_label(str(label)) for label in raw_labels - {None}}
-        names = columns.names or sort_classes(text for text in label_names.values() if text)
-        if not names:
-            raise DataError(
-                f"The column {columns.label} of {', '.join(columns_by_file)} has no labels. Add labels."
-            )
-        number_of = {name: number for number, name in enumerate(names)}
-        labels = {label: number_of[text] for label, text in label_names.items() if text and not columns.names}
-        labels = labels or {number: number for number in range(len(names))}
-    note = f"Images and targets come from the columns {columns.image} and {columns.label} of Parquet files."
-    return Table(names, tuple(dict.fromkeys(split_of.values())), (note,), files, split_of, columns, labels)
+            if problem != "classification":
+                continue
+            for batch in _iterate_batches(parquet, [columns.label], LABEL_BATCH_ROWS):
+                labels.update(batch.column(0).unique().to_pylist())
+                if len(labels) > MAX_CLASSES:
+                    raise file.error(
+                        f"has more than {MAX_CLASSES:,} different labels, the maximum. Labels must name "
+                        "classes."
+                    )
+    return columns_by_file, labels
+
+
+def _number_labels(labels: set[Any], class_names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[Any, int]]:
+    """Return the classes, and the number of each label; with `class_names`, labels are their numbers."""
+    if class_names:
+        return class_names, {number: number for number in range(len(class_names))}
+    name_of = {label: name for label in labels - {None} if (name := normalize_label(str(label)))}
+    names = sort_classes(name_of.values())
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, {label: numbers[name] for label, name in name_of.items()}
 
 
 def _find_splits(files: list[str]) -> dict[str, str]:
