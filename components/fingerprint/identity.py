@@ -10,8 +10,9 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from modelyard.components import records
+from modelyard.components import artifacts, records
 from modelyard.components.artifacts import UNCHANGED, Identity
 from modelyard.components.fingerprint.spec import FingerprintSpec
 from modelyard.components.records import RunStart
@@ -40,49 +41,44 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
     """
     data_sha256 = cache_key = fingerprint_data(spec.source)
     models = open_store(spec.store)
-    unchanged = (
-        find_unchanged_champion(models, spec.name, data_sha256, spec.recipe_sha256)
-        if skip_unchanged
-        else None
-    )
-    if unchanged and force_after:
-        version, champion_since = unchanged
-        if intervals := int((datetime.now(UTC) - champion_since).total_seconds() // force_after):
-            log(f"version {version} has been the champion for more than {force_after} s; training it again")
-            cache_key = _digest({"data": data_sha256, "again": intervals})
+    unchanged = find_unchanged_champion(models, spec, data_sha256) if skip_unchanged else None
+    if unchanged and (intervals := unchanged.count_intervals(force_after)):
+        log(
+            f"version {unchanged.version} has been the champion for more than {force_after} s; training it "
+            "again"
+        )
+        cache_key = _digest({"data": data_sha256, "again": intervals})
+        unchanged = None
     run_sha256 = _digest({"data": cache_key, "recipe": spec.recipe_sha256})
-    champion_version = find_version_to_compare(models, spec.name, run_sha256)
-    file = Path(identity)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    earlier = find_earlier_champions(models, spec.name, champion_version) if champion_version else ()
-    result = Identity(run=run_sha256, data=data_sha256, champion=champion_version, earlier=earlier)
-    file.write_text(result.model_dump_json(), encoding="utf-8")
-    reason = None
-    if unchanged and cache_key == data_sha256:
-        version, champion_since = unchanged
-        reason = (
-            f"version {version}, the champion since {champion_since:%Y-%m-%d %H:%M} UTC, has the same data, "
-            "configuration and code"
-        )
+    champion = find_version_to_compare(models, spec.name, run_sha256)
+    earlier = find_earlier_champions(models, spec.name, champion) if champion else ()
+    result = Identity(run=run_sha256, data=data_sha256, champion=champion, earlier=earlier)
+    artifacts.write_text(Path(identity), result.model_dump_json())
+    reason = unchanged.describe() if unchanged else None
     if run_id := records.run_id():
-        start = RunStart(
-            run_id=run_id,
-            model=spec.name,
-            fingerprint=run_sha256,
-            data=data_sha256,
-            champion=champion_version,
-            started=records.now(),
-            unchanged=reason,
-        )
-        objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
-        write_record(objects, key, start)
-        objects.replace(key, *objects.read(key))  # fail before the training if a promotion would
+        _record_start(spec, run_id, result, reason)
     if reason:
         log(f"{UNCHANGED}: {reason}")
         return UNCHANGED
-    champion_name = f"version {champion_version}" if champion_version else "none yet"
+    champion_name = f"version {champion}" if champion else "none yet"
     log(f"data {data_sha256[:12]}, run {run_sha256[:12]}, champion to compare with: {champion_name}")
     return _digest({"data": cache_key, "root": spec.root}) if spec.root else cache_key
+
+
+def _record_start(spec: FingerprintSpec, run_id: str, identity: Identity, unchanged: str | None) -> None:
+    """Write the record of the run's start."""
+    start = RunStart(
+        run_id=run_id,
+        model=spec.name,
+        fingerprint=identity.run,
+        data=identity.data,
+        champion=identity.champion,
+        started=records.now(),
+        unchanged=unchanged,
+    )
+    objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
+    write_record(objects, key, start)
+    objects.replace(key, *objects.read(key))  # a promotion replaces an object: fail before the training
 
 
 def fingerprint_data(source: Source) -> str:
@@ -117,17 +113,36 @@ def find_earlier_champions(store: ModelStore, name: str, version: int) -> tuple[
     return tuple(valid[: MAX_CHAMPIONS - 1])
 
 
+class UnchangedChampion(NamedTuple):
+    """A champion with the same data, configuration and code as the run; `since` is its promotion."""
+
+    version: int
+    since: datetime
+
+    def count_intervals(self, seconds: int) -> int:
+        """Return the number of intervals of this length since the promotion; 0 if the length is 0."""
+        return int((datetime.now(UTC) - self.since).total_seconds() // seconds) if seconds else 0
+
+    def describe(self) -> str:
+        """Return why the run ends, as a part of a sentence."""
+        return (
+            f"version {self.version}, the champion since {self.since:%Y-%m-%d %H:%M} UTC, has the same data, "
+            "configuration and code"
+        )
+
+
 def find_unchanged_champion(
-    store: ModelStore, name: str, data: str, recipe_sha256: str
-) -> tuple[int, datetime] | None:
-    """Return version and promotion time of the champion if it has these fingerprints of data and recipe."""
-    champion = store.champion(name)
+    store: ModelStore, spec: FingerprintSpec, data_sha256: str
+) -> UnchangedChampion | None:
+    """Return the champion if it has this fingerprint of the data, and the recipe of the spec."""
+    champion = store.champion(spec.name)
     if champion is None:
         return None
-    manifest = store.manifest(name, champion.version)
-    if (manifest.data, manifest.recipe_sha256) != (data, recipe_sha256):
+    manifest = store.manifest(spec.name, champion.version)
+    if (manifest.data, manifest.recipe_sha256) != (data_sha256, spec.recipe_sha256):
         return None
-    return champion.version, datetime.fromisoformat(store.read_history_entry(name, champion.history).at)
+    entry = store.read_history_entry(spec.name, champion.history)
+    return UnchangedChampion(champion.version, datetime.fromisoformat(entry.at))
 
 
 def _digest(value: dict[str, object]) -> str:
