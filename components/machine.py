@@ -66,29 +66,38 @@ def proxy_for(url: str, socks: str | None = None) -> str | None:
     if not proxy or is_loopback(url) or _in_no_proxy(url, proxies.get("no", "")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(proxy)
-        redacted, kind = f"{parts.scheme}://{parts.hostname}", parts.scheme.removesuffix("h")
-        valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        redacted, kind, valid = "malformed", "", False
-    origin = f"{key.upper()}_PROXY is {redacted}"  # the URL may have a password
-    remedy = f"Correct it, or add {urlsplit(url).hostname} to NO_PROXY."
-    if valid and kind in PORTS:
+    kind, redacted = _parse_proxy(proxy)
+    if kind in PORTS:
         return proxy
-    if not valid or kind != "socks5":
+    host, origin = urlsplit(url).hostname, f"{key.upper()}_PROXY is {redacted}"
+    remedy = f"Correct it, or add {host} to NO_PROXY."
+    if kind != "socks5":
         raise ConfigError(f"{origin}, which is not the URL of an HTTP or SOCKS5 proxy. {remedy}")
-    if socks and find_spec(socks):
-        return proxy
-    if socks:
+    if not socks:
+        if key == "all":
+            return None
+        raise ConfigError(f"{origin}; {host} supports HTTP proxies only. {remedy}")
+    if not find_spec(socks):
         package = {"socks": "PySocks"}.get(socks, socks)
         raise ConfigError(
             f"{origin}, and the package {package} for SOCKS is not installed. Run `pip install {package}`, "
-            f"use an HTTP proxy, or add {urlsplit(url).hostname} to NO_PROXY."
+            f"use an HTTP proxy, or add {host} to NO_PROXY."
         )
-    if key == "all":
-        return None
-    raise ConfigError(f"{origin}; {urlsplit(url).hostname} supports HTTP proxies only. {remedy}")
+    return proxy
+
+
+def _parse_proxy(url: str) -> tuple[str, str]:
+    """Return the scheme of a proxy (`socks5` for `socks5h`), and its URL for messages, without a password.
+
+    The scheme is empty if the URL is malformed.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.hostname and (parts.port is None or parts.port > 0):
+            return parts.scheme.removesuffix("h"), f"{parts.scheme}://{parts.hostname}"
+    except ValueError:
+        pass
+    return "", "malformed"
 
 
 def certificates() -> str | None:
@@ -135,7 +144,8 @@ def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, dict[st
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a JSON object, so Keras cannot be imported. Remove the file.")
     for key, value in values.items():
-        if not (isinstance(value, float) if key == "epsilon" else value in KERAS_VALUES.get(key, (value,))):
+        valid = isinstance(value, float) if key == "epsilon" else value in KERAS_VALUES.get(key, (value,))
+        if not valid:
             raise ConfigError(
                 f"{path}: {key} is {value!r}, with which Keras cannot be imported. Correct it, or remove the "
                 "file."
@@ -184,11 +194,11 @@ def _in_no_proxy(url: str, listed: str) -> bool:
 
 def _split_port(entry: str) -> tuple[str, int | None]:
     """Return host and port of an entry of NO_PROXY, such as [::1]:80, host:80 or 10.0.0.0/8."""
-    match = re.fullmatch(r"\[(?P<six>.*)\](?::(?P<a>\d+))?|(?P<name>[^:]*):(?P<b>\d+)", entry)
-    if not match:
+    match = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d+))?", entry)
+    if not match:  # an IPv6 address without brackets
         return entry, None
-    port = match["a"] or match["b"]
-    return match["six"] or match["name"] or "", int(port) if port else None
+    host, port = match.groups()
+    return host.removeprefix("[").removesuffix("]"), int(port) if port else None
 
 
 def _in_network(host: str, name: str) -> bool:
