@@ -5,9 +5,10 @@ Unusable files are counted and reported together.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,18 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
     if path.is_file() and _is_parquet_file(path):
         file = Member(path, path.name, 0, lambda: path.open("rb"))
         return _read_parquet_targets(path, source, lambda: iter([file]), True)
+    files, folders, indexes = _list_members(path, source)
+    if any(map(_has_parquet_suffix, files)) and not has_images(files):
+        open_files = partial(_iterate_parquet_files, path, source.max_bytes)
+        return _read_parquet_targets(path, source, open_files, False)
+    try:
+        return _read_index(indexes, files, source) or find_class_folders(files, folders)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _list_members(path: Path, source: Source) -> tuple[list[str], list[str], dict[str, bytes]]:
+    """Return the names of the files and the folders, and the content of the indexes by name."""
     files: list[str] = []
     folders: list[str] = []
     indexes: dict[str, bytes] = {}
@@ -131,32 +144,25 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
                     f"makes the indexes larger than {MAX_FILE_BYTES:,} bytes, the maximum. Make it smaller."
                 )
             indexes[member.name] = member.content()
-    if any(map(_has_parquet_suffix, files)) and not has_images(files):
+    return files, folders, indexes
 
-        def parquet_files() -> Iterator[Member]:
-            return (
-                file for file in iterate_members(path, source.max_bytes) if _has_parquet_suffix(file.name)
-            )
 
-        return _read_parquet_targets(path, source, parquet_files, False)
-    try:
-        if source.index:
-            indexes = {name: indexes[name] for name in (min(indexes, key=len),)} if indexes else {}
-            if not indexes:
-                raise DataError(f"it has no file {source.index!r}. Correct data.index.")
-        if indexes and (index := read_indexes(indexes, files, source.problem)):
-            return index
-        if source.index or source.problem == "regression":
-            without = (
-                f"{summarize_names(sorted(indexes))} has no such columns" if indexes else "it has no index"
-            )
-            raise DataError(
-                "targets come from an index, a .csv, .tsv or .jsonl with a header with the columns path and "
-                f"label, and optionally split, but {without}. Correct it, or data.index."
-            )
-        return find_class_folders(files, folders)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+def _read_index(contents: Mapping[str, bytes], files: Sequence[str], source: Source) -> Index | None:
+    """Return the index, which data.index and regression require; None if the source has none."""
+    if source.index:
+        if not contents:
+            raise DataError(f"it has no file {source.index!r}. Correct data.index.")
+        name = min(contents, key=len)
+        contents = {name: contents[name]}
+    if contents and (index := read_indexes(contents, files, source.problem)):
+        return index
+    if not source.index and source.problem != "regression":
+        return None
+    reason = f"{summarize_names(sorted(contents))} has no such columns" if contents else "it has no index"
+    raise DataError(
+        "targets come from an index, a .csv, .tsv or .jsonl with a header with the columns path and label, "
+        f"and optionally split, but {reason}. Correct it, or data.index."
+    )
 
 
 def _is_parquet_file(path: Path) -> bool:
@@ -166,6 +172,10 @@ def _is_parquet_file(path: Path) -> bool:
 
 def _has_parquet_suffix(name: str) -> bool:
     return name.lower().endswith(parquet.SUFFIX)
+
+
+def _iterate_parquet_files(path: Path, max_bytes: int) -> Iterator[Member]:
+    return (file for file in iterate_members(path, max_bytes) if _has_parquet_suffix(file.name))
 
 
 def _read_parquet_targets(path: Path, source: Source, files: parquet.Files, single_file: bool) -> Table:
@@ -215,38 +225,45 @@ def _read_batches(
     notes: list[str],
 ) -> Iterator[Batch]:
     """Yield the images one by one; a few are decoded ahead, on all cores."""
-    pending: deque[Future[list[Decoded]]] = deque()
     total = unusable.count
     dtype = np.float32 if source.problem == "regression" else np.int64
     image_bytes = image_format.height * image_format.width * image_format.channels
     group_size = max(1, min(MAX_GROUP_SIZE, BATCH_BYTES // image_bytes))
 
-    def decoded_batches() -> Iterator[Batch]:
-        for name, (split, target), image in pending.popleft().result():
-            if isinstance(image, DataError):
-                unusable.add(name, image)
-            else:
-                yield Batch(split, image[None], np.array([target], dtype), (name,))
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        group: list[Encoded] = []
+    def encoded_images() -> Iterator[Encoded]:
+        nonlocal total
         for name, target, read_content in _iterate_encoded(path, source.max_bytes, targets):
             total += 1
             try:
-                group.append((name, target, read_content()))
+                yield name, target, read_content()
             except DataError as error:
                 unusable.add(name, error)
+
+    for name, (split, target), image in _decode_all(encoded_images(), group_size, image_format):
+        if isinstance(image, DataError):
+            unusable.add(name, image)
+        else:
+            yield Batch(split, image[None], np.array([target], dtype), (name,))
+    unusable.check(total)
+    if unusable.count:
+        notes.append(f"{unusable.count:,} of {total:,} files are unusable, and were skipped.")
+
+
+def _decode_all(encoded: Iterator[Encoded], group_size: int, image_format: ImageFormat) -> Iterator[Decoded]:
+    """Decode images in threads, in groups of at most `group_size` images and about BATCH_BYTES."""
+    pending: deque[Future[list[Decoded]]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        group: list[Encoded] = []
+        for image in encoded:
+            group.append(image)
             if len(group) >= group_size or sum(len(content) for _, _, content in group) > BATCH_BYTES:
                 pending.append(pool.submit(_decode, group, image_format))
                 group = []
                 if len(pending) > 2 * WORKERS:
-                    yield from decoded_batches()
+                    yield from pending.popleft().result()
         pending.append(pool.submit(_decode, group, image_format))
         while pending:
-            yield from decoded_batches()
-    unusable.check(total)
-    if unusable.count:
-        notes.append(f"{unusable.count:,} of {total:,} files are unusable, and were skipped.")
+            yield from pending.popleft().result()
 
 
 def _decode(group: list[Encoded], image_format: ImageFormat) -> list[Decoded]:
