@@ -1,4 +1,4 @@
-"""modelyard takes a model from data to a served, guarded endpoint on Kubeflow Pipelines.
+"""modelyard trains, evaluates, deploys and serves Keras models with Kubeflow Pipelines.
 
     import modelyard
     summary = modelyard.run("pets.yaml")

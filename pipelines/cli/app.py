@@ -23,7 +23,7 @@ the plan · 14 a step was killed, ran out of memory or timed out · 15 full disk
 
 app = typer.Typer(
     name="modelyard",
-    help="Take a model from data to a served, guarded endpoint.",
+    help="Train, evaluate, deploy and serve Keras models.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -49,7 +49,7 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
-    """Take a model from data to a served, guarded endpoint."""
+    """Train, evaluate, deploy and serve Keras models."""
 
 
 app.command()(pipeline.run)
