@@ -159,7 +159,7 @@ def write_features(directory: Path, examples: int) -> Path:
         directory / "schema.json",
         Schema(shape=SHAPE, dtype="uint8", problem="classification", names=classes, splits=splits),
     )
-    artifacts.write(directory / "normalization.json", Normalization(deviation=(255.0,)))
+    artifacts.write(directory / "normalization.json", Normalization(scale=(255.0,)))
     return directory
 
 

@@ -90,7 +90,7 @@ def generate(scratch: Path) -> None:
     classes = tuple(str(number) for number in range(CLASSES))
     schema = Schema(shape=SHAPE, dtype="uint8", problem="classification", names=classes, splits=EXAMPLES)
     artifacts.write(features / "schema.json", schema)
-    artifacts.write(features / "normalization.json", Normalization(deviation=(255.0,)))
+    artifacts.write(features / "normalization.json", Normalization(scale=(255.0,)))
 
 
 def run_modelyard(scratch: Path, training: Training) -> tuple[float, float]:

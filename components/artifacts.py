@@ -209,16 +209,16 @@ class Schema(Record):
 
 
 class Normalization(Record):
-    """Mean and standard deviation of the training examples and their targets (`normalization.json`).
+    """The normalization of examples and targets, which is part of the model (`normalization.json`).
 
-    The model computes `(x - mean) / deviation` from an example; both have one value, or one per channel (the
-    last axis). It returns `y * target_deviation + target_mean`; both have one value, or one per target.
+    The model computes `(x - mean) / scale` from an example; both have one value, or one per channel (the last
+    axis). It returns `y * target_scale + target_mean`; both have one value, or one per target.
     """
 
     mean: tuple[float, ...] = (0.0,)
-    deviation: tuple[float, ...] = (1.0,)
+    scale: tuple[float, ...] = (1.0,)
     target_mean: tuple[float, ...] = (0.0,)
-    target_deviation: tuple[float, ...] = (1.0,)
+    target_scale: tuple[float, ...] = (1.0,)
 
 
 class Duplicates(Record):

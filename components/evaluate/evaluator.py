@@ -135,7 +135,7 @@ def evaluate(
         schema, test.targets, scores, champion_scores, training, leakage.compared
     ).model_copy(update={"trained_on": leakage.trained_on})
     decision = decide(metrics, spec.gate, champion, leakage.notes)
-    scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_deviation
+    scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_scale
     mistakes = _worst_mistakes(test, scores, schema, statistics)
     page = render_report(
         spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes

@@ -48,11 +48,11 @@ class Moments:
     pairwise algorithm for computing sample variances" (1979), in float64. The standard deviation is optional.
     """
 
-    def __init__(self, shape: tuple[int, ...], with_deviation: bool) -> None:
+    def __init__(self, shape: tuple[int, ...], with_standard_deviation: bool) -> None:
         self.channels = shape[-1] if len(shape) in (1, 3) else 1
         self.mean = np.zeros(self.channels)
         self.minimum, self.maximum = np.inf, -np.inf
-        self._with_deviation = with_deviation
+        self._with_standard_deviation = with_standard_deviation
         self._squares = np.zeros(self.channels)
         self._count = 0
 
@@ -68,7 +68,7 @@ class Moments:
         count = batch.size // self.channels
         mean = self._by_channel(batch.sum(axis=0, dtype=np.uint16 if exact else np.float64)) / count
         total, step = self._count + count, mean - self.mean
-        if self._with_deviation:
+        if self._with_standard_deviation:
             values: NDArray[Any] = batch.astype(np.float32 if exact else np.float64)
             if not exact:
                 values -= np.tile(mean, values.shape[1] // self.channels)
@@ -86,10 +86,10 @@ class Moments:
         return sums
 
     @property
-    def deviation(self) -> NDArray[np.float64]:
+    def standard_deviation(self) -> NDArray[np.float64]:
         """The standard deviation per channel; 1 for constant channels."""
-        deviation = np.sqrt(self._squares / max(1, self._count))
-        return np.where(deviation > 0, deviation, 1.0)
+        values = np.sqrt(self._squares / max(1, self._count))
+        return np.where(values > 0, values, 1.0)
 
 
 def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
@@ -142,8 +142,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         )
         sizes = {split: len(part) for split, part in targets.items()}
         artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": sizes}))
-        mean, deviation = problem.compute_scaling(targets["train"])
-        target_scaling = {"target_mean": (mean,), "target_deviation": (deviation,)}
+        mean, scale = problem.compute_scaling(targets["train"])
+        target_scaling = {"target_mean": (mean,), "target_scale": (scale,)}
         artifacts.write(directory / "normalization.json", normalization.model_copy(update=target_scaling))
         artifacts.write(directory / "statistics.json", statistics)
         write_hashes(directory, train, test)
@@ -181,10 +181,10 @@ def _write_splits(
     schema: Schema,
     sources: dict[str, Split],
     masks: dict[str, dict[ModelSplit, Mask]],
-    with_deviation: bool,
+    with_standard_deviation: bool,
 ) -> Moments:
     """Write the examples to their splits, and return the moments of the training examples."""
-    moments = Moments(schema.shape, with_deviation)
+    moments = Moments(schema.shape, with_standard_deviation)
 
     def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any], Sequence[str]]]:
         for name, by_split in masks.items():
@@ -286,13 +286,13 @@ def compute_normalization(
             )
             if not MINIMUM_RANGE * scale <= max(-minimum, maximum) <= MAXIMUM_RANGE * scale:
                 log(f"{description}, which is far from their range: check data.scale.")
-            return Normalization(deviation=(scale,)), description
+            return Normalization(scale=(scale,)), description
         case "standardize":
-            mean, deviation = tuple(moments.mean.tolist()), tuple(moments.deviation.tolist())
+            mean, deviation = tuple(moments.mean.tolist()), tuple(moments.standard_deviation.tolist())
             description = (
                 "training values are standardized: minus their mean, divided by their standard deviation"
             )
-            return Normalization(mean=mean, deviation=deviation), description
+            return Normalization(mean=mean, scale=deviation), description
     return Normalization(), "values are not normalized"
 
 

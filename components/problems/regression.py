@@ -1,7 +1,7 @@
 """Regression. Targets are float32 numbers; predictions are in the same unit.
 
 The layers predict in standard deviations from the mean of the training targets, and the model scales their
-output (`Normalization.target_mean`, `target_deviation`). Scores are the predictions.
+output (`Normalization.target_mean`, `target_scale`). Scores are the predictions.
 """
 
 import math
@@ -127,10 +127,10 @@ class Regression(Problem):
 
     def adapt_loss(self, loss: Any, logits: bool, normalization: Normalization) -> Any:
         """Scale targets and predictions to standard deviations, except for relative losses."""
-        deviation = normalization.target_deviation[0]
+        scale = normalization.target_scale[0]
         if type(loss).__name__ not in RELATIVE_LOSSES:
             loss.call = with_adapted_arguments(
-                loss.call, lambda targets, predictions: (targets / deviation, predictions / deviation)
+                loss.call, lambda targets, predictions: (targets / scale, predictions / scale)
             )
         return loss
 

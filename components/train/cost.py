@@ -125,7 +125,7 @@ def _check_network(workload: TrainingWorkload) -> None:
     if schema.dtype == "uint8":
         examples: NDArray[Any] = random.integers(0, 256, shape)
     else:
-        examples = normalization.mean + random.normal(size=shape) * normalization.deviation
+        examples = normalization.mean + random.normal(size=shape) * normalization.scale
     targets = problems.get_problem(schema.problem).draw_random_targets(schema, len(examples), random)
     network = build_compiled_network(workload)
     with translate_code_errors(workload, "Checking"):

@@ -62,7 +62,7 @@ def export(
                 "training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
             )
         signature = build_signature(schema, problems.get_description(schema.problem))
-        output, scale = signature.output.name, np.asarray(normalization.target_deviation)
+        output, scale = signature.output.name, np.asarray(normalization.target_scale)
 
         def check(name: str, predict: Predict) -> None:
             _check_predictions(name, predict(examples), expected, scale)

@@ -83,21 +83,21 @@ def add_export_layer(network: Any, settings: Model, schema: Schema) -> Any:
 
 
 def _normalize(raw: Any, normalization: Normalization) -> Any:
-    """Return `(raw - mean) / deviation` in float32."""
-    mean, deviation = map(_as_operand, (normalization.mean, normalization.deviation))
+    """Return `(raw - mean) / scale` in float32."""
+    mean, scale = map(_as_operand, (normalization.mean, normalization.scale))
     examples = keras.ops.cast(raw, "float32")
     if any(normalization.mean):
         examples = keras.ops.subtract(examples, mean)
-    if any(value != 1 for value in normalization.deviation):
-        examples = keras.ops.divide(examples, deviation)
+    if any(value != 1 for value in normalization.scale):
+        examples = keras.ops.divide(examples, scale)
     return examples
 
 
 def _scale_outputs(outputs: Any, normalization: Normalization) -> Any:
-    """Return `outputs * target_deviation + target_mean`."""
-    mean, deviation = map(_as_operand, (normalization.target_mean, normalization.target_deviation))
-    if any(value != 1 for value in normalization.target_deviation):
-        outputs = keras.ops.multiply(outputs, deviation)
+    """Return `outputs * target_scale + target_mean`."""
+    mean, scale = map(_as_operand, (normalization.target_mean, normalization.target_scale))
+    if any(value != 1 for value in normalization.target_scale):
+        outputs = keras.ops.multiply(outputs, scale)
     if any(normalization.target_mean):
         outputs = keras.ops.add(outputs, mean)
     return outputs

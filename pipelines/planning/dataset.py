@@ -129,11 +129,11 @@ def _describe_remote(config: Config, examples: int | None, outputs: int | None) 
             f"The examples of {data.source} are not on this machine, so their number and shape are unknown. "
             "Download them with --fetch, or, for images with data.resize, set --examples and --outputs."
         )
-    deviation = (data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
+    scale = (data.scale or 255.0,) if data.normalize == "scale" else (1.0,)
     names = tuple(map(str, range(count)))
     return Dataset(
         example_schema=Schema(shape=shape, dtype="uint8", problem=config.problem, names=names, splits={}),
-        normalization=Normalization(deviation=deviation),
+        normalization=Normalization(scale=scale),
         examples=_split(source, config),
         targets=targets,
     )

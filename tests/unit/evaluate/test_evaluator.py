@@ -238,7 +238,7 @@ def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_pl
     before = artifacts.read(features / "statistics.json", Statistics)
     statistics = before.model_copy(update={"targets": targets})
     artifacts.write(features / "statistics.json", statistics)
-    artifacts.write(features / "normalization.json", Normalization(target_deviation=(58.0,)))
+    artifacts.write(features / "normalization.json", Normalization(target_scale=(58.0,)))
 
     def model(name: str, slope: float) -> Path:
         matrix = np.zeros((12, 1), np.float32)

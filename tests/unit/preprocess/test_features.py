@@ -99,15 +99,15 @@ def test_standardize_uses_training_examples_per_channel(raw, images, dtype) -> N
     normalization = artifacts.read(features / "normalization.json", Normalization)
     np.testing.assert_allclose(normalization.mean, expected.mean(axis=(0, 1, 2)))
     deviation = expected.std(axis=(0, 1, 2))
-    np.testing.assert_allclose(normalization.deviation, [deviation[0], 1.0, deviation[2]])
+    np.testing.assert_allclose(normalization.scale, [deviation[0], 1.0, deviation[2]])
 
 
-@pytest.mark.parametrize(("normalize", "deviation"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
-def test_normalize_scale_and_none(raw, images, capsys, normalize, deviation) -> None:
-    features = run(raw({"all": images(90)}), normalize=normalize, scale=deviation)
+@pytest.mark.parametrize(("normalize", "scale"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
+def test_normalize_scale_and_none(raw, images, capsys, normalize, scale) -> None:
+    features = run(raw({"all": images(90)}), normalize=normalize, scale=scale)
     normalization = artifacts.read(features / "normalization.json", Normalization)
-    assert (normalization.mean, normalization.deviation) == ((0.0,), (deviation,))
-    assert ("check data.scale" in capsys.readouterr().out) == (deviation == 1e6)
+    assert (normalization.mean, normalization.scale) == ((0.0,), (scale,))
+    assert ("check data.scale" in capsys.readouterr().out) == (scale == 1e6)
 
 
 def test_images_from_files_are_divided_by_255(raw, images) -> None:
@@ -115,7 +115,7 @@ def test_images_from_files_are_divided_by_255(raw, images) -> None:
     schema = artifacts.read(directory / "schema.json", Schema)
     form = ImageFormat(height=4, width=4, channels=3, resize="exact")
     artifacts.write(directory / "schema.json", schema.model_copy(update={"image": form}))
-    assert artifacts.read(run(directory) / "normalization.json", Normalization).deviation == (255,)
+    assert artifacts.read(run(directory) / "normalization.json", Normalization).scale == (255,)
 
 
 def test_targets_are_scaled_by_the_training_examples(raw) -> None:
@@ -125,7 +125,7 @@ def test_targets_are_scaled_by_the_training_examples(raw) -> None:
     train = Split(features, "train").targets.astype(np.float64)
     normalization = artifacts.read(features / "normalization.json", Normalization)
     assert normalization.target_mean == (pytest.approx(train.mean()),)
-    assert normalization.target_deviation == (pytest.approx(train.std()),)
+    assert normalization.target_scale == (pytest.approx(train.std()),)
     statistics = artifacts.read(features / "statistics.json", Statistics).targets["train"]
     assert statistics["median"] == pytest.approx(np.median(train))
     assert Split(features, "test").targets.dtype == np.float32
@@ -280,5 +280,5 @@ def test_default_scale(raw, low, high, dtype, scale) -> None:
     examples = np.random.default_rng(0).uniform(low, high, (90, 16)).astype(dtype)
     examples[:, :2] = low, high
     features = run(raw({"all": (examples, np.arange(90) % 3)}))
-    assert artifacts.read(features / "normalization.json", Normalization).deviation == (scale,)
+    assert artifacts.read(features / "normalization.json", Normalization).scale == (scale,)
     assert f"divided by {scale}" in artifacts.read(features / "statistics.json", Statistics).scaling

@@ -55,7 +55,7 @@ class TrainEnv:
         *train: NDArray[Any],
         validation: int = 12,
         mean: tuple[float, ...] = (0.0,),
-        deviation: tuple[float, ...] = (255.0,),
+        scale: tuple[float, ...] = (255.0,),
     ) -> Path:
         """Write features as preprocess does; by default of `images`."""
         examples, labels = train or self.images()
@@ -70,7 +70,7 @@ class TrainEnv:
         facts = {"shape": shape, "dtype": dtype, "splits": sizes}
         facts |= {"problem": "classification", "names": ("cat", "dog", "emu")}
         artifacts.write(directory / "schema.json", Schema.model_validate(facts))
-        artifacts.write(directory / "normalization.json", Normalization(mean=mean, deviation=deviation))
+        artifacts.write(directory / "normalization.json", Normalization(mean=mean, scale=scale))
         return directory
 
     def code(self, **modules: str) -> Path:

@@ -21,7 +21,7 @@ def workload(model: dict[str, Any], training_examples: int = 60, **training: Any
         example_schema=Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
         ),
-        normalization=Normalization(deviation=(255.0,)),
+        normalization=Normalization(scale=(255.0,)),
         model=Model.model_validate(model),
         training=Training(**training),
         training_examples=training_examples,

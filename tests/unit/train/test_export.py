@@ -35,7 +35,7 @@ def predict_with_all_formats(model: Path, examples: Any) -> dict[str, Any]:
 def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype, model, capsys) -> None:
     examples, labels = train_env.images(60, shape, dtype)
     channels = shape[-1] if len(shape) == 3 else 1
-    train_env.features(examples, labels, mean=(30.0,) * channels, deviation=(90.0,) * channels)
+    train_env.features(examples, labels, mean=(30.0,) * channels, scale=(90.0,) * channels)
     history = train_env.train(model, epochs=20, optimizer_settings={"learning_rate": 0.01})
     assert history.metrics["accuracy"][-1] > 0.8
     assert set(history.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}

@@ -202,7 +202,7 @@ def test_classification_losses_and_metrics_accept_labels(logits: bool) -> None:
 
 def test_regression_losses_and_metrics_accept_targets() -> None:
     problem, description = problems.get_problem("regression"), problems.get_description("regression")
-    scaling = Normalization(target_mean=(5.0,), target_deviation=(2.0,))
+    scaling = Normalization(target_mean=(5.0,), target_scale=(2.0,))
     targets, predictions = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
     for name in description.losses:
         part = 1 if "Percentage" in name or "Logarithmic" in name else 2

@@ -22,7 +22,7 @@ def build(shape: tuple[int, ...], dtype: str = "uint8", scale: float = 255.0, **
         {"shape": shape, "dtype": dtype, "problem": "classification", "names": TEN, "splits": {}}
     )
     model = Model.model_validate(settings)
-    return networks.build_network(model, schema, Normalization(deviation=(scale,)), Path(), "")
+    return networks.build_network(model, schema, Normalization(scale=(scale,)), Path(), "")
 
 
 def tutorial() -> Any:
@@ -60,9 +60,7 @@ def test_default_network_is_that_of_the_tutorial() -> None:
 
 def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
     images, labels = train_env.images(100, (32, 32, 3))
-    features = Features.read(
-        train_env.features(images, labels, deviation=(256.0,))
-    )  # exact in floating point
+    features = Features.read(train_env.features(images, labels, scale=(256.0,)))  # exact in floating point
     schema = features.schema.model_copy(update={"names": TEN})
     keras.utils.set_random_seed(3)
     network = networks.build_network(Model(), schema, features.normalization, Path(), "")
@@ -84,17 +82,17 @@ def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
 def test_pixels_are_divided_by_255() -> None:
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     raw = keras.Input((16, 16, 1), dtype="uint8")
-    scale = keras.Model(raw, networks._normalize(raw, Normalization(deviation=(255.0,))))
+    scale = keras.Model(raw, networks._normalize(raw, Normalization(scale=(255.0,))))
     expected = (values / 255.0).astype(np.float32)
     np.testing.assert_array_max_ulp(scale.predict(values, verbose=0), expected, maxulp=1)
 
 
 def test_standardization_is_per_channel() -> None:
     values = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3)).astype(np.uint8)
-    mean, deviation = (1.0, 50.0, 128.0), (2.0, 30.0, 1.0)
+    mean, scale = (1.0, 50.0, 128.0), (2.0, 30.0, 1.0)
     raw = keras.Input((2, 2, 3), dtype="uint8")
-    model = keras.Model(raw, networks._normalize(raw, Normalization(mean=mean, deviation=deviation)))
-    np.testing.assert_allclose(np.asarray(model(values)), (values - mean) / deviation, rtol=1e-6)
+    model = keras.Model(raw, networks._normalize(raw, Normalization(mean=mean, scale=scale)))
+    np.testing.assert_allclose(np.asarray(model(values)), (values - mean) / scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

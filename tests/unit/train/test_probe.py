@@ -24,7 +24,7 @@ def workload() -> TrainingWorkload:
         example_schema=Schema(
             shape=(8, 8, 1), dtype="uint8", problem="classification", names=("cat", "dog", "emu"), splits={}
         ),
-        normalization=Normalization(deviation=(255.0,)),
+        normalization=Normalization(scale=(255.0,)),
         model=Model(filters=(4,), dense=(8,)),
         training=Training(batch_size=16),
         training_examples=600,

@@ -25,7 +25,7 @@ def features(train_env) -> np.ndarray:
             writer.append(examples, MEAN + DEVIATION * examples[:, 0])
     schema = Schema(shape=(3,), dtype="float32", problem="regression", names=("price",), splits=sizes)
     artifacts.write(directory / "schema.json", schema)
-    scaling = Normalization(target_mean=(MEAN,), target_deviation=(DEVIATION,))
+    scaling = Normalization(target_mean=(MEAN,), target_scale=(DEVIATION,))
     artifacts.write(directory / "normalization.json", scaling)
     return examples
 
@@ -36,7 +36,7 @@ def test_predictions_are_in_the_unit_of_the_target(train_env, features) -> None:
     )
     assert set(history.metrics) == {"loss", "mae", "rmse", "val_loss", "val_mae", "val_rmse"}
     assert history.metrics["val_rmse"][-1] < 0.1 * DEVIATION
-    assert history.metrics["loss"][-1] < 0.01  # of differences in deviations
+    assert history.metrics["loss"][-1] < 0.01  # of differences in standard deviations
     signature = artifacts.read(train_env.model / "signature.json", Signature)
     assert (signature.problem, signature.output.names) == ("regression", ("price",))
     session = onnxruntime.InferenceSession(str(train_env.model / "model.onnx"))

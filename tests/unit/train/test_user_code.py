@@ -201,7 +201,7 @@ def test_errors_in_user_code_are_reported_before_training(train_env, capsys, bui
 
 
 def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
-    features, images = train_env.features(mean=(30.0,), deviation=(90.0,)), train_env.images(60)[0]
+    features, images = train_env.features(mean=(30.0,), scale=(90.0,)), train_env.images(60)[0]
     _, network = train_env.fit(epochs=1)
     first = networks.add_export_layer(network, Model(), Features.read(features).schema)
     first.save(path := str(train_env.root / "first.keras"))
