@@ -226,13 +226,15 @@ class ModelStore(Versions):
         """Return the rollback from `version`, or None if there is none or it became champion again later."""
         return find_rollback(_effective_entries(self.history(name)), version)
 
-    def record_served(self, name: str, platform: str, where: str, versions: Collection[int]) -> None:
+    def record_served(self, name: str, platform: str, location: str, versions: Collection[int]) -> None:
         """Record the versions that a serving platform has loaded, unless the record already lists them.
 
-        `platform` is the id of the platform, and `where` a description of its location.
+        `platform` is the ID of the platform, and `location` a description such as its namespace.
         """
         key = f"{model_folder(name)}/served/{platform}.json"
-        record = ServedVersions(platform=platform, where=where, versions=tuple(sorted(versions)), at=now())
+        record = ServedVersions(
+            platform=platform, location=location, versions=tuple(sorted(versions)), at=now()
+        )
         with suppress(DamagedError, NotFoundError):
             if read_record(self._objects, key, ServedVersions).versions == record.versions:
                 return

@@ -70,11 +70,12 @@ class HistoryEntry(Record):
 class ServedVersions(Record):
     """The versions that a serving platform has loaded (`served/<id>.json`), which `modelyard gc` keeps.
 
-    `platform` is the ID of the platform, `where` a description of its location, `at` an ISO 8601 time in UTC.
+    `platform` is the ID of the platform, `location` a description such as its namespace, `at` an ISO 8601
+    time in UTC.
     """
 
     platform: str
-    where: str
+    location: str
     versions: tuple[int, ...]
     at: str
 

@@ -58,18 +58,18 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
     try:
         proto = _build_proto(model, inputs, output)
     except Exception as error:
-        where = _describe_layers(model, failed.nodes)
+        layers = _describe_layers(model, failed.nodes)
         raise TrainError(
-            f"The model cannot be exported to ONNX: {where}{describe(error)} Replace "
-            f"{'that layer' if where else 'the layer with this operation'} with other Keras layers."
+            f"The model cannot be exported to ONNX: {layers}{describe(error)} Replace "
+            f"{'that layer' if layers else 'the layer with this operation'} with other Keras layers."
         ) from error
     finally:
         logger.removeFilter(failed)
     nodes = ((node, onnx.defs.has(node.op_type, node.domain)) for node in _iterate_nodes(proto.graph))
     if unknown := {node.name: node.op_type for node, is_known in nodes if not is_known}:
-        where = _describe_layers(model, list(unknown))
+        layers = _describe_layers(model, list(unknown))
         raise TrainError(
-            f"The model cannot be exported to ONNX: {where}tf2onnx cannot convert the operation "
+            f"The model cannot be exported to ONNX: {layers}tf2onnx cannot convert the operation "
             f"{' and '.join(sorted(set(unknown.values())))}. Replace that layer with other Keras layers."
         )
     onnx.save(proto, path)

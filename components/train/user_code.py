@@ -122,8 +122,8 @@ def translate_errors(code: Path, action: str) -> Iterator[None]:
                 f"{action} ran out of memory{location}: {describe(error)} Lower the layer sizes in `model`, "
                 "or training.batch_size."
             ) from error
-        where = "that line" if location else f"the code in {code}"
-        raise TrainError(f"{action} failed{location}: {describe(error)} Correct {where}.") from error
+        subject = "that line" if location else f"the code in {code}"
+        raise TrainError(f"{action} failed{location}: {describe(error)} Correct {subject}.") from error
 
 
 def _find_error_location(error: BaseException, code: Path) -> str:

@@ -219,7 +219,7 @@ def _find_served(
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
-    locations = {record.where: list(record.versions) for record in models.served_versions(name, [])}
+    locations = {record.location: list(record.versions) for record in models.served_versions(name, [])}
     if load_environment(environment).on_cluster:
         return locations, None
     section = load_store_section(store, environment)

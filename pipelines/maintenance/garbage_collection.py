@@ -164,7 +164,7 @@ class GarbageCollector:
         platform, served = self._platform, dict[int, str]()
         for record in models.served_versions(self.config.name):
             if record.platform != platform.id:
-                reason = f"served in {record.where} of another environment, as recorded at {record.at}"
+                reason = f"served in {record.location} of another environment, as recorded at {record.at}"
                 served |= dict.fromkeys(record.versions, reason)
         return served | dict.fromkeys(platform.status().loaded, f"served in {platform.location}")
 

@@ -359,4 +359,4 @@ def test_versions_are_promoted_rejected_and_rolled_back(
     assert controller.rollback(None, "bad").version == 1
     assert state() == (1, None, True)
     (record,) = models.served_versions("digits")
-    assert (record.platform, record.where, record.versions) == (platform.id, "serving", (1,))
+    assert (record.platform, record.location, record.versions) == (platform.id, "serving", (1,))

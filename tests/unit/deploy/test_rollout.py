@@ -495,7 +495,7 @@ def test_served_versions_are_recorded_before_and_after(controller, models, publi
     deploy(publish())
     assert recorded == [(1, 2)]
     (record,) = models.served_versions("digits")
-    assert (record.platform, record.where, record.versions) == ("memory", "in-memory", (2,))
+    assert (record.platform, record.location, record.versions) == ("memory", "in-memory", (2,))
     on_log("rolled back: ", lambda: None)
     intercept(controller.platform, "reconcile", before=record_served)
     controller.rollback(None, "bad")
