@@ -21,7 +21,7 @@ from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
 
 MAX_PIXELS, MAX_SIDE = 50_000_000, 65_500  # of ingested images
-MAX_TILE = 1_000_000  # pixels of a TIFF tile that is larger than its image
+MAX_TILE_PIXELS = 1_000_000  # pixels of a TIFF tile that is larger than its image
 MAX_SCANS = 100  # of a JPEG, which is decoded once per scan; progressive JPEGs have about ten
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
@@ -42,7 +42,7 @@ PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK  # decompress
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image raises an error
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # What Pillow raises for damaged files, which its documentation does not list.
-DAMAGE = (
+DAMAGE_ERRORS = (
     *(ArithmeticError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError),
     *(struct.error, zlib.error),
 )
@@ -52,39 +52,39 @@ class ImageSizeError(DataError):
     """The image does not have the size that `exact` requires."""
 
 
-def decode(data: bytes, form: ImageFormat) -> NDArray[np.uint8]:
-    """Return the image in the bytes of a file: (form.height, form.width, form.channels).
+def decode(data: bytes, image_format: ImageFormat) -> NDArray[np.uint8]:
+    """Return the image in the bytes of a file: (height, width, channels).
 
     Raises:
         DataError: the file is not an image, damaged, too large, or does not have the size that `exact`
             requires. The message does not name the file.
     """
-    return convert(open_image(data), form)
+    return convert(open_image(data), image_format)
 
 
-def convert(image: Image.Image, form: ImageFormat) -> NDArray[np.uint8]:
+def convert(image: Image.Image, image_format: ImageFormat) -> NDArray[np.uint8]:
     """Decode an opened image; see `decode`."""
-    if form.resize != "exact":
+    if image_format.resize != "exact":
         # Large JPEGs are decoded at a half, a quarter or an eighth of their size: four times as fast.
-        side = 2 * max(form.height, form.width)
+        side = 2 * max(image_format.height, image_format.width)
         image.draft(None, (side, side))
-    upright = _upright(image)
-    if form.resize == "exact" and upright.size != (form.width, form.height):
+    upright = _apply_orientation(image)
+    if image_format.resize == "exact" and upright.size != (image_format.width, image_format.height):
         raise ImageSizeError(
             f"The image has {upright.height} x {upright.width} pixels (height x width), and must have "
-            f"{form.height} x {form.width}. Resize it, or set data.resize and train again."
+            f"{image_format.height} x {image_format.width}. Resize it, or set data.resize and train again."
         )
-    resized = _resize(_with_channels(upright, form.channels), form)
-    return np.array(resized, np.uint8).reshape(form.height, form.width, form.channels)
+    resized = _resize(_convert_channels(upright, image_format.channels), image_format)
+    return np.array(resized, np.uint8).reshape(image_format.height, image_format.width, image_format.channels)
 
 
-def size(data: bytes) -> tuple[int, int]:
+def read_size(data: bytes) -> tuple[int, int]:
     """Return (height, width) of the upright image in the bytes of a file.
 
     Raises:
         DataError: see `decode`.
     """
-    upright = _upright(open_image(data))
+    upright = _apply_orientation(open_image(data))
     return upright.height, upright.width
 
 
@@ -95,22 +95,22 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
         DataError: see `decode`.
     """
     limits = max_pixels, max_side
-    _check_size(*_webp_size(data), *limits)  # Pillow allocates the pixels of a WebP when it opens it
+    _check_size(*_read_webp_size(data), *limits)  # Pillow allocates the pixels of a WebP when it opens it
     # Pillow refuses images with twice this number; it allocates a frame of a GIF, too.
     Image.MAX_IMAGE_PIXELS = (max_pixels if data.startswith(b"GIF") else MAX_PIXELS) // 2
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        tile = _tile_pixels(image)
+        tile = _count_tile_pixels(image)
     except Image.DecompressionBombError as error:
-        raise _too_large("far more", *limits) from error
-    except DAMAGE as error:
+        raise _size_error("far more", *limits) from error
+    except DAMAGE_ERRORS as error:
         begin = f"begins with {data[:12]!r}" if data else "is empty"
         raise DataError(
             f"The image is not a PNG, JPEG, WebP, GIF, BMP or TIFF file: it {begin}. Convert it, or "
             "remove it."
         ) from error
     _check_size(*image.size, *limits)
-    if tile > max(MAX_TILE, image.width * image.height):
+    if tile > max(MAX_TILE_PIXELS, image.width * image.height):
         raise DataError(f"The image is a TIFF with tiles of {tile} pixels. Save it with smaller tiles.")
     if image.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise DataError(
@@ -119,13 +119,13 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
     return image
 
 
-def _tile_pixels(image: Image.Image) -> int:
+def _count_tile_pixels(image: Image.Image) -> int:
     """Return the number of pixels in a tile of a TIFF; 0 for other images."""
     tags = getattr(image, "tag_v2", {})
     return int(tags.get(ExifTags.Base.TileWidth, 0) * tags.get(ExifTags.Base.TileLength, 0))
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
+def _read_webp_size(data: bytes) -> tuple[int, int]:
     """Return (width, height) from the header of a WebP file (RFC 9649); (0, 0) for other files."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return 0, 0
@@ -140,28 +140,28 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _check_size(width: int, height: int, max_pixels: int, max_side: int) -> None:
     if width * height > max_pixels or max(width, height) > max_side:
-        raise _too_large(f"{height} x {width}", max_pixels, max_side)
+        raise _size_error(f"{height} x {width}", max_pixels, max_side)
 
 
-def _too_large(size: str, max_pixels: int, max_side: int) -> DataError:
+def _size_error(size: str, max_pixels: int, max_side: int) -> DataError:
     return DataError(
         f"The image has {size} pixels; at most {max_pixels / 1e6:.3g} megapixels, and {max_side:,} pixels on "
         "each side, are allowed. Reduce its size."
     )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     """Decode the image and apply its EXIF orientation, if it has a valid one."""
     try:
         image.load()
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise DataError(f"The image is damaged or cut off: {error}. Save it again, or remove it.") from error
-    with suppress(*DAMAGE):
+    with suppress(*DAMAGE_ERRORS):
         return image.transpose(TRANSPOSITIONS[image.getexif()[ExifTags.Base.Orientation]])
     return image
 
 
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+def _convert_channels(image: Image.Image, channels: int) -> Image.Image:
     """Return the image in grayscale (1 channel) or RGB (3)."""
     if image.mode.startswith("I;16"):  # Pillow would clip values at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -180,12 +180,12 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
         ) from error
 
 
-def _resize(image: Image.Image, form: ImageFormat) -> Image.Image:
-    target_size = (form.width, form.height)
+def _resize(image: Image.Image, image_format: ImageFormat) -> Image.Image:
+    target_size = (image_format.width, image_format.height)
     if image.size == target_size:
         return image
-    if form.resize == "crop":
+    if image_format.resize == "crop":
         return ImageOps.fit(image, target_size, RESAMPLING)
-    if form.resize == "pad":
+    if image_format.resize == "pad":
         return ImageOps.pad(image, target_size, RESAMPLING, color=0)
     return image.resize(target_size, RESAMPLING)

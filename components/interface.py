@@ -2,7 +2,7 @@
 
 The compiler writes the program that a step executes, which calls the code in the step's image. An image of
 another version may take other arguments or settings. So the compiler also writes the interface of each step
-into its container, and `check` compares it before the step starts.
+into its container, and `check_interface` compares it before the step starts.
 """
 
 import ast
@@ -23,7 +23,7 @@ EXPECTED = "MODELYARD_INTERFACE"
 IMAGE = "MODELYARD_IMAGE"
 
 
-def interface(step: str) -> str:
+def compute_interface(step: str) -> str:
     """Return the version of modelyard, and a fingerprint of a step's component and of the keys of its spec.
 
     Docstrings and formatting are ignored, so that each version of Python gives the same.
@@ -41,7 +41,7 @@ def interface(step: str) -> str:
     return f"{version('modelyard')} ({hashlib.sha256(content.encode()).hexdigest()[:12]})"
 
 
-def mismatch(image: str, actual: str, expected: str) -> str:
+def describe_mismatch(image: str, actual: str, expected: str) -> str:
     """Return the message that an image and the pipeline have different interfaces."""
     return (
         f"The image {image} has modelyard {actual}, and the pipeline was compiled by modelyard {expected}. "
@@ -49,16 +49,16 @@ def mismatch(image: str, actual: str, expected: str) -> str:
     )
 
 
-def variables(step: str, image: str) -> dict[str, str]:
-    """Return the environment variables of a step's container, for `check`."""
-    return {EXPECTED: f"{step}={interface(step)}", IMAGE: image}
+def build_container_variables(step: str, image: str) -> dict[str, str]:
+    """Return the environment variables of a step's container, for `check_interface`."""
+    return {EXPECTED: f"{step}={compute_interface(step)}", IMAGE: image}
 
 
-def check(step: str) -> None:
+def check_interface(step: str) -> None:
     """Raise ConfigError if the installed interface of a step is not the one that the pipeline expects."""
     name, _, expected = os.environ.get(EXPECTED, "").partition("=")
-    if name == step and (actual := interface(step)) != expected:
-        raise ConfigError(mismatch(os.environ.get(IMAGE, "of this step"), actual, expected))
+    if name == step and (actual := compute_interface(step)) != expected:
+        raise ConfigError(describe_mismatch(os.environ.get(IMAGE, "of this step"), actual, expected))
 
 
 def _keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:

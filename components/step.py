@@ -48,7 +48,7 @@ def step(name: str) -> Iterator[None]:
     reserved = MAX_DOCUMENT if VARIABLE in os.environ else 0  # for another record if the disk is full then
     _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved))
     try:
-        interface.check(name)
+        interface.check_interface(name)
         yield
     except BaseException as error:
         succeeded = isinstance(error, SystemExit) and not error.code

@@ -199,7 +199,7 @@ def _choose_image_format(path: Path, source: Source, targets: ClassFolders | Ind
     height, width = 1, 1
     for _, _, read_content in _iterate_encoded(path, source.max_bytes, targets):
         with suppress(DataError):  # _read_batches reports it
-            height, width = images.size(read_content())
+            height, width = images.read_size(read_content())
             break
     return ImageFormat(height=height, width=width, channels=source.channels, resize="exact")
 

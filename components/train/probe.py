@@ -247,7 +247,7 @@ def _measure_device_memory() -> int | None:
 def main() -> None:
     """Read the request, probe, and write the result; in a pod, as its termination message."""
     with step("probe"):
-        interface.check("train")  # as a pod, it runs in the image of train
+        interface.check_interface("train")  # as a pod, it runs in the image of train
         first, *paths = sys.argv[1:]
         if paths:
             request = artifacts.read(Path(first), ProbeRequest)

@@ -16,7 +16,7 @@ from kfp import dsl
 from modelyard.components.artifacts import write_text
 from modelyard.components.deploy.settings import check_server_access
 from modelyard.components.errors import ConfigError
-from modelyard.components.interface import variables
+from modelyard.components.interface import build_container_variables
 from modelyard.components.kubernetes import Json
 from modelyard.components.records import RUN_ID
 from modelyard.components.settings import Spec
@@ -142,7 +142,7 @@ def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -
     resources = environment.resources(step)
     image = environment.image(step)
     task.set_container_image(image)
-    for name, value in variables(step, image).items():
+    for name, value in build_container_variables(step, image).items():
         task.set_env_variable(name, value)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=resources.ephemeral_storage)  # noqa: S108

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelyard.components.artifacts import write_text
-from modelyard.components.interface import interface
+from modelyard.components.interface import compute_interface
 from modelyard.pipelines.compile.code import find_packages
 from modelyard.pipelines.environments.environment import IMAGES_FILE, INTERFACES_FILE
 from modelyard.pipelines.environments.load import read_build_record
@@ -118,7 +118,7 @@ def write_references(images: Sequence[Image], path: Path = REFERENCES) -> None:
     references = {image.target: image.reference for image in images}
     interfaces = {
         image.reference: {
-            step.name: interface(step.name)
+            step.name: compute_interface(step.name)
             for step in STEPS.values()
             if image.target in (step.image, *step.accelerated.values())
         }

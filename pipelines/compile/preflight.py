@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modelyard.components.errors import ConfigError
-from modelyard.components.interface import interface, mismatch
+from modelyard.components.interface import compute_interface, describe_mismatch
 from modelyard.components.machine import is_loopback
 from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.environments.load import read_build_record
@@ -76,9 +76,9 @@ def check_interfaces(environment: Environment) -> None:
 def _find_mismatches(environment: Environment) -> Iterator[str]:
     interfaces = read_build_record(Path(INTERFACES_FILE))
     for step in STEPS:
-        image, expected = environment.image(step), interface(step)
+        image, expected = environment.image(step), compute_interface(step)
         if (actual := interfaces.get(image, {}).get(step, expected)) != expected:
-            yield mismatch(image, actual, expected)
+            yield describe_mismatch(image, actual, expected)
 
 
 def _notes(images: Mapping[str, str], environment: Environment) -> Iterator[str]:

@@ -87,7 +87,7 @@ def test_exif_orientation_is_applied(orientation, kind) -> None:
     exif = Image.Exif()
     exif[0x112] = orientation
     data = encode(stored, kind, exif=exif)
-    assert images.size(data) == (16, 32)
+    assert images.read_size(data) == (16, 32)
     decoded = images.decode(data, image_format(16, 32, 1, "exact"))[..., 0]
     assert np.abs(decoded.astype(int) - np.asarray(upright)).max() < 60  # JPEG's own noise
 

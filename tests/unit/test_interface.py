@@ -15,15 +15,15 @@ from modelyard.pipelines.steps import IMAGES, STEPS
 
 @pytest.mark.parametrize("step", STEPS)
 def test_steps_compiled_by_this_version_run(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    interface.check(step)
-    for name, value in interface.variables(step, "an image").items():
+    interface.check_interface(step)
+    for name, value in interface.build_container_variables(step, "an image").items():
         monkeypatch.setenv(name, value)
-    interface.check(step)
-    interface.check("probe")  # which a step may start
+    interface.check_interface(step)
+    interface.check_interface("probe")  # which a step may start
 
 
 def test_an_image_of_another_version_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in interface.variables("train", "registry/train:old").items():
+    for name, value in interface.build_container_variables("train", "registry/train:old").items():
         monkeypatch.setenv(name, value)
 
     class OldSpec(TrainSpec):
@@ -31,7 +31,7 @@ def test_an_image_of_another_version_is_refused_with_its_name(monkeypatch: pytes
 
     monkeypatch.setattr("modelyard.components.train.spec.TrainSpec", OldSpec)
     with pytest.raises(ConfigError, match=r"registry/train:old"):
-        interface.check("train")
+        interface.check_interface("train")
 
 
 def test_a_local_image_of_another_version_is_refused_before_the_run(
@@ -46,7 +46,10 @@ def test_a_local_image_of_another_version_is_refused_before_the_run(
     )
     check_interfaces(environment)
     Path(INTERFACES_FILE).parent.mkdir()
-    held = {"a/train:1": {"train": interface.interface("train")}, "a/deploy:1": {"explain": "0.0.9 (abc)"}}
+    held = {
+        "a/train:1": {"train": interface.compute_interface("train")},
+        "a/deploy:1": {"explain": "0.0.9 (abc)"},
+    }
     Path(INTERFACES_FILE).write_text(json.dumps(held))
     with pytest.raises(ConfigError, match=r"a/deploy:1 .*0\.0\.9"):
         check_interfaces(environment)
