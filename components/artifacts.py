@@ -35,7 +35,7 @@ UNCHANGED = "unchanged"
 class Record(BaseModel):
     """An immutable value that is stored or sent as JSON; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a step uses few classes
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a step uses few of the classes
 
 
 R = TypeVar("R", bound=Record)
@@ -170,7 +170,7 @@ class Identity(Record):
 
 
 def format_number(value: float) -> str:
-    """Return a number as text: with four decimals below 10, otherwise with four or more digits."""
+    """Return a number as text: with four decimals, or with four or more significant digits."""
     if value == 0 or 1e-3 <= abs(value) < 10:
         return f"{value:.4f}"
     return f"{value:#.4g}".rstrip(".") if abs(value) < 1e4 else f"{value:,.0f}"
@@ -322,7 +322,7 @@ class Metric(Interval):
 
 
 class Slice(Record):
-    """The metrics of a part of the test examples, such as a class; without values if it is empty."""
+    """The metrics of a part of the test examples, such as a class; no metrics if there are no examples."""
 
     name: str
     examples: int
@@ -449,7 +449,7 @@ class Manifest(Record):
 
 
 class Prediction(Record):
-    """The prediction of a deployed server for a golden request, as text."""
+    """The prediction of a deployed version for a golden request, as text."""
 
     version: int
     text: str

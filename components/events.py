@@ -2,8 +2,8 @@
 
     emit(Epoch(step="train", epoch=3, epochs=20, metrics={"loss": 0.21}, seconds=1.4))
 
-Events are appended to the file in MODELYARD_EVENTS, or printed if it is not set, as on a cluster, where they
-are read from the log of the pod. They are untrusted: any program in a step can write such a line.
+Events are appended to the file in the variable MODELYARD_EVENTS. If it is not set, as on a cluster, they are
+printed, and read from the log of the pod. Events are untrusted: any program in a step can write such a line.
 """
 
 import os
@@ -21,7 +21,7 @@ MAXIMUM_LENGTH = 4096  # characters of a line
 
 
 class StepChange(Record):
-    """A step changed its state at `at` (epoch seconds); `seconds` is its wall time if it ended."""
+    """A step changed its state at `at` (Unix time in seconds); `seconds` is its duration if it ended."""
 
     event: Literal["step"] = "step"
     step: str
@@ -32,7 +32,7 @@ class StepChange(Record):
 
 
 class Epoch(Record):
-    """An epoch ended; `metrics` are those of Keras, the loss first; `seconds` include validation."""
+    """An epoch ended. `metrics` are those of Keras, the loss first; `seconds` includes validation."""
 
     event: Literal["epoch"] = "epoch"
     step: str
@@ -104,10 +104,11 @@ class EventFile:
     """A file to which other processes append events."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._offset, self._events = path, 0, list[Event]()
+        self._path, self._offset = path, 0
+        self._events: list[Event] = []
 
     def read(self) -> list[Event]:
-        """Return all events, reading only new lines; empty if the file does not exist."""
+        """Return all events; each call reads only the new lines. Empty if the file does not exist."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -1,8 +1,8 @@
 """The interface between the image of a step and the pipeline that calls it.
 
-The compiler writes the program that a step executes, which calls the code in the step's image. An image of
-another version may take other arguments or settings. So the compiler also writes the interface of each step
-into its container, and `check_interface` compares it before the step starts.
+The compiler writes the program of a step, which calls the code in the step's image. An image of another
+version of modelyard may expect other arguments or settings. So the compiler also writes the interface that it
+expects into the step's container, and `check_interface` compares it with that of the image.
 """
 
 import ast
@@ -26,10 +26,10 @@ IMAGE = "MODELYARD_IMAGE"
 def compute_interface(step: str) -> str:
     """Return the version of modelyard, and a fingerprint of a step's component and of the keys of its spec.
 
-    Docstrings and formatting are ignored, so that each version of Python gives the same.
+    The fingerprint ignores docstrings and formatting, and is the same in all versions of Python.
     """
-    module = f"modelyard.components.{step}"
-    keys = sorted(set(_keys(getattr(importlib.import_module(f"{module}.spec"), f"{step.title()}Spec"))))
+    spec = getattr(importlib.import_module(f"modelyard.components.{step}.spec"), f"{step.title()}Spec")
+    keys = sorted(set(_iterate_keys(spec)))
     program = ast.parse((Path(__file__).parent / step / "component.py").read_text(encoding="utf-8"))
     for node in ast.walk(program):
         if (
@@ -41,8 +41,16 @@ def compute_interface(step: str) -> str:
     return f"{version('modelyard')} ({hashlib.sha256(content.encode()).hexdigest()[:12]})"
 
 
+def _iterate_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        yield f"{prefix}{name}"
+        for nested in (field.annotation, *get_args(field.annotation)):
+            if isinstance(nested, type) and issubclass(nested, BaseModel):
+                yield from _iterate_keys(nested, f"{prefix}{name}.")
+
+
 def describe_mismatch(image: str, actual: str, expected: str) -> str:
-    """Return the message that an image and the pipeline have different interfaces."""
+    """Return the error message for an image whose interface is not the one that the pipeline expects."""
     return (
         f"The image {image} has modelyard {actual}, and the pipeline was compiled by modelyard {expected}. "
         "Build the images of this version (`make images`), or use the version in the image."
@@ -59,11 +67,3 @@ def check_interface(step: str) -> None:
     name, _, expected = os.environ.get(EXPECTED, "").partition("=")
     if name == step and (actual := compute_interface(step)) != expected:
         raise ConfigError(describe_mismatch(os.environ.get(IMAGE, "of this step"), actual, expected))
-
-
-def _keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in kind.model_fields.items():
-        yield f"{prefix}{name}"
-        for nested in (field.annotation, *get_args(field.annotation)):
-            if isinstance(nested, type) and issubclass(nested, BaseModel):
-                yield from _keys(nested, f"{prefix}{name}.")

@@ -1,8 +1,8 @@
 """A lifeline: child processes exit when their parent exits, even after `kill -9`.
 
-The parent holds an exclusive lock on a file (`hold`). A child waits for the lock in a thread (`follow`) and
-exits when it gets it, so that no step continues and no server holds a port after its run ended. Without the
-variable, as on a cluster, `follow` does nothing.
+The parent holds an exclusive lock on a file (`hold`). A thread of the child waits for this lock (`follow`).
+The kernel releases the lock when the parent exits; then the thread ends the child, so that no step continues
+and no server holds a port. Without the variable MODELYARD_LIFELINE, as on a cluster, `follow` does nothing.
 
     with lifeline.hold(run / "lifeline") as environment:
         subprocess.run(command, env={**os.environ, **environment})
@@ -20,10 +20,10 @@ from typing import IO, Any
 VARIABLE = "MODELYARD_LIFELINE"
 
 
-def lock(file: IO[Any], how: int) -> None:
+def lock(file: IO[Any], operation: int) -> None:
     """Lock an open file with fcntl.flock; raise OSError with ENOLCK if the file system has no locks."""
     try:
-        fcntl.flock(file, how)
+        fcntl.flock(file, operation)
     except BlockingIOError:
         raise
     except OSError as error:
@@ -32,7 +32,10 @@ def lock(file: IO[Any], how: int) -> None:
 
 @contextmanager
 def hold(path: Path) -> Iterator[dict[str, str]]:
-    """Hold the lifeline at `path`; yield the environment variables for child processes, also for UTF-8."""
+    """Hold the lifeline at `path` during a block; yield the environment variables for child processes.
+
+    The variables also set UTF-8 as the encoding of the child processes.
+    """
     with path.open("w") as file:
         lock(file, fcntl.LOCK_EX)
         yield {VARIABLE: str(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
@@ -53,10 +56,10 @@ def is_held(path: Path) -> bool:
 def follow() -> None:
     """Exit when the process that holds the lifeline in the environment exits."""
     if path := os.environ.get(VARIABLE):
-        threading.Thread(target=_exit_with, args=(path,), name="lifeline", daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(path,), name="lifeline", daemon=True).start()
 
 
-def _exit_with(path: str) -> None:
+def _exit_with_parent(path: str) -> None:
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH)

@@ -1,4 +1,4 @@
-"""Records that steps write about a run; no result is read from logs.
+"""Records that the steps write about a run. Results are read from these records, never from logs.
 
     <store>/<model>/runs/<run id>.json                             RunStart, by fingerprint
     <store>/<model>/decisions/<run fingerprint>-<champion>.json    DecisionRecord, by evaluate
@@ -6,8 +6,9 @@
     <store>/<model>/runs/<run id>.end.json                         RunEnd, by the exit task
     the container's termination message                            Failure, by a failing step
 
-If evaluate was cached, the decision is that of the run that filled the cache. Text in a record is untrusted:
-it is shortened, and control characters are removed. Records with another schema version are damaged.
+If the result of evaluate came from the cache, the decision was recorded by an earlier run. Text in a record
+is untrusted: it is shortened, and control characters are removed. A record with another schema version counts
+as damaged.
 """
 
 import os
@@ -95,7 +96,7 @@ class RunStart(Versioned):
 
 
 class DecisionRecord(Versioned):
-    """The decision of the gate, the metrics without details, and the URI of the report."""
+    """The decision of the gate, the metrics of the candidate without details, and the URI of the report."""
 
     model: Text
     fingerprint: Text
@@ -112,7 +113,11 @@ class OutcomeRecord(Versioned):
 
 
 class RunEnd(Versioned):
-    """How a run ended: the paragraph of the exit task, and step and class of a failure."""
+    """How a run ended.
+
+    `text` is the paragraph that explain writes. `step` and `kind` are the step that failed and the class of
+    its error; None if no step failed.
+    """
 
     run_id: Text
     model: Text
@@ -182,8 +187,10 @@ class RunRecords(Record):
         """Return the decision and its reason: of deploy if it ran, else of the gate; None if unknown."""
         if self.start and self.start.unchanged is not None:
             return "unchanged", self.start.unchanged
-        if result := (self.outcome and self.outcome.outcome) or (self.decision and self.decision.decision):
-            return result.decision, clean_text(result.reason)
+        if self.outcome:
+            return self.outcome.outcome.decision, clean_text(self.outcome.outcome.reason)
+        if self.decision:
+            return self.decision.decision.decision, clean_text(self.decision.decision.reason)
         return None
 
 

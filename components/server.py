@@ -51,7 +51,7 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class HttpServer:
-    """A server at a URL. Each request has its own connection, so that a Service distributes them to its pods.
+    """A server at a URL. Each request opens a connection, so that a Service distributes requests to its pods.
 
     Args:
         url: the URL, without a slash at its end.
@@ -123,8 +123,8 @@ def _pin_certificate(path: str) -> "ssl.SSLContext":
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the issuer need not be trusted
     try:
-        found = _CERTIFICATE.search(Path(path).read_text(errors="replace"))
-        context.load_verify_locations(cadata=found[0] if found else "")
+        match = _CERTIFICATE.search(Path(path).read_text(errors="replace"))
+        context.load_verify_locations(cadata=match[0] if match else "")
     except (OSError, ValueError) as error:  # also ssl.SSLError
         raise ConfigError(
             f"serving.tls_cert is {path}, which has no readable certificate ({error}). Correct it, or "

@@ -1,4 +1,4 @@
-"""The context of a step: it ends with the parent process of the run, and writes a record of its failure.
+"""The context of a step: the step exits with the parent process of the run, and records its failure.
 
     with step("train"):
         from modelyard.components.train.trainer import train
@@ -45,7 +45,9 @@ def step(name: str) -> Iterator[None]:
     if os.getpid() == 1:  # in a container, where the kernel ignores SIGTERM by default
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
-    reserved = MAX_DOCUMENT if VARIABLE in os.environ else 0  # for another record if the disk is full then
+    reserved = (
+        MAX_DOCUMENT if VARIABLE in os.environ else 0
+    )  # so that a record of MachineError fits on a full disk
     _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved))
     try:
         interface.check_interface(name)
