@@ -5,8 +5,9 @@ uvicorn lacks these limits:
 - a timeout for incomplete requests, and for clients that do not read the response
 - a maximum size of a head, of trailers and of pipelined requests
 
-After `Upgrade`, it would also parse the body as another request. This module uses private parts of uvicorn
-and httptools, so both are pinned exactly. An update must pass tests/integration/serve/test_connection.py.
+uvicorn would also parse the body of a request with `Upgrade` as another request. This module uses private
+parts of uvicorn and httptools, so both are pinned exactly. An update must pass
+tests/integration/serve/test_connection.py.
 """
 
 import socket
@@ -28,13 +29,348 @@ CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a singl
 HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 TLS_CONNECTION_MEMORY = 64 * 2**10  # bytes of memory for a connection with TLS, also before its handshake
-NEXT_REQUEST = b" HTTP/"
+NEXT_REQUEST = b" HTTP/"  # a part of the first line of a request
 PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
 TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
 TRANSFER_ENCODING = b"transfer-encoding"
 FRAMING = (b"content-length", TRANSFER_ENCODING)
 RESET_WAIT = 0.25  # seconds in which a client that closed the connection responds to a packet with a reset
 TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
+
+
+def connection_class(
+    timeout: float, memory: int, tls: bool, log_refusal: Callable[..., None]
+) -> "type[Connection]":
+    """Return a class of connections with these limits.
+
+    Args:
+        timeout: seconds to receive a request (408), and for the client to read a response.
+        memory: maximum bytes of memory for all connections.
+        tls: whether the connections have TLS.
+        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
+    """
+    members = {
+        "timeout": timeout,
+        "base_memory": TLS_CONNECTION_MEMORY if tls else CONNECTION_MEMORY,
+        "memory": ConnectionMemory(memory),
+        "queue": ParserQueue(),
+        "log_refusal": staticmethod(log_refusal),
+    }
+    return type("LimitedConnection", (Connection,), members)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection with limits on the size and time of requests, which `connection_class` sets.
+
+    Received data is fed to the parser in pieces. The parser calls the methods `on_…`; uvicorn's
+    `on_headers_complete` starts the app. The rest of the data waits while an earlier request has no response,
+    or while it is the turn of other connections.
+
+    Attributes:
+        timeout: seconds to receive a request (408), and for the client to read a response.
+        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
+        base_memory: bytes of memory for a connection without a request.
+        memory: the memory of all connections.
+        queue: the connections with received data to parse.
+    """
+
+    timeout: float
+    log_refusal: Callable[..., None]
+    base_memory: int
+    memory: "ConnectionMemory"
+    queue: "ParserQueue"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._complete = True  # there is no request, or the last one is complete
+        self._overhead = 0  # bytes of the request without its body; see MAX_OVERHEAD
+        self._piece_size = 0  # bytes of the piece that is being parsed
+        self._size = 0  # bytes counted in `memory`
+        self._body_bytes = 0  # bytes of the bodies of unanswered requests
+        self._unparsed = b""  # data to parse in a later iteration, or after the response to earlier requests
+        self._repeating_head = False  # the app has already received the head that is being parsed
+        self._half_closed = False
+        self._timer: TimerHandle | None = None
+        self._write_timer: TimerHandle | None = None
+
+    # The connection -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Start the timeout of the first request."""
+        super().connection_made(transport)
+        self.memory.open.add(self)
+        self._start_timer()
+        self._set_memory(self.base_memory)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release the memory of the connection."""
+        self._release()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Respond to a client that has half-closed the connection; abort if it has closed it.
+
+        The server can distinguish them only by sending a packet: a client that has closed the connection
+        responds with a reset.
+        """
+        self._half_closed = True
+        if self._unparsed:
+            return True
+        if not self._complete or self.cycle is None or self.cycle.response_complete or self.scheme == "https":
+            return False  # asyncio closes the connection; over TLS it always does
+        self.cycle.keep_alive = False
+        if self.scope["http_version"] == "1.1" and not self.cycle.response_started and not self.pipeline:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.loop.call_later(RESET_WAIT, self._abort_if_gone)
+        return True
+
+    def _abort_if_gone(self) -> None:
+        if self.transport.is_closing():
+            return
+        connection = self.transport.get_extra_info("socket")
+        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Close the connection without a response."""
+        self._release()
+        self.transport.close()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Respond to the current request with an error, and close the connection."""
+        self._release()
+        if self.transport.is_closing():
+            return
+        body = encode({"error": message})
+        if not self._complete and "path" in self.scope:  # the app handles this as a disconnect of the client
+            self.scope[REFUSED_STATUS] = status  # type: ignore[literal-required]
+        else:
+            self.log_refusal(status, len(body), self.client)
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        self.transport.close()
+
+    # Received data --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser within the limits; buffer the data if earlier data must be parsed first."""
+        self._unset_keepalive_if_required()
+        if self.pipeline or self._unparsed:
+            self._pause_with(self._unparsed + data)
+        else:
+            self._parse_pieces(data)
+
+    def _parse_pieces(self, data: bytes) -> None:
+        """Feed the parser up to the next pipelined request, or until other connections have their turn."""
+        start, head_end = 0, data.find(b"\r\n\r\n")
+        # Another request may begin after the head. The search for an H is fast: JSON numbers have none.
+        maybe_pipelined = data.find(b"H", max(0, head_end)) >= 0
+        # A short head is fed together with its body, unless the body is chunked.
+        short = self._complete and 0 < head_end < PIECE and TRANSFER_ENCODING not in data[:head_end].lower()
+        while start < len(data):
+            end = len(data) if (short and not start) or self._is_in_body() else start + PIECE
+            if maybe_pipelined:
+                current = data.find(NEXT_REQUEST, start) if self._complete else start
+                following = data.find(NEXT_REQUEST, max(current, start) + 1, end)
+                end = following if following > 0 else end
+            if not self._parse(data[start:end]):
+                return
+            start = end
+            if start < len(data) and (self.pipeline or self.queue.is_turn_over(self.loop)):
+                self._pause_with(data[start:])
+                if not self.pipeline:
+                    self.queue.append(self)
+                return
+
+    def _is_in_body(self) -> bool:
+        """Return whether a body without chunks is being received; its data is parsed in one call."""
+        return (
+            not self._complete
+            and "method" in self.scope
+            and all(name != TRANSFER_ENCODING for name, _ in self.headers)
+        )
+
+    def _parse(self, data: bytes) -> bool:
+        """Feed the parser within the limits of a request; return whether to continue."""
+        self._piece_size = len(data)
+        self._overhead += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self.refuse(400, f"The request is not valid HTTP/1.1: {error}. The page at / shows an example.")
+            return False
+        if self._complete:
+            self._stop_timer()
+        elif self._overhead > MAX_OVERHEAD:
+            self.refuse(
+                431,
+                f"The request has more than {MAX_OVERHEAD} bytes without its body; send fewer headers, "
+                "larger chunks and no trailers.",
+            )
+            return False
+        elif self._timer is None:
+            self._start_timer()
+        self._count_memory()
+        return not self.transport.is_closing()
+
+    def _pause_with(self, data: bytes) -> None:
+        """Buffer data to parse it later, and pause reading."""
+        self._unparsed = data
+        self.flow.pause_reading()
+        self._count_memory()
+
+    def parse_next(self) -> None:
+        """Parse data that waited in the queue."""
+        data, self._unparsed = self._unparsed, b""
+        if not data or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        self._parse_pieces(data)
+        if self._unparsed or self.transport.is_closing():
+            return
+        if not self.pipeline:
+            self.flow.resume_reading()
+        if self._half_closed and not self.eof_received():
+            self.transport.close()
+
+    # Calls of the parser --------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        if self._repeating_head:
+            return
+        self._stop_timer()
+        self._complete, self._overhead = False, self._piece_size
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Add a part of the URL."""
+        if not self._repeating_head:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header; trailers are dropped."""
+        if "method" not in self.scope and not self._repeating_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the app on the request."""
+        if not self._repeating_head:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Add a part of the body."""
+        self._overhead = max(0, self._overhead - (1 + CHUNK_OVERHEAD) * len(body))
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Complete the request, unless the parser stopped at `Upgrade`, before the body."""
+        if self.parser.should_upgrade():
+            return
+        self._complete = True
+        self._piece_size = 0  # it is unknown how many of these bytes belong to the next request
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Release the memory of the request, and queue the data of the next one."""
+        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            return
+        self._body_bytes = len(self.cycle.body)
+        if self._unparsed:
+            self.flow.pause_reading()
+            self.queue.append(self)
+        elif self.idle:
+            self._set_memory(self.base_memory)
+
+    # Upgrade --------------------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        """Feed the parser and ignore `Upgrade`, as RFC 9110, 7.8 permits."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._restart_parser()
+                data = data[stopped.args[0] :]
+            else:
+                return
+
+    def _restart_parser(self) -> None:
+        """Continue after a head with `Upgrade`, by feeding the head without `Upgrade` to a new parser."""
+        framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
+        version = self.scope["http_version"].encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._repeating_head = True
+        try:
+            self.parser.feed_data(b"POST / HTTP/%s\r\n%s\r\n" % (version, b"".join(framing)))
+        finally:
+            self._repeating_head = False
+
+    # Timeouts -------------------------------------------------------------------------------------
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.timeout, self._time_out)
+        self.memory.waiting[self] = None
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            del self.memory.waiting[self]
+
+    def _time_out(self) -> None:
+        """Refuse an incomplete request; the app handles this as a disconnect of the client."""
+        self._stop_timer()
+        if self.pipeline or self._unparsed:  # reading is paused
+            self._start_timer()
+        elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
+            self.transport.close()  # there is no data, or the response was sent before the end of the body
+        else:
+            part = "body" if "method" in self.scope else "head"
+            self.refuse(
+                408, f"The request's {part} did not arrive within {self.timeout:g} s; send it without pauses."
+            )
+
+    def pause_writing(self) -> None:
+        """Start the timeout for the client to read the response."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the timeout for the client to read the response."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    # Memory ---------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection is open and waits for its next request."""
+        answered = self._complete and self.cycle and self.cycle.response_complete
+        return bool(self._size and answered and not self._unparsed)
+
+    def _count_memory(self) -> None:
+        """Update the memory of the unanswered requests."""
+        head = self._overhead + HEADER_MEMORY * len(self.headers or ())
+        self._set_memory(self.base_memory + head + self._body_bytes + len(self._unparsed))
+
+    def _set_memory(self, size: int) -> None:
+        if size != self._size:
+            change, self._size = size - self._size, size
+            self.memory.update(change, self)
+
+    def _release(self) -> None:
+        """Stop the timer, and count no memory for this connection."""
+        self._stop_timer()
+        self._unparsed = b""
+        self.memory.open.discard(self)
+        self._set_memory(0)
 
 
 class ConnectionMemory:
@@ -104,320 +440,3 @@ class ParserQueue:
         self._scheduled = False
         if self._connections:
             self._schedule(loop)
-
-
-class Connection(HttpToolsProtocol):
-    """A connection with limits on the size and time of requests, which `connection_class` sets.
-
-    Attributes:
-        timeout: seconds to receive a request (408), and for the client to read a response.
-        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
-        base_memory: bytes of memory for a connection without a request.
-        memory: the memory of all connections.
-        queue: the connections with received data to parse.
-    """
-
-    timeout: float
-    log_refusal: Callable[..., None]
-    base_memory: int
-    memory: ConnectionMemory
-    queue: ParserQueue
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._complete = True  # there is no request, or the last one is complete
-        self._overhead = self._packet = 0
-        self._size = 0  # bytes counted in `memory`
-        self._body_bytes = 0  # bytes of the bodies of unanswered requests
-        self._unparsed = b""  # data to parse in a later iteration, or after the response to earlier requests
-        self._resuming = self._half_closed = False
-        self._timer: TimerHandle | None = None
-        self._write_timer: TimerHandle | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether the connection is open and waits for its next request."""
-        answered = self._complete and self.cycle and self.cycle.response_complete
-        return bool(self._size and answered and not self._unparsed)
-
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Start the timeout of the first request."""
-        super().connection_made(transport)
-        self.memory.open.add(self)
-        self._start_timer()
-        self._set_memory(self.base_memory)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Release the memory of the connection."""
-        self._release()
-        self.resume_writing()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Start the timeout for the client to read the response."""
-        super().pause_writing()
-        self._write_timer = self.loop.call_later(self.timeout, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """Stop the timeout for the client to read the response."""
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
-        super().resume_writing()
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser within the limits; buffer the data if earlier data must be parsed first."""
-        self._unset_keepalive_if_required()
-        if self.pipeline or self._unparsed:
-            self._pause_with(self._unparsed + data)
-        else:
-            self._parse_pieces(data)
-
-    def parse_next(self) -> None:
-        """Parse data that waited in the queue."""
-        data, self._unparsed = self._unparsed, b""
-        if not data or self.transport.is_closing():
-            return
-        self._unset_keepalive_if_required()
-        self._parse_pieces(data)
-        if self._unparsed or self.transport.is_closing():
-            return
-        if not self.pipeline:
-            self.flow.resume_reading()
-        if self._half_closed and not self.eof_received():
-            self.transport.close()
-
-    def _parse_pieces(self, data: bytes) -> None:
-        """Feed the parser up to the next pipelined request, or until other connections have their turn."""
-        start, head_end = 0, data.find(b"\r\n\r\n")
-        # A request is pipelined if another one begins after its head. (Numbers do not contain an H.)
-        pipelined = data.find(b"H", max(0, head_end)) >= 0
-        # A short head is fed together with its body, unless the body is chunked.
-        short = self._complete and 0 < head_end < PIECE and TRANSFER_ENCODING not in data[:head_end].lower()
-        while start < len(data):
-            end = len(data) if (short and not start) or self._is_in_body() else start + PIECE
-            if pipelined:
-                current = data.find(NEXT_REQUEST, start) if self._complete else start
-                cut = data.find(NEXT_REQUEST, max(current, start) + 1, end)
-                end = cut if cut > 0 else end
-            if not self._parse(data[start:end] if start or end < len(data) else data):
-                return
-            start = end
-            if start < len(data) and (self.pipeline or self.queue.is_turn_over(self.loop)):
-                self._pause_with(data[start:])
-                if not self.pipeline:
-                    self.queue.append(self)
-                return
-
-    def on_response_complete(self) -> None:
-        """Release the memory of the request, and parse the next one."""
-        super().on_response_complete()
-        if self.pipeline or self.transport.is_closing():
-            return
-        self._body_bytes = len(self.cycle.body)
-        if self._unparsed:
-            self.flow.pause_reading()
-            self.queue.append(self)
-        elif self.idle:
-            self._set_memory(self.base_memory)
-
-    def _pause_with(self, data: bytes) -> None:
-        """Buffer data to parse it later, and pause reading."""
-        self._unparsed = data
-        self.flow.pause_reading()
-        self._count_memory()
-
-    def _is_in_body(self) -> bool:
-        """Return whether a body without chunks is being received; its data is parsed in one call."""
-        return (
-            not self._complete
-            and "method" in self.scope
-            and all(name != TRANSFER_ENCODING for name, _ in self.headers)
-        )
-
-    def _parse(self, data: bytes) -> bool:
-        """Feed the parser within the limits of a request; return whether to continue."""
-        self._packet = len(data)
-        self._overhead += len(data)
-        try:
-            self._feed(data)
-        except httptools.HttpParserError as error:
-            self.refuse(400, f"The request is not valid HTTP/1.1: {error}. The page at / shows an example.")
-            return False
-        if self._complete:
-            self._stop_timer()
-        elif self._overhead > MAX_OVERHEAD:
-            self.refuse(
-                431,
-                f"The request has more than {MAX_OVERHEAD} bytes without its body; send fewer headers, "
-                "larger chunks and no trailers.",
-            )
-            return False
-        elif self._timer is None:
-            self._start_timer()
-        self._count_memory()
-        return not self.transport.is_closing()
-
-    def _count_memory(self) -> None:
-        """Update the memory of the unanswered requests."""
-        head = self._overhead + HEADER_MEMORY * len(self.headers or ())
-        self._set_memory(self.base_memory + head + self._body_bytes + len(self._unparsed))
-
-    def _set_memory(self, size: int) -> None:
-        if size != self._size:
-            more, self._size = size - self._size, size
-            self.memory.update(more, self)
-
-    def _release(self) -> None:
-        """Stop the timer, and count no memory for this connection."""
-        self._stop_timer()
-        self._unparsed = b""
-        self.memory.open.discard(self)
-        self._set_memory(0)
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Respond to a client that has half-closed the connection; abort if it has closed it.
-
-        The server can distinguish them only by sending a packet: a client that has closed the connection
-        responds with a reset.
-        """
-        self._half_closed = True
-        if self._unparsed:
-            return True
-        if not self._complete or self.cycle is None or self.cycle.response_complete or self.scheme == "https":
-            return False  # asyncio closes the connection; over TLS it always does
-        self.cycle.keep_alive = False
-        if self.scope["http_version"] == "1.1" and not self.cycle.response_started and not self.pipeline:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.loop.call_later(RESET_WAIT, self._abort_if_gone)
-        return True
-
-    def on_message_begin(self) -> None:
-        """Start a request."""
-        if self._resuming:
-            return
-        self._stop_timer()
-        self._complete, self._overhead = False, self._packet
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Add a part of the URL."""
-        if not self._resuming:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; trailers are dropped."""
-        if "method" not in self.scope and not self._resuming:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Start the app on the request."""
-        if not self._resuming:
-            super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Add a part of the body."""
-        self._overhead = max(0, self._overhead - (1 + CHUNK_OVERHEAD) * len(body))
-        self._body_bytes += len(body)
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Complete the request, unless the parser stopped at `Upgrade`, before the body."""
-        if self.parser.should_upgrade():
-            return
-        self._complete = True
-        self._packet = 0  # it is unknown how many of its bytes belong to the next request
-        super().on_message_complete()
-
-    def _feed(self, data: bytes) -> None:
-        """Feed the parser and ignore `Upgrade`, as RFC 9110, 7.8 permits."""
-        while True:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as stopped:
-                self._resume()
-                data = data[stopped.args[0] :]
-            else:
-                return
-
-    def _resume(self) -> None:
-        """Continue after a head with `Upgrade`, by feeding the head without `Upgrade` to a new parser."""
-        framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
-        version = self.scope["http_version"].encode()
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._resuming = True
-        try:
-            self.parser.feed_data(b"POST / HTTP/%s\r\n%s\r\n" % (version, b"".join(framing)))
-        finally:
-            self._resuming = False
-
-    def _time_out(self) -> None:
-        """Refuse an incomplete request; the app handles this as a disconnect of the client."""
-        self._stop_timer()
-        if self.pipeline or self._unparsed:  # reading is paused
-            self._start_timer()
-        elif self.scope is None or (self.cycle and self.cycle.response_complete and "method" in self.scope):
-            self.transport.close()  # there is no data, or the response was sent before the end of the body
-        else:
-            part = "body" if "method" in self.scope else "head"
-            self.refuse(
-                408, f"The request's {part} did not arrive within {self.timeout:g} s; send it without pauses."
-            )
-
-    def _abort_if_gone(self) -> None:
-        if self.transport.is_closing():
-            return
-        connection = self.transport.get_extra_info("socket")
-        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE:
-            self.transport.abort()
-
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self.timeout, self._time_out)
-        self.memory.waiting[self] = None
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            del self.memory.waiting[self]
-
-    def close(self) -> None:
-        """Close the connection without a response."""
-        self._release()
-        self.transport.close()
-
-    def refuse(self, status: int, message: str) -> None:
-        """Respond to the current request with an error, and close the connection."""
-        self._release()
-        if self.transport.is_closing():
-            return
-        body = encode({"error": message})
-        if not self._complete and "path" in self.scope:  # the app handles this as a disconnect of the client
-            self.scope[REFUSED_STATUS] = status  # type: ignore[literal-required]
-        else:
-            self.log_refusal(status, len(body), self.client)
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
-        self.transport.close()
-
-
-def connection_class(
-    timeout: float, memory: int, tls: bool, log_refusal: Callable[..., None]
-) -> type[Connection]:
-    """Return a class of connections with these limits.
-
-    Args:
-        timeout: seconds to receive a request (408), and for the client to read a response.
-        memory: maximum bytes of memory for all connections.
-        tls: whether the connections have TLS.
-        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
-    """
-    members = {
-        "timeout": timeout,
-        "base_memory": TLS_CONNECTION_MEMORY if tls else CONNECTION_MEMORY,
-        "memory": ConnectionMemory(memory),
-        "queue": ParserQueue(),
-        "log_refusal": staticmethod(log_refusal),
-    }
-    return type("LimitedConnection", (Connection,), members)
