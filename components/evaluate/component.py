@@ -48,5 +48,5 @@ def evaluate(
             report.uri,
             evaluation.path,
         )
-        result.log(metrics, details)
+        result.log_to_kfp(metrics, details)
         return result.promote

@@ -1,25 +1,19 @@
 """The step `evaluate`: scores candidate and champion on the same test examples, and decides.
 
-    result = evaluate(model, features, history, spec, identity, "report.html", "evaluation")
-    result.promote
-
-It scores the exported ONNX model, because that model is served.
+It scores the exported ONNX file, because servers load that file.
 """
 
 import json
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems, records
 from modelyard.components.artifacts import (
     Decision,
-    Duplicates,
     Golden,
     History,
     Identity,
@@ -31,24 +25,24 @@ from modelyard.components.artifacts import (
     Statistics,
     format_number,
 )
-from modelyard.components.errors import DamagedError, DataError, EvaluateError, NotFoundError
-from modelyard.components.evaluate.gate import MINIMUM_EXAMPLES, decide
+from modelyard.components.errors import DamagedError, EvaluateError, NotFoundError
+from modelyard.components.evaluate.gate import decide
+from modelyard.components.evaluate.leakage import ScoredChampion, find_leakage, to_printable
 from modelyard.components.evaluate.scoring import Scorer, Scores
 from modelyard.components.evaluate.spec import EvaluateSpec
 from modelyard.components.records import DecisionRecord
 from modelyard.components.report.page import ReportedMistake, render_report
 from modelyard.components.report.thumbnails import encode_data_uri, format_values
-from modelyard.components.shards import ExampleIndex, Hashes, Split, read_hashes
+from modelyard.components.shards import Split, read_hashes
 from modelyard.components.step import log
 from modelyard.components.store.models import open_store
 from modelyard.components.store.records import write_record
 from modelyard.components.store.storage import open_objects
 
 GOLDEN_EXAMPLES = 16
-GOLDEN_VALUES = 2**20
+GOLDEN_VALUES = 2**20  # maximum number of values in all golden requests
 MAX_MISTAKES = 12
 TRAINING_HASHES = "training_hashes.npy"
-MAX_NAMED_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -63,10 +57,10 @@ class Evaluation:
         """Whether the candidate becomes the champion."""
         return self.decision.decision == "promote"
 
-    def log(self, metrics: Any, details: Any) -> None:
-        """Log to the KFP UI with its Metrics and ClassificationMetrics.
+    def log_to_kfp(self, metrics: Any, details: Any) -> None:
+        """Log the metrics and the problem's plot to KFP's Metrics and ClassificationMetrics, for its UI.
 
-        The files of these artifacts are written too, as KFP caches no task without them.
+        The files of these artifacts are written, too, because `kfp.local` caches no task without them.
         """
         measured, primary = self.metrics, self.metrics.primary
         values = {name: metric.value for name, metric in measured.values.items()}
@@ -98,14 +92,14 @@ def evaluate(
     """Score the candidate and the champion, decide, and write the evaluation and the report.
 
     Args:
-        model: directory with the model from train.
-        features: directory with the features from preprocess.
-        history: directory with history.json from train.
+        model: folder with the model from train.
+        features: folder with the features from preprocess.
+        history: folder with history.json from train.
         spec: the model's name, its gate, and its store.
         identity: identity of the run, with the version to compare with.
         report: HTML file to write.
         report_uri: URI of the report, for the record of the decision.
-        evaluation: directory to write: decision.json, golden.json, metrics.json, report.html, and
+        evaluation: folder to write: decision.json, golden.json, metrics.json, report.html, and
             training_hashes.npy, the hashes of the training examples.
 
     Raises:
@@ -117,126 +111,40 @@ def evaluate(
     schema = artifacts.read(Path(features) / "schema.json", Schema)
     statistics = artifacts.read(Path(features) / "statistics.json", Statistics)
     training_history = artifacts.read(Path(history) / "history.json", History)
-    signature = artifacts.read(Path(model) / "signature.json", Signature)
-    _check_signature(schema, signature, "the candidate", "Train it again on these features.")
-    test = Split.open(Path(features), "test", schema, "Preprocess the data again.")
-    problem = problems.get_problem(schema.problem)
-    candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
-    champion = identity.champion or None
-    champions = _score_champions(spec, identity, schema, test)
+    scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_scale
     training_hashes, test_index = read_hashes(Path(features))
-    leakage = Leakage.find(champions, test_index, test)
+    test = Split.open(Path(features), "test", schema, "Preprocess the data again.")
+    candidate = _load_candidate(Path(model), schema)
+    champions = _score_champions(spec, identity, schema, test)
+    leakage = find_leakage(champions, test_index, test)
     if spec.fail_on_champion_leakage:
         leakage.check(identity.champion)
-    champion_scores = {version: champions[version].scores for version in leakage.versions}
-    training = statistics.targets["train"]
     scores = candidate.score(test)
-    metrics = problem.measure(
-        schema, test.targets, scores, champion_scores, training, leakage.compared
-    ).model_copy(update={"trained_on": leakage.trained_on})
-    decision = decide(metrics, spec.gate, champion, leakage.notes)
-    scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_scale
+    champion_scores = {version: champions[version].scores for version in leakage.versions}
+    problem, training = problems.get_problem(schema.problem), statistics.targets["train"]
+    metrics = problem.measure(schema, test.targets, scores, champion_scores, training, leakage.compared)
+    metrics = metrics.model_copy(update={"trained_on": leakage.trained_on})
+    decision = decide(metrics, spec.gate, identity.champion or None, leakage.notes)
     mistakes = _worst_mistakes(test, scores, schema, statistics)
     page = render_report(
         spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes
     )
-    with artifacts.replace_folder(Path(evaluation)) as directory:
-        artifacts.write(directory / "decision.json", decision)
-        artifacts.write(directory / "golden.json", _golden_requests(candidate, test, schema, scale))
-        artifacts.write(directory / "metrics.json", metrics)
-        np.save(directory / TRAINING_HASHES, training_hashes)
-        artifacts.write_text(directory / "report.html", page)
+    with artifacts.replace_folder(Path(evaluation)) as folder:
+        artifacts.write(folder / "decision.json", decision)
+        artifacts.write(folder / "golden.json", _golden_requests(candidate, test, schema, scale))
+        artifacts.write(folder / "metrics.json", metrics)
+        np.save(folder / TRAINING_HASHES, training_hashes)
+        artifacts.write_text(folder / "report.html", page)
     artifacts.write_text(Path(report), page)
-    decision_record = DecisionRecord(
-        model=spec.name,
-        fingerprint=identity.run,
-        champion=identity.champion,
-        decision=decision,
-        metrics=metrics.model_copy(update={"details": {}}),  # they are in metrics.json and the report
-        report=report_uri,
-    )
-    key = records.decision_key(spec.name, identity.run, identity.champion)
-    write_record(open_objects(spec.store), key, decision_record)
-    for rule in decision.rules:
-        value = "unknown" if rule.value is None else format_number(rule.value)
-        log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")
-    for sentence in (*decision.notes, f"{decision.decision}: {decision.reason}"):
-        log(sentence)
+    _record_decision(spec, identity, decision, metrics, report_uri)
+    _log_decision(decision)
     return Evaluation(metrics, decision)
 
 
-class ScoredChampion(NamedTuple):
-    """A champion: the scores of its predictions, and the hashes of its training examples, if recorded."""
-
-    scores: Scores
-    trained_on: Hashes | None
-
-
-class Leakage(NamedTuple):
-    """The test examples that champions were trained on; these overstate the metrics of a champion.
-
-    Attributes:
-        trained_on: by version, the test examples in its training set, if that set is recorded.
-        compared: mask (n,) of the test examples on which the models are compared.
-        versions: the champions that are compared; empty if too few examples remain.
-        notes: the consequences, as sentences for the decision.
-    """
-
-    trained_on: dict[int, Duplicates]
-    compared: NDArray[np.bool_]
-    versions: tuple[int, ...]
-    notes: tuple[str, ...]
-
-    @classmethod
-    def find(cls, champions: Mapping[int, ScoredChampion], index: ExampleIndex, test: Split) -> "Leakage":
-        """Return the leakage of these champions; the current one comes first.
-
-        Test examples that the current champion was trained on are left out of the comparison. Those of an
-        earlier champion are left out if at least half of the examples remain; else that champion is.
-        """
-        total, first = len(index.hashes), next(iter(champions), None)
-        compared = np.ones(total, np.bool_)
-        trained_on: dict[int, Duplicates] = {}
-        versions: list[int] = []
-        notes: list[str] = []
-        for version, champion in champions.items():
-            if champion.trained_on is None:
-                versions.append(version)
-                continue
-            leaked = np.isin(index.hashes, champion.trained_on)
-            listed = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
-            names = zip(test.names(listed), listed, strict=True)
-            origins = tuple(_printable(name) or index.origin(example) for name, example in names)
-            trained_on[version] = Duplicates(count=int(leaked.sum()), origins=origins)
-            remaining = compared & ~leaked
-            minimum = max(MINIMUM_EXAMPLES, 0 if version == first else compared.sum() / 2)
-            usable = remaining.sum() >= minimum
-            if usable:
-                compared = remaining
-                versions.append(version)
-            if leaked.any():
-                champion_name = f"version {version}, {'the' if version == first else 'an earlier'} champion,"
-                consequence = "they are left out of the comparison" if usable else "it is not compared"
-                notes.append(
-                    f"{champion_name} was trained on {leaked.sum():,} of the {total:,} test examples, such "
-                    f"as {', '.join(origins)}: {consequence}"
-                )
-        if unknown := [str(version) for version in champions if version not in trained_on]:
-            notes.append(
-                f"no record of the training examples of version {', '.join(unknown)}: test examples may be "
-                "among them"
-            )
-        return cls(trained_on, compared, tuple(versions) if first in versions else (), tuple(notes))
-
-    def check(self, version: int) -> None:
-        """Raise DataError if a version was trained on test examples."""
-        leaked = self.trained_on.get(version)
-        if leaked and leaked.count:
-            raise DataError(
-                f"The champion, version {version}, was trained on {leaked.count:,} of the test examples, "
-                f"such as {', '.join(leaked.origins)}, and data.fail_on has champion_leakage. Use other "
-                "test examples, or remove champion_leakage from data.fail_on."
-            )
+def _load_candidate(folder: Path, schema: Schema) -> Scorer:
+    signature = artifacts.read(folder / "signature.json", Signature)
+    _check_signature(schema, signature, "the candidate", "Train it again on these features.")
+    return Scorer(folder / "model.onnx", schema, "the candidate")
 
 
 def _score_champions(
@@ -311,10 +219,29 @@ def _worst_mistakes(
         index = np.array([mistake.number])
         (example,), (name,) = test.gather(index), test.names(index)
         image, numbers = encode_data_uri(example, low, high), format_values(example)
-        worst.append(ReportedMistake(mistake, _printable(name), image, numbers))
+        worst.append(ReportedMistake(mistake, to_printable(name), image, numbers))
     return worst
 
 
-def _printable(name: str) -> str:
-    """Return the name of an example without bytes that are not text."""
-    return name.encode("utf-8", "replace").decode()
+def _record_decision(
+    spec: EvaluateSpec, identity: Identity, decision: Decision, metrics: Metrics, report_uri: str
+) -> None:
+    """Write the decision to the store, where a run finds it whose evaluate comes from the cache."""
+    record = DecisionRecord(
+        model=spec.name,
+        fingerprint=identity.run,
+        champion=identity.champion,
+        decision=decision,
+        metrics=metrics.model_copy(update={"details": {}}),  # they are in metrics.json and the report
+        report=report_uri,
+    )
+    key = records.decision_key(spec.name, identity.run, identity.champion)
+    write_record(open_objects(spec.store), key, record)
+
+
+def _log_decision(decision: Decision) -> None:
+    for rule in decision.rules:
+        value = "unknown" if rule.value is None else format_number(rule.value)
+        log(f"{'passed' if rule.passed else 'failed'}: {rule.rule} {format_number(rule.limit)}: {value}")
+    for sentence in (*decision.notes, f"{decision.decision}: {decision.reason}"):
+        log(sentence)

@@ -89,85 +89,101 @@ def decide(
         reason = f"{value}, and no gate is configured"
         return Decision(decision="promote", reason=reason, champion=champion, notes=notes)
     limits = _check_limits(metrics, gate)
-    candidate_results = [*_check_usefulness(metrics), *limits]
+    candidate_results = [*_check_baseline(metrics), *_check_recalls(metrics), *limits]
     comparisons = _compare_with_champions(metrics, gate, champion) if champion else []
-    results = [*candidate_results, *comparisons]
-    failures = [result.sentence for result in results if not result.rule.passed]
-    rejected = not all(result.rule.passed for result in candidate_results)
-    held = not all(result.rule.passed for result in comparisons)
-    if failures:
-        if metrics.same_examples and not held:  # no failure has the champion's value
-            both, name = metrics.same_examples, metrics.primary
-            values = both.candidate[name].value, both.champion[name].value
-            failures.append(_describe_both(name, values, f"version {champion}, the champion", both.examples))
-        reason = "; ".join(failures)
-        if held:
-            reason += "; the champion stays"
+    rejections, holds = _list_failures(candidate_results), _list_failures(comparisons)
+    if holds:
+        reason = "; ".join([*rejections, *holds, "the champion stays"])
+    elif rejections:
+        reason = "; ".join([*rejections, *_describe_champion(metrics, champion)])
     else:
-        own = [result.sentence for result in limits]
-        paired = [result.sentence for result in comparisons] or ["there is no champion to compare it with"]
-        primary = f"{metrics.primary} is {format_number(metrics.primary_metric.value)} for the candidate"
-        if not own and not any(sentence.startswith(primary) for sentence in paired):
-            own = [value]
-        reason = ", and ".join(filter(None, [", ".join(own), "; ".join(paired)]))
+        reason = _explain_promotion(metrics, value, limits, comparisons)
     return Decision(
-        decision="reject" if rejected else "hold" if held else "promote",
+        decision="reject" if rejections else "hold" if holds else "promote",
         reason=reason,
         champion=champion,
-        rules=tuple(result.rule for result in results),
+        rules=tuple(result.rule for result in (*candidate_results, *comparisons)),
         notes=notes,
     )
 
 
-def _check_usefulness(metrics: Metrics) -> list[RuleResult]:
-    """Check that the candidate beats a constant prediction and recognizes each class."""
-    results = []
-    if constant := metrics.constant:
-        sign, measured = _get_sign(metrics, constant.metric), metrics.values[constant.metric].value
-        name, values = constant.metric, tuple(map(format_number, (measured, constant.other)))
-        if sign > 0:  # the baseline's metric is the same for any test examples
-            limit = constant.other + constant.at_least
-            rule = Rule(
-                rule=f"lower 95 % limit of {name}, above the baseline's",
-                value=limit,
-                limit=constant.other,
-                passed=constant.at_least > 0,
-            )
-            sentence = (
-                f"the candidate's {name} is {values[0]}, with 95 % confidence at least "
-                f"{format_number(limit)}, which is not better than the {values[1]} of a constant prediction"
-            )
-        else:  # the limit is that of the paired gain, not of the candidate's metric alone
-            rule = Rule(
-                rule=f"lower 95 % limit of the gain in {name} over the baseline, above",
-                value=constant.at_least,
-                limit=0.0,
-                passed=constant.at_least > 0,
-            )
-            sentence = (
-                f"{name} is {values[0]} for the candidate and {values[1]} for a constant prediction, which "
-                f"does not show that the candidate is better ({_describe_gain(constant)})"
-            )
-        if needed := examples_needed(constant, metrics.examples, 0.0, sign > 0):
-            sentence += (
-                f"; a model this good would pass 4 times in 5 with about {needed:,} test examples, there are "
-                f"{metrics.examples:,}"
-            )
-        results.append(RuleResult(rule, sentence))
+def _list_failures(results: list[RuleResult]) -> list[str]:
+    return [result.sentence for result in results if not result.rule.passed]
+
+
+def _describe_champion(metrics: Metrics, champion: int | None) -> list[str]:
+    """Return a sentence with the primary metric of candidate and champion, if they were compared."""
+    if (paired := metrics.same_examples) is None:
+        return []
+    name = metrics.primary
+    values = paired.candidate[name].value, paired.champion[name].value
+    return [_describe_values(name, values, f"version {champion}, the champion", paired.examples)]
+
+
+def _explain_promotion(
+    metrics: Metrics, value: str, limits: list[RuleResult], comparisons: list[RuleResult]
+) -> str:
+    """Return why all rules passed; `value` is the sentence with the primary metric of the candidate."""
+    absolute = [result.sentence for result in limits]
+    paired = [result.sentence for result in comparisons] or ["there is no champion to compare it with"]
+    primary = f"{metrics.primary} is {format_number(metrics.primary_metric.value)} for the candidate"
+    if not absolute and not any(sentence.startswith(primary) for sentence in paired):
+        absolute = [value]
+    return ", and ".join(filter(None, [", ".join(absolute), "; ".join(paired)]))
+
+
+def _check_baseline(metrics: Metrics) -> list[RuleResult]:
+    """Check that the candidate beats a constant prediction, if it was compared with one."""
+    if (comparison := metrics.constant) is None:
+        return []
+    name, passed = comparison.metric, comparison.at_least > 0
+    higher_is_better = _get_sign(metrics, name) > 0
+    candidate, baseline = map(format_number, (metrics.values[name].value, comparison.other))
+    if higher_is_better:  # the baseline's metric is the same for any test examples
+        limit = comparison.other + comparison.at_least
+        rule = Rule(
+            rule=f"lower 95 % limit of {name}, above the baseline's",
+            value=limit,
+            limit=comparison.other,
+            passed=passed,
+        )
+        sentence = (
+            f"the candidate's {name} is {candidate}, with 95 % confidence at least "
+            f"{format_number(limit)}, which is not better than the {baseline} of a constant prediction"
+        )
+    else:  # the limit is that of the paired gain, not of the candidate's metric alone
+        rule = Rule(
+            rule=f"lower 95 % limit of the gain in {name} over the baseline, above",
+            value=comparison.at_least,
+            limit=0.0,
+            passed=passed,
+        )
+        sentence = (
+            f"{name} is {candidate} for the candidate and {baseline} for a constant prediction, which "
+            f"does not show that the candidate is better ({_describe_gain(comparison)})"
+        )
+    needed = _describe_examples_needed(
+        "a model this good", comparison, metrics.examples, 0.0, higher_is_better
+    )
+    return [RuleResult(rule, sentence + needed)]
+
+
+def _check_recalls(metrics: Metrics) -> list[RuleResult]:
+    """Check that the candidate recognizes each class that has enough test examples."""
     slices = [entry for entry in metrics.slices if entry.examples >= MINIMUM_EXAMPLES]
     recalls = {entry.name: entry.values["recall"].value for entry in slices if "recall" in entry.values}
-    if recalls:
-        lowest, recall = min(recalls.items(), key=lambda item: item[1])
-        missed = [name for name, value in recalls.items() if not value]
-        rule = Rule(
-            rule=f"lowest recall of the classes with at least {MINIMUM_EXAMPLES} test examples "
-            f"(class {lowest}), above",
-            value=recall,
-            limit=0.0,
-            passed=recall > 0,
-        )
-        results.append(RuleResult(rule, f"the candidate recognizes no test example of {_join_names(missed)}"))
-    return results
+    if not recalls:
+        return []
+    lowest, recall = min(recalls.items(), key=lambda item: item[1])
+    unrecognized = [name for name, value in recalls.items() if not value]
+    rule = Rule(
+        rule=f"lowest recall of the classes with at least {MINIMUM_EXAMPLES} test examples "
+        f"(class {lowest}), above",
+        value=recall,
+        limit=0.0,
+        passed=recall > 0,
+    )
+    return [RuleResult(rule, f"the candidate recognizes no test example of {_join_names(unrecognized)}")]
 
 
 def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
@@ -253,12 +269,12 @@ def _check_comparison(
     name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
     count = metrics.same_examples.examples if metrics.same_examples else metrics.examples
     sign = _get_sign(metrics, comparison.metric)
-    inferior = gate.comparison == "non_inferiority"
-    limit = -margin if inferior else margin
-    passed = comparison.at_least >= limit if inferior else comparison.at_least > limit
+    non_inferiority = gate.comparison == "non_inferiority"
+    limit = -margin if non_inferiority else margin
+    passed = comparison.at_least >= limit if non_inferiority else comparison.at_least > limit
     rule = Rule(
         rule=f"lower 95 % limit of the gain in {name} over version {comparison.version}, "
-        f"{'at least' if inferior else 'above'}",
+        f"{'at least' if non_inferiority else 'above'}",
         value=comparison.at_least,
         limit=limit,
         passed=passed,
@@ -267,42 +283,64 @@ def _check_comparison(
     article = "the" if comparison.version == champion else "an earlier"
     version = f"version {comparison.version}, {article} champion"
     contradicted = comparison.high < limit
-    difference = f" by more than {format_number(margin)}" if margin else ""
-    if inferior and passed:
-        claim = "better" if comparison.at_least > 0 else f"not worse{difference}"
-        conclusion = f"shows that the candidate is {claim}"
-    elif inferior:
-        verb = "shows" if contradicted else "does not exclude"
-        conclusion = f"{verb} that the candidate is worse{difference}"
-    else:
-        verb, negation = "shows" if passed or contradicted else "does not show", "not " * contradicted
-        conclusion = f"{verb} that the candidate is {negation}better{difference}"
-    sentence = (
-        f"{_describe_both(name, values, version, count)}, which {conclusion} ({_describe_gain(comparison)})"
+    conclusion = (
+        _conclude_non_inferiority(comparison, margin, passed, contradicted)
+        if non_inferiority
+        else _conclude_superiority(margin, passed, contradicted)
     )
-    if not passed:
-        needed = examples_needed(comparison, count, limit, sign > 0)
-        if needed and not contradicted:
-            model = "an equal model" if inferior else "a model that is this much better"
-            sentence += (
-                f"; {model} would pass 4 times in 5 with about {needed:,} test examples, there are {count:,}"
-            )
+    sentence = (
+        f"{_describe_values(name, values, version, count)}, which {conclusion} ({_describe_gain(comparison)})"
+    )
+    if not passed and not contradicted:
+        model = "an equal model" if non_inferiority else "a model that is this much better"
+        sentence += _describe_examples_needed(model, comparison, count, limit, sign > 0)
     return RuleResult(rule, sentence)
 
 
-def _describe_both(name: str, values: tuple[float, float], version: str, count: int) -> str:
+def _conclude_non_inferiority(comparison: Comparison, margin: float, passed: bool, contradicted: bool) -> str:
+    worse = f"worse{_describe_margin(margin)}"
+    if passed:
+        return f"shows that the candidate is {'better' if comparison.at_least > 0 else f'not {worse}'}"
+    return f"{'shows' if contradicted else 'does not exclude'} that the candidate is {worse}"
+
+
+def _conclude_superiority(margin: float, passed: bool, contradicted: bool) -> str:
+    better = f"better{_describe_margin(margin)}"
+    if contradicted:
+        return f"shows that the candidate is not {better}"
+    return f"{'shows' if passed else 'does not show'} that the candidate is {better}"
+
+
+def _describe_margin(margin: float) -> str:
+    return f" by more than {format_number(margin)}" if margin else ""
+
+
+def _describe_values(name: str, values: tuple[float, float], version: str, count: int) -> str:
     candidate, champion = map(format_number, values)
-    values_text = f"{name} is {candidate} for the candidate and {champion} for {version}"
-    return f"{values_text}, on the same {count:,} test examples"
+    sentence = f"{name} is {candidate} for the candidate and {champion} for {version}"
+    return f"{sentence}, on the same {count:,} test examples"
+
+
+def _describe_examples_needed(
+    model: str, comparison: Comparison, count: int, limit: float, counted: bool
+) -> str:
+    """Return with how many test examples `model` would usually pass; empty if more would not help."""
+    needed = examples_needed(comparison, count, limit, counted)
+    if needed is None:
+        return ""
+    return f"; {model} would pass 4 times in 5 with about {needed:,} test examples, there are {count:,}"
 
 
 def examples_needed(comparison: Comparison, count: int, limit: float, counted: bool) -> int | None:
-    """Return the number of test examples with which 80 % of such comparisons pass, if that is more.
+    """Return the number of test examples with which 80 % of such comparisons pass.
 
-    The candidate is assumed to be equal with non-inferiority (a limit below 0), else to be better by the
-    measured gain. With n examples, the one-sided limit is z_95 s / sqrt(n) below the gain; for metrics that
-    count examples, such as accuracy, it is about RARE_EVENT_CORRECTION / n lower, which matters if the two
-    models differ in few examples.
+    Return None if `count` examples suffice, or if no number does.
+
+    With a limit below 0 (non-inferiority), the candidate is assumed to be equal; otherwise to be better by
+    the measured gain. With n examples, the one-sided limit is z_95 s / sqrt(n) below the gain.
+
+    `counted` is whether the metric counts examples, such as accuracy. Then the limit is lower by about
+    RARE_EVENT_CORRECTION / n, which matters if the two models differ in few examples.
     """
     distance = -limit if limit < 0 else comparison.value - limit
     if distance <= 0:
@@ -310,8 +348,8 @@ def examples_needed(comparison: Comparison, count: int, limit: float, counted: b
     extra = RARE_EVENT_CORRECTION if counted else 0.0
     spread = max(0.0, (comparison.value - comparison.at_least) * count - extra)
     spread /= ONE_SIDED * math.sqrt(count)
-    both = (ONE_SIDED + POWER) * spread
-    root = (both + math.sqrt(both**2 + 4 * distance * extra)) / (2 * distance)
+    width = (ONE_SIDED + POWER) * spread
+    root = (width + math.sqrt(width**2 + 4 * distance * extra)) / (2 * distance)
     needed = math.ceil(root**2)
     return needed if needed > count else None
 

@@ -17,9 +17,10 @@ Scores = NDArray[np.float64]
 
 
 class Scorer:
-    """A model in ONNX Runtime; an EvaluateError means that it cannot load the file.
+    """A model in ONNX Runtime; `name` is its name in error messages.
 
-    `name` is the name of the model in error messages.
+    Raises:
+        EvaluateError: ONNX Runtime cannot load the file.
     """
 
     def __init__(self, path: Path, schema: Schema, name: str) -> None:

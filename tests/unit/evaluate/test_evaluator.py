@@ -150,7 +150,7 @@ def test_an_earlier_champion_that_cannot_be_compared_is_ignored(inputs, capsys) 
     with pytest.raises(DamagedError):
         run(inputs, model, Gate(), damaged)
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
-    result.log(metrics, dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details")))
+    result.log_to_kfp(metrics, dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details")))
     assert (metrics.metadata["champion_accuracy"], metrics.metadata["gain"]) == (1.0, 0.0)
 
 
@@ -215,7 +215,7 @@ def test_metrics_are_logged_to_kfp_and_artifacts_have_files(inputs) -> None:
     result = run(inputs, inputs.model("model", inputs.weights()))
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
     details = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details"))
-    result.log(metrics, details)
+    result.log_to_kfp(metrics, details)
     assert metrics.metadata["accuracy"] == 1.0
     assert details.metadata["confusionMatrix"]["rows"][0] == {"row": [200, 0, 0]}
     assert json.loads(Path(metrics.path).read_text()) == metrics.metadata
@@ -264,7 +264,7 @@ def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_pl
     assert "lower is better" in html
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
     details = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details"))
-    result.log(metrics, details)
+    result.log_to_kfp(metrics, details)
     assert metrics.metadata["rmse"] == pytest.approx(1.5)
     assert details.metadata == {}
     assert Path(details.path).read_text() == "{}"  # without a file, the task is never cached
