@@ -179,45 +179,37 @@ class Classification(Problem):
     ) -> Metrics:
         """The baseline is the most frequent class of the training examples."""
         size = len(schema.names)
-        compared_targets, compared_candidate = targets[compared], candidate[compared]
-        scores = {version: score[compared] for version, score in champions.items()}
-        correct = compared_candidate[:, 0] == compared_targets
-        others = {version: score[:, 0] == compared_targets for version, score in scores.items()}
-        same_examples = champion_correct = None
-        if others:
-            champion_correct = next(iter(others.values()))
+        same_examples, gain = None, None
+        comparisons: tuple[Comparison, ...] = ()
+        if champions:
+            labels, scores = targets[compared], candidate[compared]
+            others = {version: other[compared] for version, other in champions.items()}
             same_examples = PairedMetrics(
-                examples=len(compared_targets),
-                candidate=compute_metrics(compared_targets, compared_candidate, size),
-                champion=compute_metrics(compared_targets, next(iter(scores.values())), size),
+                examples=len(labels),
+                candidate=compute_metrics(labels, scores, size),
+                champion=compute_metrics(labels, next(iter(others.values())), size),
             )
+            correct = scores[:, 0] == labels
+            others_correct = {version: other[:, 0] == labels for version, other in others.items()}
+            gain = compute_gain(correct, next(iter(others_correct.values())))
+            comparisons = compare_with_champions(labels, correct, others_correct, schema.names)
         confusion = confusion_matrix(targets, candidate, size)
-        totals = confusion.sum(axis=1)
-        class_count = int((totals > 0).sum())
-        balanced = balanced_accuracy(confusion)
-        low, _ = _compute_balanced_accuracy_limits(confusion, ONE_SIDED)
-        constant = Comparison(
-            metric="balanced_accuracy",
-            value=balanced.value - 1 / class_count,
-            low=balanced.low - 1 / class_count,
-            high=balanced.high - 1 / class_count,
-            other=1 / class_count,
-            at_least=low - 1 / class_count,
-        )
+        constant = compare_with_constant(confusion)
+        most_frequent = int(np.argmax(training["examples"]))
         return Metrics(
             problem=schema.problem,
             examples=len(targets),
             primary="accuracy",
             values=compute_metrics(targets, candidate, size),
             champion=same_examples.champion["accuracy"] if same_examples else None,
-            gain=None if champion_correct is None else compute_gain(correct, champion_correct),
+            gain=gain,
             same_examples=same_examples,
             baseline={
-                "accuracy": float(totals[int(np.argmax(training["examples"]))] / len(targets)),
-                "balanced_accuracy": 1 / class_count,
+                "accuracy": float(confusion[most_frequent].sum() / len(targets)),
+                "balanced_accuracy": constant.other,
             },
             constant=constant,
-            comparisons=compare_with_champions(compared_targets, correct, others, schema.names),
+            comparisons=comparisons,
             slices=compute_class_slices(confusion, schema.names),
             details={"confusion": confusion.tolist()},
         )
@@ -324,6 +316,21 @@ def _compute_balanced_accuracy_limits(confusion: NDArray[np.int64], z: float) ->
     )
 
 
+def compare_with_constant(confusion: NDArray[np.int64]) -> Comparison:
+    """Compare balanced accuracy with that of the prediction of a single class, 1 / classes."""
+    baseline = 1 / int((confusion.sum(axis=1) > 0).sum())
+    accuracy = balanced_accuracy(confusion)
+    at_least, _ = _compute_balanced_accuracy_limits(confusion, ONE_SIDED)
+    return Comparison(
+        metric="balanced_accuracy",
+        value=accuracy.value - baseline,
+        low=accuracy.low - baseline,
+        high=accuracy.high - baseline,
+        other=baseline,
+        at_least=at_least - baseline,
+    )
+
+
 def macro_f1(confusion: NDArray[np.int64]) -> Metric:
     """Return the mean F1 of the classes that are the true or predicted class of an example."""
     correct = np.diag(confusion)
@@ -376,8 +383,6 @@ def compare_with_champions(
     targets: Labels, correct: NDArray[np.bool_], others: Mapping[int, NDArray[np.bool_]], names: Sequence[str]
 ) -> tuple[Comparison, ...]:
     """Compare accuracy, balanced accuracy and recalls, each with the champion that has the highest value."""
-    if not others:
-        return ()
     size = len(names)
     totals = _count_labels(targets, size)
     wins = {version: _count_labels(targets[correct & ~other], size) for version, other in others.items()}

@@ -182,39 +182,35 @@ class Regression(Problem):
     ) -> Metrics:
         """Return RMSE, MAE and R². The baseline is the mean of the training targets."""
         actual, predicted = targets.astype(np.float64), candidate[:, 0]
+        same_examples, gain = None, None
+        comparisons: list[Comparison] = []
+        if champions:
+            others = {version: scores[compared, 0] for version, scores in champions.items()}
+            same_examples = PairedMetrics(
+                examples=int(compared.sum()),
+                candidate=compute_metrics(actual[compared], predicted[compared]),
+                champion=compute_metrics(actual[compared], next(iter(others.values()))),
+            )
+            all_comparisons = compare(actual[compared], predicted[compared], others)
+            gain = Interval(**all_comparisons[0].model_dump(include={"value", "low", "high"}))
+            for metric in ("rmse", "mae"):  # with the champion that has the lowest error
+                of_metric = [entry for entry in all_comparisons if entry.metric == metric]
+                comparisons.append(min(of_metric, key=lambda entry: entry.other))
         constant = np.full_like(actual, float(training["mean"]))
         baseline_comparisons = compare(actual, predicted, {None: constant})
-        compared_actual, compared_predicted = actual[compared], predicted[compared]
-        others = {version: scores[compared, 0] for version, scores in champions.items()}
-        comparisons, same_examples = [], None
-        if others:
-            comparisons = compare(compared_actual, compared_predicted, others)
-            same_examples = PairedMetrics(
-                examples=len(compared_actual),
-                candidate=compute_metrics(compared_actual, compared_predicted),
-                champion=compute_metrics(compared_actual, next(iter(others.values()))),
-            )
-        indices = _select_evenly_spaced(len(actual), PLOT_POINTS)
-        details = Details(
-            actual=tuple(actual[indices].tolist()), predicted=tuple(predicted[indices].tolist())
-        )
+        points = _select_evenly_spaced(len(actual), PLOT_POINTS)
+        details = Details(actual=tuple(actual[points].tolist()), predicted=tuple(predicted[points].tolist()))
         return Metrics(
             problem=schema.problem,
             examples=len(actual),
             primary="rmse",
             values=compute_metrics(actual, predicted),
             champion=same_examples.champion["rmse"] if same_examples else None,
-            gain=Interval(**comparisons[0].model_dump(include={"value", "low", "high"}))
-            if comparisons
-            else None,
+            gain=gain,
             same_examples=same_examples,
             baseline={entry.metric: entry.other for entry in baseline_comparisons},
             constant=baseline_comparisons[0],
-            comparisons=tuple(
-                min((entry for entry in comparisons if entry.metric == metric), key=lambda entry: entry.other)
-                for metric in ("rmse", "mae")
-                if comparisons
-            ),
+            comparisons=tuple(comparisons),
             details=details.model_dump(mode="json"),
         )
 
