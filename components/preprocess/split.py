@@ -21,7 +21,7 @@ from xxhash import xxh3_128_digest
 
 from modelyard.components.artifacts import Duplicates, ModelSplit
 from modelyard.components.preprocess.settings import Preparation
-from modelyard.components.shards import ExampleIndex
+from modelyard.components.shards import ExampleIndex, Hashes
 
 HashPairs = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -39,30 +39,6 @@ def hash_examples(examples: NDArray[Any]) -> HashPairs:
     return np.frombuffer(digests, "<u8").astype(np.uint64).reshape(-1, 2)
 
 
-def select(hashes: HashPairs, amount: float | int) -> Mask:
-    """Return the mask of the hashes (n,) that a share or a number of examples selects."""
-    if isinstance(amount, float):
-        return hashes < np.uint64(int(amount * 2**64))
-    if amount >= len(hashes):
-        return np.ones(len(hashes), np.bool_)
-    return np.asarray(hashes <= np.partition(hashes, amount - 1)[amount - 1])
-
-
-def select_smallest_of_each_stratum(hashes: HashPairs, strata: NDArray[Any]) -> Mask:
-    """Return the mask of the smallest hashes (n,) of each class: 10, or half of fewer than 20."""
-    order = np.lexsort((hashes, strata))
-    sorted_strata, sorted_hashes = strata[order], hashes[order]
-    new_stratum = np.r_[True, sorted_strata[1:] != sorted_strata[:-1]][: len(order)]
-    new = new_stratum | np.r_[True, sorted_hashes[1:] != sorted_hashes[:-1]][: len(order)]
-    group = np.cumsum(new_stratum) - 1
-    distinct = np.bincount(group, new).astype(np.int64)
-    before = np.r_[0, np.cumsum(distinct)[:-1]]
-    rank = np.cumsum(new) - 1 - before[group]
-    mask = np.zeros(len(order), np.bool_)
-    mask[order] = rank < np.minimum(TEST_EXAMPLES_PER_CLASS, distinct // 2)[group]
-    return mask
-
-
 def assign_splits(
     source: Mapping[str, HashPairs],
     preparation: Preparation,
@@ -73,31 +49,64 @@ def assign_splits(
     Args:
         source: hashes by split of the source: `all`, or `train` with optional `test` and `validation`.
         preparation: sizes of the splits that the source does not have.
-        strata: labels by split of the source, if the targets are classes.
+        strata: labels by split of the source if the targets are classes, else None.
     """
     pool = next(name for name in POOLS if name in source)
-    remaining = np.ones(len(source[pool]), np.bool_)
     masks: dict[str, dict[ModelSplit, Mask]] = {pool: {}}
-    for name, column, amount in (("test", 0, preparation.test), ("validation", 1, preparation.validation)):
-        split: ModelSplit = "test" if name == "test" else "validation"
-        if isinstance(amount, str):  # validates on the test examples
-            owner = "test" if "test" in source else pool
-            masks[owner]["validation"] = masks[owner]["test"]
-        elif name in source:
-            masks[name] = {split: np.ones(len(source[name]), np.bool_)}
-        else:
-            hashes = source[pool][:, column]
-            mask = np.zeros(len(remaining), np.bool_)
-            mask[remaining] = select(hashes[remaining], amount)
-            if split == "test" and strata:
-                added = select_smallest_of_each_stratum(hashes, strata[pool]) & ~mask
-                if added.any():
-                    added[added] = ~np.isin(hashes[added], hashes[~(mask | added)])
-                mask |= added
-            masks[pool][split] = mask
-            remaining = remaining & ~mask
+    if "test" in source:
+        masks["test"] = {"test": np.ones(len(source["test"]), np.bool_)}
+        remaining = np.ones(len(source[pool]), np.bool_)
+    else:
+        labels = strata[pool] if strata else None
+        masks[pool]["test"] = _select_test_examples(source[pool][:, 0], preparation.test, labels)
+        remaining = ~masks[pool]["test"]
+    if isinstance(preparation.validation, str):  # validates on the test examples
+        owner = "test" if "test" in source else pool
+        masks[owner]["validation"] = masks[owner]["test"]
+    elif "validation" in source:
+        masks["validation"] = {"validation": np.ones(len(source["validation"]), np.bool_)}
+    else:
+        validation = np.zeros(len(remaining), np.bool_)
+        validation[remaining] = select_amount(source[pool][remaining, 1], preparation.validation)
+        masks[pool]["validation"] = validation
+        remaining = remaining & ~validation
     masks[pool]["train"] = remaining
     return masks
+
+
+def _select_test_examples(hashes: Hashes, amount: float | int, labels: NDArray[Any] | None) -> Mask:
+    """Return the mask of the hashes (n,) that the amount selects, and the smallest hashes of each label."""
+    mask = select_amount(hashes, amount)
+    if labels is not None:
+        added = _select_smallest_of_each_class(hashes, labels) & ~mask
+        if added.any():  # except hashes that also have a label for which they are not selected
+            added[added] = ~np.isin(hashes[added], hashes[~(mask | added)])
+        mask |= added
+    return mask
+
+
+def select_amount(hashes: Hashes, amount: float | int) -> Mask:
+    """Return the mask of the hashes (n,) that a share or a number of examples selects."""
+    if isinstance(amount, float):
+        return hashes < np.uint64(int(amount * 2**64))
+    if amount >= len(hashes):
+        return np.ones(len(hashes), np.bool_)
+    return np.asarray(hashes <= np.partition(hashes, amount - 1)[amount - 1])
+
+
+def _select_smallest_of_each_class(hashes: Hashes, labels: NDArray[Any]) -> Mask:
+    """Return the mask of the smallest hashes (n,) of each class: 10, or half of fewer than 20."""
+    order = np.lexsort((hashes, labels))
+    sorted_labels, sorted_hashes = labels[order], hashes[order]
+    new_label = np.r_[True, sorted_labels[1:] != sorted_labels[:-1]][: len(order)]
+    new_hash = new_label | np.r_[True, sorted_hashes[1:] != sorted_hashes[:-1]][: len(order)]
+    group = np.cumsum(new_label) - 1
+    distinct = np.bincount(group, new_hash).astype(np.int64)
+    before = np.r_[0, np.cumsum(distinct)[:-1]]  # distinct hashes in the groups before each group
+    rank = np.cumsum(new_hash) - 1 - before[group]
+    mask = np.zeros(len(order), np.bool_)
+    mask[order] = rank < np.minimum(TEST_EXAMPLES_PER_CLASS, distinct // 2)[group]
+    return mask
 
 
 def index_examples(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> ExampleIndex:

@@ -18,7 +18,10 @@ def test_growing_or_shuffling_the_data_moves_no_example() -> None:
 
 def test_test_and_validation_splits_are_independent() -> None:
     example_hashes = hashes(20000)
-    test, validation = split.select(example_hashes[:, 0], 0.5), split.select(example_hashes[:, 1], 0.5)
+    test, validation = (
+        split.select_amount(example_hashes[:, 0], 0.5),
+        split.select_amount(example_hashes[:, 1], 0.5),
+    )
     assert 0.48 < validation[test].mean() < 0.52
 
 
@@ -31,7 +34,7 @@ def test_identical_examples_are_in_one_split() -> None:
 
 
 def test_a_number_selects_that_many_distinct_examples() -> None:
-    assert split.select(hashes(500)[:, 0], 37).sum() == 37
+    assert split.select_amount(hashes(500)[:, 0], 37).sum() == 37
 
 
 def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_test() -> None:
