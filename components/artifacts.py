@@ -52,10 +52,10 @@ def read(path: Path, kind: type[R]) -> R:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: the step that writes it did not finish.") from error
     except ValidationError as error:
-        problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
-        details = "; ".join(f"{key}: {message}" if key else message for key, message in problems)
+        details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
+        described = "; ".join(f"{key}: {message}" if key else message for key, message in details)
         raise DataError(
-            f"{path} is not a {kind.__name__}: {details}. It is damaged, or another version of modelyard "
+            f"{path} is not a {kind.__name__}: {described}. It is damaged, or another version of modelyard "
             "wrote it; run its step again, or delete it."
         ) from error
 

@@ -78,7 +78,7 @@ def load_config(
     """Return the validated configuration of a file; its store is that of the environment.
 
     Raises:
-        ConfigError: lists every problem with its line, the value and the remedy.
+        ConfigError: lists every error with its line, the value and the remedy.
     """
     if not isinstance(path, Path | str | None):
         raise ConfigError(f"The configuration is {path!r}. Pass the path of a file, or a Config.")

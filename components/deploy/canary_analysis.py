@@ -67,7 +67,7 @@ def analyze(
         DeployError: the candidate fails, is slow, restarts or received too few requests.
         Superseded: another rollout took the candidate over.
     """
-    instances, problem = itertools.cycle(pinned.golden.instances), ""
+    instances, last_error = itertools.cycle(pinned.golden.instances), ""
     start, failed = now(), f"Version {pinned.version} of {name} failed its canary analysis:"
     while True:
         traffic = window.read()
@@ -87,7 +87,7 @@ def analyze(
                 )
             raise DeployError(
                 f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
-                f"(rollout.min_requests). {problem}".strip()
+                f"(rollout.min_requests). {last_error}".strip()
             )
         if missing <= 0:
             sleep(POLL_SECONDS)
@@ -99,7 +99,7 @@ def analyze(
             try:
                 window.send(next(instances))
             except ServeError as error:  # the metrics count the server's failures
-                problem = f"The last error: {error}"
+                last_error = f"The last error: {error}"
                 sleep(0.05)
 
 

@@ -22,7 +22,7 @@ class RolloutStatus(Record):
     candidate: Servers | None
     canary: bool
     abandoned: bool
-    problems: tuple[str, ...]
+    errors: tuple[str, ...]
     last: str | None
 
 
@@ -33,10 +33,10 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         ClusterError: the cluster refuses a request or does not respond.
         StoreError: the store does not respond.
     """
-    name, status = platform.name, platform.status(problems=True)
+    name, status = platform.name, platform.status(errors=True)
     history, damages = models.readable_history(name)
     last, stable = history[-1] if history else None, status.stable
-    problems = [*damages, *status.problems]
+    errors = [*damages, *status.errors]
     champion = None
     with suppress(DamagedError):  # one of `damages`
         champion = models.champion(name)
@@ -46,17 +46,17 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         damage = _find_damage(models, name, champion.version)
         if not platform.follows_pointer:
             difference = f"The champion is version {champion.version} and stable serves {served}."
-            problems.append(f"{difference} {damage or remedy}")
+            errors.append(f"{difference} {damage or remedy}")
         elif damage and stable is None:  # else the server reports it
-            problems.append(damage)
+            errors.append(damage)
     if champion is None and not damages and stable and not platform.follows_pointer:
-        problems.append(
+        errors.append(
             f"Stable serves version {stable.version}, and {name} has no champion in {models.url}. If this is "
             f"the right store, `modelyard deploy {name} {stable.version} -e ENV` makes the version champion."
         )
     if status.candidate and status.abandoned:
         since = f" since {status.heartbeat:%Y-%m-%d %H:%M} UTC" if status.heartbeat else ""
-        problems.append(
+        errors.append(
             f"The candidate, version {status.candidate.version}, is abandoned{since}: its rollout was "
             f"killed. The next deploy replaces it; `modelyard rollout abort {name} -e ENV` deletes it."
         )
@@ -68,7 +68,7 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         candidate=status.candidate,
         canary=status.canary,
         abandoned=status.abandoned,
-        problems=tuple(problems),
+        errors=tuple(errors),
         last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
     )
 

@@ -39,8 +39,8 @@ def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(explanation.text + "\n", encoding="utf-8")
-    if problem := post_webhook(explanation.json()):
-        log(problem)
+    if error := post_webhook(explanation.json()):
+        log(error)
     with _log_errors():
         if run_id := records.run_id():
             record_end(open_objects(spec.store), spec.name, run_id, explanation)

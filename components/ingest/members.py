@@ -89,9 +89,9 @@ class Member:
         with self.open() as file:
             return file.read(self.size)
 
-    def error(self, problem: str) -> DataError:
-        """Return the error that it cannot be used; `problem` has the reason and the remedy."""
-        return DataError(f"{self.name!r} in {self.source} {problem}")
+    def error(self, reason: str) -> DataError:
+        """Return the error that it cannot be used; `reason` ends with the remedy."""
+        return DataError(f"{self.name!r} in {self.source} {reason}")
 
     def special_file_error(self) -> DataError:
         """Return the error for a member that is neither a file nor a folder."""
@@ -285,8 +285,8 @@ class BoundedTarStream:
             if rest.strip(b"\0"):
                 raise self._damage_error("the data is not a file")
 
-    def _damage_error(self, problem: str) -> DataError:
+    def _damage_error(self, reason: str) -> DataError:
         return DataError(
-            f"{self._source} is damaged: near byte {self.tell():,} of its content, {problem}. Download it "
+            f"{self._source} is damaged: near byte {self.tell():,} of its content, {reason}. Download it "
             "again."
         )

@@ -17,7 +17,7 @@ from modelyard.components.errors import TrainError
 from modelyard.components.step import log
 from modelyard.components.train import user_code
 from modelyard.components.train.backend import keras
-from modelyard.components.train.settings import POOL_SIZE, Model, find_size_problem
+from modelyard.components.train.settings import POOL_SIZE, Model, find_size_error
 
 
 def build_network(
@@ -110,8 +110,8 @@ def _as_operand(values: tuple[float, ...]) -> Any:
 def _apply_cnn(settings: Model, schema: Schema, examples: Any) -> Any:
     """Return the output of the built-in CNN; without filters it has dense layers only."""
     filters = settings.effective_filters(schema.shape)
-    if problem := find_size_problem(filters, settings.kernel, schema.shape):
-        raise TrainError(problem)
+    if error := find_size_error(filters, settings.kernel, schema.shape):
+        raise TrainError(error)
     layers: list[Any] = []
     if filters and len(schema.shape) == 2:
         layers.append(keras.layers.Reshape((*schema.shape, 1), name="channel"))

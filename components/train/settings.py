@@ -90,7 +90,7 @@ class Model(Settings):
             return self.filters
         if len(shape) not in IMAGE_RANKS:
             return ()
-        fits = find_size_problem(DEFAULT_FILTERS, self.kernel, shape) is None
+        fits = find_size_error(DEFAULT_FILTERS, self.kernel, shape) is None
         return DEFAULT_FILTERS if fits else DEFAULT_FILTERS[:1]
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class Model(Settings):
         return self
 
 
-def find_size_problem(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...]) -> str | None:
+def find_size_error(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...]) -> str | None:
     """Return why examples of a shape are not images, or too small for the convolutions; None if they fit."""
     if filters and len(shape) not in IMAGE_RANKS:
         return (

@@ -223,10 +223,10 @@ def _find_served(
     if load_environment(environment).on_cluster:
         return locations, None
     section = load_store_section(store, environment)
-    status = find_controller(name, environment, user(), store=section).platform.status(problems=True)
+    status = find_controller(name, environment, user(), store=section).platform.status(errors=True)
     if status.stable is None:
         return locations, None
-    return {str(status.stable.image): [status.stable.version], **locations}, next(iter(status.problems), None)
+    return {str(status.stable.image): [status.stable.version], **locations}, next(iter(status.errors), None)
 
 
 def _summarize_model(

@@ -154,7 +154,7 @@ def _format_rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
         ("candidate", _format_servers(rollout.candidate) + (", abandoned" if rollout.abandoned else "")),
         ("traffic to", traffic),
     ]
-    rows += [("problem", problem) for problem in rollout.problems]
+    rows += [("error", error) for error in rollout.errors]
     return rows + ([("last", rollout.last)] if rollout.last else [])
 
 

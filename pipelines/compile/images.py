@@ -197,10 +197,10 @@ def main() -> int:
     Console(width=WIDTH).print(create_table(images, budgets))
     for sentence in describe_unpushed(images, previous):
         errors.print(sentence, style="yellow")
-    problems = describe_oversized(images, budgets)
-    for problem in problems:
-        errors.print(problem, style="red")
-    return 1 if problems else 0
+    oversized = describe_oversized(images, budgets)
+    for sentence in oversized:
+        errors.print(sentence, style="red")
+    return 1 if oversized else 0
 
 
 if __name__ == "__main__":

@@ -25,18 +25,18 @@ def check_pipeline(arguments: Mapping[str, object], environment: Environment) ->
     """Return warnings about a pipeline with these arguments.
 
     Raises:
-        ConfigError: the pipeline cannot run; the message has a line for each problem.
+        ConfigError: the pipeline cannot run; the message has a line for each error.
     """
     images = {step: environment.image(step) for step in STEPS}
-    problems = [*_problems(arguments, images, environment), *_find_mismatches(environment)]
-    if len(problems) == 1:
-        raise ConfigError(problems[0])
-    if problems:
-        raise ConfigError("\n  ".join([f"The pipeline has {len(problems)} errors.", *problems]))
+    errors = [*_find_errors(arguments, images, environment), *_find_mismatches(environment)]
+    if len(errors) == 1:
+        raise ConfigError(errors[0])
+    if errors:
+        raise ConfigError("\n  ".join([f"The pipeline has {len(errors)} errors.", *errors]))
     return tuple(_notes(images, environment))
 
 
-def _problems(
+def _find_errors(
     arguments: Mapping[str, object], images: Mapping[str, str], environment: Environment
 ) -> Iterator[str]:
     size = len(json.dumps(arguments).encode())  # one argument of the driver of the root
@@ -69,8 +69,8 @@ def check_interfaces(environment: Environment) -> None:
     Raises:
         ConfigError: an image has another version of modelyard.
     """
-    if problems := list(_find_mismatches(environment)):
-        raise ConfigError(problems[0])
+    if errors := list(_find_mismatches(environment)):
+        raise ConfigError(errors[0])
 
 
 def _find_mismatches(environment: Environment) -> Iterator[str]:

@@ -37,7 +37,7 @@ from modelyard.components.train.settings import (
     Model,
     Training,
     check_keras_settings,
-    find_size_problem,
+    find_size_error,
 )
 from modelyard.pipelines.config.errors import create_validation_error, did_you_mean, suggest
 from modelyard.pipelines.config.layers import PREFIX, Document
@@ -159,8 +159,8 @@ class Config(Settings):
             raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
         if not self.model.build and (shape := self.data.known_shape()):
             filters = self.model.effective_filters(shape)
-            if problem := find_size_problem(filters, self.model.kernel, shape):
-                raise ValueError(problem.rstrip("."))
+            if error := find_size_error(filters, self.model.kernel, shape):
+                raise ValueError(error.rstrip("."))
         check_keras_settings(self.model, training, description)
         for metric, margin in self.gate.margin.items() if self.gate else ():
             if metric not in description.comparison_metrics:
@@ -255,7 +255,7 @@ def load(
         store: the store of the environment; overrides that of the file.
 
     Raises:
-        ConfigError: lists every problem with its origin, the value and the remedy.
+        ConfigError: lists every error with its origin, the value and the remedy.
     """
     document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
     if store:

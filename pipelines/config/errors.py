@@ -40,11 +40,11 @@ def create_validation_error(
 ) -> ConfigError:
     """Return an error with a line for each invalid key; the section at `prefix` is a `kind`."""
     fields = dict(iterate_keys(kind, prefix))
-    details = error.errors(include_url=False)
+    by_key = groupby(error.errors(include_url=False), key=lambda detail: _key_path(detail, document, prefix))
     lines = [
-        f"{_origin(key_path, problems[0], document)}: {_message(key_path, problems, document, fields)}"
-        for key_path, group in groupby(details, key=lambda detail: _key_path(detail, document, prefix))
-        if (problems := list(group))
+        f"{_origin(key_path, details[0], document)}: {_message(key_path, details, document, fields)}"
+        for key_path, group in by_key
+        if (details := list(group))
     ]
     if len(lines) == 1:
         return ConfigError(lines[0])

@@ -336,20 +336,20 @@ class Environment(Settings):
     def _check_cluster(self) -> Self:
         """Reject values that would fail late, on the cluster."""
         for key in ("store", "pipeline_root"):
-            value, why = getattr(self, key), ""
+            value, reason = getattr(self, key), ""
             url = str(value or ".")
             try:
                 storage = find_storage(url, f"environment.{key}")
                 if self.on_cluster and storage.unreachable_from_pods(url):
-                    why = "which pods cannot reach"
+                    reason = "which pods cannot reach"
                 elif self.on_cluster and key == "pipeline_root" and not storage.mount:
-                    why = "which Kubeflow Pipelines cannot mount"
+                    reason = "which Kubeflow Pipelines cannot mount"
             except ConfigError:
-                why = "which is not supported"
-            if why:
-                problem = f"is {value!r}, {why}" if value else "is not set"
+                reason = "which is not supported"
+            if reason:
+                state = f"is {value!r}, {reason}" if value else "is not set"
                 raise ValueError(
-                    f"environment.{key} {problem}: set gs://bucket/prefix in "
+                    f"environment.{key} {state}: set gs://bucket/prefix in "
                     f"./environments/NAME.yaml or with --set environment.{key}=gs://…"
                 )
         accelerator = self.resources("train").accelerator if self.on_cluster else None

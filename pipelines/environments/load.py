@@ -35,7 +35,7 @@ def load_environment(
     """Return the validated environment; `overrides` of other sections are ignored.
 
     Raises:
-        ConfigError: the environment does not exist, or lists its problems with origin and remedy.
+        ConfigError: the environment does not exist, or lists its errors with origin and remedy.
     """
     check_variables(environ)
     document = _read_document(name_or_path)

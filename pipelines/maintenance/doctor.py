@@ -107,13 +107,13 @@ def check_packages() -> str:
         for requirement in required
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     ]
-    if problems := [problem for requirement in required if (problem := _package_problem(requirement))]:
-        raise MachineError(f"{'; '.join(problems)}. Install modelyard again.")
+    if errors := [error for requirement in required if (error := _check_package(requirement))]:
+        raise MachineError(f"{'; '.join(errors)}. Install modelyard again.")
     shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
     return f"{len(required)}, with {shown}"
 
 
-def _package_problem(requirement: Requirement) -> str | None:
+def _check_package(requirement: Requirement) -> str | None:
     try:
         installed = version(requirement.name)
     except PackageNotFoundError:

@@ -40,8 +40,8 @@ def check_feasibility(
     """
     reasons = list(unschedulable_steps(environment)) if environment.on_cluster else []
     if plan := load_plan(home, plan_key(config, environment)):
-        problems = (*plan.problems, *exceeded_limits(plan, environment, config.training, budget))
-        reasons += [f"{problem} (plan of {plan.created[:10]})" for problem in problems]
+        errors = (*plan.errors, *exceeded_limits(plan, environment, config.training, budget))
+        reasons += [f"{error} (plan of {plan.created[:10]})" for error in errors]
     elif budget is not None:
         reasons.append(
             f"--budget {budget:g} USD cannot be checked, as this run was not planned: run `modelyard plan "

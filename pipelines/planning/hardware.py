@@ -105,10 +105,10 @@ def load_catalog(path: Path) -> Catalog:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{path} cannot be read: {reason}. Use a file like {CATALOG}.") from error
     except ValidationError as error:
-        problems = "; ".join(
+        details = "; ".join(
             f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
         )
-        raise ConfigError(f"{path} is not a price file: {problems}. Compare it with {CATALOG}.") from error
+        raise ConfigError(f"{path} is not a price file: {details}. Compare it with {CATALOG}.") from error
     if path != CATALOG and (unknown := sorted(catalog.accelerators.keys() - accelerator_types().keys())):
         hint = suggest(unknown[0], list(accelerator_types()))
         raise ConfigError(f"{path}: {unknown[0]!r} is not an accelerator type{hint}")

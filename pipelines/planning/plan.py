@@ -131,7 +131,7 @@ class Plan(Record):
 
     `examples` are numbers by split, `targets` describes the targets if the data was prepared. `device` is the
     device that trains, `capacity` its memory. `uncounted` are operations that `flops_per_step` does not
-    include. `too_large` is the message of a probe that ran out of memory. `problems` are reasons why the run
+    include. `too_large` is the message of a probe that ran out of memory. `errors` are reasons why the run
     cannot succeed, `exceeded` the limits that it exceeds; both with remedies.
     """
 
@@ -158,7 +158,7 @@ class Plan(Record):
     prices_read: str
     learning_curve: LearningCurve | None
     warnings: tuple[str, ...]
-    problems: tuple[str, ...]
+    errors: tuple[str, ...]
     exceeded: tuple[str, ...] = ()
 
 

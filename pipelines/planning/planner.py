@@ -1,7 +1,7 @@
 """Make a plan: memory, time, storage and cost of a run, before it starts.
 
 plan = make_plan(config, environment, "local", PlanRequest(probe=True), home)
-plan.fit, plan.train, plan.cost, plan.problems
+plan.fit, plan.train, plan.cost, plan.errors
 """
 
 import math
@@ -149,9 +149,7 @@ def make_plan(
         prices_read=catalog.read,
         learning_curve=curve,
         warnings=tuple(_find_warnings(config, environment, device, memory, fit, probed)),
-        problems=tuple(
-            _find_problems(config, environment, device, memory, storage, fit, measurement.too_large)
-        ),
+        errors=tuple(_find_errors(config, environment, device, memory, storage, fit, measurement.too_large)),
     )
     try:
         save_plan(home, key, plan)
@@ -219,7 +217,7 @@ def _needs_download(config: Config, environment: Environment, request: PlanReque
     return request.fetch or request.learning_curve or (request.probe and not is_known)
 
 
-def _find_problems(
+def _find_errors(
     config: Config,
     environment: Environment,
     device: Device,
@@ -229,27 +227,27 @@ def _find_problems(
     too_large: str | None,
 ) -> list[str]:
     """Return the reasons why the run cannot succeed, with remedies."""
-    problems = []
+    errors = []
     if too_large:
-        problems.append(too_large)
+        errors.append(too_large)
     elif fit == "does not fit":
-        problems.append(
+        errors.append(
             f"weights, gradients and optimizer need {format_size(memory.fixed)}, but {device.name} has "
             f"{format_size(device.memory or 0)}: use a smaller model or a larger device (modelyard does not "
             "split a model across devices)"
         )
     if device.disk is not None and storage.run > device.disk:
-        problems.append(
+        errors.append(
             f"the run writes {format_size(storage.run)}, but only {format_size(device.disk)} of the disk are "
             "free: run `modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
         )
     disk = environment.resources("train").ephemeral_storage if config.training.checkpoint_every else None
     if disk and storage.checkpoint > parse_quantity(disk):
-        problems.append(
+        errors.append(
             f"a checkpoint needs {format_size(storage.checkpoint)}, more than environment.steps.train."
             f"ephemeral_storage, {disk}: increase it, or set training.checkpoint_every to 0"
         )
-    return problems
+    return errors
 
 
 def _find_warnings(

@@ -57,9 +57,9 @@ def home() -> Path:
         ConfigError: its path has control characters or is not UTF-8.
     """
     folder = Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
-    if problem := unusable_path(folder):
+    if reason := unusable_path(folder):
         raise ConfigError(
-            f"The folder for runs is {str(folder)!a}, which {problem}. Set MODELYARD_HOME to another folder."
+            f"The folder for runs is {str(folder)!a}, which {reason}. Set MODELYARD_HOME to another folder."
         )
     return folder
 

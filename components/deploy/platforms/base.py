@@ -117,7 +117,7 @@ class Status(Record):
         stable_serves: whether a server of stable is ready.
         heartbeat: time of the candidate's last heartbeat, in UTC.
         loaded: the versions that servers have loaded, or will load after a restart.
-        problems: the reasons why servers do not run.
+        errors: the reasons why servers do not run.
     """
 
     stable: Servers | None = None
@@ -127,7 +127,7 @@ class Status(Record):
     stable_serves: bool = False
     heartbeat: datetime | None = None
     loaded: frozenset[int] = frozenset()
-    problems: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
     @property
     def abandoned(self) -> bool:
@@ -243,8 +243,8 @@ class ServingPlatform(Protocol):
     def location(self) -> str:
         """Description of where the servers run."""
 
-    def status(self, problems: bool = False) -> Status:
-        """Return the state. It contains problems only if requested, because collecting them takes longer."""
+    def status(self, errors: bool = False) -> Status:
+        """Return the state. `errors` are collected only if requested, as this takes longer."""
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
         """Return the desired servers of a version, for the current configuration.

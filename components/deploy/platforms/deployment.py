@@ -79,15 +79,15 @@ class DeploymentPlatform(ModelPods):
     def location(self) -> str:
         return self.cluster.namespace
 
-    def status(self, problems: bool = False) -> Status:
+    def status(self, errors: bool = False) -> Status:
         stable, candidate = self.deployment("stable"), self.deployment("candidate")
         pods = self.cluster.list_objects("Pod", objects.selector(self.name))
         loading = [*filter(None, (stable, candidate)), *filter(is_active, pods)]
         if candidate and is_terminating(candidate):
             candidate = None
-        messages = (
-            [*self._problems("stable", stable), *self._problems("candidate", candidate)] if problems else []
-        )
+        messages: list[str] = []
+        if errors:
+            messages = [*self._find_errors("stable", stable), *self._find_errors("candidate", candidate)]
         return Status(
             stable=_servers_of(stable, pods) if stable else None,
             candidate=_servers_of(candidate, pods) if candidate else None,
@@ -97,7 +97,7 @@ class DeploymentPlatform(ModelPods):
             and any(is_ready(pod) and objects.track(pod) == "stable" for pod in pods),
             heartbeat=objects.last_heartbeat(candidate) if candidate else None,
             loaded=frozenset(filter(None, map(objects.version, loading))),
-            problems=tuple(messages),
+            errors=tuple(messages),
         )
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
@@ -333,7 +333,7 @@ class DeploymentPlatform(ModelPods):
         desired = objects.service(self.name, self.cluster.namespace, canary, token)
         return self.cluster.apply(_require_unchanged(desired, observed), MANAGER) is not None
 
-    def _problems(self, track: Track, deployment: Json | None) -> list[str]:
+    def _find_errors(self, track: Track, deployment: Json | None) -> list[str]:
         if deployment is None:
             return []
         pods = [pod for pod in self.pods(track) if not is_ready(pod)]  # ready pods have recovered

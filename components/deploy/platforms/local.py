@@ -46,16 +46,16 @@ class LocalPlatform(PlatformConfig):
         """Return None: each `modelyard serve` has its own port."""
         return None
 
-    def status(self, problems: bool = False) -> Status:
-        """Return the state; stable is the champion or, with `problems`, the version that is served."""
+    def status(self, errors: bool = False) -> Status:
+        """Return the state; stable is the champion or, with `errors`, the version that is served."""
         try:
             champion = self.models.champion(self.name)
         except DamagedError:
-            if not problems:
+            if not errors:
                 raise
             champion = None  # the caller reports it
         stable = self.describe_servers(champion.version, champion.digest) if champion else None
-        if problems:
+        if errors:
             return self._read_server_status(champion.version if champion else None)
         return Status(stable=stable, candidate=self._candidate, token=self._token)
 
@@ -82,11 +82,11 @@ class LocalPlatform(PlatformConfig):
         except (ConfigError, ServeError) as error:
             if running.url:
                 raise
-            return Status(problems=(str(error),))
+            return Status(errors=(str(error),))
         reason = about.get("error")
-        problems = (f"The server at {url} still serves version {version}: {reason}",) if reason else ()
+        errors = (f"The server at {url} still serves version {version}: {reason}",) if reason else ()
         stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
-        return Status(stable=stable, stable_serves=True, problems=problems)
+        return Status(stable=stable, stable_serves=True, errors=errors)
 
     def _request_status(self, server: HttpServer) -> tuple[dict[str, Any], int]:
         """Return the status that a server reports for the model, and the version that it serves.

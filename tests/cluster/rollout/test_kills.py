@@ -120,7 +120,7 @@ def test_abandoned_candidate_is_shown_and_deleted(served, kubectl):
     kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *where)
     seen = served.run("rollout", "status", served.name)
     assert (seen["abandoned"], seen["canary"]) == (True, True)
-    assert f"version {version}, is abandoned since 2026" in seen["problems"][-1]
+    assert f"version {version}, is abandoned since 2026" in seen["errors"][-1]
     assert served.deploy(serves).decision == "promote"
     served.assert_settled(serves)
 

@@ -120,15 +120,13 @@ def test_status_shows_the_problem_of_a_candidate(workspace):
     with subprocess.Popen(
         [*line, *patient], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as deploying:
-        status = status_when(
-            workspace.run, workspace, lambda status: "ONNX Runtime" in str(status["problems"])
-        )
+        status = status_when(workspace.run, workspace, lambda status: "ONNX Runtime" in str(status["errors"]))
         deploying.kill()  # SIGTERM would withdraw the candidate
-    assert "cannot be loaded by ONNX Runtime" in status["problems"][0]
+    assert "cannot be loaded by ONNX Runtime" in status["errors"][0]
     assert status["candidate"]["ready"] == 0
     text = subprocess.run(
         workspace.modelyard("rollout", "status", workspace.name), check=True, capture_output=True, text=True
     ).stdout
-    assert "problem" in text
+    assert "error" in text
     assert "version 1, 1 of 1 ready" in text
     assert workspace.run("rollout", "abort", workspace.name)["aborted"] == 2

@@ -34,5 +34,5 @@ def plan_of_an_hour(usd: float) -> Plan:
         prices_read="2026-11-23",
         learning_curve=None,
         warnings=(),
-        problems=(),
+        errors=(),
     )

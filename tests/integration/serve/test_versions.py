@@ -103,7 +103,7 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         def rollout_status():
             assert invoke(["rollout", "status", "tiny", "--url", server.url, "--output", "json"]) == 0
             status = json.loads(capsys.readouterr().out)
-            return status["champion"], status["stable"]["version"], status["problems"]
+            return status["champion"], status["stable"]["version"], status["errors"]
 
         def check_not_served(message, champion):
             wait_until(lambda: message in client.get("/v1/models/tiny").json().get("error", ""))

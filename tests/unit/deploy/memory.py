@@ -61,7 +61,7 @@ class MemoryPlatform:
     def __init__(self, world: World, image: str = "serve:1") -> None:
         self.world, self.image = world, image
 
-    def status(self, problems: bool = False) -> Status:  # noqa: ARG002
+    def status(self, errors: bool = False) -> Status:  # noqa: ARG002
         world = self.world
         loaded = {servers.version for servers in (world.stable, world.candidate) if servers}
         candidate = world.candidate and world.candidate.model_copy(update={"ready": 1})

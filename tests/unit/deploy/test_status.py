@@ -19,13 +19,13 @@ from modelyard.pipelines.serving import platforms
 def test_problem_of_a_pod_is_shown_until_the_pod_is_ready(platform, claim, pod, models):
     claim()
     pod.set_running(restarts=2, ready=False)
-    (problem,) = rollout_status(platform, models).problems
-    assert "ended 2 times" in problem
+    (error,) = rollout_status(platform, models).errors
+    assert "ended 2 times" in error
     pod.set_running(restarts=2)
-    assert rollout_status(platform, models).problems == ()
+    assert rollout_status(platform, models).errors == ()
     pod.set_running(restarts=2, ready=False)
     pod.json["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
-    assert rollout_status(platform, models).problems == ()
+    assert rollout_status(platform, models).errors == ()
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -36,27 +36,27 @@ def test_abandoned_candidate_is_shown(controller, models, lost, monkeypatch):
     monkeypatch.setattr(controller.platform, "status", lambda **_: status)
     result = rollout_status(controller.platform, models)
     assert result.abandoned is lost
-    assert len(result.problems) == lost
+    assert len(result.errors) == lost
     if lost:
-        assert f"version 2, is abandoned since {at:%Y-%m-%d %H:%M} UTC" in result.problems[-1]
-        assert "`modelyard rollout abort digits -e ENV`" in result.problems[-1]
+        assert f"version 2, is abandoned since {at:%Y-%m-%d %H:%M} UTC" in result.errors[-1]
+        assert "`modelyard rollout abort digits -e ENV`" in result.errors[-1]
 
 
-def test_stable_without_the_champion_is_a_problem(controller, models, publish, deploy, promote, monkeypatch):
+def test_stable_without_the_champion_is_an_error(controller, models, publish, deploy, promote, monkeypatch):
     deploy(publish())
     promote(publish())
-    (problem,) = rollout_status(controller.platform, models).problems
-    assert "`modelyard deploy digits 2 -e ENV` updates stable" in problem
+    (error,) = rollout_status(controller.platform, models).errors
+    assert "`modelyard deploy digits 2 -e ENV` updates stable" in error
     models._objects._data["digits/versions/000002/model.onnx"] = (b"x", "1")
-    (problem,) = rollout_status(controller.platform, models).problems
-    assert "stable serves version 1. model.onnx of version 2" in problem
+    (error,) = rollout_status(controller.platform, models).errors
+    assert "stable serves version 1. model.onnx of version 2" in error
     monkeypatch.setattr(models, "champion", lambda _: None)
-    (problem,) = rollout_status(controller.platform, models).problems
-    assert problem.startswith("Stable serves version 1, and digits has no champion in memory:")
-    assert "`modelyard deploy digits 1 -e ENV` makes the version champion" in problem
+    (error,) = rollout_status(controller.platform, models).errors
+    assert error.startswith("Stable serves version 1, and digits has no champion in memory:")
+    assert "`modelyard deploy digits 1 -e ENV` makes the version champion" in error
 
 
-def test_another_program_at_the_url_is_a_problem(models, publish, promote, monkeypatch):
+def test_another_program_at_the_url_is_an_error(models, publish, promote, monkeypatch):
     promote(publish())
     urls = []
     monkeypatch.setattr(local, "send", lambda server, *_: urls.append(str(server)) or b"[]")
@@ -64,7 +64,7 @@ def test_another_program_at_the_url_is_a_problem(models, publish, promote, monke
     status = rollout_status(LocalPlatform.open(config), models)
     assert urls == ["http://[::1]:8501"]
     assert (status.champion, status.stable) == (1, None)
-    assert "--url" in status.problems[0]
+    assert "--url" in status.errors[0]
 
 
 @pytest.fixture

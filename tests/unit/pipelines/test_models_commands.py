@@ -120,7 +120,7 @@ def test_rollout_status_shows_a_damaged_champion(modelyard, store):
     store.promote("tiny", 2, reason="past the verification", by="test")
     status = modelyard.json("rollout", "status", "tiny")
     assert (status["champion"], status["stable"]) == (2, None)
-    (unreachable, damaged) = status["problems"]
+    (unreachable, damaged) = status["errors"]
     assert "http://127.0.0.1:1" in unreachable
     assert "model.onnx of version 2" in damaged
 

@@ -71,7 +71,7 @@ def test_a_cluster_whose_nodes_cannot_be_listed_refuses_no_step(monkeypatch: pyt
     assert unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
-def test_problems_of_the_plan_refuse_a_run(
+def test_errors_of_the_plan_refuse_a_run(
     make_plan: MakePlan, measurements: Results, cost: Cost, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()
@@ -79,8 +79,8 @@ def test_problems_of_the_plan_refuse_a_run(
     plan = make_plan("gke")
     with pytest.raises(PlanError) as refused:
         check(tmp_path, "gke", TEN)
-    for problem in plan.problems:
-        assert problem in str(refused.value)
+    for error in plan.errors:
+        assert error in str(refused.value)
     assert f"plan of {plan.created[:10]}" in str(refused.value)
     check(tmp_path, "gke", "training.epochs=11")  # without a plan
 

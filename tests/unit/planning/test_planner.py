@@ -38,7 +38,7 @@ def test_a_plan_without_a_probe_has_size_and_memory(make_plan: MakePlan) -> None
     assert "60 (cat) to 900 (dog)" in text
     assert "unknown" not in text
     assert f"plan\n           {long}" in text
-    assert (plan.problems, plan.exceeded) == ((), ())
+    assert (plan.errors, plan.exceeded) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_plan_fits_eighty_columns_and_breaks_no_word(
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line != line.rstrip()] == []
     words = text.split()
-    for fact in (*plan.warnings, *plan.problems, *plan.exceeded):
+    for fact in (*plan.warnings, *plan.errors, *plan.exceeded):
         assert set(fact.replace("\N{NO-BREAK SPACE}", " ").split()) <= set(words)
     for option in plan.options:
         assert option.accelerator in words
@@ -118,21 +118,21 @@ def test_the_last_probe_of_the_same_examples_is_used_again(
     assert make_plan().train is None
 
 
-def test_a_probe_that_runs_out_of_memory_is_a_problem_of_the_plan(
+def test_a_probe_that_runs_out_of_memory_is_an_error_of_the_plan(
     make_plan: MakePlan, measurements: Results, tmp_path: Path
 ) -> None:
     measurements["probe"] = TooLargeError("A batch of 32 does not fit. Lower training.batch_size.")
     plan = make_plan("gke", probe=True)
     assert (plan.fit, plan.train) == ("does not fit", None)
-    assert plan.problems == ("A batch of 32 does not fit. Lower training.batch_size",)
+    assert plan.errors == ("A batch of 32 does not fit. Lower training.batch_size",)
     assert "does not fit into nvidia-l4" in screen(plan)
     settings = [*GKE, "training.epochs=10"]
     environment = load_environment("gke", settings)
     saved = load_plan(tmp_path, plan_key(load(None, settings), environment))
     assert saved
-    assert saved.problems == plan.problems
+    assert saved.errors == plan.errors
     measurements["probe"] = AssertionError("it was probed again")
-    assert make_plan("gke").problems == plan.problems
+    assert make_plan("gke").errors == plan.errors
 
 
 def test_a_model_that_is_too_large_is_not_probed(
@@ -142,7 +142,7 @@ def test_a_model_that_is_too_large_is_not_probed(
     measurements["probe"] = AssertionError("it was probed")
     plan = make_plan(probe=True)
     assert plan.fit == "does not fit"
-    (memory, disk) = plan.problems
+    (memory, disk) = plan.errors
     assert "this machine" in memory
     assert "MODELYARD_HOME" in disk
     assert {option.fit for option in plan.options} == {"does not fit"}
@@ -230,10 +230,10 @@ def test_a_checkpoint_must_fit_on_the_disk_of_the_pod(
 ) -> None:
     measurements["cost"] = cost.model_copy(update={"optimizer": 19 * 10**9})
     settings = ("environment.steps.train.ephemeral_storage=10Gi", "environment.steps.train.accelerator=null")
-    (memory, disk) = make_plan("gke", settings).problems
+    (memory, disk) = make_plan("gke", settings).errors
     assert "the pod has" in memory
     assert "ephemeral_storage" in disk
-    assert len(make_plan("gke", (*settings, "training.checkpoint_every=0")).problems) == 1
+    assert len(make_plan("gke", (*settings, "training.checkpoint_every=0")).errors) == 1
 
 
 @pytest.mark.parametrize(
@@ -315,8 +315,8 @@ def test_data_are_downloaded_only_if_needed(
 
 def test_the_model_must_fit_on_the_local_disk(make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    (problem,) = make_plan().problems
-    assert "MODELYARD_HOME" in problem
+    (error,) = make_plan().errors
+    assert "MODELYARD_HOME" in error
 
 
 @pytest.mark.parametrize(
