@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 from modelyard.pipelines.steps import STEPS
 
@@ -40,7 +41,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-"""Distributions with another name than their module."""
+"""Distributions whose name differs from that of their module."""
 # `ast` would take most of the time before the first step; a test compares both.
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<package>[\w.]+)[ \t]+)?import[ \t]+(?P<names>\([^)]*\)|[^\n]+)", re.MULTILINE
@@ -61,7 +62,8 @@ def code_sha256(
         (STEPS[step].component, *selected), (*IGNORED_MODULES, *without), root
     )
     files = {
-        path.relative_to(root).as_posix(): _contents(path)[0] for path in _find_files(modules.values(), root)
+        path.relative_to(root).as_posix(): _read_file(path).sha256
+        for path in _find_files(modules.values(), root)
     }
     versions = {name: _find_version(name) for name in (*distributions, *STEPS[step].distributions)}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
@@ -70,11 +72,13 @@ def code_sha256(
 def find_imported_modules(
     modules: Iterable[str], without: Collection[str] = (), root: Path = ROOT
 ) -> tuple[dict[str, Path], set[str]]:
-    """Return modules and the modules of modelyard that they import, with their files; and the distributions.
+    """Return the files of modules and of all modules of modelyard that they import, and the distributions.
 
-    `without` are modules and packages to ignore, with the modules that only they import.
+    The files are by module name. `without` are modules and packages to ignore, with the modules that only
+    they import.
     """
-    package, imported = _package_files(root), dict[str, Path]()
+    package = _package_files(root)
+    imported: dict[str, Path] = {}
     distributions: set[str] = set()
     queue = list(modules)
     while queue:
@@ -87,7 +91,7 @@ def find_imported_modules(
                 distributions.add(DISTRIBUTIONS.get(top, top))
         elif path := package.get(name):  # otherwise the name of an object in a module
             imported[name] = path
-            queue.extend(_contents(path)[1])
+            queue.extend(_read_file(path).imports)
             queue.append(name.rpartition(".")[0] or name)
     return imported, distributions
 
@@ -138,17 +142,22 @@ def _find_files(modules: Iterable[Path], root: Path) -> set[Path]:
     return files
 
 
-def _contents(path: Path) -> tuple[str, frozenset[str]]:
-    """Return the SHA-256 of a file and the imports of a module; read again only if the file changes."""
+class _File(NamedTuple):
+    sha256: str
+    imports: frozenset[str]
+
+
+def _read_file(path: Path) -> _File:
+    """Return the SHA-256 and the imports of a file; it is read again only if it changes."""
     status = path.stat()
-    return _read(path, status.st_mtime_ns, status.st_size)
+    return _read_cached(path, status.st_mtime_ns, status.st_size)
 
 
 @cache
-def _read(path: Path, *_status: int) -> tuple[str, frozenset[str]]:
+def _read_cached(path: Path, *_status: int) -> _File:
     content = path.read_bytes()
-    names = find_imports(content.decode()) if path.suffix == ".py" else frozenset[str]()
-    return hashlib.sha256(content).hexdigest(), names
+    imports = find_imports(content.decode()) if path.suffix == ".py" else frozenset[str]()
+    return _File(hashlib.sha256(content).hexdigest(), imports)
 
 
 @cache

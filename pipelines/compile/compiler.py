@@ -35,18 +35,20 @@ RETRY_AFTER = "30s"
 LOCAL = Environment(kind="local")
 NO_SPECS: Mapping[str, Spec] = {}
 NO_OPTIONS: Mapping[str, bool | int] = {}  # arguments without a key: `skip_unchanged`, `force_after`
-UPLOADS = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
+UPLOAD_HINT = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
 UNREACHABLE_REMEDIES = {
-    "model.code": f"{UPLOADS} the gs:// URL that they show.",
-    "data.source": f"{UPLOADS} a gs:// or https:// URL.",
+    "model.code": f"{UPLOAD_HINT} the gs:// URL that they show.",
+    "data.source": f"{UPLOAD_HINT} a gs:// or https:// URL.",
     "data.endpoint": "Set the URL of the emulator inside the cluster, or remove the key.",
     "store.url": "Set gs://bucket/prefix, or remove the key to use the store of the environment.",
 }
 
+_cached_code_sha256 = cache(code_sha256)
+
 
 def create_arguments(config: Config, environment: Environment = LOCAL) -> dict[str, str]:
     """Return the arguments of the pipeline: the spec of each step as JSON. See `create_specs`."""
-    return {STEPS[step].parameter: spec.to_json() for step, spec in create_specs(config, environment).items()}
+    return _to_arguments(create_specs(config, environment))
 
 
 def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, Spec]:
@@ -82,33 +84,6 @@ def create_specs(config: Config, environment: Environment = LOCAL) -> dict[str, 
     step_specs = {step: _build_spec(step, values) for step in STEPS}
     values["recipe_sha256"] = _recipe_sha256(config, step_specs, environment)
     return {step: _build_spec(step, values) for step in STEPS}
-
-
-def _build_spec(step: str, values: Mapping[str, Any]) -> Spec:
-    spec_class = STEPS[step].spec
-    return spec_class(**{key: values[key] for key in spec_class.model_fields})
-
-
-def _recipe_sha256(config: Config, step_specs: Mapping[str, Spec], environment: Environment) -> str:
-    """Return the fingerprint of the configuration and the code that decide the result."""
-
-    def code(step: str) -> str:
-        if environment.on_cluster:
-            return environment.image(step)
-        return _cached_code_sha256(step, step_specs[step].modules(), (REPORT,))
-
-    recipe = {
-        "preparation": config.preparation().model_dump(mode="json"),
-        # the content of the folder instead of its path
-        "model": {**config.model.model_dump(mode="json"), "code": config.code_sha256()},
-        "training": config.training.recipe(),
-        "gate": config.gate and config.gate.model_dump(mode="json"),
-        "code": [code(step.name) for step in STEPS.values() if step.in_recipe],
-    }
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-_cached_code_sha256 = cache(code_sha256)
 
 
 def local_images(step_specs: Mapping[str, Spec]) -> dict[str, str]:
@@ -168,30 +143,58 @@ def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> 
 
     The file is replaced atomically; if `path` is a symbolic link, the file that it names.
     """
-    from kfp.compiler import Compiler
-
     step_specs = create_specs(config, environment)
-    values = {STEPS[step].parameter: spec.to_json() for step, spec in step_specs.items()}
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "pipeline.yaml"
-        Compiler().compile(create_pipeline(environment, step_specs), str(file), pipeline_parameters=values)
-        write_text(Path(os.path.realpath(path)), file.read_text(encoding="utf-8"))
+    package = _compile(create_pipeline(environment, step_specs), _to_arguments(step_specs))
+    write_text(Path(os.path.realpath(path)), package)
 
 
 def compile_package(environment: Environment) -> bytes:
     """Return the pipeline as YAML of KFP, without arguments; equal environments give equal bytes."""
-    from kfp.compiler import Compiler
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
-        Compiler().compile(create_pipeline(environment), str(path))
-        return path.read_bytes()
+    return _compile(create_pipeline(environment)).encode()
 
 
 def parse_package(package: bytes) -> tuple[Json, Json]:
     """Return the two documents of a pipeline for a cluster: its specification and its platform's."""
     pipeline, platform = yaml.load_all(package, LOADER)
     return pipeline, platform
+
+
+def _to_arguments(step_specs: Mapping[str, Spec]) -> dict[str, str]:
+    return {STEPS[step].parameter: spec.to_json() for step, spec in step_specs.items()}
+
+
+def _build_spec(step: str, values: Mapping[str, Any]) -> Spec:
+    spec_class = STEPS[step].spec
+    return spec_class(**{key: values[key] for key in spec_class.model_fields})
+
+
+def _recipe_sha256(config: Config, step_specs: Mapping[str, Spec], environment: Environment) -> str:
+    """Return the fingerprint of the configuration and the code that decide the result."""
+
+    def code(step: str) -> str:
+        if environment.on_cluster:
+            return environment.image(step)
+        return _cached_code_sha256(step, step_specs[step].modules(), (REPORT,))
+
+    recipe = {
+        "preparation": config.preparation().model_dump(mode="json"),
+        # the content of the folder instead of its path
+        "model": {**config.model.model_dump(mode="json"), "code": config.code_sha256()},
+        "training": config.training.recipe(),
+        "gate": config.gate and config.gate.model_dump(mode="json"),
+        "code": [code(step.name) for step in STEPS.values() if step.in_recipe],
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _compile(pipeline: Callable[..., dsl.PipelineTask], arguments: Mapping[str, str] | None = None) -> str:
+    """Return a pipeline as YAML of KFP; `arguments` become the defaults of its parameters."""
+    from kfp.compiler import Compiler
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        Compiler().compile(pipeline, str(path), pipeline_parameters=arguments)
+        return path.read_text(encoding="utf-8")
 
 
 def _set_resources(task: dsl.PipelineTask, resources: StepResources) -> None:

@@ -1,9 +1,11 @@
 """Builds the images: `python -m modelyard.pipelines.compile.images`, for `make images`.
 
 The tag of an image, as in `modelyard/serve:4f0c…`, is a digest of its layers and settings, so equal builds
-have equal tags. The reference of a pushed image has the digest of the registry, also after a later build
-without a registry. `build/images.json` has the reference of each target for environments,
-`build/interfaces.json` the interfaces of the steps in each image for `check_interfaces` in preflight.py.
+have equal tags. The reference of a pushed image has the registry's digest instead, also after a later equal
+build without a registry.
+
+build/images.json       the reference of each target, for environments
+build/interfaces.json   the interfaces of the steps in each image, for `check_interfaces` in preflight.py
 """
 
 import argparse
@@ -13,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -162,24 +164,10 @@ def create_table(images: Sequence[Image], budgets: Mapping[str, int]) -> Table:
 def main() -> int:
     """Build the images on the command line; return 1 when docker fails or an image is too large."""
     budgets: dict[str, int] = yaml.safe_load(BUDGETS.read_text())
-    parser = argparse.ArgumentParser(
-        prog="python -m modelyard.pipelines.compile.images", description="Build the images."
-    )
-    parser.add_argument(
-        "targets", nargs="*", help="images to build; default: all except those for accelerators"
-    )
-    parser.add_argument("--accelerators", action="store_true", help="build the images for accelerators")
-    parser.add_argument("--list", action="store_true", help="print the names of all images")
-    parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
-    parser.add_argument("--registry", help="registry to push to, such as localhost:5000")
-    parser.add_argument("--source", help="URL of the source, for the label of a release")
-    parser.add_argument("--revision", help="revision of the source, for the label of a release")
-    options = parser.parse_args()
+    options = _parse_arguments(budgets)
     if options.list:
         print(*IMAGES, EMULATOR, *ACCELERATED_IMAGES)  # noqa: T201
         return 0
-    if unknown := set(options.targets) - set(budgets):
-        parser.error(f"unknown images: {', '.join(sorted(unknown))}; choose from {', '.join(budgets)}")
     targets = options.targets or (ACCELERATED_IMAGES if options.accelerators else (*IMAGES, EMULATOR))
     errors, previous = Console(stderr=True), read_build_record(REFERENCES)
     labels = {key: value for key in ("source", "revision") if (value := getattr(options, key))}
@@ -201,6 +189,25 @@ def main() -> int:
     for sentence in oversized:
         errors.print(sentence, style="red")
     return 1 if oversized else 0
+
+
+def _parse_arguments(targets: Collection[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m modelyard.pipelines.compile.images", description="Build the images."
+    )
+    parser.add_argument(
+        "targets", nargs="*", help="images to build; default: all except those for accelerators"
+    )
+    parser.add_argument("--accelerators", action="store_true", help="build the images for accelerators")
+    parser.add_argument("--list", action="store_true", help="print the names of all images")
+    parser.add_argument("--base", help="base image; default: that of components/Dockerfile")
+    parser.add_argument("--registry", help="registry to push to, such as localhost:5000")
+    parser.add_argument("--source", help="URL of the source, for the label of a release")
+    parser.add_argument("--revision", help="revision of the source, for the label of a release")
+    options = parser.parse_args()
+    if unknown := set(options.targets) - set(targets):
+        parser.error(f"unknown images: {', '.join(sorted(unknown))}; choose from {', '.join(targets)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-VARIABLE = "_KFP_RUNTIME"  # read by kfp and kfp.dsl: a step does not import the client either
+VARIABLE = "_KFP_RUNTIME"  # set in the process of a step, where kfp does not import its client
 
 
 def load() -> None:
@@ -17,7 +17,10 @@ def load() -> None:
     try:
         import kfp  # noqa: F401
     finally:
-        os.environ.pop(VARIABLE) if previous is None else os.environ.__setitem__(VARIABLE, previous)
+        if previous is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = previous
 
 
 def load_local() -> Any:

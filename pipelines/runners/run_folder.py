@@ -43,8 +43,8 @@ from modelyard.components.step import raise_file_limit
 from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
-MINIMUM_FREE_BYTES = 16 * 10**6  # bytes
-RESERVED_BYTES = 2**18  # bytes reserved for the summary of a run that fills its disk
+MINIMUM_FREE_BYTES = 16 * 10**6
+RESERVED_BYTES = 2**18  # for the summary of a run that fills its disk
 MINIMUM_OPEN_FILES = 128
 MAXIMUM_HOME_BYTES = 4096 - 400  # maximum length of a path, minus the longest path below the folder
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
@@ -242,4 +242,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in previous.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
