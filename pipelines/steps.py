@@ -32,17 +32,16 @@ class Step:
     """A step of the pipeline.
 
     Attributes:
-        name: one word (KFP writes `_` as `-`). The package, the function in component.py and the spec
-            (`TrainSpec`) have the same name, as the image knows only the name.
+        name: one word, because KFP writes `_` as `-`. It is also the name of the package, of the function in
+            component.py and, with the suffix `Spec`, of the class of its input.
         spec: the class of its input.
         image: its image in components/Dockerfile.
         accelerated: its images with the libraries of an accelerator, by kind of accelerator.
         cached: whether KFP may reuse outputs of an earlier run with the same inputs.
         in_recipe: whether its code is part of the recipe.
         resources: fields of StepResources that override `defaults` of the environment.
-        distributions: packages of indirect imports that affect the result.
         kubernetes: whether it calls the Kubernetes API.
-        exit_task: whether it runs after all others, also after a failure.
+        exit_task: whether it runs after all other steps, also after a failure.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Step:
     cached: bool = False
     in_recipe: bool = False
     resources: Mapping[str, Any] = field(default_factory=dict)
-    distributions: tuple[str, ...] = ()
     kubernetes: bool = False
     exit_task: bool = False
 
@@ -78,7 +76,6 @@ _STEPS = (
         accelerated={"gpu": "train-cuda", "tpu": "train-tpu"},
         cached=True,
         in_recipe=True,
-        distributions=("tf2onnx",),  # used by Keras' export
     ),
     Step("evaluate", EvaluateSpec, "evaluate", cached=True, in_recipe=True),
     # no retries: a retry would roll out a version again that was just rolled back
@@ -93,8 +90,8 @@ ACCELERATED_IMAGES = tuple(image for step in _STEPS for image in step.accelerate
 
 
 def deploy_spec(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the spec of deploy from the parameters of a KFP run, or an empty one.
+    """Return the spec of deploy from the arguments of a KFP run; empty if modelyard did not start the run.
 
-    The run may be from another version of modelyard, so the spec is not validated.
+    The spec is not validated, because another version of modelyard may have started the run.
     """
     return dict(json.loads(parameters.get(STEPS["deploy"].parameter) or "{}"))

@@ -65,7 +65,7 @@ def code_sha256(
         path.relative_to(root).as_posix(): _read_file(path).sha256
         for path in _find_files(modules.values(), root)
     }
-    versions = {name: _find_version(name) for name in (*distributions, *STEPS[step].distributions)}
+    versions = {name: _find_version(name) for name in distributions}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
 
 
