@@ -1,9 +1,9 @@
-"""The configuration: one YAML file, validated before anything runs.
+"""The configuration: one YAML file, validated before a run starts.
 
     config = load(Path("cifar10.yaml"), ["training.epochs=3"])
 
-Order of precedence: --set, variables (MODELYARD_TRAINING__EPOCHS=3), the file (or the digits example), the
-default. Each key is documented in the `Field` of its section.
+Order of precedence: --set, variables such as MODELYARD_TRAINING__EPOCHS=3, the file or the digits example,
+the default. The description of each key is in the `Field` of its section.
 """
 
 import ast
@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -39,6 +38,7 @@ from modelyard.components.train.settings import (
     check_keras_settings,
     find_size_error,
 )
+from modelyard.pipelines.config import gate as gate_checks
 from modelyard.pipelines.config.errors import create_validation_error, did_you_mean, suggest
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
@@ -51,7 +51,6 @@ DIGITS: dict[str, Any] = {
     "training": {"epochs": 20},
     "gate": {"minimum": {"accuracy": 0.9}},
 }
-
 
 UPLOADED_CODE = re.compile(r"[^:/]+://.+/uploads/code/([0-9a-f]{64})\.zip")
 """The URL to which `uploads.py` uploads the user's code."""
@@ -150,7 +149,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_problem_keys(self) -> Self:
-        """Reject sources, class weights, margins and thresholds that do not fit the problem."""
+        """Reject keys of sources, models, training and gate that do not fit the problem."""
         description, training = get_description(self.problem), self.training
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
@@ -162,47 +161,17 @@ class Config(Settings):
             if error := find_size_error(filters, self.model.kernel, shape):
                 raise ValueError(error.rstrip("."))
         check_keras_settings(self.model, training, description)
-        for metric, margin in self.gate.margin.items() if self.gate else ():
-            if metric not in description.comparison_metrics:
-                raise ValueError(
-                    f"gate.margin.{metric}: for {self.problem}, {metric} is not compared with the champion"
-                    f"{suggest(metric, description.comparison_metrics)}"
-                )
-            if isinstance(margin, dict) and metric not in description.slice_metrics:
-                raise ValueError(_one_number_message("margin", metric))
-        for key, direction, other in (("minimum", "higher", "maximum"), ("maximum", "lower", "minimum")):
-            for metric, limit in getattr(self.gate, key, {}).items():
-                if metric in description.slice_metrics and key == "minimum":
-                    continue
-                if isinstance(limit, dict) and metric in description.metrics:
-                    raise ValueError(_one_number_message(key, metric))
-                if metric not in description.metrics:
-                    known = [name for name, better in description.metrics.items() if better == direction]
-                    known += description.slice_metrics if key == "minimum" else ()
-                    raise ValueError(
-                        f"gate.{key}.{metric} is not a metric of {self.problem}{suggest(metric, known)}"
-                    )
-                if (better := description.metrics[metric]) != direction:
-                    raise ValueError(
-                        f"gate.{key}.{metric} is the wrong limit, as {better} is better: use "
-                        f"gate.{other}.{metric}"
-                    )
+        if self.gate:
+            gate_checks.check_metrics(self.gate, self.problem)
+            gate_checks.check_ranges(self.gate, self.problem)
         return self
 
     @model_validator(mode="after")
-    def _check_ranges(self) -> Self:
-        """Reject thresholds and margins outside the range of their metric, and unknown classes."""
+    def _check_class_names(self) -> Self:
+        """Reject class weights, thresholds and margins of unknown classes."""
         named = {f"training.class_weights.{name}": name for name in self.training.weighted_slices()}
-        for key in ("minimum", "maximum", "margin"):
-            for metric, limits in getattr(self.gate, key, {}).items():
-                low, high = get_description(self.problem).ranges[metric]
-                low, high = (0, high - low) if key == "margin" else (low, high)
-                for name, value in limits.items() if isinstance(limits, dict) else [("", limits)]:
-                    path = f"gate.{key}.{metric}{name and f'.{name}'}"
-                    named |= {path: name} if name else {}
-                    if not low <= value <= high:
-                        bounds = [f"at least {low:g}"] * (low > -inf) + [f"at most {high:g}"] * (high < inf)
-                        raise ValueError(f"{path} is {value:g}, and must be {' and '.join(bounds)}")
+        limits = gate_checks.iterate_limits(self.gate) if self.gate else ()
+        named |= {limit.path: limit.class_name for limit in limits if limit.class_name is not None}
         known = self.data.known_names()
         for path, name in named.items():
             if known and name not in known:
@@ -228,10 +197,6 @@ class Config(Settings):
                 "would be selected and evaluated on the same examples. Or set data.validation: 0.1"
             )
         return self
-
-
-def _one_number_message(key: str, metric: str) -> str:
-    return f"gate.{key}.{metric} has a value per class, but {metric} is one number: set one number"
 
 
 S = TypeVar("S", bound=Settings)
@@ -306,10 +271,10 @@ def load_section(
     defaults: S | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> S:
-    """Return one section from --set, variables and defaults, without a configuration file.
+    """Return one section from options, --set, variables and defaults, without a configuration file.
 
     `overrides` are `key=value`, with the section's name in the key. `defaults` replace those of the class.
-    `options` are values by key, from options of the command with these names; None is ignored.
+    `options` are the values of command-line options by key of the section; None is ignored.
 
     Raises:
         ConfigError: see `load`.

@@ -1,4 +1,4 @@
-"""Validation errors of pydantic as messages: origin, key, value, what is expected, remedy."""
+"""Formats validation errors of pydantic: the origin and key of a value, the value, what was expected."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -40,12 +40,12 @@ def create_validation_error(
 ) -> ConfigError:
     """Return an error with a line for each invalid key; the section at `prefix` is a `kind`."""
     fields = dict(iterate_keys(kind, prefix))
-    by_key = groupby(error.errors(include_url=False), key=lambda detail: _key_path(detail, document, prefix))
-    lines = [
-        f"{_origin(key_path, details[0], document)}: {_message(key_path, details, document, fields)}"
-        for key_path, group in by_key
-        if (details := list(group))
-    ]
+    details = error.errors(include_url=False)
+    lines = []
+    for key_path, group in groupby(details, key=lambda detail: _find_key_path(detail, document, prefix)):
+        of_key = list(group)
+        origin = _find_origin(key_path, of_key[0], document)
+        lines.append(f"{origin}: {_format_message(key_path, of_key, document, fields)}")
     if len(lines) == 1:
         return ConfigError(lines[0])
     return ConfigError("\n  ".join([f"The configuration has {len(lines)} errors.", *lines]))
@@ -76,7 +76,7 @@ def suggest(word: str, words: Sequence[str]) -> str:
     return did_you_mean(word, words) or f"; choose from {', '.join(words)}."
 
 
-def _key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
+def _find_key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
     """Return the key path without the branches of unions that pydantic appends."""
     keys = (*prefix, *detail["loc"])
     if detail["type"] in ("missing", "extra_forbidden"):
@@ -84,7 +84,7 @@ def _key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:
     return next((keys[:depth] for depth in range(len(keys)) if not document.has(keys[: depth + 1])), keys)
 
 
-def _origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
+def _find_origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
     """Return the origin of a value; for an error about a section, of the first key in its message."""
     if detail["type"] == "value_error" and isinstance(document.get(key_path), dict):
         for path in _DOTTED_KEY.findall(str(detail["ctx"]["error"])):
@@ -95,14 +95,14 @@ def _origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
     return document.origin(key_path)
 
 
-def _message(
+def _format_message(
     key_path: Keys, details: list[ErrorDetails], document: Document, fields: dict[Keys, FieldInfo]
 ) -> str:
     path, value, first = ".".join(map(str, key_path)), document.get(key_path), details[0]
     if first["type"] == "extra_forbidden":
         return f"{path} is not a key{_key_hint(key_path, fields)}"
     if first["loc"][-1:] == ("[key]",):
-        return f"{path} is not a key; the keys are {_expected(first)}."
+        return f"{path} is not a key; the keys are {_format_expected(first)}."
     field = fields.get(key_path)
     inner_first = (key_path[:depth] for depth in range(len(key_path), 0, -1))
     nearest = field or next((fields[keys] for keys in inner_first if keys in fields), None)
@@ -120,17 +120,20 @@ def _message(
     if len(details) > 1 or first["type"] not in EXPECTED:
         return f"{path} is {format_value(value)}, which is not valid. Expected: {description}"
     hint = _choice_hint(value, first) or _default_hint(field)
-    return f"{path} is {format_value(value)} and must be {_expected(first)}{hint}"
+    return f"{path} is {format_value(value)} and must be {_format_expected(first)}{hint}"
 
 
-def _expected(detail: ErrorDetails) -> str:
+def _format_expected(detail: ErrorDetails) -> str:
     value = detail["input"]
     item = "" if value is None else value if isinstance(value, str) else format_value(value)
     return describe_expected(detail, item)
 
 
 def describe_expected(detail: ErrorDetails, item: str = "") -> str:
-    """Return what a type of EXPECTED expects; `item` is the value, for a list of one."""
+    """Return what was expected instead of a value; the error has a type of EXPECTED.
+
+    `item` is the value as text, for the example of a list with one item.
+    """
     context = {
         name: f"{value:g}" if isinstance(value, float) else value
         for name, value in detail.get("ctx", {}).items()
@@ -141,9 +144,9 @@ def describe_expected(detail: ErrorDetails, item: str = "") -> str:
 def _choice_hint(value: Any, detail: ErrorDetails) -> str:
     """Suggest the choices that are similar to a wrong value."""
     words = str(detail.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(", ")
-    return (
-        did_you_mean(value, [word.strip("'") for word in words]) if value and isinstance(value, str) else ""
-    )
+    if not value or not isinstance(value, str):
+        return ""
+    return did_you_mean(value, [word.strip("'") for word in words])
 
 
 def _key_hint(key_path: Keys, fields: dict[Keys, FieldInfo]) -> str:

@@ -1,4 +1,4 @@
-"""The layers of a configuration: the file, variables, --set. Later layers override earlier ones.
+"""The layers of a configuration: the file, variables, --set; later layers override earlier ones.
 
 A document records the origin of every key, so that errors name the file and line, the variable or the
 option.
@@ -10,10 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ConfigError, unusable_path
 from modelyard.components.store.storage import is_path
-from modelyard.pipelines.config.text import Keys, Parsed, format_value, parse
+from modelyard.pipelines.config.text import Keys, Parsed, format_value, parse, parse_file
 
 PREFIX = "MODELYARD_"
 SERVICE_LINK = re.compile(
@@ -44,16 +43,8 @@ class Document:
     @classmethod
     def read(cls, path: Path) -> "Document":
         """Read a document from a file and make its paths absolute."""
-        try:
-            text = read_small_file(path).decode()
-        except FileNotFoundError as error:
-            raise ConfigError(
-                f"{path}: there is no such file. `modelyard config init {path}` creates one."
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigError(f"{path}: the configuration cannot be read: {reason}.") from error
-        document = cls(parse(text, str(path)), str(path))
+        parsed = parse_file(path, "configuration", f"`modelyard config init {path}` creates one.")
+        document = cls(parsed, str(path))
         for keys in PATH_KEYS:
             document._make_absolute(keys, path.absolute().parent)
         return document
@@ -93,16 +84,16 @@ class Document:
 
     def set(self, keys: tuple[str, ...], text: str, origin: str) -> None:
         """Set the value at `keys` to a YAML text; paths in it are relative to the working directory."""
-        folder = self.values
+        section = self.values
         for depth, key in enumerate(keys[:-1], 1):
-            if folder.get(key) is None:
-                folder[key] = {}
+            if section.get(key) is None:
+                section[key] = {}
                 self._origins[keys[:depth]] = origin
-            folder = folder[key]
-            if not isinstance(folder, dict):
+            section = section[key]
+            if not isinstance(section, dict):
                 parent = ".".join(keys[:depth])
-                raise ConfigError(f"{origin}: {parent} is {folder!r} and has no keys. Set {parent} instead.")
-        folder[keys[-1]] = parse(text, origin).value
+                raise ConfigError(f"{origin}: {parent} is {section!r} and has no keys. Set {parent} instead.")
+        section[keys[-1]] = parse(text, origin).value
         self._origins = {key: old for key, old in self._origins.items() if key[: len(keys)] != keys}
         self._origins[keys] = origin
         for path in PATH_KEYS:

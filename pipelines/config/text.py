@@ -1,9 +1,8 @@
 """Strict YAML of configurations, and durations such as 12h and 30d.
 
-Scalars are those of YAML 1.2 (`no` is text, `1e-3` is a number, `010` is ten), without hexadecimal and octal
-numbers, infinity and NaN. Duplicate keys, aliases, tags,
-and keys other than text and integers are errors; an integer key `3` becomes the text "3". The result has only
-JSON types, and the line of every key.
+Scalars are those of YAML 1.2: `no` is text, `1e-3` is a number, `010` is ten. Keys are text; an integer key
+`3` becomes the text "3". Errors are duplicate keys, keys of other types, aliases, tags, hexadecimal and octal
+numbers, infinity and NaN. The result has only JSON types, and the line of every key.
 """
 
 import json
@@ -11,10 +10,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ConfigError
 
 Keys = tuple[str | int, ...]
@@ -31,6 +32,22 @@ class Parsed:
     lines: dict[Keys, int] = field(default_factory=dict)
 
 
+def parse_file(path: Path, kind: str, if_missing: str = "Correct the path.") -> Parsed:
+    """Parse a YAML file; `kind` is what it contains and `if_missing` the remedy, for error messages.
+
+    Raises:
+        ConfigError: the file cannot be read; otherwise as `parse`.
+    """
+    try:
+        text = read_small_file(path).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file. {if_missing}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path}: the {kind} cannot be read: {reason}.") from error
+    return parse(text, str(path))
+
+
 def parse(text: str, origin: str) -> Parsed:
     """Parse a YAML document; `origin` is the file, variable or option, for error messages.
 
@@ -40,7 +57,7 @@ def parse(text: str, origin: str) -> Parsed:
     try:
         node = yaml.compose(text, _Loader)
         lines: dict[Keys, int] = {}
-        return Parsed(None if node is None else _value(node, (), lines), lines)
+        return Parsed(None if node is None else _convert_node(node, (), lines), lines)
     except _RefusedError as error:
         raise ConfigError(f"{origin}, line {error.line}: {error}") from error
     except yaml.MarkedYAMLError as error:
@@ -121,17 +138,18 @@ for _name, (_pattern, _first, _) in _SCALARS.items():
         _Dumper.add_implicit_resolver(_TAG + _name, _whole, _first)
 
 
-def _value(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
+def _convert_node(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
+    """Return the value of a node; add the line of each key path in it to `lines`."""
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
-        return _scalar(node)
+        return _convert_scalar(node)
     if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-        return [_value(child, (*path, number), lines) for number, child in enumerate(node.value)]
+        return [_convert_node(child, (*path, number), lines) for number, child in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode) or node.tag != f"{_TAG}map":
         raise _RefusedError(node, f"the tag {node.tag} is not allowed: remove it.")
     values: dict[str, Any] = {}
     for key, child in node.value:
-        name = _scalar(key) if isinstance(key, yaml.ScalarNode) else key
+        name = _convert_scalar(key) if isinstance(key, yaml.ScalarNode) else key
         if isinstance(name, int) and not isinstance(name, bool):  # such as a class named 3
             name = key.value
         if not isinstance(name, str):
@@ -141,11 +159,11 @@ def _value(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:
         if name in values:
             raise _RefusedError(key, f"the key {name!r} is duplicated: remove one.")
         lines[(*path, name)] = key.start_mark.line + 1
-        values[name] = _value(child, (*path, name), lines)
+        values[name] = _convert_node(child, (*path, name), lines)
     return values
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
+def _convert_scalar(node: yaml.ScalarNode) -> Any:
     name = node.tag.removeprefix(_TAG)
     if name not in _SCALARS:
         raise _RefusedError(node, f"the tag {node.tag} is not allowed: remove it.")

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
 from modelyard.pipelines.config.errors import suggest
-from modelyard.pipelines.config.text import parse
+from modelyard.pipelines.config.text import parse_file
 
 ANY_GPU = "gpu"
 CATALOG = Path(__file__).parent / "accelerators.yaml"
@@ -39,7 +39,7 @@ class AcceleratorType(Settings, extra="ignore"):
 
     @property
     def min_count(self) -> int:
-        """Return the minimum number per machine."""
+        """The minimum number on a machine."""
         return min(self.counts or self.topologies.values())
 
 
@@ -58,12 +58,12 @@ class Accelerator(Settings):
 
     @property
     def kind(self) -> Literal["gpu", "tpu"]:
-        """Return whether it is a GPU or a TPU."""
+        """Whether it is a GPU or a TPU."""
         return accelerator_types()[self.type].kind
 
     @property
     def resource(self) -> str:
-        """Return the name of the Kubernetes resource."""
+        """The name of the Kubernetes resource."""
         return {"gpu": "nvidia.com/gpu", "tpu": "google.com/tpu"}[self.kind]
 
     def node_selector(self) -> dict[str, str]:
@@ -82,7 +82,7 @@ class Accelerator(Settings):
         return Toleration(key=self.resource)
 
     @model_validator(mode="after")
-    def _check_node_has_it(self) -> Self:
+    def _check_available_on_nodes(self) -> Self:
         """Reject accelerators that no node has: the pod would remain pending."""
         if not (accelerator_type := accelerator_types().get(self.type)):
             hint = suggest(self.type, list(accelerator_types()))
@@ -116,5 +116,5 @@ class Accelerator(Settings):
 @cache
 def accelerator_types() -> dict[str, AcceleratorType]:
     """Return the types in accelerators.yaml by name."""
-    types = parse(CATALOG.read_text(encoding="utf-8"), str(CATALOG)).value["accelerators"]
+    types = parse_file(CATALOG, "catalog").value["accelerators"]
     return {name: AcceleratorType.model_validate(values) for name, values in types.items()}

@@ -129,8 +129,7 @@ class Servers(Settings):
     token_secret: str | None = Field(
         default=None,
         description="Secret in the servers' namespace with the key `token`: a bearer token per line. "
-        "Requests "
-        "without one of them get 401; modelyard sends the first.",
+        "Requests without one of them get 401; modelyard sends the first.",
     )
     tls_secret: str | None = Field(
         default=None, description="Secret of type kubernetes.io/tls in the servers' namespace. Enables TLS."
@@ -138,15 +137,14 @@ class Servers(Settings):
     urls: dict[str, str] = Field(
         default_factory=dict,
         description="URL of each model for clients outside the cluster, by the model's name. Other models "
-        "are "
-        "requested through the API server of the cluster.",
+        "are requested through the API server of the cluster.",
     )
 
     @field_validator("platform")
     @classmethod
     def _check_platform(cls, name: str) -> str:
         """Reject an unknown serving platform."""
-        known = [each for each in PLATFORMS if each != "local"]
+        known = [platform for platform in PLATFORMS if platform != "local"]
         if name not in known:
             raise ValueError(f"{name} is not a serving platform{suggest(name, known)}")
         return name
@@ -199,8 +197,7 @@ class Environment(Settings):
     images: dict[Image, str] = Field(
         default_factory=dict,
         description="Image references by name: steps, serve, and train on accelerators (train-cuda, "
-        "train-tpu). "
-        "Other images come from build/images.json, which `make images` writes.",
+        "train-tpu). Other images come from build/images.json, which `make images` writes.",
     )
     store: str | None = Field(
         default=None,
@@ -267,21 +264,23 @@ class Environment(Settings):
         if step := STEPS.get(name):
             accelerator = self.resources(name).accelerator
             name = step.accelerated.get(accelerator.kind, step.image) if accelerator else step.image
-        images = self.images
-        if name not in images:
+        if name not in self.images:
             target = "images-accelerators" if name in ACCELERATED_IMAGES else "images"
             raise ConfigError(
                 f"Neither environment.images nor ./{IMAGES_FILE} has the image {name}. "
                 f"Build it with `make {target}`, or set environment.images.{name}."
             )
-        host = images[name].split("/")[0]
-        bare = self.registry and not ("." in host or ":" in host or host == "localhost")
-        return f"{self.registry}/{images[name]}" if bare else images[name]
+        image = self.images[name]
+        host = image.split("/")[0]
+        has_registry = "." in host or ":" in host or host == "localhost"
+        return image if has_registry or not self.registry else f"{self.registry}/{image}"
 
     def model_store(self) -> Store | None:
         """Return the model store with the endpoint for this machine, if the environment has one."""
-        pays = {"user_project": self.user_project} if self.user_project else {}
-        return _with_endpoint(Store(url=self.store, **pays), self._local_endpoint()) if self.store else None
+        if not self.store:
+            return None
+        billing = {"user_project": self.user_project} if self.user_project else {}
+        return _with_endpoint(Store(url=self.store, **billing), self._local_endpoint())
 
     def artifact_store(self) -> Store:
         """Return the pipeline root with the endpoint for this machine.
@@ -333,25 +332,33 @@ class Environment(Settings):
         return self.storage_endpoint_outside or self.storage_endpoint
 
     @model_validator(mode="after")
-    def _check_cluster(self) -> Self:
-        """Reject values that would fail late, on the cluster."""
+    def _check_urls(self) -> Self:
+        """Reject URLs that would fail late, on the cluster."""
         for key in ("store", "pipeline_root"):
-            value, reason = getattr(self, key), ""
-            url = str(value or ".")
-            try:
-                storage = find_storage(url, f"environment.{key}")
-                if self.on_cluster and storage.unreachable_from_pods(url):
-                    reason = "which pods cannot reach"
-                elif self.on_cluster and key == "pipeline_root" and not storage.mount:
-                    reason = "which Kubeflow Pipelines cannot mount"
-            except ConfigError:
-                reason = "which is not supported"
-            if reason:
+            value = getattr(self, key)
+            if reason := self._unusable_reason(key, str(value or ".")):
                 state = f"is {value!r}, {reason}" if value else "is not set"
                 raise ValueError(
                     f"environment.{key} {state}: set gs://bucket/prefix in "
                     f"./environments/NAME.yaml or with --set environment.{key}=gs://…"
                 )
+        return self
+
+    def _unusable_reason(self, key: str, url: str) -> str | None:
+        """Return why the URL of `store` or `pipeline_root` cannot be used, as the end of a sentence."""
+        try:
+            storage = find_storage(url, f"environment.{key}")
+        except ConfigError:
+            return "which is not supported"
+        if self.on_cluster and storage.unreachable_from_pods(url):
+            return "which pods cannot reach"
+        if self.on_cluster and key == "pipeline_root" and not storage.mount:
+            return "which Kubeflow Pipelines cannot mount"
+        return None
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> Self:
+        """Reject a TPU with a Keras backend that does not support it."""
         accelerator = self.resources("train").accelerator if self.on_cluster else None
         if accelerator and accelerator.kind == "tpu" and self.keras_backend == "tensorflow":
             raise ValueError(

@@ -2,9 +2,9 @@
 
     environment = load_environment("kind", ["environment.steps.train.cpu=2"])
 
-`./environments/NAME.yaml` is merged key by key into the file of that name in environments/shipped. A path is
-read alone. Order of precedence, as in the configuration: `--set environment.KEY`, the variable
-MODELYARD_ENVIRONMENT__KEY, the file, the default.
+For a name, `./environments/NAME.yaml` is merged key by key into the file of that name in `shipped`.
+For a path, only that file is read. The order of precedence is that of the configuration:
+`--set environment.KEY`, the variable MODELYARD_ENVIRONMENT__KEY, the file, the default.
 """
 
 import json
@@ -20,7 +20,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
 from modelyard.pipelines.config.errors import create_validation_error, suggest
 from modelyard.pipelines.config.layers import Document
-from modelyard.pipelines.config.text import Parsed, parse
+from modelyard.pipelines.config.text import Parsed, parse_file
 from modelyard.pipelines.environments.environment import IMAGES_FILE, Environment
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
 
@@ -35,7 +35,7 @@ def load_environment(
     """Return the validated environment; `overrides` of other sections are ignored.
 
     Raises:
-        ConfigError: the environment does not exist, or lists its errors with origin and remedy.
+        ConfigError: the environment does not exist or is invalid; lists every error with origin and remedy.
     """
     check_variables(environ)
     document = _read_document(name_or_path)
@@ -63,12 +63,7 @@ def _read_document(name_or_path: str) -> Document:
         raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or use the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
-        try:
-            text = read_small_file(file).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigError(f"{file}: the environment cannot be read: {reason}.") from error
-        document.add(_nest_section(parse(text, str(file)), file), str(file))
+        document.add(_nest_section(parse_file(file, "environment"), file), str(file))
     return document
 
 

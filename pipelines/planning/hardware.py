@@ -7,13 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from modelyard.components.artifacts import Record, read_small_file
+from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import memory_limit
 from modelyard.components.settings import Settings
 from modelyard.pipelines.config.errors import suggest
-from modelyard.pipelines.config.text import parse
+from modelyard.pipelines.config.text import parse_file
 from modelyard.pipelines.environments.accelerators import (
     CATALOG,
     Accelerator,
@@ -99,11 +99,9 @@ def load_catalog(path: Path) -> Catalog:
     Raises:
         ConfigError: the file cannot be read, is not a catalog, or has an implausible price.
     """
+    values = parse_file(path, "price file", f"Use a file like {CATALOG}.").value
     try:
-        catalog = Catalog.model_validate(parse(read_small_file(path).decode(), str(path)).value)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{path} cannot be read: {reason}. Use a file like {CATALOG}.") from error
+        catalog = Catalog.model_validate(values)
     except ValidationError as error:
         details = "; ".join(
             f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
