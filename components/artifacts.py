@@ -50,13 +50,15 @@ def read(path: Path, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: the step that writes it did not finish.") from error
+        raise DataError(
+            f"{path} is missing: the step that writes it did not finish. Run the step again."
+        ) from error
     except ValidationError as error:
         details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
         described = "; ".join(f"{key}: {message}" if key else message for key, message in details)
         raise DataError(
-            f"{path} is not a {kind.__name__}: {described}. It is damaged, or another version of modelyard "
-            "wrote it; run its step again, or delete it."
+            f"{path} is damaged, or another version of modelyard wrote it ({described}). Delete it, and run "
+            "the command again."
         ) from error
 
 

@@ -171,6 +171,11 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".rstrip(".: ") + "."
 
 
+def pluralize(number: int, noun: str) -> str:
+    """Return a number with its noun, as "1 file" or "2,000 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 _ROOM = (
     "Free space there, or set MODELYARD_HOME (runs), store.url (models) or TMPDIR (temporary files) to a "
     "folder on another disk."

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from modelyard.components.deploy.platforms.base import RequestCounts, TrafficWindow
 from modelyard.components.deploy.settings import Rollout
 from modelyard.components.deploy.verification import PinnedVersion
-from modelyard.components.errors import DeployError, ServeError
+from modelyard.components.errors import DeployError, ServeError, pluralize
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # after the bake time, to send missing requests or wait for an unready candidate
@@ -27,28 +27,30 @@ def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rol
     required = max(candidate.requests, rollout.min_requests)
     if candidate.failed > rollout.max_error_rate * required:
         return (
-            f"{candidate.failed} of {candidate.requests} requests failed; at most "
-            f"{rollout.max_error_rate:.2%} may fail (rollout.max_error_rate)"
+            f"{candidate.failed:,} of {pluralize(candidate.requests, 'request')} failed, more than "
+            f"{rollout.max_error_rate:.2%} (rollout.max_error_rate)"
         )
     if candidate.requests < rollout.min_requests or not stable.requests:
         return None
     slower = candidate.latency - stable.latency
     if slower > rollout.latency_margin and candidate.latency > rollout.max_latency_ratio * stable.latency:
         return (
-            f"the mean latency is {candidate.latency * 1000:.1f} ms, "
-            f"{candidate.latency / stable.latency:.1f} times stable's {stable.latency * 1000:.1f} ms; "
-            f"at most {rollout.max_latency_ratio:g} times is allowed (rollout.max_latency_ratio)"
+            f"its mean latency is {candidate.latency * 1000:.1f} ms and that of stable "
+            f"{stable.latency * 1000:.1f} ms; the ratio, {candidate.latency / stable.latency:.1f}, is more "
+            f"than {rollout.max_latency_ratio:g} (rollout.max_latency_ratio)"
         )
     return None
 
 
 def summary(candidate: RequestCounts, stable: RequestCounts) -> str:
     """Return the result of the analysis in a line."""
-    requests = f"{candidate.client} client and {candidate.golden} golden requests, {candidate.failed} failed"
+    clients = pluralize(candidate.client, "client request")
+    golden = pluralize(candidate.golden, "golden request")
+    requests = f"{clients} and {golden}, {candidate.failed:,} failed"
     if not stable.requests:
-        return f"{requests}; no stable to compare the latency with"
-    latency = f"{candidate.latency * 1000:.1f} ms, of stable {stable.latency * 1000:.1f} ms"
-    return f"{requests}, mean latency {latency}"
+        return f"{requests}; latency is not compared, because stable received no requests"
+    latency = f"{candidate.latency * 1000:.1f} ms (stable: {stable.latency * 1000:.1f} ms)"
+    return f"{requests}; mean latency {latency}"
 
 
 def analyze(
@@ -86,8 +88,8 @@ def analyze(
                     f"{pinned.version}`, and look for a request that never completes."
                 )
             raise DeployError(
-                f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
-                f"(rollout.min_requests). {last_error}".strip()
+                f"{failed} it received {traffic.candidate.requests:,} of {rollout.min_requests:,} requests "
+                f"(rollout.min_requests). {last_error or 'Raise rollout.bake_seconds, or lower this number.'}"
             )
         if missing <= 0:
             sleep(POLL_SECONDS)

@@ -38,6 +38,7 @@ from modelyard.components.errors import (
     NotFoundError,
     StoreError,
     describe,
+    pluralize,
 )
 from modelyard.components.signals import ignore_sigterm, raise_on_sigterm
 from modelyard.components.store.records import Champion
@@ -102,7 +103,7 @@ class RolloutController(StableUpdater):
             self.models.champion(self.name)
         except DamagedError as error:
             state = "missing" if isinstance(error.__cause__, NotFoundError) else "damaged"
-            self.log(f"champion.json of {self.name} is {state} and is written again")
+            self.log(f"champion.json of {self.name} is {state}: writing it again")
         return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
@@ -179,11 +180,14 @@ class RolloutController(StableUpdater):
 
     def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
         """Wait for the candidate's servers and verify them."""
-        count = self.platform.verify(servers, self._golden_check(pinned), token)
-        if not count:
-            raise DeployError("The candidate's servers ended before they were verified. Deploy again.")
-        golden = _count(len(pinned.golden.instances), "golden request")
-        self.log(f"verified: {golden}, {_count(count, 'candidate server')}")
+        servers_verified = self.platform.verify(servers, self._golden_check(pinned), token)
+        if not servers_verified:
+            raise DeployError(
+                f"The candidate's servers, version {servers.version}, ended before they were verified. "
+                "Deploy again."
+            )
+        golden = pluralize(len(pinned.golden.instances), "golden request")
+        self.log(f"verified: {golden}, {pluralize(servers_verified, 'candidate server')}")
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
         """Analyze the candidate and return the summary, or an empty string if the platform has no canary."""
@@ -319,10 +323,6 @@ class RolloutController(StableUpdater):
         finally:
             end.set()
             self._record_served()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _unfinished_message(version: int) -> str:

@@ -43,7 +43,9 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
         )
     _, golden = models.read_record(name, version, GOLDEN_FILE, Golden, digest)
     if not golden.instances:
-        raise DeployError(f"{GOLDEN_FILE} of version {version} of {name} is empty. Publish a new version.")
+        raise DeployError(
+            f"{GOLDEN_FILE} of version {version} of {name} has no requests. Publish a new version."
+        )
     return PinnedVersion(version, digest, golden)
 
 
@@ -79,6 +81,6 @@ def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tol
         if not difference <= tolerance:  # also NaN
             raise DeployError(
                 f"Version {pinned.version} of {name} returns another prediction for golden request {number} "
-                f"than evaluate: {problem.output} differ by {difference:.2g} and {tolerance:.2g} is allowed "
+                f"than evaluate: {problem.output} differ by {difference:.2g}, more than {tolerance:.2g} "
                 "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )

@@ -143,8 +143,8 @@ def evaluate(
 
 def _load_candidate(folder: Path, schema: Schema) -> Scorer:
     signature = artifacts.read(folder / "signature.json", Signature)
-    _check_signature(schema, signature, "the candidate", "Train it again on these features.")
-    return Scorer(folder / "model.onnx", schema, "the candidate")
+    _check_signature(schema, signature, "The candidate", "Train it again on these features.")
+    return Scorer(folder / "model.onnx", schema, "The candidate")
 
 
 def _score_champions(
@@ -164,13 +164,13 @@ def _score_champions(
 
 def _score_champion(spec: EvaluateSpec, version: int, schema: Schema, test: Split) -> ScoredChampion:
     name, models = spec.name, open_store(spec.store)
-    description = f"the champion, version {version} of {name},"
+    description = f"The champion, version {version} of {name},"
     with tempfile.TemporaryDirectory() as scratch:
         folder, model = Path(scratch) / "champion", "model.onnx"
         has_hashes = TRAINING_HASHES in models.manifest(name, version).files
         files = [model, TRAINING_HASHES] if has_hashes else [model]
         manifest: Manifest = models.fetch(name, version, folder, only=files)
-        remedy = f"The two cannot be compared: give the new model another name than {name}."
+        remedy = "Models with different signatures cannot be compared: give the new model another name."
         _check_signature(schema, manifest.signature, description, remedy)
         scores = Scorer(folder / model, schema, description).score(test)
         hashes = np.load(folder / TRAINING_HASHES, allow_pickle=False) if has_hashes else None
@@ -178,17 +178,17 @@ def _score_champion(spec: EvaluateSpec, version: int, schema: Schema, test: Spli
 
 
 def _check_signature(schema: Schema, signature: Signature, model: str, remedy: str) -> None:
-    tensor = signature.input
+    tensor, description = signature.input, problems.get_description(schema.problem)
     for aspect, actual, expected in (
         ("problem", signature.problem, schema.problem),
         ("shape", tensor.shape, schema.shape),
         ("dtype", tensor.dtype, schema.dtype),
-        (problems.get_description(schema.problem).size_name, signature.output.names, schema.names),
+        (description.size_name, ", ".join(signature.output.names), ", ".join(schema.names)),
     ):
         if actual != expected:
             raise EvaluateError(
-                f"The {aspect} of {model} is {_shorten(actual)}, but that of the data is "
-                f"{_shorten(expected)}. {remedy}"
+                f"{model} has the {aspect} {_shorten(actual)}, but the data has {_shorten(expected)}. "
+                f"{remedy}"
             )
 
 

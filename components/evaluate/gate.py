@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from modelyard.components.artifacts import Comparison, Decision, Metrics, Rule, Slice, format_number
-from modelyard.components.errors import EvaluateError
+from modelyard.components.errors import EvaluateError, pluralize
 from modelyard.components.problems import get_description
 from modelyard.components.settings import Settings
 
@@ -93,7 +93,7 @@ def decide(
     comparisons = _compare_with_champions(metrics, gate, champion) if champion else []
     rejections, holds = _list_failures(candidate_results), _list_failures(comparisons)
     if holds:
-        reason = "; ".join([*rejections, *holds, "the champion stays"])
+        reason = "; ".join([*rejections, *holds, f"version {champion} remains the champion"])
     elif rejections:
         reason = "; ".join([*rejections, *_describe_champion(metrics, champion)])
     else:
@@ -142,7 +142,7 @@ def _check_baseline(metrics: Metrics) -> list[RuleResult]:
     if higher_is_better:  # the baseline's metric is the same for any test examples
         limit = comparison.other + comparison.at_least
         rule = Rule(
-            rule=f"lower 95 % limit of {name}, above the baseline's",
+            rule=f"lower 95 % limit of {name} must be above the baseline's",
             value=limit,
             limit=comparison.other,
             passed=passed,
@@ -153,7 +153,7 @@ def _check_baseline(metrics: Metrics) -> list[RuleResult]:
         )
     else:  # the limit is that of the paired gain, not of the candidate's metric alone
         rule = Rule(
-            rule=f"lower 95 % limit of the gain in {name} over the baseline, above",
+            rule=f"lower 95 % limit of the gain in {name} over the baseline must be above",
             value=comparison.at_least,
             limit=0.0,
             passed=passed,
@@ -178,7 +178,7 @@ def _check_recalls(metrics: Metrics) -> list[RuleResult]:
     unrecognized = [name for name, value in recalls.items() if not value]
     rule = Rule(
         rule=f"lowest recall of the classes with at least {MINIMUM_EXAMPLES} test examples "
-        f"(class {lowest}), above",
+        f"(class {lowest}) must be above",
         value=recall,
         limit=0.0,
         passed=recall > 0,
@@ -189,14 +189,14 @@ def _check_recalls(metrics: Metrics) -> list[RuleResult]:
 def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
     results = []
     for limits, sign, kind, failure, success in (
-        (gate.minimum, 1, "at least", "below the minimum of", "which reaches the minimum of"),
-        (gate.maximum, -1, "at most", "above the maximum of", "within the maximum of"),
+        (gate.minimum, 1, "must be at least", "below the minimum of", "which reaches the minimum of"),
+        (gate.maximum, -1, "must be at most", "above the maximum of", "within the maximum of"),
     ):
         for metric, threshold in limits.items():
             for name, value, limit in _find_limited_values(metrics, metric, threshold):
                 passed = value is not None and sign * value >= sign * limit
                 rule = Rule(rule=f"{name} {kind}", value=value, limit=limit, passed=passed)
-                sentence = f"the candidate's {name} is unknown, as there are no test examples for it"
+                sentence = f"the candidate's {name} is unknown, because it has no test examples"
                 if value is not None:
                     result = f"{success if passed else failure} {format_number(limit)}"
                     sentence = f"the candidate's {name} is {format_number(value)}, {result}"
@@ -237,8 +237,12 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
     default = comparisons.get((description.comparison_metrics[0], ""))
     if default is None:
         remaining = metrics.examples - metrics.trained_on[champion].count
-        rule = f"test examples that version {champion} was not trained on, at least"
-        return [_fail_too_few(rule, remaining, f"the candidate cannot be compared with version {champion}")]
+        rule = f"number of test examples that version {champion} was not trained on must be at least"
+        sentence = (
+            f"the candidate cannot be compared with version {champion}, which was trained on all but "
+            f"{remaining:,} of the test examples"
+        )
+        return [_fail_too_few(rule, remaining, sentence, MINIMUM_EXAMPLES)]
     sign = _get_sign(metrics, default.metric)
     unit = 1.0 if sign > 0 or metrics.constant is None else metrics.constant.other
     default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
@@ -252,14 +256,17 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
             if comparison := comparisons.get((metric, name)):
                 results.append(_check_comparison(metrics, gate, comparison, margin, champion))
             elif isinstance(margins, dict):
-                rule = f"test examples of {name}, to compare its {metric}, at least"
-                results.append(_fail_too_few(rule, 0, f"the {metric} of {name} cannot be compared", 1))
+                rule = f"number of test examples of {name}, to compare its {metric}, must be at least"
+                sentence = (
+                    f"the {metric} of {name} cannot be compared, because there are no test examples of it"
+                )
+                results.append(_fail_too_few(rule, 0, sentence, 1))
     return results
 
 
-def _fail_too_few(rule: str, count: int, sentence: str, minimum: int = MINIMUM_EXAMPLES) -> RuleResult:
+def _fail_too_few(rule: str, count: int, sentence: str, minimum: int) -> RuleResult:
     failed = Rule(rule=rule, value=float(count), limit=float(minimum), passed=False)
-    return RuleResult(failed, f"{sentence}: {count:,} test examples remain")
+    return RuleResult(failed, sentence)
 
 
 def _check_comparison(
@@ -273,8 +280,8 @@ def _check_comparison(
     limit = -margin if non_inferiority else margin
     passed = comparison.at_least >= limit if non_inferiority else comparison.at_least > limit
     rule = Rule(
-        rule=f"lower 95 % limit of the gain in {name} over version {comparison.version}, "
-        f"{'at least' if non_inferiority else 'above'}",
+        rule=f"lower 95 % limit of the gain in {name} over version {comparison.version} "
+        f"must be {'at least' if non_inferiority else 'above'}",
         value=comparison.at_least,
         limit=limit,
         passed=passed,
@@ -328,7 +335,7 @@ def _describe_examples_needed(
     needed = examples_needed(comparison, count, limit, counted)
     if needed is None:
         return ""
-    return f"; {model} would pass 4 times in 5 with about {needed:,} test examples, there are {count:,}"
+    return f"; with about {needed:,} test examples instead of {count:,}, {model} would pass 4 times in 5"
 
 
 def examples_needed(comparison: Comparison, count: int, limit: float, counted: bool) -> int | None:
@@ -360,7 +367,7 @@ def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
     ]
     if small:
         return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {_join_names(small)}",)
-    too_few = f"only {metrics.examples} test examples, too few to judge"
+    too_few = f"only {pluralize(metrics.examples, 'test example')}, too few to judge"
     return (too_few,) if metrics.examples < MINIMUM_EXAMPLES else ()
 
 

@@ -73,15 +73,15 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
             versions.append(version)
         if leaked.any():
             champion_name = f"version {version}, {'the' if version == current else 'an earlier'} champion,"
-            consequence = "they are left out of the comparison" if usable else "it is not compared"
+            consequence = "which the comparison omits" if usable else "so it is not compared"
             notes.append(
                 f"{champion_name} was trained on {leaked.sum():,} of the {len(leaked):,} test examples, such "
-                f"as {', '.join(trained_on[version].origins)}: {consequence}"
+                f"as {', '.join(trained_on[version].origins)}, {consequence}"
             )
     if unknown := [str(version) for version in champions if version not in trained_on]:
         notes.append(
-            f"no record of the training examples of version {', '.join(unknown)}: test examples may be "
-            "among them"
+            f"the training examples of version {', '.join(unknown)} are not recorded, and may include test "
+            "examples"
         )
     return Leakage(trained_on, compared, tuple(versions) if current in versions else (), tuple(notes))
 

@@ -32,7 +32,7 @@ class Scorer:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EvaluateError(
-                f"{path} of {name} cannot be loaded by ONNX Runtime: {describe(error)} Export it again."
+                f"{name} cannot be loaded by ONNX Runtime from {path}: {describe(error)} Export it again."
             ) from error
 
     def predict(self, examples: NDArray[Any]) -> NDArray[np.float32]:
@@ -55,13 +55,13 @@ class Scorer:
     def _check(self, output: NDArray[Any], count: int) -> None:
         if output.shape != (count, self._values):
             raise EvaluateError(
-                f"{self._name} returns {output.shape} for {count} examples, not {(count, self._values)}. Let "
-                f"its last layer have {self._values} units."
+                f"{self._name} returns predictions of shape {output.shape}, but {(count, self._values)} is "
+                f"expected. Set the units of its last layer to {self._values}."
             )
         if not np.isfinite(output).all():
             position = np.argwhere(~np.isfinite(output))[0]
             raise EvaluateError(
-                f"{self._name} returns {output[tuple(position)]} as value {position[1]} of a "
+                f"{self._name} predicts {output[tuple(position)]} as value {position[1]} of a "
                 "prediction. Lower the learning rate or check the normalization, and train again."
             )
         self._problem.check_predictions(output, self._name)

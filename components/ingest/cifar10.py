@@ -86,7 +86,7 @@ def _read_class_names(path: Path, max_bytes: int) -> tuple[str, ...]:
             "(cifar-10-binary.tar.gz or cifar-10-python.tar.gz) or its unpacked folder."
         )
     if extra := files.keys() - set(expected):
-        raise files[min(extra)].error("belongs to the other form of CIFAR-10. Remove one form.")
+        raise files[min(extra)].error("belongs to the other form of CIFAR-10. Remove the files of one form.")
     return names
 
 

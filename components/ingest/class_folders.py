@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from modelyard.components import images
-from modelyard.components.errors import DataError
+from modelyard.components.errors import DataError, pluralize
 
 SPLITS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
@@ -96,7 +96,7 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
         split_folders = " and ".join(
             f"a folder {root}" for root in dict.fromkeys(root for root, _ in targets)
         )
-        raise DataError(f"it has {split_folders}, two of which are the same split. Remove one of them.")
+        raise DataError(f"it has {split_folders}, and two of these are the same split. Remove one of them.")
     notes = _write_notes(names, prefix_depth, depth, targets)
     return ClassFolders(prefix_depth, classes, targets, tuple(notes))
 
@@ -199,7 +199,7 @@ def _write_notes(
         yield f"{summarize_names(unused)} {verb} outside of the class folders and not used."
     nested = sum(len(name) > depth + 1 and name[prefix_depth:depth] in targets for name in names)
     if nested:
-        yield f"{nested:,} files are in subfolders of a class folder, and belong to that class."
+        yield f"Files in subfolders of a class folder belong to that class: {pluralize(nested, 'file')}."
 
 
 def summarize_names(names: Sequence[str], limit: int = 5) -> str:

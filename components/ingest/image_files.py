@@ -108,11 +108,12 @@ class UnusableFiles:
                 shown.append(entry)
         rest = self.count - len(shown)
         more = f"; and {rest:,} more, in the log of ingest" if rest else ""
-        hint = "Set data.resize: the images have different sizes. " if self._sizes_differ else ""
+        remedy = "Correct or remove them"
+        if self._sizes_differ:
+            remedy = "Set data.resize, because images differ in size; or correct or remove the files"
         return DataError(
-            f"{hint}{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. Correct or "
-            "remove them, or raise data.max_bad, the share of files that may be skipped, from "
-            f"{self._share:g}."
+            f"{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. {remedy}; or raise "
+            f"data.max_bad, the share of files that may be skipped, from {self._share:g}."
         )
 
 
@@ -246,7 +247,7 @@ def _read_batches(
             yield Batch(split, image[None], np.array([target], dtype), (name,))
     unusable.check(total)
     if unusable.count:
-        notes.append(f"{unusable.count:,} of {total:,} files are unusable, and were skipped.")
+        notes.append(f"Unusable files that were skipped: {unusable.count:,} of {total:,}.")
 
 
 def _decode_all(encoded: Iterator[Encoded], group_size: int, image_format: ImageFormat) -> Iterator[Decoded]:

@@ -78,7 +78,7 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
         targets = {file: (split, numbers[label]) for file, (split, label) in targets.items()}
     notes = [f"Labels and splits come from {origin}."]
     if unused := len(existing - targets.keys() - contents.keys()):
-        notes.append(f"{unused:,} files of the source are not in the index and not used.")
+        notes.append(f"Files that are not in the index, and are not used: {unused:,}.")
     present = {file: target for file, target in targets.items() if file not in missing}
     return Index(names, splits, present, missing, tuple(notes))
 
@@ -105,7 +105,7 @@ def _read_targets(
             targets[file] = split_target
             if file not in existing:
                 missing[file] = (
-                    f"{position} of {table.name} has its path, but it does not exist. Add the file, or "
+                    f"the file does not exist, but {position} of {table.name} has its path. Add the file, or "
                     "remove the row."
                 )
             if len(targets) > MAX_ENTRIES:
@@ -211,7 +211,7 @@ def _resolve_path(folder: PurePosixPath, path: Any) -> str:
         raise ValueError("has no path")
     parts = path.strip().replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or CONTROL.search(path):
-        raise ValueError(f"has the path {path!a}, which is not below the index")
+        raise ValueError(f"has the path {path!a}, which is outside of the folder of the index")
     return unicodedata.normalize("NFC", (folder / "/".join(parts)).as_posix())
 
 

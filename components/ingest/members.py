@@ -128,15 +128,15 @@ def iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
     Raises:
         DataError: it is something else, damaged, or has a refused member.
     """
-    last = "the beginning"
+    position = ""
     try:
         for member in _iterate_members(source, max_bytes):
             if member.name and not any(map(is_ignored, member.name.split("/"))):
                 yield member
-            last = repr(member.name)
+            position = f" after {member.name!r}"
     except DAMAGE_ERRORS as error:
         raise DataError(
-            f"{source} cannot be read after {last}; it is damaged or truncated ({error}). Download it again."
+            f"{source} is damaged or truncated{position} ({error}). Download it again."
         ) from error
 
 
@@ -283,7 +283,7 @@ class BoundedTarStream:
         """Read to the end to verify the checksum; tarfile takes a damaged header for the end."""
         while rest := self.read(CHUNK):
             if rest.strip(b"\0"):
-                raise self._damage_error("the data is not a file")
+                raise self._damage_error("the data is not a member of the archive")
 
     def _damage_error(self, reason: str) -> DataError:
         return DataError(

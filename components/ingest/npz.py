@@ -164,12 +164,13 @@ def _check_examples(x: ArrayFile) -> None:
         raise x.error(f"is {x.description}, but examples are numbers. Save it with a numeric dtype.")
     if len(x.shape) < 2 or 0 in x.shape:
         raise x.error(
-            f"is {x.description}, but (examples, …) is expected, with at least two axes and no empty one."
+            f"is {x.description}, but examples need at least two axes, (examples, …), of which none is "
+            "empty. Reshape it."
         )
     if x.row_bytes > MAX_FILE_BYTES:
         raise x.error(
             f"is {x.description}: an example has {x.row_bytes:,} bytes, but the maximum is "
-            f"{MAX_FILE_BYTES:,}."
+            f"{MAX_FILE_BYTES:,}. Make the examples smaller."
         )
 
 
@@ -179,16 +180,17 @@ def _check_targets(x: ArrayFile, y: ArrayFile, is_regression: bool) -> None:
     one_hot = len(y.shape) == 2 and y.shape[0] == rows and y.shape[1] > 1
     if is_regression:
         if y.dtype.kind not in INTEGERS + FLOATS or not is_flat:
-            reason = " A regression has one target; train a model for each." if one_hot else ""
+            reason = " Train a model for each target." if one_hot else " Save it in this form."
             raise y.error(
-                f"is {y.description}, but a number per example of {x.name}, ({rows},), is expected.{reason}"
+                f"is {y.description}, but must have a number per example of {x.name}, with the shape "
+                f"({rows},).{reason}"
             )
     elif not (
         (is_flat and y.dtype.kind in INTEGERS + TEXTS) or (one_hot and y.dtype.kind in INTEGERS + FLOATS)
     ):
         reason = " To predict numbers, set problem: regression." if y.dtype.kind in FLOATS else ""
         raise y.error(
-            f"is {y.description}, but a label per example of {x.name}, ({rows},), is expected: "
+            f"is {y.description}, but must have a label for each of the {rows:,} examples of {x.name}: "
             f"{LABEL_FORMS}.{reason}"
         )
 
@@ -230,7 +232,8 @@ def _find_string_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None
                 )
             if classes and label not in classes:
                 raise y.error(
-                    f"has the label {label!r} in row {row}, which is not in data.classes. Correct either."
+                    f"has the label {label!r} in row {row}, which is not in data.classes. Correct the label "
+                    "or data.classes."
                 )
             labels[value] = label
             if len(labels) > MAX_CLASSES:
@@ -254,8 +257,8 @@ def _find_one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | Non
             valid = ((rows == 0) | (rows == 1)).all(axis=1) & ((rows == 1).sum(axis=1) == 1)
             if not valid.all():
                 raise y.error(
-                    f"is {y.description}, but row {start + int(valid.argmin())} is not one-hot, a single 1 "
-                    f"and else 0: {LABEL_FORMS}. Correct it."
+                    f"is {y.description}, but row {start + int(valid.argmin())} is not one-hot (a single "
+                    f"1, the rest 0): {LABEL_FORMS}. Correct it."
                 )
     if classes and len(classes) != columns:
         raise arrays[0].error(

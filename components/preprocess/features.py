@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Duplicates, ModelSplit, Normalization, Schema, Statistics
-from modelyard.components.errors import ConfigError, DataError
+from modelyard.components.errors import ConfigError, DataError, pluralize
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
@@ -32,10 +32,10 @@ EXACT_SUM_EXAMPLES = 256
 MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
 LISTED_NAMES = 20
 """Maximum number of classes in an error message."""
-FINDING_MESSAGES = {
-    "duplicates": "examples repeat an earlier one and are in the same split",
-    "conflicting_labels": "examples repeat an earlier one with another label",
-    "leakage": "test examples are also training examples, which biases the test metrics",
+FINDING_NOUNS = {
+    "duplicates": ("duplicate", "in the same split as the original"),
+    "conflicting_labels": ("duplicate", "with another label than the original"),
+    "leakage": ("test example", "in the training examples, which biases the test metrics"),
 }
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
 
@@ -126,8 +126,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
         if 2 * duplicates.count < sum(schema.splits.values()):
             raise
         raise DataError(
-            f"{duplicates.count} examples equal another one, such as {duplicates.origins[0]}, and equal "
-            f"examples are in the same split. Remove the duplicates, or add distinct examples. {error}"
+            f"{error} The cause may be {pluralize(duplicates.count, 'duplicate')} in the same split as the "
+            f"original, such as {duplicates.origins[0]}: remove duplicates."
         ) from error
     with artifacts.replace_folder(Path(features)) as directory:
         moments = _write_splits(directory, schema, sources, masks, settings.normalize == "standardize")
@@ -214,7 +214,9 @@ def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation)
     for name, finding in findings.items():
         if not finding.count:
             continue
-        description = f"{finding.count} {FINDING_MESSAGES[name]}, such as {'; '.join(finding.origins)}"
+        noun, condition = FINDING_NOUNS[name]
+        origins = "; ".join(finding.origins)
+        description = f"The data has {pluralize(finding.count, noun)} {condition}, such as {origins}"
         if name in preparation.fail_on:
             raise DataError(
                 f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "
@@ -240,13 +242,11 @@ def check_source(schema: Schema) -> None:
     names = set(schema.splits)
     if not ({"all", "train"} & names) or names - {"all", "train", "test", "validation"} or len(names) > 3:
         raise DataError(
-            f"The dataset has the splits {sorted(names)}. Use `all`, or `train` with optional `test` and "
-            "`validation`."
+            f"The dataset has the splits {', '.join(sorted(names))}. Use `all`, or `train` with optional "
+            "`test` and `validation`."
         )
     if not sum(schema.splits.values()):
-        raise DataError(
-            f"The dataset is empty: its splits {sorted(names)} have 0 examples. Check data.source."
-        )
+        raise DataError("The dataset has no examples in any split. Check data.source.")
     if empty := [name for name, size in schema.splits.items() if not size]:
         raise DataError(f"The split {empty[0]} has 0 examples. Add examples to it, or remove the split.")
 

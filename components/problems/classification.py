@@ -157,7 +157,7 @@ class Classification(Problem):
         if predictions.min() < -PROBABILITY_TOLERANCE or (np.abs(sums - 1) > PROBABILITY_TOLERANCE).any():
             worst = sums[np.abs(sums - 1).argmax()]
             raise EvaluateError(
-                f"The output of {model} is not probabilities: the sum for an example is {worst:.4f} and the "
+                f"{model} does not predict probabilities: the sum for an example is {worst:.4f} and the "
                 f"minimum {predictions.min():.4f}. End the model with a softmax, or set model.logits."
             )
 

@@ -67,7 +67,7 @@ def test_version_without_a_golden_request_is_refused(models, publish):
 
 def test_golden_tolerance_is_configurable(controller, publish, deploy):
     """The servers of the platform in memory always reply 1.0."""
-    with pytest.raises(DeployError, match=r"differ by 0\.1 and 0\.0001 is allowed \(rollout\.golden_toleran"):
+    with pytest.raises(DeployError, match=r"0\.1, more than 0\.0001 \(rollout\.golden_tolerance"):
         deploy(publish(prediction=0.9))
     controller.rollout = controller.rollout.model_copy(update={"golden_tolerance": 0.2})
     assert deploy(publish(prediction=0.9)).decision == "promote"

@@ -93,7 +93,7 @@ def test_every_rule_is_recorded_and_small_classes_are_named() -> None:
             "promote",
             ["and 0.9250 for version 3, the champion", "is not worse by more than 0.0200 ("],
         ),
-        (0.0, -0.04, Gate(), "hold", ["about 968 test examples, there are 150", "the champion stays"]),
+        (0.0, -0.04, Gate(), "hold", ["about 968 test examples", "150", "version 3 remains the champion"]),
         (-0.03, -0.04, Gate(), "hold", ["0.9250 for the candidate", "gain -0.0300, with", "least -0.0400"]),
         (-0.03, -0.04, Gate(), "hold", ["shows that the candidate is worse by more than 0.0200 ("]),
         (0.03, -0.01, Gate(), "promote", ["is not worse by more than 0.0200 ("]),
@@ -126,14 +126,14 @@ def test_the_reason_has_the_value_of_the_primary_metric_once(other: float, count
     assert result.reason.count("accuracy is ") == count, "twice only if the values differ"
 
 
-def test_the_reason_mentions_once_that_the_champion_stays() -> None:
+def test_the_reason_mentions_once_that_the_champion_remains() -> None:
     gate = Gate(margin={"balanced_accuracy": 0.01, "recall": {"defective": 0.1}})
     balanced = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
     recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
     reason = decide(metrics(GOOD, balanced, recall), gate, 3).reason
     assert reason.count("does not exclude") == 2
-    assert reason.count("the champion stays") == 1
-    assert reason.endswith("; the champion stays")
+    assert reason.count("remains the champion") == 1
+    assert reason.endswith("; version 3 remains the champion")
 
 
 def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:

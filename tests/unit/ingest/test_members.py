@@ -258,7 +258,7 @@ def test_a_tar_with_a_damaged_header_is_refused(tmp_path) -> None:
     data = bytearray(plain.getvalue())
     data[1024 + 150] ^= 1  # in the checksum of the second header
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress(data))
-    with pytest.raises(DataError, match=r"the data is not a file\. Download it again"):
+    with pytest.raises(DataError, match=r"the data is not a member of the archive\. Download it again"):
         contents(tmp_path / "s.tar.gz")
 
 

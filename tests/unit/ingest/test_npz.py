@@ -86,7 +86,10 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ({}, "has the arrays (none). Name them x and y"),
         ({"x": X, "y": Y, "z": Y}, "has the arrays x, y, z."),
         ({"x_train": X, "y_train": Y, "x_test": X}, "has the arrays x_test, x_train, y_train."),
-        ({"x": X, "y": Y[:-1]}, "is int64 of shape (8,), but a label per example of x, (9,), is expected"),
+        (
+            {"x": X, "y": Y[:-1]},
+            "is int64 of shape (8,), but must have a label for each of the 9 examples",
+        ),
         ({"x": X, "y": np.eye(9, 3)}, "is float64 of shape (9, 3)"),
         ({"x": X, "y": np.eye(9, 3, dtype=int)}, "is int64 of shape (9, 3)"),
         ({"x": X, "y": Y + 2}, "has the labels 2, 3, 4, but"),
@@ -97,7 +100,7 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ({"x": X, "y": at(Y, 3, -1, "int64")}, "has the label -1 in row 3"),
         ({"x": X, "y": at(Y, 7, 9, "int64")}, "row 7, but there are only 9 examples"),
         ({"x": X, "y": at(Y, 7, 2**40, "int64")}, "has the label 1099511627776 in row 7"),
-        ({"x": X[0, 0], "y": Y[:3]}, "is uint8 of shape (3,), but (examples, …) is expected"),
+        ({"x": X[0, 0], "y": Y[:3]}, "is uint8 of shape (3,), but examples need at least two axes"),
         ({"x": X[:0], "y": Y[:0]}, "is uint8 of shape (0, 4, 3)"),
         ({"x": X[:, :0], "y": Y}, "is uint8 of shape (9, 0, 3)"),
         ({"x": at(X, (5, 1, 2), np.nan), "y": Y}, "has the value nan in row 5"),
@@ -203,7 +206,7 @@ def test_numbers_are_regression_targets(save, run_ingest) -> None:
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.eye(9, 2), "A regression has one target; train a model for each"),
+        (np.eye(9, 2), "Train a model for each target"),
         (at(np.zeros(9), 4, 1e39, "float64"), "has the value 1e+39 in row 4"),
         (at(np.zeros(9), 4, np.nan, "float64"), "has the value nan in row 4"),
         (Y.astype(str), "is <U21"),

@@ -80,7 +80,7 @@ def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> N
     assert statistics.duplicates.origins[0] == "row 0 of train and row 90 of train"
     assert statistics.leakage.count == 7 - len(leaked_validation)
     logged = list(step_lines(capsys.readouterr().out.splitlines()))  # the lines of `runs logs`
-    assert [line.split()[0] for line in logged[:-1]] == ["11", str(7 - len(leaked_validation))]
+    assert [line.split()[3] for line in logged[:-1]] == ["11", str(7 - len(leaked_validation))]
     with pytest.raises(
         DataError, match=r"such as row 0 of train and row 30 of test; .*data.fail_on has leakage"
     ):
@@ -162,7 +162,7 @@ def test_nan_and_infinite_values(raw, value) -> None:
 
 
 def test_empty_dataset(raw, images) -> None:
-    assert_data_error(raw({"all": images(0)}), "empty", "0 examples", "data.source")
+    assert_data_error(raw({"all": images(0)}), "no examples", "data.source")
 
 
 def test_empty_split_of_the_source(raw, images) -> None:
@@ -194,7 +194,7 @@ def test_a_split_that_duplicates_leave_empty(raw, images) -> None:
     examples, labels = images(3)
     same = np.repeat(examples, 20, axis=0), np.repeat(labels, 20)
     assert_data_error(
-        raw({"train": same, "test": same}), "117 examples equal another", "such as row", "Remove the dup"
+        raw({"train": same, "test": same}), "117 duplicates", "such as row", "remove duplicates"
     )
 
 
