@@ -142,25 +142,25 @@ def measure(model: str, size: str, number: int, features: Path) -> Measurement:
     return Measurement(model, size, number, estimate.value, estimate.low, estimate.high, actual)
 
 
-def write_features(directory: Path, examples: int) -> Path:
+def write_features(folder: Path, examples: int) -> Path:
     """Write features: ten patterns with noise; a tenth of the number for validation."""
     random = np.random.default_rng(0)
     patterns = random.integers(0, 256, (CLASSES, *SHAPE))
-    directory.mkdir()
+    folder.mkdir()
     splits = {"train": examples, "validation": examples // 10}
     for split, count in splits.items():
-        with ShardWriter(directory, split, SHAPE, "uint8") as writer:
+        with ShardWriter(folder, split, SHAPE, "uint8") as writer:
             for start in range(0, count, 1000):
                 labels = random.integers(0, CLASSES, min(1000, count - start))
                 noise = random.integers(0, 256, (len(labels), *SHAPE))
                 writer.append(((patterns[labels] + noise) // 2).astype(np.uint8), labels)
     classes = tuple(str(number) for number in range(CLASSES))
     artifacts.write(
-        directory / "schema.json",
+        folder / "schema.json",
         Schema(shape=SHAPE, dtype="uint8", problem="classification", names=classes, splits=splits),
     )
-    artifacts.write(directory / "normalization.json", Normalization(scale=(255.0,)))
-    return directory
+    artifacts.write(folder / "normalization.json", Normalization(scale=(255.0,)))
+    return folder
 
 
 if __name__ == "__main__":

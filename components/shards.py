@@ -1,8 +1,8 @@
 """The examples of a dataset on disk: `.npy` shards of bounded size, read through memory maps.
 
-    with ShardWriter(directory, "train", (32, 32, 3), "uint8") as writer:
+    with ShardWriter(folder, "train", (32, 32, 3), "uint8") as writer:
         writer.append(examples, targets)
-    for examples, targets in Split(directory, "train").batches(256): ...
+    for examples, targets in Split(folder, "train").batches(256): ...
 
 `….names.json` has the names of examples in the source, such as the paths of images. hashes.npz, a part of the
 features, has the hashes of the examples.
@@ -45,14 +45,14 @@ class ExampleIndex(NamedTuple):
         return f"row {self.rows[index]} of {split}"
 
 
-def write_hashes(directory: Path, train: ExampleIndex, test: ExampleIndex) -> None:
+def write_hashes(folder: Path, train: ExampleIndex, test: ExampleIndex) -> None:
     """Write the distinct hashes of the training examples, sorted, and the index of the test examples."""
-    np.savez(directory / HASHES, train=np.unique(train.hashes), **test._asdict())
+    np.savez(folder / HASHES, train=np.unique(train.hashes), **test._asdict())
 
 
-def read_hashes(directory: Path) -> tuple[Hashes, ExampleIndex]:
+def read_hashes(folder: Path) -> tuple[Hashes, ExampleIndex]:
     """Return the hashes of the training examples, and the index of the test examples."""
-    with np.load(directory / HASHES, allow_pickle=False) as arrays:
+    with np.load(folder / HASHES, allow_pickle=False) as arrays:
         splits = tuple(arrays["splits"].tolist())
         return arrays["train"], ExampleIndex(arrays["hashes"], splits, arrays["ends"], arrays["rows"])
 
@@ -67,9 +67,9 @@ class ShardWriter:
     The files get their final names at the end of the `with` block, when the number of shards is known.
     """
 
-    def __init__(self, directory: Path, split: str, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, folder: Path, split: str, shape: tuple[int, ...], dtype: str) -> None:
         self.count = 0
-        self._directory, self._split = directory, split
+        self._folder, self._split = folder, split
         self._shape, self._dtype = shape, np.dtype(dtype)
         example_bytes = max(1, int(np.prod(shape)) * self._dtype.itemsize)
         self._capacity = max(1, SHARD_BYTES // example_bytes)
@@ -87,7 +87,7 @@ class ShardWriter:
         start = 0
         while start < len(examples):
             if self._file is None:
-                self._file = (self._directory / f"{self._stem()}.npy").open("wb")
+                self._file = (self._folder / f"{self._stem()}.npy").open("wb")
                 self._write_header(self._file)
             stop = min(len(examples), start + self._capacity - self._pending)
             self._file.write(np.ascontiguousarray(examples[start:stop], self._dtype).data)
@@ -113,9 +113,9 @@ class ShardWriter:
             with self._file as file:
                 file.seek(0)
                 self._write_header(file)
-            np.save(self._directory / f"{self._stem()}.targets.npy", np.concatenate(self._targets))
+            np.save(self._folder / f"{self._stem()}.targets.npy", np.concatenate(self._targets))
             if any(self._names):
-                (self._directory / f"{self._stem()}.names.json").write_text(json.dumps(self._names))
+                (self._folder / f"{self._stem()}.names.json").write_text(json.dumps(self._names))
             self._shards += 1
             self._file, self._targets, self._names, self._pending = None, [], [], 0
 
@@ -131,16 +131,16 @@ class ShardWriter:
         for number in range(self._shards):
             stem = f"{self._split}-{number:05d}"
             for suffix in (".npy", ".targets.npy", ".names.json"):
-                shard = self._directory / f"{stem}{suffix}"
+                shard = self._folder / f"{stem}{suffix}"
                 if shard.exists():
-                    shard.rename(self._directory / f"{stem}-of-{self._shards:05d}{suffix}")
+                    shard.rename(self._folder / f"{stem}-of-{self._shards:05d}{suffix}")
 
 
 class Split:
     """A split of a dataset on disk; `targets` is int64 or float32 of shape (n,), for n examples."""
 
-    def __init__(self, directory: Path, split: str) -> None:
-        shards = sorted(directory.glob(f"{split}-?????-of-?????.npy"))
+    def __init__(self, folder: Path, split: str) -> None:
+        shards = sorted(folder.glob(f"{split}-?????-of-?????.npy"))
         self._shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
         targets = [np.load(path.with_suffix(".targets.npy"), allow_pickle=False) for path in shards]
         self.targets: NDArray[Any] = np.concatenate(targets) if targets else np.empty(0, np.int64)
@@ -149,13 +149,13 @@ class Split:
         self._cached_names: tuple[int, list[str]] = (-1, [])
 
     @classmethod
-    def open(cls, directory: Path, name: str, schema: Schema, remedy: str) -> "Split":
+    def open(cls, folder: Path, name: str, schema: Schema, remedy: str) -> "Split":
         """Open a split and check it against the schema; `remedy` is the last sentence of a DataError."""
         try:
-            split = cls(directory, name)
+            split = cls(folder, name)
         except (OSError, ValueError, EOFError) as error:
             reason = f"cannot be read: {describe(error)}"
-            raise DataError(f"The split {name} in {directory} {reason} {remedy}") from error
+            raise DataError(f"The split {name} in {folder} {reason} {remedy}") from error
         count, mismatch = schema.splits.get(name, 0), ""
         if not len(split) == len(split.targets) == count:
             mismatch = f"{len(split)} examples and {len(split.targets)} targets, but schema.json says {count}"
@@ -164,7 +164,7 @@ class Split:
                 expected = f"{schema.dtype} {schema.shape}"
                 mismatch = f"examples of {shard.dtype} {shard.shape[1:]}, but schema.json says {expected}"
         if mismatch:
-            raise DataError(f"The split {name} in {directory} has {mismatch}. {remedy}")
+            raise DataError(f"The split {name} in {folder} has {mismatch}. {remedy}")
         return split
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""CIFAR-10 as published by its authors, in binary or Python form, as an archive or a directory.
+"""CIFAR-10 as published by its authors, in binary or Python form, as an archive or a folder.
 
 https://www.cs.toronto.edu/~kriz/cifar.html: `cifar-10-binary.tar.gz` has records of a label and 3,072 pixels;
 `cifar-10-python.tar.gz` has the same as pickles. Unpickling can call any function, so only the globals of the

@@ -26,18 +26,18 @@ from modelyard.components.store.storage import is_path
 
 
 def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
-    """Fetch the source, decode it, and write shards and schema.json to the directory `raw`.
+    """Fetch the source, decode it, and write shards and schema.json to the folder `raw`.
 
     Raises:
         DataError: the source is missing, damaged, or does not match the settings.
     """
     settings = spec.source
-    with tempfile.TemporaryDirectory() as scratch, artifacts.replace_folder(Path(raw)) as directory:
+    with tempfile.TemporaryDirectory() as scratch, artifacts.replace_folder(Path(raw)) as folder:
         path = locate(settings).fetch(Path(scratch))
         with _show_url(path, settings):
             reader = import_module(f"{__package__}.{KINDS[settings.kind].reader}")
             examples: Examples = reader.read(path, settings)
-            counts = _write_shards(directory, examples)
+            counts = _write_shards(folder, examples)
         schema = Schema(
             shape=examples.shape,
             dtype=examples.dtype,
@@ -48,7 +48,7 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
             notes=tuple(examples.notes),  # complete once the batches are read
             skipped=tuple(examples.skipped),
         )
-        artifacts.write(directory / "schema.json", schema)
+        artifacts.write(folder / "schema.json", schema)
     for note in examples.notes:
         log(note)
     log(f"examples: {counts} of {examples.dtype} {examples.shape}, data {fingerprint}")
@@ -65,11 +65,11 @@ def _show_url(path: Path, source: Source) -> Iterator[None]:
         raise DataError(str(error).replace(str(path), redact_url(str(source.source)))) from error
 
 
-def _write_shards(directory: Path, examples: Examples) -> dict[str, int]:
+def _write_shards(folder: Path, examples: Examples) -> dict[str, int]:
     """Write the shards, and return the number of examples of each split."""
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(ShardWriter(directory, split, examples.shape, examples.dtype))
+            split: stack.enter_context(ShardWriter(folder, split, examples.shape, examples.dtype))
             for split in examples.splits
         }
         for split, batch, targets, names in prefetch(examples.batches):

@@ -1,4 +1,4 @@
-"""Images in a directory, a .zip or a .tar.gz, with class folders or an index; or in Parquet files.
+"""Images in a folder, a .zip or a .tar.gz, with class folders or an index; or in Parquet files.
 
 Unusable files are counted and reported together.
 """

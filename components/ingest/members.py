@@ -1,10 +1,10 @@
-"""The files in a directory, a .zip or a .tar.gz, read one after the other without unpacking.
+"""The files in a folder, a .zip or a .tar.gz, read one after the other without unpacking.
 
     for member in iterate_members(Path("flowers.tar.gz"), max_bytes):
         with member.open() as file: ...
 
 Nothing is written, so an archive cannot write outside of its folder. Names outside of the source, links in
-archives, devices, duplicates, encryption and archive bombs are refused. Links in a directory are followed.
+archives, devices, duplicates, encryption and archive bombs are refused. Links in a folder are followed.
 Hidden files and system files are ignored.
 """
 
@@ -119,10 +119,10 @@ def normalize_name(source: Path, name: str) -> str:
 
 
 def iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
-    """Yield the members of a directory, sorted by name, or of an archive, in its order.
+    """Yield the members of a folder, sorted by name, or of an archive, in its order.
 
     Args:
-        source: directory, .zip or .tar.gz; the first bytes identify an archive.
+        source: folder, .zip or .tar.gz; the first bytes identify an archive.
         max_bytes: maximum size of an unpacked archive.
 
     Raises:

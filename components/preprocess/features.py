@@ -93,9 +93,9 @@ class Moments:
 
 
 def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
-    """Check the examples in the output directory of ingest, split them and compute the normalization.
+    """Check the examples in the output folder of ingest, split them and compute the normalization.
 
-    The directory `features` gets shards, schema.json, normalization.json, statistics.json and hashes.npz.
+    The folder `features` gets shards, schema.json, normalization.json, statistics.json and hashes.npz.
 
     Raises:
         DataError: the examples do not match the schema, or no model can be trained on them.
@@ -129,8 +129,8 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
             f"{error} The cause may be {pluralize(duplicates.count, 'duplicate')} in the same split as the "
             f"original, such as {duplicates.origins[0]}: remove duplicates."
         ) from error
-    with artifacts.replace_folder(Path(features)) as directory:
-        moments = _write_splits(directory, schema, sources, masks, settings.normalize == "standardize")
+    with artifacts.replace_folder(Path(features)) as folder:
+        moments = _write_splits(folder, schema, sources, masks, settings.normalize == "standardize")
         normalization, scaling = compute_normalization(settings, moments, schema)
         statistics = Statistics(
             targets={split: problem.compute_statistics(schema, part) for split, part in targets.items()},
@@ -141,12 +141,12 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
             maximum=moments.maximum,
         )
         sizes = {split: len(part) for split, part in targets.items()}
-        artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": sizes}))
+        artifacts.write(folder / "schema.json", schema.model_copy(update={"splits": sizes}))
         mean, scale = problem.compute_scaling(targets["train"])
         target_scaling = {"target_mean": (mean,), "target_scale": (scale,)}
-        artifacts.write(directory / "normalization.json", normalization.model_copy(update=target_scaling))
-        artifacts.write(directory / "statistics.json", statistics)
-        write_hashes(directory, train, test)
+        artifacts.write(folder / "normalization.json", normalization.model_copy(update=target_scaling))
+        artifacts.write(folder / "statistics.json", statistics)
+        write_hashes(folder, train, test)
     log(f"examples: {sizes}; {scaling}")
 
 
@@ -177,7 +177,7 @@ def _split_targets(
 
 
 def _write_splits(
-    directory: Path,
+    folder: Path,
     schema: Schema,
     sources: dict[str, Split],
     masks: dict[str, dict[ModelSplit, Mask]],
@@ -201,7 +201,7 @@ def _write_splits(
 
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(ShardWriter(directory, split, schema.shape, schema.dtype))
+            split: stack.enter_context(ShardWriter(folder, split, schema.shape, schema.dtype))
             for split in SPLITS
         }
         for split, examples, targets, names in prefetch(parts()):

@@ -2,7 +2,7 @@
 
 location = locate(source)
 location.identity()        # inspects the source, downloads nothing
-location.fetch(scratch)    # returns the local file or directory
+location.fetch(scratch)    # returns the local file or folder
 """
 
 import hashlib
@@ -72,7 +72,7 @@ class BundledLocation:
 
 
 class DiskLocation:
-    """A file or directory on this machine. `sha256` is the expected SHA-256 of the file, if known."""
+    """A file or folder on this machine. `sha256` is the expected SHA-256 of the file, if known."""
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
         self._path = path
@@ -97,7 +97,7 @@ class DiskLocation:
         return self._path
 
     def _status(self) -> os.stat_result:
-        """Return the stat result of the path, a file, or a directory without data.sha256."""
+        """Return the stat result of the path, a file, or a folder without data.sha256."""
         status = self._path.stat()
         if stat.S_ISDIR(status.st_mode):
             if self._sha256:
@@ -126,7 +126,7 @@ class DiskLocation:
 
 
 def _hash_listing(root: Path) -> str:
-    """Return the SHA-256 of the listing of a directory: names, and sizes and modification times of files."""
+    """Return the SHA-256 of the listing of a folder: names, and sizes and modification times of files."""
     digest = hashlib.sha256()
     for name, status in walk(root):
         version = "" if stat.S_ISDIR(status.st_mode) else f"\0{status.st_size} {status.st_mtime_ns}"

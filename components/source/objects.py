@@ -1,4 +1,4 @@
-"""A source in object storage: an object, or all objects below a prefix as a directory.
+"""A source in object storage: an object, or all objects below a prefix as a folder.
 
 Each object is read in the generation that was listed.
 """
@@ -104,7 +104,7 @@ class ObjectLocation:
         return [(path, entry) for path, entry in paths if not any(map(is_ignored, path.split("/")))]
 
     def _relative_path(self, name: str, prefix: str) -> str:
-        """Return the path of an object relative to the prefix, inside the target directory."""
+        """Return the path of an object relative to the prefix, inside the target folder."""
         path = name.removeprefix(prefix)
         if any(part in ("", ".", "..") or "\0" in part for part in path.split("/")):
             raise self._name_error(name, "its name has an empty part, `.` or `..`")

@@ -48,18 +48,18 @@ class Features:
     validation: Examples
 
     @classmethod
-    def read(cls, directory: Path) -> Self:
+    def read(cls, folder: Path) -> Self:
         """Open the features; raise DataError if a file is malformed, or there are no training examples."""
-        schema = artifacts.read(directory / "schema.json", Schema)
-        normalization = artifacts.read(directory / "normalization.json", Normalization)
+        schema = artifacts.read(folder / "schema.json", Schema)
+        normalization = artifacts.read(folder / "normalization.json", Normalization)
         splits = []
         for name in ("train", "validation"):
-            split = Split.open(directory, name, schema, "Preprocess the data again.")
+            split = Split.open(folder, name, schema, "Preprocess the data again.")
             problems.get_problem(schema.problem).check_targets(schema, name, 0, split.targets)
             splits.append(split)
         train, validation = splits
         if not len(train):
-            raise DataError(f"{directory} has no training examples. Lower data.validation and data.test.")
+            raise DataError(f"{folder} has no training examples. Lower data.validation and data.test.")
         return cls(schema, normalization, train, validation)
 
 

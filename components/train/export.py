@@ -37,7 +37,7 @@ Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def export(
-    model: Any, schema: Schema, normalization: Normalization, examples: NDArray[Any], directory: Path
+    model: Any, schema: Schema, normalization: Normalization, examples: NDArray[Any], folder: Path
 ) -> None:
     """Write model.keras, model.onnx, saved_model/ and signature.json to an existing folder.
 
@@ -48,7 +48,7 @@ def export(
         schema: of the examples.
         normalization: with the scale of the predictions, to which the tolerance is relative.
         examples: raw examples (n, *shape), n >= 1, for the check.
-        directory: the folder.
+        folder: gets the files.
 
     Raises:
         TrainError: the model predicts NaN or infinity, or a format cannot be written or loaded, or predicts
@@ -68,12 +68,12 @@ def export(
             _check_predictions(name, predict(examples), expected, scale)
             _check_predictions(name, predict(examples[:1]), expected[:1], scale)
 
-        _write_keras(model, directory / "model.keras")
-        check("model.keras", _load_keras(directory / "model.keras"))
-        convert(model, output, directory)
-        check("model.onnx", _load_onnx(directory / "model.onnx", output))
-        check("saved_model", _load_saved_model(directory / "saved_model"))
-        artifacts.write(directory / "signature.json", signature)
+        _write_keras(model, folder / "model.keras")
+        check("model.keras", _load_keras(folder / "model.keras"))
+        convert(model, output, folder)
+        check("model.onnx", _load_onnx(folder / "model.onnx", output))
+        check("saved_model", _load_saved_model(folder / "saved_model"))
+        artifacts.write(folder / "signature.json", signature)
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def _load_saved_model(path: Path) -> Predict:
     return lambda examples: np.asarray(served.serve(examples))
 
 
-def convert(model: Any, output: str, directory: Path) -> None:
+def convert(model: Any, output: str, folder: Path) -> None:
     """Write a model in float32 as model.onnx and saved_model/ to the folder of model.keras.
 
     Raises:
@@ -176,10 +176,10 @@ def convert(model: Any, output: str, directory: Path) -> None:
     if BACKEND == "tensorflow":
         from modelyard.components.train import onnx_export
 
-        onnx_export.convert(model, INPUT, output, directory / "model.onnx")
-        _write_saved_model(_inference_model(model), directory / "saved_model")
+        onnx_export.convert(model, INPUT, output, folder / "model.onnx")
+        _write_saved_model(_inference_model(model), folder / "saved_model")
     else:
-        _convert_in_child_process(output, directory)
+        _convert_in_child_process(output, folder)
 
 
 def _inference_model(model: Any) -> Any:
@@ -197,7 +197,7 @@ def _call(model: Any) -> None:
     model(np.zeros((1, *examples.shape[1:]), examples.dtype))
 
 
-def _convert_in_child_process(output: str, directory: Path) -> None:
+def _convert_in_child_process(output: str, folder: Path) -> None:
     """Convert model.keras on TensorFlow in a child process, which imports the modules of custom layers."""
     modules = {layer.__module__ for layer in keras.saving.get_custom_objects().values()}
     paths = json.dumps(sys.path)  # not in PYTHONPATH, where a path has no colon
@@ -205,7 +205,7 @@ def _convert_in_child_process(output: str, directory: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         record = Path(scratch) / "failure.json"
         done = subprocess.run(
-            [*program, str(directory), output, paths, *sorted(modules)],
+            [*program, str(folder), output, paths, *sorted(modules)],
             env={**os.environ, "KERAS_BACKEND": "tensorflow", VARIABLE: str(record)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -238,19 +238,19 @@ def _write_saved_model(model: Any, path: Path) -> None:
 def main() -> None:
     """Import modules and convert the model in a folder, all named on the command line."""
     with step("export"):
-        directory, output, importable, *modules = sys.argv[1:]
+        folder, output, importable, *modules = sys.argv[1:]
         sys.path[:] = json.loads(importable)
         for module in modules:
             importlib.import_module(module)
         try:
-            model = keras.saving.load_model(Path(directory) / "model.keras", compile=False)
+            model = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
             _call(model)
         except Exception as error:
             raise TrainError(
                 "The model was trained on another backend and cannot run on TensorFlow, which exports it: "
                 f"{describe(error)} Use only keras.ops in custom layers."
             ) from error
-        convert(model, output, Path(directory))
+        convert(model, output, Path(folder))
 
 
 if __name__ == "__main__":

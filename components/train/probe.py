@@ -217,9 +217,9 @@ def _get_batch_size(workload: TrainingWorkload) -> int:
     return min(workload.training.batch_size, workload.training_examples)
 
 
-def _write_random_features(workload: TrainingWorkload, directory: Path) -> None:
+def _write_random_features(workload: TrainingWorkload, folder: Path) -> None:
     """Write random examples in the shape of the model's input, limited to MAXIMUM_RANDOM_BYTES."""
-    directory.mkdir()
+    folder.mkdir()
     schema: Schema = workload.example_schema
     example_bytes = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
     maximum = max(2 * _get_batch_size(workload), MAXIMUM_RANDOM_BYTES // example_bytes)
@@ -229,13 +229,13 @@ def _write_random_features(workload: TrainingWorkload, directory: Path) -> None:
         "validation": min(maximum, workload.validation_examples),
     }
     for split, size in splits.items():
-        with ShardWriter(directory, split, schema.shape, schema.dtype) as writer:
+        with ShardWriter(folder, split, schema.shape, schema.dtype) as writer:
             for start in range(0, size, 1024):
                 count = min(1024, size - start)
                 examples = random.integers(0, 256, (count, *schema.shape)).astype(schema.dtype)
                 writer.append(examples, problem.draw_random_targets(schema, count, random))
-    artifacts.write(directory / "schema.json", schema.model_copy(update={"splits": splits}))
-    artifacts.write(directory / "normalization.json", workload.normalization)
+    artifacts.write(folder / "schema.json", schema.model_copy(update={"splits": splits}))
+    artifacts.write(folder / "normalization.json", workload.normalization)
 
 
 def _measure_device_memory() -> int | None:

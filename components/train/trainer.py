@@ -45,11 +45,11 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
     Interrupted training resumes from its checkpoint.
 
     Args:
-        features_path: output directory of preprocess.
+        features_path: output folder of preprocess.
         spec: the model, the training settings and the checkpoint store.
         features_url: URL of the features; equal URLs mean equal features.
-        model_path: directory to write: model.keras, model.onnx, saved_model/ and signature.json.
-        history_path: directory to write: history.json.
+        model_path: folder to write: model.keras, model.onnx, saved_model/ and signature.json.
+        history_path: folder to write: history.json.
 
     Raises:
         ConfigError: a Keras object in the settings does not exist or does not fit.
@@ -87,9 +87,9 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
     history = history.model_copy(update={"settings": effective_settings(settings, training, schema)})
     with (
         artifacts.replace_folder(Path(history_path)) as written,
-        artifacts.replace_folder(Path(model_path)) as directory,
+        artifacts.replace_folder(Path(model_path)) as folder,
     ):
-        export(inference_model, schema, normalization, examples, directory)
+        export(inference_model, schema, normalization, examples, folder)
         artifacts.write(written / "history.json", history)
     if checkpoint_store:
         checkpoint_store.clear()

@@ -22,19 +22,19 @@ def raw(tmp_path: Path) -> Raw:
         classes: tuple[str, ...] = ("cat", "dog", "emu"),
         problem: str = "classification",
     ) -> Path:
-        directory = tmp_path / "raw"
-        directory.mkdir()
+        folder = tmp_path / "raw"
+        folder.mkdir()
         examples = next(iter(splits.values()))[0]
         shape, dtype = examples.shape[1:], str(examples.dtype)
         for name, (examples, *targets_and_names) in splits.items():
-            with ShardWriter(directory, name, shape, dtype) as writer:
+            with ShardWriter(folder, name, shape, dtype) as writer:
                 writer.append(examples, *targets_and_names)
         sizes = {name: len(examples) for name, (examples, *_) in splits.items()}
         schema = Schema.model_validate(
             {"shape": shape, "dtype": dtype, "problem": problem, "names": classes, "splits": sizes}
         )
-        artifacts.write(directory / "schema.json", schema)
-        return directory
+        artifacts.write(folder / "schema.json", schema)
+        return folder
 
     return build
 

@@ -111,11 +111,11 @@ def test_normalize_scale_and_none(raw, images, capsys, normalize, scale) -> None
 
 
 def test_images_from_files_are_divided_by_255(raw, images) -> None:
-    directory = raw({"all": images(90)})
-    schema = artifacts.read(directory / "schema.json", Schema)
+    folder = raw({"all": images(90)})
+    schema = artifacts.read(folder / "schema.json", Schema)
     form = ImageFormat(height=4, width=4, channels=3, resize="exact")
-    artifacts.write(directory / "schema.json", schema.model_copy(update={"image": form}))
-    assert artifacts.read(run(directory) / "normalization.json", Normalization).scale == (255,)
+    artifacts.write(folder / "schema.json", schema.model_copy(update={"image": form}))
+    assert artifacts.read(run(folder) / "normalization.json", Normalization).scale == (255,)
 
 
 def test_targets_are_scaled_by_the_training_examples(raw) -> None:
@@ -185,9 +185,9 @@ def test_class_without_training_examples(raw, images) -> None:
 
 
 def test_a_split_with_all_or_no_examples(raw, images) -> None:
-    directory = raw({"train": images(60), "test": images(30, 1)})
-    assert_data_error(directory, "split train has 0", "data.validation", validation=60)
-    assert_data_error(directory, "split validation has 0", "data.validation", validation=1e-9)
+    folder = raw({"train": images(60), "test": images(30, 1)})
+    assert_data_error(folder, "split train has 0", "data.validation", validation=60)
+    assert_data_error(folder, "split validation has 0", "data.validation", validation=1e-9)
 
 
 def test_a_split_that_duplicates_leave_empty(raw, images) -> None:
@@ -199,23 +199,23 @@ def test_a_split_that_duplicates_leave_empty(raw, images) -> None:
 
 
 def test_shards_that_do_not_match_the_schema(raw, images) -> None:
-    directory = raw({"all": images(60)})
-    schema = artifacts.read(directory / "schema.json", Schema)
+    folder = raw({"all": images(60)})
+    schema = artifacts.read(folder / "schema.json", Schema)
     for change, word in (
         ({"shape": (8, 8, 1)}, "(8, 8, 1)"),
         ({"dtype": "float32"}, "float32"),
         ({"splits": {"all": 61}}, "61"),
         ({"splits": {"everything": 60}}, "everything"),
     ):
-        artifacts.write(directory / "schema.json", schema.model_copy(update=change))
-        assert_data_error(directory, word)
+        artifacts.write(folder / "schema.json", schema.model_copy(update=change))
+        assert_data_error(folder, word)
 
 
 def test_truncated_shard(raw, images) -> None:
-    directory = raw({"all": images(60)})
-    shard = next(directory.glob("all-*-of-00001.npy"))
+    folder = raw({"all": images(60)})
+    shard = next(folder.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
-    assert_data_error(directory, "split all", "Ingest the source again")
+    assert_data_error(folder, "split all", "Ingest the source again")
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])

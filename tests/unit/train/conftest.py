@@ -61,17 +61,17 @@ class TrainEnv:
         examples, labels = train or self.images()
         shape, dtype = examples.shape[1:], str(examples.dtype)
         held_out = self.images(validation, shape, dtype, seed=1)
-        directory = self.root / "features"
-        directory.mkdir()
+        folder = self.root / "features"
+        folder.mkdir()
         for split, (part, classes) in {"train": (examples, labels), "validation": held_out}.items():
-            with ShardWriter(directory, split, shape, dtype) as writer:
+            with ShardWriter(folder, split, shape, dtype) as writer:
                 writer.append(part, classes)
         sizes = {"train": len(examples), "validation": validation}
         facts = {"shape": shape, "dtype": dtype, "splits": sizes}
         facts |= {"problem": "classification", "names": ("cat", "dog", "emu")}
-        artifacts.write(directory / "schema.json", Schema.model_validate(facts))
-        artifacts.write(directory / "normalization.json", Normalization(mean=mean, scale=scale))
-        return directory
+        artifacts.write(folder / "schema.json", Schema.model_validate(facts))
+        artifacts.write(folder / "normalization.json", Normalization(mean=mean, scale=scale))
+        return folder
 
     def code(self, **modules: str) -> Path:
         """Write modules into the folder of the user's code."""

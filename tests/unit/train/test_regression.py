@@ -16,17 +16,17 @@ MEAN, DEVIATION = 20_000.0, 500.0
 @pytest.fixture
 def features(train_env) -> np.ndarray:
     """Write features of three numbers, the first of which decides the target; return those of validation."""
-    directory = train_env.root / "features"
-    directory.mkdir()
+    folder = train_env.root / "features"
+    folder.mkdir()
     random, sizes = np.random.default_rng(0), {"train": 200, "validation": 40}
     for split, count in sizes.items():
         examples = random.normal(size=(count, 3)).astype(np.float32)
-        with ShardWriter(directory, split, (3,), "float32") as writer:
+        with ShardWriter(folder, split, (3,), "float32") as writer:
             writer.append(examples, MEAN + DEVIATION * examples[:, 0])
     schema = Schema(shape=(3,), dtype="float32", problem="regression", names=("price",), splits=sizes)
-    artifacts.write(directory / "schema.json", schema)
+    artifacts.write(folder / "schema.json", schema)
     scaling = Normalization(target_mean=(MEAN,), target_scale=(DEVIATION,))
-    artifacts.write(directory / "normalization.json", scaling)
+    artifacts.write(folder / "normalization.json", scaling)
     return examples
 
 
