@@ -62,8 +62,8 @@ def render_report(
     """
     training_metrics = [name for name in history.metrics if not name.startswith("val_")]
     curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
-    both = metrics.same_examples
-    candidate = both.candidate if both else metrics.values
+    paired = metrics.same_examples
+    candidate = paired.candidate if paired else metrics.values
     page: str = _load_template("report.html").render(
         name=name,
         metrics=metrics,
@@ -74,22 +74,20 @@ def render_report(
         fingerprint=fingerprint,
         mistakes=mistakes,
         candidate=candidate,
-        examples=both.examples if both else metrics.examples,
+        examples=paired.examples if paired else metrics.examples,
         bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
         curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
         figures=problems.get_problem(metrics.problem).build_figures(metrics),
         size=problems.get_description(metrics.problem).size_name,
-        view=(plots.WIDTH, plots.HEIGHT, plots.LEFT, plots.RIGHT, plots.TOP, plots.BOTTOM),
     )
     return page
 
 
 def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
     """Return the page with the facts about its run below the header; the keys of `facts` are topics."""
-    rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
-    run = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(rows)}</dl>\n</section>'
-    before, head, after = page.partition(HEADER_END)
-    return f"{before}{head}{run if head else ''}{after}"
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
+    section = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(items)}</dl>\n</section>'
+    return page.replace(HEADER_END, HEADER_END + section, 1)
 
 
 def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison], about: str) -> str:
@@ -121,7 +119,9 @@ def _format_setting(value: Any) -> str:
         )
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_format_setting, value))
-    return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _shorten_path(path: str) -> str:
@@ -146,5 +146,5 @@ def _load_template(name: str) -> Any:
         "setting": _format_setting,
         "shorten_path": _shorten_path,
     }
-    environment.globals["scatter"] = plots.build_scatter
+    environment.globals["plots"] = plots
     return environment.get_template(name)

@@ -1,7 +1,7 @@
 """The data of the report's plots, in the units of their SVG view boxes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,29 +42,24 @@ class Curves:
 def build_curves(title: str, metric: str, metrics: dict[str, list[float]]) -> Curves:
     """Return the curves of a metric in training and validation."""
     metrics_by_name = {"training": metrics.get(metric), "validation": metrics.get(f"val_{metric}")}
-    series = {name: values for name, values in metrics_by_name.items() if values}
-    values = [value for curve in series.values() for value in curve]
-    low, high = _find_range(values)
-    epochs = max(len(curve) for curve in series.values())
+    curves = {name: values for name, values in metrics_by_name.items() if values}
+    low, high = _find_range([value for values in curves.values() for value in values])
+    epochs = max(map(len, curves.values()))
+    scale_x, scale_y = _horizontal_scale(0, max(1, epochs - 1)), _vertical_scale(low, high)
 
-    def x(epoch: int) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (epoch / max(1, epochs - 1)), 1)
+    def build_line(name: str, values: list[float]) -> Line:
+        interval = math.ceil(len(values) / MAX_POINTS)
+        drawn_epochs = sorted({*range(0, len(values), interval), len(values) - 1})
+        positions = [(scale_x(epoch), scale_y(values[epoch])) for epoch in drawn_epochs]
+        return Line(name, " ".join(f"{x},{y}" for x, y in positions), positions[-1], values[-1])
 
-    def y(value: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
-
-    def line(name: str, curve: list[float]) -> Line:
-        epochs_drawn = {*range(0, len(curve), -(-len(curve) // MAX_POINTS)), len(curve) - 1}
-        positions = [(x(epoch), y(curve[epoch])) for epoch in sorted(epochs_drawn)]
-        return Line(name, " ".join(f"{a},{b}" for a, b in positions), positions[-1], curve[-1])
-
-    tick_interval = max(1, -(-epochs // 8))
+    tick_interval = math.ceil(epochs / 8)
     tick_epochs = [*range(0, epochs - tick_interval // 2 - 1, tick_interval), epochs - 1]
     return Curves(
         title=title,
-        lines=tuple(line(name, curve) for name, curve in series.items()),
-        x_ticks=tuple((x(epoch), str(epoch + 1)) for epoch in tick_epochs),
-        y_ticks=tuple((y(level), f"{level:.5g}") for level in _choose_ticks(low, high)),
+        lines=tuple(build_line(name, values) for name, values in curves.items()),
+        x_ticks=tuple((scale_x(epoch), str(epoch + 1)) for epoch in tick_epochs),
+        y_ticks=tuple((scale_y(tick), f"{tick:.5g}") for tick in _choose_ticks(low, high)),
     )
 
 
@@ -94,13 +89,7 @@ def build_scatter(
     elif level is not None:
         ys = [*ys, level]
     (left, right), (low, high) = _find_range(xs), _find_range(ys)
-
-    def scale_x(value: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - left) / (right - left), 1)
-
-    def scale_y(value: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
-
+    scale_x, scale_y = _horizontal_scale(left, right), _vertical_scale(low, high)
     start, end = (left, right) if diagonal or level is None else (level, level)
     return Scatter(
         points=tuple((scale_x(x), scale_y(y)) for x, y in points),
@@ -108,23 +97,6 @@ def build_scatter(
         x_ticks=tuple((scale_x(tick), f"{tick:.5g}") for tick in _choose_ticks(left, right)),
         y_ticks=tuple((scale_y(tick), f"{tick:.5g}") for tick in _choose_ticks(low, high)),
     )
-
-
-def _find_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return minimum and maximum, or a wider range if they are almost equal."""
-    low, high = min(values), max(values)
-    minimum_span = 1e-3 * max(abs(low), abs(high)) or 1.0
-    return (low, high) if high - low > minimum_span else (low - minimum_span, high + minimum_span)
-
-
-def _choose_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high`, usually three to six."""
-    power = 10.0 ** math.floor(math.log10((high - low) / 4))
-    step = min(
-        (power * factor for factor in (1, 2, 2.5, 5, 10)), key=lambda factor: abs(factor - (high - low) / 4)
-    )
-    first, last = math.ceil(low / step), math.floor(high / step)
-    return [number * step for number in range(first, last + 1)]
 
 
 def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
@@ -149,3 +121,29 @@ def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any
         }
         for name, metric in present.items()
     ]
+
+
+def _horizontal_scale(low: float, high: float) -> Callable[[float], float]:
+    """Return a function from a value to its x; `low` is at the left, `high` at the right."""
+    return lambda value: round(LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low), 1)
+
+
+def _vertical_scale(low: float, high: float) -> Callable[[float], float]:
+    """Return a function from a value to its y; `low` is at the bottom, `high` at the top."""
+    return lambda value: round(TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low), 1)
+
+
+def _find_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return minimum and maximum, or a wider range if they are almost equal."""
+    low, high = min(values), max(values)
+    minimum_span = 1e-3 * max(abs(low), abs(high)) or 1.0
+    return (low, high) if high - low > minimum_span else (low - minimum_span, high + minimum_span)
+
+
+def _choose_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high`, usually three to six."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    steps = [power * factor for factor in (1, 2, 2.5, 5, 10)]
+    step = min(steps, key=lambda step: abs(step - (high - low) / 4))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [number * step for number in range(first, last + 1)]
