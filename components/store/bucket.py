@@ -124,7 +124,7 @@ class Bucket(Objects):
         with self._translate_errors("write", key):
             self._blob(key).upload_from_filename(str(path), **self._timeouts)
 
-    def add(self, key: str, file: IO[bytes], size: int) -> None:
+    def create_from_file(self, key: str, file: IO[bytes], size: int) -> None:
         blob = self._blob(key)
         blob.chunk_size = PART_BYTES  # held in memory
         with self._translate_errors("write", key):

@@ -80,7 +80,7 @@ class Folder(Objects):
         return data, _generation(data)
 
     def create(self, key: str, data: bytes) -> None:
-        self.add(key, BytesIO(data), len(data))
+        self.create_from_file(key, BytesIO(data), len(data))
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
         path = self._path(key)
@@ -100,7 +100,7 @@ class Folder(Objects):
             _flush(file)
             _move(os.replace, partial, target)
 
-    def add(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002
+    def create_from_file(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002
         with self._translate_errors("write", key), self._partial() as (partial, written):
             shutil.copyfileobj(file, written, PART_BYTES)
             _flush(written)

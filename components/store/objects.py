@@ -58,7 +58,7 @@ class Objects(Protocol):
     def upload(self, key: str, path: Path) -> None:
         """Write an object from a file; overwrite an existing object."""
 
-    def add(self, key: str, file: IO[bytes], size: int) -> None:
+    def create_from_file(self, key: str, file: IO[bytes], size: int) -> None:
         """Write a new object of `size` bytes from an open file.
 
         Raises:

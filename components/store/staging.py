@@ -32,7 +32,7 @@ def put(path: Path, uri: str, endpoint: str | None = None) -> None:
         objects.upload(f"{key}/{file.relative_to(path).as_posix()}", file)
 
 
-def mounted(uri: str) -> Path:
+def mount_path(uri: str) -> Path:
     """Return the path at which KFP mounts `uri` for steps.
 
     Raises:
@@ -56,9 +56,9 @@ def main() -> None:
         options = parser.parse_args()
         for uri in options.uri:
             if options.action == "fetch":
-                fetch(uri, mounted(uri), options.endpoint)
+                fetch(uri, mount_path(uri), options.endpoint)
             else:
-                put(mounted(uri), uri, options.endpoint)
+                put(mount_path(uri), uri, options.endpoint)
 
 
 if __name__ == "__main__":

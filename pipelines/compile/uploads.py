@@ -181,7 +181,7 @@ def _send(upload: Upload, objects: "Objects", console: "Console") -> None:
             file.seek(0)
             reader = progress.wrap_file(cast(BinaryIO, file), size, description=f"sending {upload.path.name}")
             with suppress(ConflictError):  # another command sent it
-                objects.add(upload.name, reader, size)
+                objects.create_from_file(upload.name, reader, size)
     except DataError:
         if entry := objects.find(upload.name):  # its content does not match its name
             objects.delete(entry)

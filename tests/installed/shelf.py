@@ -60,7 +60,7 @@ class Table:
         insert = "INSERT OR REPLACE INTO objects (key, data, changed) VALUES (?, ?, ?)"
         self._run(insert, check_key(key), path.read_bytes(), time.time())
 
-    def add(self, key: str, file: IO[bytes], size: int) -> None:
+    def create_from_file(self, key: str, file: IO[bytes], size: int) -> None:
         self.create(key, file.read(size))
 
     def touch(self, key: str) -> bool:

@@ -129,7 +129,7 @@ class PodTask:
         files = [outputs, *outputs.get("parameters", {}).values()]
         self.parameter_files = [Path(file["outputFile"]) for file in files]
         for file, path in zip(files, self.parameter_files, strict=True):
-            file["outputFile"] = str(staging.mounted(launch.uri(path)))
+            file["outputFile"] = str(staging.mount_path(launch.uri(path)))
         for artifact in _artifacts(outputs):
             artifact["uri"] = launch.uri(Path(artifact["uri"]))
         self.inputs = [artifact["uri"] for artifact in _artifacts(self.executor_input.get("inputs", {}))]

@@ -169,7 +169,7 @@ class Workspace:
             self.models.promote("digits", version, reason="better", by="test")
 
     def upload(self, key: str, data: bytes = b"data") -> str:
-        self.store.add(key, io.BytesIO(data), len(data))
+        self.store.create_from_file(key, io.BytesIO(data), len(data))
         return key
 
     def run(self, name: str, uses: tuple[str, ...] = (), pods: bool = False) -> Path:
@@ -195,7 +195,7 @@ class Workspace:
                 retries={},
             )
             write(run / "pods.json", launch)
-            self.bucket.add(f"{name}/train/model.onnx", io.BytesIO(b"onnx"), 4)
+            self.bucket.create_from_file(f"{name}/train/model.onnx", io.BytesIO(b"onnx"), 4)
         (self.home / f"cache/{name}.json").write_text(json.dumps({"model": {"uri": f"{uri}/train/model"}}))
         return run
 

@@ -84,7 +84,7 @@ def test_a_key_cannot_lead_out_of_the_store(objects: Objects, key: str, tmp_path
 
 
 def add(objects, key, data):
-    objects.add(key, io.BytesIO(data), len(data))
+    objects.create_from_file(key, io.BytesIO(data), len(data))
 
 
 @pytest.mark.parametrize("size", [0, 5, 9 * 2**20])

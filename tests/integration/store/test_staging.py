@@ -54,16 +54,16 @@ def test_a_path_outside_the_bucket_is_refused(emulator, tmp_path):
 
 
 def test_the_program_uses_the_mount_point_of_the_steps(uri, emulator, tmp_path, monkeypatch):
-    assert staging.mounted("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
+    assert staging.mount_path("gs://bucket/runs/7") == Path("/gcs/bucket/runs/7")
     monkeypatch.setattr(GoogleCloudStorage, "mount", str(tmp_path))
-    (staging.mounted(uri) / "model").mkdir(parents=True)
-    (staging.mounted(uri) / "model" / "file").write_text("fine")
+    (staging.mount_path(uri) / "model").mkdir(parents=True)
+    (staging.mount_path(uri) / "model" / "file").write_text("fine")
     monkeypatch.setattr(sys, "argv", ["staging", "--endpoint", emulator, "put", uri])
     staging.main()
-    shutil.rmtree(staging.mounted(uri))
+    shutil.rmtree(staging.mount_path(uri))
     monkeypatch.setattr(sys, "argv", ["staging", "--endpoint", emulator, "fetch", uri])
     staging.main()
-    assert (staging.mounted(uri) / "model" / "file").read_text() == "fine"
+    assert (staging.mount_path(uri) / "model" / "file").read_text() == "fine"
 
 
 def test_a_step_without_inputs_needs_no_bucket(monkeypatch):
