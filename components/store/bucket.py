@@ -23,8 +23,8 @@ from modelyard.components.store.storage import Connection, Setting, Storage
 CONNECT_TIMEOUT = 5.0
 STORAGE = "https://storage.googleapis.com"
 MAXIMUM_MESSAGE = 400  # characters of an error message of Cloud Storage
-ABSENT = "0"
-PART_BYTES = 8 * 2**20
+ABSENT = "0"  # the generation of an object that does not exist
+PART_BYTES = 8 * 2**20  # of an upload, held in memory
 LIST_FIELDS = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
 READ_ONLY: tuple[Setting, ...] = ("data.source", "model.code")
 BUSY = (408, 429)
@@ -126,7 +126,7 @@ class Bucket(Objects):
 
     def create_from_file(self, key: str, file: IO[bytes], size: int) -> None:
         blob = self._blob(key)
-        blob.chunk_size = PART_BYTES  # held in memory
+        blob.chunk_size = PART_BYTES
         with self._translate_errors("write", key):
             blob.upload_from_file(file, size=size, if_generation_match=int(ABSENT), **self._timeouts)
 
@@ -234,20 +234,24 @@ class Bucket(Objects):
                 "login`, or give the step's service account access.",
             ) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
-            cause = getattr(error, "cause", None) or error  # of a RetryError
-            code = int(getattr(cause, "code", None) or 0)
-            if 400 <= code < 500 and code not in BUSY:
-                raise self._unusable(verb, key, self._refusal(code, _message(cause))) from error
-            endpoint = self._endpoint or STORAGE
-            message = f"{endpoint} is busy ({code}: {_message(cause)}), also after retries. Retry later."
-            if code not in BUSY and code < 500:
-                message = (
-                    f"{endpoint} did not respond correctly ({_message(cause)}). Check the network and "
-                    f"{self._connection.endpoint_setting}, then retry."
-                )
-            raise UnreachableError(str(self._unusable(verb, key, message))) from error
+            raise self._request_error(verb, key, error) from error
         except OSError as error:
             raise self._unusable(verb, key, f"{error}. Free disk space on this machine.") from error
+
+    def _request_error(self, verb: str, key: str, error: Exception) -> StoreError:
+        """Return the error of a request that was refused, or had no correct response after retries."""
+        cause = getattr(error, "cause", None) or error  # of a RetryError
+        code, endpoint = int(getattr(cause, "code", None) or 0), self._endpoint or STORAGE
+        if code >= 500 or code in BUSY:
+            reason = f"{endpoint} is busy ({code}: {_message(cause)}), also after retries. Retry later."
+        elif code >= 400:
+            return self._unusable(verb, key, self._refusal(code, _message(cause)))
+        else:
+            reason = (
+                f"{endpoint} did not respond correctly ({_message(cause)}). Check the network and "
+                f"{self._connection.endpoint_setting}, then retry."
+            )
+        return UnreachableError(str(self._unusable(verb, key, reason)))
 
     def _refusal(self, code: int, message: str) -> str:
         """Return the message of Cloud Storage for a refused request, and what to do."""

@@ -20,6 +20,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, DamagedError, NotFoundError
@@ -63,6 +64,14 @@ class VersionFiles:
     size: int
     changed: float
     complete: bool
+
+
+class _PointerState(NamedTuple):
+    """The champion pointer, and the generation of champion.json, which is empty if there is none."""
+
+    champion: Champion | None
+    generation: str
+    damaged: bool
 
 
 def open_store(settings: Store) -> "ModelStore":
@@ -129,24 +138,16 @@ class ModelStore(Versions):
         """
         draft = self._new_entry(name, version, action, reason, by)
         for _ in range(MAXIMUM_ATTEMPTS):
-            damaged = False
-            try:
-                current, generation = self._read_pointer(name)
-            except DamagedError:
-                if expected is not None:
-                    raise
-                damaged, current, generation = True, self._recover_pointer(name), ""
-                with suppress(NotFoundError):
-                    generation = self._objects.read(self._pointer_key(name))[1]
-            current_version = current.version if current else None
+            current, generation, damaged = self._read_or_recover_pointer(name, expected)
+            current_version = current.version if current else 0
             if current and current_version == version:
                 if damaged and not self._write_pointer(name, current, generation):
                     continue
                 return current
-            if expected is not None and (expected or None) != current_version:
+            if expected not in (None, current_version):
                 raise ConflictError(
                     f"The champion of {name} is {_describe_version(current_version)} and not "
-                    f"{_describe_version(expected or None)}, so version {version} was not promoted. Compare "
+                    f"{_describe_version(expected)}, so version {version} was not promoted. Compare "
                     "it with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
@@ -295,27 +296,29 @@ class ModelStore(Versions):
         folder = version_folder(name, version)
         entries = {entry.key: entry for entry in self._objects.entries(f"{folder}/")}
         entries.pop(f"{folder}/{RUN}", None)
-        manifest = entries.pop(f"{folder}/{MANIFEST}", None)
-        if not manifest and any(entry.changed > time.time() - grace for entry in entries.values()):
+        if manifest := entries.pop(f"{folder}/{MANIFEST}", None):
+            removable = self._delete_manifest(name, version, manifest)
+        else:
+            removable = all(entry.changed <= time.time() - grace for entry in entries.values())
+        return removable and delete_all(self._objects, entries.values())
+
+    def _delete_manifest(self, name: str, version: int, manifest: Entry) -> bool:
+        """Delete a manifest, and restore it if the version is in use; return whether it is deleted."""
+        try:
+            data, _ = self._objects.read(manifest.key)
+        except NotFoundError:  # another process deletes it, and restores it if necessary
+            data = b""
+        if not self._objects.delete(manifest):
             return False
-        if manifest:
-            try:
-                data, _ = self._objects.read(manifest.key)
-            except NotFoundError:  # another process deletes it, and restores it if necessary
-                data = b""
-            if not self._objects.delete(manifest):
-                return False
-            try:
-                champion = self.champion(name)
-                in_use = champion is not None and version in (champion.version, champion.previous)
-            except DamagedError:
-                in_use = True
-            if in_use:
-                with suppress(ConflictError):
-                    if data:
-                        self._objects.create(manifest.key, data)
-                return False
-        return delete_all(self._objects, entries.values())
+        try:
+            champion = self.champion(name)
+            in_use = champion is not None and version in (champion.version, champion.previous)
+        except DamagedError:
+            in_use = True
+        if in_use and data:
+            with suppress(ConflictError):
+                self._objects.create(manifest.key, data)
+        return not in_use
 
     def _read_pointer(self, name: str) -> tuple[Champion | None, str]:
         key = self._pointer_key(name)
@@ -331,6 +334,22 @@ class ModelStore(Versions):
                     f"{self.url}/{key} is missing, and the history has promotions. {REMEDIES['Champion']}"
                 ) from error
         return parse_record(self._objects, key, data, Champion), generation
+
+    def _read_or_recover_pointer(self, name: str, expected: int | None) -> "_PointerState":
+        """Return the pointer, or the one that is recovered from the history if champion.json is damaged.
+
+        Raises:
+            DamagedError: champion.json is damaged, and a champion is expected.
+        """
+        try:
+            return _PointerState(*self._read_pointer(name), damaged=False)
+        except DamagedError:
+            if expected is not None:
+                raise
+        generation = ""
+        with suppress(NotFoundError):
+            _, generation = self._objects.read(self._pointer_key(name))
+        return _PointerState(self._recover_pointer(name), generation, damaged=True)
 
     def _recover_pointer(self, name: str) -> Champion | None:
         """Return the pointer that champion.json contained before it was damaged, or None without a history.
@@ -431,4 +450,4 @@ def _effective_entries(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
 
 
 def _describe_version(version: int | None) -> str:
-    return "none" if version is None else f"version {version}"
+    return f"version {version}" if version else "none"

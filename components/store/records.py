@@ -47,10 +47,11 @@ class Champion(Record):
 class HistoryEntry(Record):
     """One promotion or rollback (`history/000012.json`), written before the pointer that names it.
 
-    `version` is the new champion and `previous` the one before, None for the first. `after` is the entry that
-    the pointer named before, 0 for the first; `token` is random. `attempt` is whether
-    no pointer ever named the entry: a recorded attempt, for which it is stored, or an entry whose process was
-    killed or was slower than another one.
+    `version` is the new champion and `previous` the one before, None for the first. `after` is the number of
+    the entry that the pointer named before, 0 for the first. `token` is random, so no two entries are equal.
+
+    `attempt` is whether no pointer ever named the entry. It is stored only for a recorded attempt. Readers
+    set it for entries whose process was killed, or was slower than another one, before it moved the pointer.
     """
 
     number: int = 0
@@ -185,7 +186,8 @@ def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEnt
     effective = set()
     while head:
         if head not in by_number:
-            head = max((one.number for one in entries if one.number < head and not one.attempt), default=0)
+            earlier = (entry.number for entry in entries if entry.number < head and not entry.attempt)
+            head = max(earlier, default=0)
             continue
         effective.add(head)
         head = by_number[head].after
