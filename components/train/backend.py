@@ -66,7 +66,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception of Python, TensorFlow or JAX means out of memory."""
     kinds = (MemoryError, tf.errors.ResourceExhaustedError)
     exhausted = isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
-    return exhausted and machine_error(error) is None  # TensorFlow says the same of a full disk
+    return exhausted and machine_error(error) is None  # TensorFlow raises the same error for a full disk
 
 
 @contextmanager

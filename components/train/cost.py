@@ -28,7 +28,7 @@ from modelyard.components.train.measurement import Cost, TrainingWorkload
 from modelyard.components.train.settings import CodeLocation
 
 MAXIMUM_CHECKED_BYTES = 2**30
-"""Weights of a model, above which it is not allocated to check it."""
+"""A model with larger weights is not allocated, so it is not checked."""
 GRADIENT = "gradient_tape/"  # scope of the operations of the backward pass
 NOT_ACTIVATIONS = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
 # Operations with many multiplications, which the profiler does not count inside loops and functions.
@@ -104,14 +104,12 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     stored: dict[str, int] = {}
     working = 0
     for operation in graph.get_operations():
-        tensors = [tensor for tensor in (*operation.inputs, *operation.outputs) if _has_static_shape(tensor)]
-        working = max(
-            working, sum(_get_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
-        )
-        for tensor in filter(_has_static_shape, operation.inputs):
-            gradient, source = operation.name.startswith(GRADIENT), tensor.op
-            if gradient and not source.name.startswith(GRADIENT) and source.type not in NOT_ACTIVATIONS:
-                stored[tensor.name] = _get_bytes(tensor)
+        inputs = list(filter(_has_static_shape, operation.inputs))
+        tensors = [*inputs, *filter(_has_static_shape, operation.outputs)]
+        size = sum(_get_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
+        working = max(working, size)
+        if operation.name.startswith(GRADIENT):
+            stored |= {tensor.name: _get_bytes(tensor) for tensor in inputs if _is_activation(tensor)}
     return sum(stored.values()), working
 
 
@@ -158,6 +156,11 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
 def _fetch_code(code: str) -> Path:
     """Return the folder of the user's code; an archive is downloaded once."""
     return code_archive.fetch_code(CodeLocation.from_json(code)) if code else Path()
+
+
+def _is_activation(tensor: Any) -> bool:
+    """Return whether a tensor is computed by the forward pass."""
+    return not tensor.op.name.startswith(GRADIENT) and tensor.op.type not in NOT_ACTIVATIONS
 
 
 def _has_static_shape(tensor: Any) -> bool:

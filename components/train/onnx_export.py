@@ -38,13 +38,13 @@ SMALL_WEIGHT = 2**16  # bytes
 SIGN_BIT = int(np.iinfo(np.int32).min)
 
 
-def convert(model: Any, inputs: str, output: str, path: Path) -> None:
+def convert(model: Any, input_name: str, output_name: str, path: Path) -> None:
     """Write a `keras.Model` in float32 as ONNX, for inference, with a variable batch size.
 
     Args:
         model: has one input and one output.
-        inputs: name of the graph's input.
-        output: name of the graph's output.
+        input_name: of the graph.
+        output_name: of the graph.
         path: of the ONNX file.
 
     Raises:
@@ -56,7 +56,7 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
     logger.setLevel(logging.ERROR)
     logger.addFilter(failed)
     try:
-        proto = _build_proto(model, inputs, output)
+        proto = _build_proto(model, input_name, output_name)
     except Exception as error:
         layers = _describe_layers(model, failed.nodes)
         raise TrainError(
@@ -75,7 +75,7 @@ def convert(model: Any, inputs: str, output: str, path: Path) -> None:
     onnx.save(proto, path)
 
 
-def _build_proto(model: Any, name: str, output: str) -> Any:
+def _build_proto(model: Any, input_name: str, output_name: str) -> Any:
     (examples,) = model.inputs
     trainable, others = list(model.trainable_variables), list(model.non_trainable_variables)
 
@@ -84,7 +84,7 @@ def _build_proto(model: Any, name: str, output: str) -> Any:
         return model.stateless_call(*values, examples, training=False)[0]
 
     # Weights are arguments, so that TensorFlow's passes do not copy them.
-    spec = tf.TensorSpec((None, *examples.shape[1:]), examples.dtype, name=name)
+    spec = tf.TensorSpec((None, *examples.shape[1:]), examples.dtype, name=input_name)
     specs = [tf.TensorSpec(variable.shape, variable.dtype) for variable in (*trainable, *others)]
     concrete = tf.function(predict, input_signature=[spec, specs]).get_concrete_function()
     placeholders = [tensor.op.name for tensor in concrete.inputs[1 : 1 + len(specs)]]
@@ -105,7 +105,7 @@ def _build_proto(model: Any, name: str, output: str) -> Any:
             opset=OPSET,
             input_names=inputs,
             output_names=outputs,
-            tensors_to_rename={inputs[0]: name, outputs[0]: output},
+            tensors_to_rename={inputs[0]: input_name, outputs[0]: output_name},
             const_node_values=weights,
         )
         proto = optimizer.optimize_graph(converted, catch_errors=False).make_model("modelyard")
@@ -231,7 +231,7 @@ def _add_node(graph: Any, operation: str, *inputs: str, **attributes: Any) -> st
     return name
 
 
-def _add_one(graph: Any, tensor: str) -> str:
+def _add_constant_one(graph: Any, tensor: str) -> str:
     return _add_constant(graph, np.ones((), tfonnx.utils.map_onnx_to_numpy_type(graph.get_dtype(tensor))))
 
 
@@ -239,21 +239,27 @@ def _add_one(graph: Any, tensor: str) -> str:
 def _convert_erfc(graph: Any, node: Any, **_: Any) -> None:
     """1 - Erf(x); used by exact gelu."""
     (x,) = node.input
-    _replace_node(graph, node, _add_node(graph, "Sub", _add_one(graph, x), _add_node(graph, "Erf", x)))
+    _replace_node(
+        graph, node, _add_node(graph, "Sub", _add_constant_one(graph, x), _add_node(graph, "Erf", x))
+    )
 
 
 @_handles("Expm1")
 def _convert_expm1(graph: Any, node: Any, **_: Any) -> None:
     """Exp(x) - 1; used by celu."""
     (x,) = node.input
-    _replace_node(graph, node, _add_node(graph, "Sub", _add_node(graph, "Exp", x), _add_one(graph, x)))
+    _replace_node(
+        graph, node, _add_node(graph, "Sub", _add_node(graph, "Exp", x), _add_constant_one(graph, x))
+    )
 
 
 @_handles("Log1p")
 def _convert_log1p(graph: Any, node: Any, **_: Any) -> None:
     """Log(x + 1); used by logaddexp."""
     (x,) = node.input
-    _replace_node(graph, node, _add_node(graph, "Log", _add_node(graph, "Add", x, _add_one(graph, x))))
+    _replace_node(
+        graph, node, _add_node(graph, "Log", _add_node(graph, "Add", x, _add_constant_one(graph, x)))
+    )
 
 
 @_handles("Conv3D")
@@ -345,7 +351,7 @@ def _convert_bitcast(graph: Any, node: Any, **_: Any) -> None:
         if consumer.type != "BitwiseAnd" or values != [SIGN_BIT] or graph.get_dtype(x) != TensorProto.FLOAT:
             raise ValueError("tf2onnx cannot convert the operation Bitcast.")
     zero = _add_constant(graph, np.float32(0))
-    inverse = _add_node(graph, "Div", _add_one(graph, x), x)  # distinguishes -0.0 from 0.0
+    inverse = _add_node(graph, "Div", _add_constant_one(graph, x), x)  # distinguishes -0.0 from 0.0
     negative = _add_node(
         graph, "Or", _add_node(graph, "Less", x, zero), _add_node(graph, "Less", inverse, zero)
     )
@@ -363,9 +369,9 @@ def _convert_rfft(graph: Any, node: Any, **kwargs: Any) -> None:
     last = len(graph.get_shape(node.input[0])) - 1
     length = _add_constant(graph, np.int64(node.inputs[1].get_tensor_value()[0]))
     values = _add_node(graph, "Unsqueeze", node.input[0], _add_constant(graph, np.array([-1])))
-    both = _add_node(graph, "DFT", values, length, axis=last, onesided=1)
+    spectrum = _add_node(graph, "DFT", values, length, axis=last, onesided=1)
     for part in parts:
-        graph.replace_inputs(part, [both, _add_constant(graph, np.int64(part.type == "Imag"))])
+        graph.replace_inputs(part, [spectrum, _add_constant(graph, np.int64(part.type == "Imag"))])
         part.type, part.skip_conversion = "Gather", True
         part.set_attr("axis", last + 1)
     graph.remove_node(node.name)

@@ -10,7 +10,7 @@ import math
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -70,21 +70,16 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
     compile_model(network, settings, training, schema, normalization, len(features.train))
     inference_model = networks.add_export_layer(network, settings, schema)
     examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
+    targets = features.train.targets[: len(examples)]
     with user_code.translate_errors(code, "Training") if settings.build else nullcontext():
-        check_untrained_network(
-            network, settings, training, schema, examples, features.train.targets[: len(examples)]
-        )
+        check_untrained_network(network, settings, training, schema, examples, targets)
         if settings.build:
             # Export the untrained model, so that an export that fails is an error before training.
             with tempfile.TemporaryDirectory() as scratch:
                 export(inference_model, schema, normalization, examples, Path(scratch))
-        checkpoint_store = None
-        if spec.store and training.checkpoint_every:
-            inputs = schema.model_dump_json(), settings.to_json(), training.recipe(), spec.code_sha256
-            key = checkpoint.fingerprint_training(features_url, *inputs)
-            checkpoint_store = CheckpointStore(open_objects(spec.store), key)
+        checkpoint_store = _open_checkpoint_store(spec, schema, features_url)
         history = fit(network, features, training, checkpoint_store)
-    history = history.model_copy(update={"settings": effective_settings(settings, training, schema)})
+    history = history.model_copy(update={"settings": _describe_settings(settings, training, schema)})
     with (
         artifacts.replace_folder(Path(history_path)) as written,
         artifacts.replace_folder(Path(model_path)) as folder,
@@ -93,6 +88,15 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
         artifacts.write(written / "history.json", history)
     if checkpoint_store:
         checkpoint_store.clear()
+
+
+def _open_checkpoint_store(spec: TrainSpec, schema: Schema, features_url: str) -> CheckpointStore | None:
+    """Return the store of the checkpoints of this training; None if it has no checkpoints."""
+    if not (spec.store and spec.training.checkpoint_every):
+        return None
+    settings = spec.model.to_json(), spec.training.recipe(), spec.code_sha256
+    key = checkpoint.fingerprint_training(features_url, schema.model_dump_json(), *settings)
+    return CheckpointStore(open_objects(spec.store), key)
 
 
 def compile_model(
@@ -139,10 +143,10 @@ def check_untrained_network(
             np.asarray(network(examples, training=False)), settings.logits
         )
     if training.loss or training.metrics or settings.regularizers():
-        check_loss_and_metrics(network, examples, targets)
+        _check_loss_and_metrics(network, examples, targets)
 
 
-def check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
+def _check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
     """Compute loss and metrics once; raise TrainError if Keras cannot, or if one has more than one value."""
     predictions = network(examples, training=False)
     try:
@@ -162,8 +166,8 @@ def check_loss_and_metrics(network: Any, examples: Any, targets: Any) -> None:
             )
 
 
-def effective_settings(settings: Model, training: Training, schema: Schema) -> dict[str, Any]:
-    """Return the settings with the defaults of Keras."""
+def _describe_settings(settings: Model, training: Training, schema: Schema) -> dict[str, Any]:
+    """Return the settings for history.json, with the defaults of Keras."""
     plain = {"epochs", "batch_size", "class_weights", "precision", "seed", "steps_per_execution"}
     model = {"build", "arguments"} if settings.build else {"filters", "kernel", "dense", "dropout"}
     stopping, regularizers = training.early_stopping_object(), settings.regularizers()
@@ -174,8 +178,9 @@ def effective_settings(settings: Model, training: Training, schema: Schema) -> d
         "loss": training.loss_object(problems.get_description(schema.problem)).config(),
         "metrics": [metric.config() for metric in training.metric_objects()],
         "callbacks": [callback.config() for callback in training.callback_objects()],
-        "early_stopping": stopping and stopping.config(),
-        **{key: (regularizer := regularizers.get(key)) and regularizer.config() for key in REGULARIZERS},
+        "early_stopping": stopping.config() if stopping else None,
+        **dict.fromkeys(REGULARIZERS),
+        **{key: regularizer.config() for key, regularizer in regularizers.items()},
         **training.model_dump(mode="json", include=plain),
     }
 
@@ -192,18 +197,12 @@ def fit(
         TooLargeError: the device runs out of memory.
         TrainError: a metric becomes NaN or infinite, or early stopping has no validation examples.
     """
-    keras_callbacks = _build_callbacks(training, features)
-    state, checkpoints = TrainingState(), None
+    callbacks = _build_callbacks(training, features)
+    state, checkpoints = TrainingState(), list[CheckpointCallback]()
     if checkpoint_store:
-        network.optimizer.build(network.trainable_variables)
-        checkpoints = CheckpointCallback(
-            checkpoint_store, training.checkpoint_every, network, keras_callbacks
-        )
-        checkpoints.restore()
-        if (state := checkpoints.state).epochs:
-            emit(Resumed(step="train", epoch=state.epochs, epochs=training.epochs))
+        checkpoints = [_restore_checkpoint(network, training, callbacks, checkpoint_store)]
+        state = checkpoints[0].state
     progress = ProgressLogger(training.epochs, len(features.train), state)
-    callbacks = [FailOnNonFinite(), *keras_callbacks, progress, *filter(None, [checkpoints])]
     validation = (
         data.ordered_batches(features.validation, training.batch_size) if len(features.validation) else None
     )
@@ -214,7 +213,7 @@ def fit(
             epochs=training.epochs,
             initial_epoch=state.epochs,
             validation_data=validation,
-            callbacks=callbacks,
+            callbacks=[FailOnNonFinite(), *callbacks, progress, *checkpoints],
             class_weight=_compute_class_weights(training.class_weights, features),
             shuffle=False,  # the dataset shuffles itself
             verbose=0,
@@ -231,10 +230,22 @@ def fit(
     )
 
 
+def _restore_checkpoint(
+    network: Any, training: Training, callbacks: Sequence[Any], store: CheckpointStore
+) -> CheckpointCallback:
+    """Restore the last checkpoint, if there is one; return the callback that saves checkpoints."""
+    network.optimizer.build(network.trainable_variables)
+    checkpoints = CheckpointCallback(store, training.checkpoint_every, network, callbacks)
+    checkpoints.restore()
+    if epochs := checkpoints.state.epochs:
+        emit(Resumed(step="train", epoch=epochs, epochs=training.epochs))
+    return checkpoints
+
+
 def _read_package_versions() -> dict[str, str]:
     """Return the versions of the packages that trained and exported the model."""
     names = (*PACKAGES, "jax") if BACKEND == "jax" else PACKAGES
-    # TensorFlow's package is tensorflow or tensorflow-cpu
+    # The package of TensorFlow is tensorflow or tensorflow-cpu.
     versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
     return versions | {name: version(name) for name in names}
 

@@ -29,6 +29,10 @@ from modelyard.components.train.backend import is_out_of_memory, keras
 from modelyard.components.train.settings import Model
 
 RAW_LAYER, SCALED_LAYER = "raw_examples", "scaled_predictions"
+"""Layers of the network before the normalization of its input and after the scaling of its output.
+
+A user's model that has one of them, such as a version that the user's code loads, does this itself.
+"""
 TRAINING_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "fit")
 
 
@@ -87,6 +91,7 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
 
 
 def _check_training(build: str, model: Any) -> None:
+    """Raise TrainError if the model decides how it is trained, which the configuration does."""
     kind = type(model)
     keras_base = next(base for base in kind.__mro__ if base.__module__.startswith("keras."))
     overridden = [name for name in TRAINING_METHODS if getattr(kind, name) is not getattr(keras_base, name)]
