@@ -37,7 +37,7 @@ def _sections(command: Any, name: str, parent: Any) -> Iterator[str]:
 
 def _row(option: str, description: str) -> str:
     text = " ".join(description.split()).replace("|", "\\|")
-    option = option if option.startswith("-") else option.partition(" <")[0]  # without Python's type
+    option = option if option.startswith("-") else option.partition(" <")[0]  # as in the help
     return f"| `{option.replace('|', '/')}` | {text} |"  # Markdown has no escape for | in code
 
 

@@ -2,6 +2,7 @@
 
 app            all commands
 options        options that several commands have; printing of tables and JSON
+help           usage lines and arguments in the help of commands
 failures       errors as messages and exit codes
 streams        stdout and stderr of any encoding, also without a reader
 pipeline       run, plan, compile, submit

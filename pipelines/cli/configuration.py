@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from modelyard.pipelines.cli.help import Group
 from modelyard.pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
 
-app = typer.Typer(name="config", help="Print or create a configuration.", no_args_is_help=True)
+app = Group(name="config", help="Print or create a configuration.", no_args_is_help=True)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelyard.components.errors import DamagedError, StoreError
+from modelyard.pipelines.cli.help import Group
 from modelyard.pipelines.cli.options import (
     EnvironmentName,
     ModelName,
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.records import Champion, HistoryEntry
 
-app = typer.Typer(
-    name="models", help="List, show and promote versions in the model store.", no_args_is_help=True
-)
+app = Group(name="models", help="List, show and promote versions in the model store.", no_args_is_help=True)
 FOLLOW = "Running servers switch to it within serving.poll_interval."
 FINGERPRINT_DIGITS = 12  # of 64, enough for people
 

@@ -61,7 +61,9 @@ RunsEnvironment = Annotated[
         show_default=False,
     ),
 ]
-OutputFormat = Annotated[Output, typer.Option("--output", help="Output format: text, or json for scripts.")]
+OutputFormat = Annotated[
+    Output, typer.Option("--output", metavar="FORMAT", help="Output format: text, or json for scripts.")
+]
 CertificateAuthorities = Annotated[
     Path | None,
     typer.Option(

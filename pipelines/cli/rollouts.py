@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelyard.pipelines.cli.help import Group
 from modelyard.pipelines.cli.options import (
     CertificateAuthorities,
     EnvironmentName,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from modelyard.components.deploy.platforms.base import Servers
     from modelyard.components.deploy.status import RolloutStatus
 
-app = typer.Typer(name="rollout", help="Show, promote or abort the rollout of a model.", no_args_is_help=True)
+app = Group(name="rollout", help="Show, promote or abort the rollout of a model.", no_args_is_help=True)
 
 
 def deploy(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelyard.pipelines.cli.help import Group
 from modelyard.pipelines.cli.options import (
     LeaveStuck,
     Output,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.select import RunScope
 
 NONE = "–"  # as `format_cell` shows it
-app = typer.Typer(name="runs", help="List, show, compare, cancel and retry runs.", no_args_is_help=True)
+app = Group(name="runs", help="List, show, compare, cancel and retry runs.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -215,7 +216,7 @@ def report(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN | NAME",
+            metavar="RUN|NAME",
             help="Name of a run or a model. Default: the latest run.",
             show_default=False,
         ),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelyard.pipelines.cli.help import Group
 from modelyard.pipelines.cli.options import (
     Anyway,
     ConfigFile,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.select import RunScope
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
-app = typer.Typer(name="schedule", help="Manage recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
+app = Group(name="schedule", help="Manage recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
 DONE = {"create": "created", "replace": "replaced", "pause": "paused", "resume": "resumed"}
 
 

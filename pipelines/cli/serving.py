@@ -80,7 +80,7 @@ def predict(
     name: ModelName,
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="Image files, or .npy files with one or more examples."),
+        typer.Argument(metavar="FILE", help="Image files, or .npy files with one or more examples."),
     ],
     version: Version = None,
     store: StoreUrl = None,

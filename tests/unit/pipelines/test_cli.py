@@ -36,6 +36,12 @@ def test_help_lists_the_commands_without_heavy_imports():
     assert "Exit codes: 0 success" in out
 
 
+def test_help_names_arguments_without_types(modelyard):
+    out = modelyard("predict", "--help").out
+    assert out.startswith("Usage: modelyard predict [OPTIONS] NAME FILE...\n")
+    assert "<" not in out
+
+
 def test_version(modelyard):
     assert re.fullmatch(r"modelyard \d+\.\d+\.\d+\n", modelyard("-V").out)
 
