@@ -76,7 +76,7 @@ def proxy_for(url: str, socks: str | None = None) -> str | None:
     if not socks:
         if key == "all":
             return None
-        raise ConfigError(f"{origin}; {host} supports HTTP proxies only. {remedy}")
+        raise ConfigError(f"{origin}, but requests to {host} support HTTP proxies only. {remedy}")
     if not find_spec(socks):
         package = {"socks": "PySocks"}.get(socks, socks)
         raise ConfigError(
@@ -97,7 +97,7 @@ def _parse_proxy(url: str) -> tuple[str, str]:
             return parts.scheme.removesuffix("h"), f"{parts.scheme}://{parts.hostname}"
     except ValueError:
         pass
-    return "", "malformed"
+    return "", "a malformed URL"
 
 
 def certificates() -> str | None:

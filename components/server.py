@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelyard.components.errors import ClusterError, ConfigError, ServeError
+from modelyard.components.errors import ClusterError, ConfigError, ServeError, describe
 from modelyard.components.machine import certificates, proxy_for, tls_context
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class HttpServer:
                 return response.status, response.read()
         except (OSError, HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
+            reason = getattr(reason, "strerror", None) or reason
             hint = "Check the URL, and that a model server runs there (`modelyard serve`)."
             if "CERTIFICATE_VERIFY_FAILED" in str(reason):
                 hint = "Set the PEM file of its CA with --ca, or with the variable SSL_CERT_FILE."
@@ -165,7 +166,7 @@ def predict_one(server: Server, model: str, instance: Any, headers: Mapping[str,
     try:
         (prediction,) = json.loads(response)["predictions"]
     except (ValueError, LookupError, TypeError) as error:
-        raise ServeError(f"{server} did not return a prediction: {error!r}") from error
+        raise ServeError(f"{server} did not return a prediction: {describe(error)}") from error
     return prediction
 
 

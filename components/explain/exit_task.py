@@ -12,7 +12,7 @@ from pathlib import Path
 from modelyard.components import records
 from modelyard.components.errors import ConfigError, ModelyardError
 from modelyard.components.explain import local_run
-from modelyard.components.explain.explanation import Explanation, create_explanation
+from modelyard.components.explain.explanation import Explanation, create_explanation, describe_decision
 from modelyard.components.explain.spec import ExplainSpec
 from modelyard.components.machine import is_loopback
 from modelyard.components.step import log
@@ -33,7 +33,7 @@ def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
         with _log_errors():
             record = records.read_run(open_objects(spec.store), spec.name, records.run_id() or "")
             final_decision = record.final_decision()
-            decision = ": ".join(final_decision) if final_decision else NO_DECISION
+            decision = describe_decision(*final_decision) if final_decision else NO_DECISION
     explanation = _explain(spec.name, run, succeeded, decision)
     log(explanation.text)
     file = Path(path)
@@ -88,7 +88,10 @@ def post_webhook(value: Mapping[str, str | None]) -> str | None:
         with httpx.Client(transport=ProxiedTransport(), timeout=TIMEOUT) as client:
             response = client.post(parsed, json=dict(value))
     except ConfigError:  # its message contains a part of the URL
-        return "The webhook was not called: proxy or certificates are wrong. Run `modelyard doctor`."
+        return (
+            "The webhook was not called: the proxy or the certificates cannot be used. Run `modelyard "
+            "doctor`."
+        )
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # its message may contain the URL
         return f"The webhook was not called: {type(error).__name__}. Check {WEBHOOK} and its server."
     if not response.is_success:

@@ -50,7 +50,13 @@ def create_explanation(
     name = f"The run {run} of {model}" if model else f"The run {run}"
     phrase, step_phrase = PHRASES[state]
     subject = f"{name} {phrase} {step_phrase} {step}" if step else f"{name} {phrase}"
-    return Explanation(run, model, state, step, kind, f"{subject}: {reason}" if reason else f"{subject}.")
+    text = f"{subject}: {reason}" if reason else subject
+    return Explanation(run, model, state, step, kind, text if text.endswith(".") else f"{text}.")
+
+
+def describe_decision(decision: str, reason: str) -> str:
+    """Return a decision with its reason, as `create_explanation` takes it."""
+    return f"{decision}, because {reason}"
 
 
 def step_lines(lines: Iterable[str]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ClusterError, ConfigError, describe
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
@@ -86,7 +87,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
         try:
             load_kube_config(_kubeconfig(), client_configuration=settings)
         except Exception as error:  # any class, if the file is malformed
-            raise _no_cluster(describe(error)) from error
+            raise _unusable_kubeconfig(_kubeconfig(), describe(error)) from error
         finally:
             logging.getLogger().removeHandler(logged)
         if message := " ".join(
@@ -94,7 +95,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
         ):
             reason = shorten(message, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")
             raise ClusterError(
-                f"The login to the cluster in KUBECONFIG fails: {reason}. Log in again."
+                f"The login of the kubeconfig {_kubeconfig()} failed: {reason}. Log in to the cluster again."
             ) from None
     settings.retries = False
     if not in_cluster:
@@ -106,7 +107,8 @@ def _check_reachable() -> None:
     """Check that a cluster exists and is up, before the official client is imported.
 
     Raises:
-        ClusterError: the file in KUBECONFIG does not exist, or the cluster refuses connections.
+        ClusterError: the kubeconfig does not exist, cannot be read or is too large, or the cluster refuses
+            connections.
     """
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return
@@ -114,15 +116,19 @@ def _check_reachable() -> None:
     if not files:
         raise _no_cluster(f"there is no file {_kubeconfig()}.")
     try:
-        (file,) = files
-        config = yaml.safe_load(file.read_bytes())
+        contents = [read_small_file(path) for path in files]
+    except OSError as error:
+        raise _unusable_kubeconfig(str(error.filename), f"{error.strerror}.") from error
+    try:
+        (content,) = contents
+        config = yaml.safe_load(content)
         contexts, clusters = (
             {entry["name"]: entry[kind] for entry in config[f"{kind}s"]} for kind in ("context", "cluster")
         )
         cluster = clusters[contexts[config["current-context"]]["cluster"]]
         url = urlsplit(cluster["server"])
         address = url.hostname, url.port or 443
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+    except (ValueError, LookupError, TypeError, yaml.YAMLError):
         return  # the official client reports it
     if "proxy-url" not in cluster and not proxy_for(cluster["server"]):
         try:
@@ -139,10 +145,16 @@ def _no_cluster(reason: str) -> ClusterError:
     return ClusterError(f"There is no cluster: {reason} Set KUBECONFIG, or create ~/.kube/config.")
 
 
-def _unreachable(server: str, error: Exception) -> ClusterError:
-    reason = " ".join(str(error).split()).rstrip(".")
+def _unusable_kubeconfig(path: str, reason: str) -> ClusterError:
     return ClusterError(
-        f"The cluster {server} does not respond: {reason}. Check that it runs, and the file in KUBECONFIG."
+        f"The kubeconfig {path} cannot be used: {reason} Correct it, or set KUBECONFIG to another file."
+    )
+
+
+def _unreachable(server: str, error: Exception) -> ClusterError:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
+    return ClusterError(
+        f"The cluster {server} does not respond: {reason}. Check that it runs, and its URL in the kubeconfig."
     )
 
 
@@ -289,7 +301,7 @@ class Cluster:
                         raise
                     if error.status not in RETRIED_STATUSES or time.monotonic() >= deadline:
                         raise NoServerError(
-                            f"The cluster has no server of {server.name} in {self.namespace}: "
+                            f"No server of {server.name} responds in the namespace {self.namespace}: "
                             f"{message.rstrip('.')}. See `modelyard rollout status {server.name} -e ENV`."
                         ) from error
                 time.sleep(RETRY_INTERVAL)
@@ -365,7 +377,8 @@ class Cluster:
     def _explain_refusal(self, error: "_ApiError") -> ClusterError:
         if error.status == 401:
             return ClusterError(
-                "The cluster does not accept the credentials in KUBECONFIG (401). Renew them."
+                f"The cluster does not accept the credentials in the kubeconfig {_kubeconfig()} (401). Renew "
+                "them."
             )
         try:
             message = str(json.loads(error.body)["message"])

@@ -113,7 +113,8 @@ def _container_problem(pod: Json, status: Json, memory_used: float | None) -> Po
         return PodProblem(
             reason=reason,
             message=f"Container {status['name']} of pod {_name(pod)} cannot be created: "
-            f"{status_message.split(' (pod:')[0] or reason}. Correct the image or the pod's references.",
+            f"{status_message.split(' (pod:')[0] or reason}. Correct the image, or the names of Secrets and "
+            "ConfigMaps.",
             wait_limit=0.0,
         )
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")

@@ -30,8 +30,8 @@ def explain_unschedulable(
         beginning, wait_limit = f"{beginning}; the autoscaler is adding a node", None
     elif "NotTriggerScaleUp" in reasons:
         beginning, wait_limit = f"{beginning}, and the autoscaler adds no node for it", 0.0
-    scheduler = PREEMPTION_NOTE.split(scheduler)[0]
-    message = f"{beginning}. {_describe_fit(pod, requested, nodes)} The scheduler says: {scheduler}."
+    scheduler = PREEMPTION_NOTE.split(scheduler)[0].rstrip(".")
+    message = f"{beginning}. {_describe_fit(pod, requested, nodes)} Message of the scheduler: {scheduler}."
     return message.strip(), wait_limit
 
 
@@ -57,18 +57,18 @@ def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Jso
     selector = pod["spec"].get("nodeSelector", {})
     matching = [node for node in nodes if selector.items() <= node["metadata"].get("labels", {}).items()]
     if not matching:
-        return f"None of {len(nodes)} nodes has these labels. Add such a node, or correct the node selector."
+        return "No node has these labels. Add such a node, or correct the node selector."
     candidates = [node for node in matching if not _taints(node, pod)]
     if not candidates:
         taints = ", ".join(sorted({taint for node in matching for taint in _taints(node, pod)}))
-        return f"All these nodes are tainted ({taints}). Tolerate the taint, or add a node without it."
+        return f"All nodes that match are tainted ({taints}). Add a toleration, or a node without the taint."
     largest = {r: max(_allocatable(node, r) for node in candidates) for r in requested}
     named = ", ".join(node["metadata"]["name"] for node in candidates[:MAX_NAMES])
     named += f" and {len(candidates) - MAX_NAMES} more" if len(candidates) > MAX_NAMES else ""
     if any(all(_allocatable(node, r) >= amount for r, amount in requested.items()) for node in candidates):
         return f"It would fit on {named} without the other pods. Delete pods, or add a node."
     maximum = _format_amounts(largest)
-    return f"At most {maximum} fit on an empty node ({named}). Request less, or add a larger node."
+    return f"An empty node has at most {maximum} ({named}). Request less, or add a larger node."
 
 
 def _allocatable(node: Json, resource: str) -> float:

@@ -6,6 +6,7 @@ serve("digits", store, serving, version=7)     serves a pinned version, on a clu
 
 import asyncio
 import ctypes
+import errno
 import gc
 import json
 import logging
@@ -200,7 +201,7 @@ def _listen(listener: socket.socket, host: str, port: int) -> None:
 
 
 def _listen_error(host: str, port: int, error: OSError) -> ServeError:
-    return ServeError(
-        f"Cannot listen on port {port} of {host}: {error.strerror or error}. Stop the process that uses it, "
-        "or set another --port or serving.port (0: a free port), or --host or serving.host."
-    )
+    remedy = "Set another host with --host or serving.host, or another port with --port or serving.port."
+    if error.errno == errno.EADDRINUSE:
+        remedy = "Stop the process that uses it, or set another --port or serving.port (0: a free port)."
+    return ServeError(f"Cannot listen on port {port} of {host}: {error.strerror or error}. {remedy}")

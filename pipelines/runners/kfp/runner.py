@@ -28,7 +28,7 @@ from modelyard.components.errors import (
 from modelyard.components.events import Event, StepChange, Waiting, parse_all
 from modelyard.components.explain import explanation, kfp_run
 from modelyard.components.explain.exit_task import record_end
-from modelyard.components.explain.explanation import EXIT_TASK, Explanation
+from modelyard.components.explain.explanation import EXIT_TASK, Explanation, describe_decision
 from modelyard.components.explain.kfp_run import Evidence, StuckPod
 from modelyard.components.explain.workflow import PodNode, Workflow
 from modelyard.components.records import RunRecords
@@ -198,7 +198,7 @@ class KfpRun(Run):
         end, state = run_records.end, runs.state(self._run)
         if end and end.state == state and end.ended >= runs.last_start_time(self._run):
             return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
-        decision = ": ".join(run_records.final_decision() or ())
+        decision = describe_decision(*final) if (final := run_records.final_decision()) else ""
         return kfp_run.explain(self.name, model, self._archive, decision=decision)
 
     def config(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from modelyard.components.errors import (
     NotFoundError,
 )
 from modelyard.components.events import Event, EventFile
-from modelyard.components.explain.explanation import Explanation, create_explanation
+from modelyard.components.explain.explanation import Explanation, create_explanation, describe_decision
 from modelyard.components.machine import check_keras
 from modelyard.components.signals import on_sigterm
 from modelyard.pipelines.environments.environment import Environment
@@ -189,9 +189,8 @@ class LocalRun(Run):
             return create_explanation(
                 self.name, model, summary.state, failure.step, failure.message, failure.kind
             )
-        return create_explanation(
-            self.name, model, "succeeded", None, f"{summary.decision}: {summary.reason}"
-        )
+        decision = describe_decision(summary.decision, summary.reason or "") if summary.decision else ""
+        return create_explanation(self.name, model, "succeeded", None, decision)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration."""

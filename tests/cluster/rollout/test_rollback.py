@@ -95,7 +95,7 @@ def test_pod_that_fits_on_no_node(refused, stable, no_new_nodes):
     resources = stable.platform.target.resources.model_copy(update={"cpu": "64"})
     reason, clients = refused(stable.publish(), stable.platform_with(resources=resources))
     assert "it requests 64 cores and 256 MiB of memory, and the autoscaler adds no node for it" in reason
-    assert re.search(r"At most \d+ cores and \S+ GiB of memory fit on an empty node", reason)
+    assert re.search(r"An empty node has at most \d+ cores and \S+ GiB of memory", reason)
     assert clients.failed == []
 
 

@@ -49,6 +49,6 @@ def test_run_uses_the_server_of_its_model(served):
 
 def test_predict_names_a_model_without_servers(served):
     output = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
-    assert "The cluster has no server of nobody in " in output
+    assert "No server of nobody responds in the namespace " in output
     assert 'services "nobody" not found' in output
     assert "modelyard rollout status nobody" in output

@@ -156,7 +156,7 @@ def test_a_failing_webhook_is_logged_and_does_not_fail_the_task(
 ) -> None:
     webhook.status = 500
     record_decision(tmp_path, Outcome(version=4, decision="hold", reason="it does not beat version 3"))
-    expected = "The run r1 of digits succeeded: hold: it does not beat version 3"
+    expected = "The run r1 of digits succeeded: hold, because it does not beat version 3."
     text, recorded = run_exit_task("SUCCEEDED")
     assert text == f"{expected}\n"
     assert (recorded.state, recorded.text, recorded.kind) == ("succeeded", expected, None)
@@ -171,9 +171,11 @@ def test_a_run_without_a_decision_is_explained(
     """fingerprint ended the run, or evaluate was cached and its record was removed."""
     monkeypatch.delenv(WEBHOOK, raising=False)
     record_decision(tmp_path)
-    assert run_exit_task("SUCCEEDED")[0].endswith(f"succeeded: {NO_DECISION}\n")
+    assert run_exit_task("SUCCEEDED")[0].endswith(f"succeeded: {NO_DECISION}.\n")
     record_decision(tmp_path, unchanged="version 1 has the same data")
-    assert run_exit_task("SUCCEEDED")[0].endswith("succeeded: unchanged: version 1 has the same data\n")
+    assert run_exit_task("SUCCEEDED")[0].endswith(
+        "succeeded: unchanged, because version 1 has the same data.\n"
+    )
 
 
 def test_the_record_of_the_failed_step_is_the_reason(

@@ -97,9 +97,9 @@ def test_a_terminated_run_is_cancelled(recorded: Run) -> None:
 
 
 def test_a_succeeded_run_has_the_decision(recorded: Run) -> None:
-    explanation = explain("r1", "digits", recorded("rejected"), decision="reject: accuracy 0.7 is too low")
+    explanation = explain("r1", "digits", recorded("rejected"), decision="reject, because it is bad")
     assert explanation.state == "succeeded"
-    assert explanation.text == "The run r1 of digits succeeded: reject: accuracy 0.7 is too low"
+    assert explanation.text == "The run r1 of digits succeeded: reject, because it is bad."
 
 
 def test_a_retried_attempt_is_not_a_failure(recorded: Run) -> None:

@@ -152,7 +152,8 @@ FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]
         ("[]", "TypeError"),
         (json.dumps({**KUBECONFIG, "current-context": "gone"}), "gone"),
         (json.dumps(KUBECONFIG), "127.0.0.1:1 does not respond"),
-        (json.dumps(FAILING_LOGIN), "login .* fails: exec: process returned 1. Log in"),
+        ("#" * (2**20 + 1), "config cannot be used: it has more than 1,048,576 bytes"),
+        (json.dumps(FAILING_LOGIN), "login .* failed: exec: process returned 1. Log in"),
     ],
 )
 def test_missing_cluster_fails_at_once(tmp_path, monkeypatch, config, reason):

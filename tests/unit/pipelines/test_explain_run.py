@@ -15,7 +15,10 @@ def test_the_latest_or_the_named_run_is_explained(tmp_path, modelyard):
     failure = Failure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
     create_ended_run(home, "20260101-000000-aaaa", state="failed", failure=failure)
     create_ended_run(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
-    assert modelyard("explain").out == "The run 20260102-000000-bbbb of digits succeeded: hold: no gain\n"
+    assert (
+        modelyard("explain").out
+        == "The run 20260102-000000-bbbb of digits succeeded: hold, because no gain.\n"
+    )
     explanation = modelyard.json("explain", "20260101-000000-aaaa")
     assert explanation == {
         "text": "The run 20260101-000000-aaaa of digits failed in the step ingest: No such file.",

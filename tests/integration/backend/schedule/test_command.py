@@ -70,6 +70,6 @@ def test_a_pod_that_fits_no_node_is_refused(
     arguments = ("schedule", "apply", "digits.yaml", "--set", "environment.steps.train.memory=64Gi")
     code, text = modelyard(*arguments)
     assert code == PlanError.exit_code
-    assert "At most 1 MiB of memory fit on an empty node" in text
+    assert "An empty node has at most 1 MiB of memory" in text
     assert write_requests(fake_kfp) == []
     assert modelyard(*arguments, "--anyway", "--output", "json")[1]["action"] == "create"
