@@ -157,8 +157,8 @@ class Plan(Record):
     options: tuple[AcceleratorOption, ...]
     prices_read: str
     learning_curve: LearningCurve | None
-    warnings: tuple[str, ...]
-    errors: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     exceeded: tuple[str, ...] = ()
 
 

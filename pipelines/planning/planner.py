@@ -5,7 +5,7 @@ plan.fit, plan.train, plan.cost, plan.errors
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +35,7 @@ from modelyard.pipelines.planning.hardware import (
     load_catalog,
 )
 from modelyard.pipelines.planning.plan import (
-    Fit,
-    Memory,
     Plan,
-    Storage,
     TrainTime,
     estimate_memory,
     estimate_storage,
@@ -97,10 +94,7 @@ def make_plan(
         ModelyardError: the data or the model is invalid, or too little is known about them.
     """
     catalog, training = load_catalog(request.prices or CATALOG), config.training
-    if request.probe and environment.on_cluster:
-        measuring.check_cluster(environment)
-    if request.learning_curve or (request.probe and not environment.on_cluster):
-        check_keras()
+    _check_measurements(request, environment)
     log("preparing the data")
     fetch = _needs_download(config, environment, request)
     data = describe_dataset(config, request.examples, request.outputs, fetch)
@@ -110,21 +104,18 @@ def make_plan(
     memory, device = estimate_memory(cost), find_device(environment, catalog, home)
     fit = memory.fit(device.memory) if device.memory is not None else None
     key = plan_key(prepare_uploads(config, environment).config, environment)
-    measurement = _Measurement.from_plan(load_plan(home, key), data)
+    probe = _Probe.from_plan(load_plan(home, key), data)
     if request.probe and fit != "does not fit":
-        measurement = _probe(workload, request, config, environment, data, log)
-    if measurement.train or measurement.too_large:
-        fit = "does not fit" if measurement.too_large else "fits"
+        probe = _run_probe(workload, request, config, environment, data, log)
+    if probe.train or probe.too_large:
+        fit = "does not fit" if probe.too_large else "fits"
     curve = None
-    if request.learning_curve and not measurement.too_large:
+    if request.learning_curve and not probe.too_large:
         log("training on increasing fractions of the data, which takes about twice as long as training")
         curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
-    probed, accelerator = measurement.probed, device.accelerator
-    if accelerator and probed and not probed.device.startswith(accelerator.kind):
-        accelerator = None  # accelerator_optional, on a node without it
     shards = sum(data.examples.values()) * data.example_bytes
-    storage = estimate_storage(shards, cost, probed, training)
     spot = environment.resources("train").spot
+    accelerator = None if _lacks_accelerator(device, probe.probed) else device.accelerator
     plan = Plan(
         model=config.name,
         environment=name,
@@ -139,18 +130,21 @@ def make_plan(
         flops_per_step=cost.flops,
         steps=training.epochs * math.ceil(data.examples["train"] / training.batch_size),
         uncounted=cost.uncounted,
-        storage=storage,
-        probed=probed,
-        probed_at=measurement.at,
-        too_large=measurement.too_large,
-        train=measurement.train,
-        cost=estimate_cost(measurement.train, accelerator, spot, catalog, request.price),
+        storage=estimate_storage(shards, cost, probe.probed, training),
+        probed=probe.probed,
+        probed_at=probe.at,
+        too_large=probe.too_large,
+        train=probe.train,
+        cost=estimate_cost(probe.train, accelerator, spot, catalog, request.price),
         options=list_options(catalog, memory, environment.keras_backend),
         prices_read=catalog.read,
         learning_curve=curve,
-        warnings=tuple(_find_warnings(config, environment, device, memory, fit, probed)),
-        errors=tuple(_find_errors(config, environment, device, memory, storage, fit, measurement.too_large)),
     )
+    messages = {
+        "warnings": tuple(_find_warnings(plan, device, config, environment)),
+        "errors": tuple(_find_errors(plan, device, config, environment)),
+    }
+    plan = plan.model_copy(update=messages)
     try:
         save_plan(home, key, plan)
     except OSError as error:
@@ -159,8 +153,19 @@ def make_plan(
     return plan.model_copy(update={"exceeded": exceeded})
 
 
-class _Measurement(NamedTuple):
-    """The result and time of a probe; `too_large` is its message if it ran out of memory."""
+def _check_measurements(request: PlanRequest, environment: Environment) -> None:
+    """Check, before the data is prepared, that the model can be measured where it would be trained."""
+    if request.probe and environment.on_cluster:
+        measuring.check_cluster(environment)
+    if request.learning_curve or (request.probe and not environment.on_cluster):
+        check_keras()
+
+
+class _Probe(NamedTuple):
+    """The result of a probe, the training time estimated from it, and the time of the probe.
+
+    `too_large` is the message if the probe ran out of memory.
+    """
 
     probed: ProbeResult | None = None
     train: TrainTime | None = None
@@ -168,22 +173,22 @@ class _Measurement(NamedTuple):
     too_large: str | None = None
 
     @classmethod
-    def from_plan(cls, plan: Plan | None, data: Dataset) -> "_Measurement":
+    def from_plan(cls, plan: Plan | None, data: Dataset) -> "_Probe":
         """Return the probe of the last plan of the configuration, if the numbers of examples are the same."""
         if plan and plan.examples == data.examples:
             return cls(plan.probed, plan.train, plan.probed_at, plan.too_large)
         return cls()
 
 
-def _probe(
+def _run_probe(
     workload: TrainingWorkload,
     request: PlanRequest,
     config: Config,
     environment: Environment,
     data: Dataset,
     log: Notify,
-) -> _Measurement:
-    """Probe in the environment of training; running out of memory is a result, not an error."""
+) -> _Probe:
+    """Probe where the model would be trained; running out of memory is a result, not an error."""
     probe_request, pod = ProbeRequest(workload=workload, seconds=request.seconds), environment.on_cluster
     log(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
     try:
@@ -192,8 +197,8 @@ def _probe(
         else:
             probed, wall = measuring.run_in_process("probe", probe_request, ProbeResult)
     except TooLargeError as error:
-        return _Measurement(at=now(), too_large=str(error).rstrip("."))
-    return _Measurement(probed, estimate_train_time(probed, wall, config.training, data.examples), now())
+        return _Probe(at=now(), too_large=str(error).rstrip("."))
+    return _Probe(probed, estimate_train_time(probed, wall, config.training, data.examples), now())
 
 
 def _create_workload(config: Config, data: Dataset) -> TrainingWorkload:
@@ -217,64 +222,53 @@ def _needs_download(config: Config, environment: Environment, request: PlanReque
     return request.fetch or request.learning_curve or (request.probe and not is_known)
 
 
-def _find_errors(
-    config: Config,
-    environment: Environment,
-    device: Device,
-    memory: Memory,
-    storage: Storage,
-    fit: Fit | None,
-    too_large: str | None,
-) -> list[str]:
-    """Return the reasons why the run cannot succeed, with remedies."""
-    errors = []
-    if too_large:
-        errors.append(too_large)
-    elif fit == "does not fit":
-        errors.append(
-            f"weights, gradients and optimizer need {format_size(memory.fixed)}, but {device.name} has "
+def _lacks_accelerator(device: Device, probed: ProbeResult | None) -> bool:
+    """Return whether the probe ran without the requested accelerator; see `accelerator_optional`."""
+    accelerator = device.accelerator
+    return bool(accelerator and probed and not probed.device.startswith(accelerator.kind))
+
+
+def _find_errors(plan: Plan, device: Device, config: Config, environment: Environment) -> Iterator[str]:
+    """Yield the reasons why the run cannot succeed, with remedies."""
+    storage = plan.storage
+    if plan.too_large:
+        yield plan.too_large
+    elif plan.fit == "does not fit":
+        yield (
+            f"weights, gradients and optimizer need {format_size(plan.memory.fixed)}, but {device.name} has "
             f"{format_size(device.memory or 0)}: use a smaller model or a larger device (modelyard does not "
             "split a model across devices)"
         )
     if device.disk is not None and storage.run > device.disk:
-        errors.append(
+        yield (
             f"the run writes {format_size(storage.run)}, but only {format_size(device.disk)} of the disk are "
             "free: run `modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
         )
     disk = environment.resources("train").ephemeral_storage if config.training.checkpoint_every else None
     if disk and storage.checkpoint > parse_quantity(disk):
-        errors.append(
+        yield (
             f"a checkpoint needs {format_size(storage.checkpoint)}, more than environment.steps.train."
             f"ephemeral_storage, {disk}: increase it, or set training.checkpoint_every to 0"
         )
-    return errors
 
 
-def _find_warnings(
-    config: Config,
-    environment: Environment,
-    device: Device,
-    memory: Memory,
-    fit: Fit | None,
-    probed: ProbeResult | None,
-) -> list[str]:
-    """Return warnings with remedies."""
-    warnings, train, accelerator = [], environment.resources("train"), device.accelerator
-    if fit == "uncertain":
-        batch = memory.largest_batch(device.memory or 0)
+def _find_warnings(plan: Plan, device: Device, config: Config, environment: Environment) -> Iterator[str]:
+    """Yield warnings with remedies."""
+    train, accelerator, probed = environment.resources("train"), device.accelerator, plan.probed
+    if plan.fit == "uncertain":
+        batch = plan.memory.largest_batch(device.memory or 0)
         estimate = f"a batch of {batch:,} would fit" if batch else "even one example may not fit"
-        warnings.append(f"the memory may be too small ({estimate}): check it with --probe")
-    if accelerator and probed and not probed.device.startswith(accelerator.kind):
-        warnings.append(f"the probe ran on {probed.device}, as the node has no {accelerator.type}")
+        yield f"the memory may be too small ({estimate}): check it with --probe"
+    if accelerator and probed and _lacks_accelerator(device, probed):
+        yield f"the probe ran on {probed.device}, as the node has no {accelerator.type}"
     if probed and probed.load > BUSY_LOAD:
-        warnings.append(
+        yield (
             f"the machine was busy during the probe ({probed.load:.1f} processes per core), so the times are "
             "uncertain"
         )
     if accelerator and accelerator.count > 1:
-        warnings.append(f"train uses only one of {accelerator.count} {accelerator.type}: request one")
+        yield f"train uses only one of {accelerator.count} {accelerator.type}: request one"
     if train.spot and not train.retries:
-        warnings.append("a Spot node may be preempted: set environment.steps.train.retries")
+        yield "a Spot node may be preempted: set environment.steps.train.retries"
     if environment.keras_backend == "jax" and config.model.build:
-        warnings.append(f"Keras trains with JAX: {config.model.build} must use only keras.ops")
-    return warnings
+        yield f"Keras trains with JAX: {config.model.build} must use only keras.ops"
