@@ -32,8 +32,9 @@ NEEDS_JAX, WITHOUT_MACHINE = "JAX only", "GPU alone"
 class Price(Settings):
     """USD per hour of `count` accelerators; None if unknown.
 
-    `scope` is what the price includes: `vm` is for whole machines, `chip` includes a part of the machine,
-    `accelerator` excludes the machine.
+    `scope` is what the price includes: `vm` the machine with its accelerators, `chip` a share of the machine,
+    `accelerator` no part of the machine. `on_demand_counts` are the counts that are available on demand; all
+    if empty.
     """
 
     region: str
@@ -134,10 +135,9 @@ def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[Accele
         price = option.on_demand or option.spot or math.inf
         return (option.fit != "fits", NEEDS_JAX in option.note, price)
 
-    entries = catalog.accelerators.items()
     options = [
         _create_option(name, entry, entry.memory_gb * 1e9, memory, backend)
-        for name, entry in entries
+        for name, entry in catalog.accelerators.items()
         if entry.memory_gb
     ]
     return tuple(sorted(options, key=rank))

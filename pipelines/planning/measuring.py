@@ -1,7 +1,7 @@
-"""Run modules of components.train, which need TensorFlow, in a child process or in a pod of `train`.
+"""Runs modules of components.train, which import TensorFlow, in a child process or in a pod of `train`.
 
-If the plan is killed, the process ends, as its lifeline is gone. The pod has a deadline, and the next plan on
-this machine deletes it.
+If the plan is killed, its process ends too, because its lifeline is released. Its pod has a deadline, and the
+next plan on this machine deletes it.
 """
 
 import os
@@ -42,7 +42,7 @@ from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.pods import pod as pods
 
 R = TypeVar("R", bound=Record)
-OUT_OF_MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT)  # from the kernel, and from C++'s bad_alloc
+OUT_OF_MEMORY_SIGNALS = (signal.SIGKILL, signal.SIGABRT)  # of the kernel, and of std::bad_alloc in C++
 NO_OP = ["true"]  # the command of the pod's containers that transfer artifacts
 COMPONENT, PROBE = "app.kubernetes.io/component", "probe"  # a label that no step's pod has
 MAX_POD_SECONDS = 900  # the pod's deadline, in addition to its start and its probe
@@ -99,10 +99,10 @@ def check_cluster(environment: Environment) -> None:
 def probe_in_pod(
     request: ProbeRequest, config: Config, environment: Environment, log: Callable[[str], None]
 ) -> tuple[ProbeResult, float]:
-    """Return the result of a probe in a pod, and the duration in seconds, including a new node and the image.
+    """Return the result of a probe in a pod, and its duration in seconds.
 
-    Uploads local code to the store, as a run does. The features are not uploaded. `log` receives the reasons
-    why the pod waits, and the lines of its log.
+    The duration includes the start of a new node and the pull of the image. Local code is uploaded to the
+    store, as for a run; features are not. `log` receives the reasons why the pod waits, and its log lines.
 
     Raises:
         ClusterError: the pod cannot run, or was stopped.
@@ -116,10 +116,8 @@ def probe_in_pod(
     code = for_pods.to_json() if for_pods else ""
     workload = request.workload.model_copy(update={"code": code, "features": ""})
     pod_request = request.model_copy(update={"workload": workload})
-    cluster, pod = (
-        connect(environment.runs.namespace),
-        create_probe_pod(pod_request, config.name, environment),
-    )
+    cluster = connect(environment.runs.namespace)
+    pod = create_probe_pod(pod_request, config.name, environment)
     start = time.monotonic()
     try:
         with _clean_up_pods(cluster, pod["metadata"]["name"]):

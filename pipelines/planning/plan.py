@@ -1,4 +1,4 @@
-"""The plan as a record (`modelyard plan --output json`), its formulas, and its file.
+"""The plan as a record, which `modelyard plan --output json` prints; its formulas, and its file.
 
 <home>/plans/<key>.json    the last plan of a configuration in an environment
 
@@ -20,7 +20,7 @@ from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 
 HOUR = 3600.0
-FITS_BELOW, DOES_NOT_FIT_ABOVE = 0.8, 0.95
+FITS_BELOW, DOES_NOT_FIT_ABOVE = 0.8, 0.95  # shares of the device memory
 EXPORTS = 3  # .keras, ONNX and SavedModel each contain the weights
 ESTIMATE_ERROR = 0.15  # published predictors have errors of 5 to 12 % with a profile of the same hardware
 Fit = Literal["fits", "uncertain", "does not fit"]
@@ -29,9 +29,9 @@ Fit = Literal["fits", "uncertain", "does not fit"]
 class Memory(Record):
     """The device memory of a training step.
 
-    `weights`, `gradients` and `optimizer` are exact: 16 bytes per parameter with Adam in float32.
-    `activations` are stored for the gradients, `working` is for the largest operation on them; both grow with
-    the batch.
+    `weights`, `gradients` and `optimizer` are exact: together 16 bytes per parameter with Adam in float32.
+    `activations` are stored for the gradients; `working` is the memory of the largest operation on them. Both
+    grow with the batch.
     """
 
     weights: int
@@ -183,13 +183,15 @@ def estimate_train_time(
 
     `wall` is the duration of the probe's process or pod in seconds. `examples` are numbers by split.
     """
-    batches, validation_batches = (
-        math.ceil(examples.get(name, 0) / training.batch_size) for name in ("train", "validation")
-    )
-    validation = probed.validation.seconds(validation_batches) if probed.validation else 0.0
-    epoch = probed.epoch.seconds(batches) + validation
+
+    def count_batches(split: str) -> int:
+        return math.ceil(examples.get(split, 0) / training.batch_size)
+
+    validation = probed.validation.seconds(count_batches("validation")) if probed.validation else 0.0
+    epoch = probed.epoch.seconds(count_batches("train")) + validation
     start = max(0.0, wall - probed.seconds) + probed.setup
-    once, busy = start + probed.compile + probed.export, max(1.0, probed.load)
+    once = start + probed.compile + probed.export
+    busy = max(1.0, probed.load)  # a busy machine makes the estimate uncertain in both directions
     low, high = min(1 - ESTIMATE_ERROR, probed.epoch.low), max(1 + ESTIMATE_ERROR, probed.epoch.high)
     return TrainTime(
         start=start,

@@ -1,4 +1,4 @@
-"""Print a plan on one screen, 80 columns wide."""
+"""Prints a plan on one screen, 80 columns wide, and formats its values for the report of a run."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -94,24 +94,12 @@ def format_dollars(amount: float) -> str:
 
 
 def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
-    memory, storage = plan.memory, plan.storage
+    storage = plan.storage
     yield "model", f"{plan.model}: {plan.parameters:,} parameters"
     yield "examples", ", ".join(f"{name} {count:,}" for name, count in plan.examples.items())
     if plan.targets:
         yield "targets", plan.targets
-    fit = ""
-    if plan.capacity:
-        fit += f" ({format_size(plan.capacity)}); largest batch: "
-        fit += _format_batch(memory.largest_batch(plan.capacity), plan)
-    if plan.fit:
-        fit = f"; {FITS[plan.fit]} {plan.device}{fit}"
-    yield (
-        "memory",
-        f"{format_size(memory.weights)} weights, {format_size(memory.gradients)} gradients, "
-        f"{format_size(memory.optimizer)} optimizer, about "
-        f"{format_size(memory.activations + memory.working)} activations with a batch of "
-        f"{memory.batch_size:,}{fit}",
-    )
+    yield "memory", _format_memory(plan)
     uncounted = f", without {', '.join(plan.uncounted)}" if plan.uncounted else ""
     yield (
         "compute",
@@ -126,15 +114,31 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.train:
         yield "time", _format_time(plan.train, plan.probed_at)
     if plan.probed:
-        device = (
-            f", {format_size(plan.probed.device_memory)} on the device" if plan.probed.device_memory else ""
-        )
+        on_device = plan.probed.device_memory
+        device = f", {format_size(on_device)} on the device" if on_device else ""
         yield "probe", f"on {plan.probed.device}, used {format_size(plan.probed.memory)} of memory{device}"
     if cost := plan.cost:
         train = f"{_format_cost(cost.train)} for train at " if cost.train else ""
         yield "cost", f"{train}{cost.per_hour:,.2f} USD per hour ({cost.note})"
     if curve := plan.learning_curve:
         yield "more data", _format_curve(curve)
+
+
+def _format_memory(plan: Plan) -> str:
+    """Format the memory of a step, whether it fits, and the largest batch that does."""
+    memory = plan.memory
+    text = (
+        f"{format_size(memory.weights)} weights, {format_size(memory.gradients)} gradients, "
+        f"{format_size(memory.optimizer)} optimizer, about "
+        f"{format_size(memory.activations + memory.working)} activations with a batch of "
+        f"{memory.batch_size:,}"
+    )
+    if plan.fit:
+        text += f"; {FITS[plan.fit]} {plan.device}"
+    if plan.capacity:
+        largest = _format_batch(memory.largest_batch(plan.capacity), plan)
+        text += f" ({format_size(plan.capacity)}); largest batch: {largest}"
+    return text
 
 
 def _format_curve(curve: LearningCurve) -> str:
