@@ -1,7 +1,7 @@
-"""Describe the data before a run: from prepared examples, otherwise from its kind.
+"""Describe the data before a run: from the prepared examples, or for remote data from its kind.
 
-Local data is prepared with the steps and the cache of a run, so a later run finds it in the cache. Remote
-data is prepared only with `--fetch`.
+Local data is prepared with the steps and the cache of a run, so that a later run finds it in the cache.
+Remote data is prepared only if it may be downloaded (`--fetch`).
 """
 
 import shutil
@@ -115,12 +115,13 @@ def _read_features(folder: Path) -> Dataset:
 
 
 def _describe_remote(config: Config, examples: int | None, outputs: int | None) -> Dataset:
+    """Return the description of data that is not on this machine, from its kind and the options."""
     data, resize, targets = config.data, config.data.resize, ""
     if data.kind == "cifar10":
         shape, count = (32, 32, 3), 10
         source = CIFAR10_EXAMPLES if examples is None else {"all": examples}
         if examples is None:
-            per_class = _split(source, config)["train"] // count
+            per_class = _estimate_splits(source, config)["train"] // count
             targets = f"{count} classes, with about {per_class:,} training examples of each"
     elif data.kind == "images" and resize and outputs and examples:
         shape, count, source = (resize.height, resize.width, data.channels), outputs, {"all": examples}
@@ -134,22 +135,22 @@ def _describe_remote(config: Config, examples: int | None, outputs: int | None) 
     return Dataset(
         example_schema=Schema(shape=shape, dtype="uint8", problem=config.problem, names=names, splits={}),
         normalization=Normalization(scale=scale),
-        examples=_split(source, config),
+        examples=_estimate_splits(source, config),
         targets=targets,
     )
 
 
-def _split(source: dict[str, int], config: Config) -> dict[str, int]:
+def _estimate_splits(source: dict[str, int], config: Config) -> dict[str, int]:
     """Return the approximate number of examples in each split after preprocess."""
     pool = source.get("all", source.get("train", 0))
-    test = source.get("test", _part_size(config.data.test, pool))
+    test = source.get("test", _estimate_part(config.data.test, pool))
     training = pool if "test" in source else pool - test
     if config.data.validation == "test":
         return {"train": training, "validation": test, "test": test}
-    validation = _part_size(config.data.validation, training)
+    validation = _estimate_part(config.data.validation, training)
     return {"train": training - validation, "validation": validation, "test": test}
 
 
-def _part_size(part: float | int | str, examples: int) -> int:
-    """Return the size of a part that is a number of examples, or a fraction of them."""
+def _estimate_part(part: float | int | str, examples: int) -> int:
+    """Return the number of examples in a part, which is a number or a fraction of all examples."""
     return min(examples, part) if isinstance(part, int) else round(float(part) * examples)

@@ -38,7 +38,7 @@ def check_feasibility(
     Raises:
         PlanError: lists the reasons with remedies.
     """
-    reasons = list(unschedulable_steps(environment)) if environment.on_cluster else []
+    reasons = list(find_unschedulable_steps(environment)) if environment.on_cluster else []
     if plan := load_plan(home, plan_key(config, environment)):
         errors = (*plan.errors, *exceeded_limits(plan, environment, config.training, budget))
         reasons += [f"{error} (plan of {plan.created[:10]})" for error in errors]
@@ -51,7 +51,7 @@ def check_feasibility(
         raise PlanError(f"{'. '.join(reasons)}. `--anyway` skips this check.")
 
 
-def unschedulable_steps(environment: Environment) -> Sequence[str]:
+def find_unschedulable_steps(environment: Environment) -> Sequence[str]:
     """Return a message for each step that does not fit on any node of the cluster, even an empty one."""
     try:
         nodes = connect(environment.runs.namespace).nodes

@@ -11,7 +11,7 @@ from modelyard.components.train.measurement import Cost, ProbeResult
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import feasibility
-from modelyard.pipelines.planning.feasibility import check_feasibility, unschedulable_steps
+from modelyard.pipelines.planning.feasibility import check_feasibility, find_unschedulable_steps
 from tests.unit.planning.conftest import GKE, MakePlan, Results
 
 TEN = "training.epochs=10"
@@ -51,7 +51,7 @@ def test_an_accelerator_that_no_node_has_is_refused() -> None:
     environment = load_environment(
         "kind", ["environment.steps.train.accelerator={type: nvidia-l4, count: 1}"]
     )
-    (reason,) = unschedulable_steps(environment)
+    (reason,) = find_unschedulable_steps(environment)
     assert reason.startswith("train")
 
 
@@ -60,7 +60,7 @@ def test_an_accelerator_that_no_node_has_is_refused() -> None:
 )
 def test_a_cluster_with_an_autoscaler_refuses_no_step(nodes: list[Any], label: str) -> None:
     nodes[:] = [node(**{label: "small"})]
-    assert unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
+    assert find_unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
 def test_a_cluster_whose_nodes_cannot_be_listed_refuses_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_a_cluster_whose_nodes_cannot_be_listed_refuses_no_step(monkeypatch: pyt
         raise ClusterError("no.")
 
     monkeypatch.setattr(feasibility, "connect", refuse)
-    assert unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
+    assert find_unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
 def test_errors_of_the_plan_refuse_a_run(
