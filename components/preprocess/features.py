@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
-from modelyard.components.artifacts import Duplicates, ModelSplit, Normalization, Schema, Statistics
+from modelyard.components.artifacts import Duplicates, ModelSplit, Schema, Statistics
 from modelyard.components.errors import ConfigError, DataError, pluralize
 from modelyard.components.preprocess import split as splitting
+from modelyard.components.preprocess.normalization import Moments, compute_normalization
 from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import HashPairs, Mask
@@ -27,9 +28,6 @@ from modelyard.components.shards import ShardWriter, Split, prefetch, write_hash
 from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
-EXACT_SUM_EXAMPLES = 256
-"""Number of uint8 examples with exact sums in uint16, and of squares in float32: 256 * 255**2 < 2**24."""
-MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
 LISTED_NAMES = 20
 """Maximum number of classes in an error message."""
 FINDING_NOUNS = {
@@ -38,58 +36,6 @@ FINDING_NOUNS = {
     "leakage": ("test example", "in the training examples, which biases the test metrics"),
 }
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
-
-
-class Moments:
-    """Mean and standard deviation per channel, minimum and maximum, from batches of any size.
-
-    The channels are the last axis of an example with one or three axes; an example with another number of
-    axes has one channel. Batches are merged as in Chan, Golub and LeVeque, "Updating formulae and a
-    pairwise algorithm for computing sample variances" (1979), in float64. The standard deviation is optional.
-    """
-
-    def __init__(self, shape: tuple[int, ...], with_standard_deviation: bool) -> None:
-        self.channels = shape[-1] if len(shape) in (1, 3) else 1
-        self.mean = np.zeros(self.channels)
-        self.minimum, self.maximum = np.inf, -np.inf
-        self._with_standard_deviation = with_standard_deviation
-        self._squares = np.zeros(self.channels)
-        self._count = 0
-
-    def add(self, examples: NDArray[Any]) -> None:
-        """Add examples of shape (n, *shape)."""
-        size = EXACT_SUM_EXAMPLES if examples.dtype == np.uint8 else max(1, len(examples))
-        for start in range(0, len(examples), size):
-            batch = examples[start : start + size]
-            self._add(batch.reshape(len(batch), -1))
-
-    def _add(self, batch: NDArray[Any]) -> None:
-        exact = batch.dtype == np.uint8
-        count = batch.size // self.channels
-        mean = self._by_channel(batch.sum(axis=0, dtype=np.uint16 if exact else np.float64)) / count
-        total, step = self._count + count, mean - self.mean
-        if self._with_standard_deviation:
-            values: NDArray[Any] = batch.astype(np.float32 if exact else np.float64)
-            if not exact:
-                values -= np.tile(mean, values.shape[1] // self.channels)
-            squares = self._by_channel(np.einsum("ij,ij->j", values, values))
-            if exact:
-                squares -= count * mean**2
-            self._squares += squares + step**2 * (self._count * count / total)
-        self.mean += step * (count / total)
-        self._count = total
-        self.minimum = min(self.minimum, float(batch.min()))
-        self.maximum = max(self.maximum, float(batch.max()))
-
-    def _by_channel(self, columns: NDArray[Any]) -> NDArray[np.float64]:
-        sums: NDArray[np.float64] = columns.reshape(-1, self.channels).sum(axis=0, dtype=np.float64)
-        return sums
-
-    @property
-    def standard_deviation(self) -> NDArray[np.float64]:
-        """The standard deviation per channel; 1 for constant channels."""
-        values = np.sqrt(self._squares / max(1, self._count))
-        return np.where(values > 0, values, 1.0)
 
 
 def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
@@ -119,19 +65,14 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     findings = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
     check_findings(findings, settings)
     targets = _split_targets(sources, masks)
-    try:
-        check_splits(schema, targets)
-        problem.check_splits(schema, targets)
-    except DataError as error:
-        if 2 * duplicates.count < sum(schema.splits.values()):
-            raise
-        raise DataError(
-            f"{error} The cause may be {pluralize(duplicates.count, 'duplicate')} in the same split as the "
-            f"original, such as {duplicates.origins[0]}: remove duplicates."
-        ) from error
+    check_splits(schema, problem, targets, duplicates)
     with artifacts.replace_folder(Path(features)) as folder:
         moments = _write_splits(folder, schema, sources, masks, settings.normalize == "standardize")
+        write_hashes(folder, train, test)
         normalization, scaling = compute_normalization(settings, moments, schema)
+        mean, scale = problem.compute_scaling(targets["train"])
+        target_scaling = {"target_mean": (mean,), "target_scale": (scale,)}
+        artifacts.write(folder / "normalization.json", normalization.model_copy(update=target_scaling))
         statistics = Statistics(
             targets={split: problem.compute_statistics(schema, part) for split, part in targets.items()},
             **findings,
@@ -140,18 +81,36 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
             minimum=moments.minimum,
             maximum=moments.maximum,
         )
+        artifacts.write(folder / "statistics.json", statistics)
         sizes = {split: len(part) for split, part in targets.items()}
         artifacts.write(folder / "schema.json", schema.model_copy(update={"splits": sizes}))
-        mean, scale = problem.compute_scaling(targets["train"])
-        target_scaling = {"target_mean": (mean,), "target_scale": (scale,)}
-        artifacts.write(folder / "normalization.json", normalization.model_copy(update=target_scaling))
-        artifacts.write(folder / "statistics.json", statistics)
-        write_hashes(folder, train, test)
     log(f"examples: {sizes}; {scaling}")
 
 
-def _choose_batch_size(schema: Schema) -> int:
-    return max(1, BATCH_BYTES // max(1, int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize))
+def check_source(schema: Schema) -> None:
+    """Raise DataError unless the source has valid splits that are not empty."""
+    names = set(schema.splits)
+    if not ({"all", "train"} & names) or names - {"all", "train", "test", "validation"} or len(names) > 3:
+        raise DataError(
+            f"The dataset has the splits {', '.join(sorted(names))}. Use `all`, or `train` with optional "
+            "`test` and `validation`."
+        )
+    if not sum(schema.splits.values()):
+        raise DataError("The dataset has no examples in any split. Check data.source.")
+    if empty := [name for name, size in schema.splits.items() if not size]:
+        raise DataError(f"The split {empty[0]} has 0 examples. Add examples to it, or remove the split.")
+
+
+def check_named_slices(key: str, names: Sequence[str], schema: Schema) -> None:
+    """Raise ConfigError if the configuration `key` names a class that the data does not have."""
+    if unknown := [name for name in names if name not in schema.names]:
+        near = get_close_matches(unknown[0], schema.names, n=1)
+        more = f" and {len(schema.names) - LISTED_NAMES:,} more" if len(schema.names) > LISTED_NAMES else ""
+        raise ConfigError(
+            f"{key} names {unknown[0]!r}, which is not a class of the data."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + f" The classes are {', '.join(schema.names[:LISTED_NAMES])}{more}."
+        )
 
 
 def _check_and_hash(schema: Schema, problem: Problem, name: str, source: Split) -> HashPairs:
@@ -166,6 +125,32 @@ def _check_and_hash(schema: Schema, problem: Problem, name: str, source: Split) 
     return np.concatenate(hashes)
 
 
+def check_examples(schema: Schema, split: str, start: int, examples: NDArray[Any]) -> None:
+    """Raise DataError for the first invalid example of a batch that starts at `start` in `split`."""
+    if schema.dtype != "uint8" and not np.isfinite(examples).all():
+        index = np.argwhere(~np.isfinite(examples))[0]
+        raise DataError(
+            f"Example {start + index[0]} of {split} has the value {examples[tuple(index)]} at "
+            f"{index[1:].tolist()}. Remove the example or replace the value in the source."
+        )
+
+
+def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation) -> None:
+    """Log duplicates, conflicting labels and leakage; raise DataError for those in `data.fail_on`."""
+    for name, finding in findings.items():
+        if not finding.count:
+            continue
+        noun, condition = FINDING_NOUNS[name]
+        origins = "; ".join(finding.origins)
+        description = f"The data has {pluralize(finding.count, noun)} {condition}, such as {origins}"
+        if name in preparation.fail_on:
+            raise DataError(
+                f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "
+                "from data.fail_on."
+            )
+        log(f"{description}.")
+
+
 def _split_targets(
     sources: dict[str, Split], masks: dict[str, dict[ModelSplit, Mask]]
 ) -> dict[str, NDArray[Any]]:
@@ -174,6 +159,28 @@ def _split_targets(
         for split, mask in by_split.items():
             parts[split].append(sources[name].targets[mask])
     return {split: np.concatenate(part) for split, part in parts.items()}
+
+
+def check_splits(
+    schema: Schema, problem: Problem, targets: Mapping[str, NDArray[Any]], duplicates: Duplicates
+) -> None:
+    """Raise DataError if a split is empty, or no model can be trained and evaluated with its targets."""
+    try:
+        for split, part in targets.items():
+            if not len(part):
+                key = "data.test or data.validation" if split == "train" else f"data.{split}"
+                raise DataError(
+                    f"The split {split} has 0 of the {sum(schema.splits.values())} examples of the dataset. "
+                    f"Change {key}, or add examples."
+                )
+        problem.check_splits(schema, targets)
+    except DataError as error:
+        if 2 * duplicates.count < sum(schema.splits.values()):
+            raise
+        raise DataError(
+            f"{error} The cause may be {pluralize(duplicates.count, 'duplicate')} in the same split as the "
+            f"original, such as {duplicates.origins[0]}: remove duplicates."
+        ) from error
 
 
 def _write_splits(
@@ -209,98 +216,5 @@ def _write_splits(
     return moments
 
 
-def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation) -> None:
-    """Log duplicates, conflicting labels and leakage; raise DataError for those in `data.fail_on`."""
-    for name, finding in findings.items():
-        if not finding.count:
-            continue
-        noun, condition = FINDING_NOUNS[name]
-        origins = "; ".join(finding.origins)
-        description = f"The data has {pluralize(finding.count, noun)} {condition}, such as {origins}"
-        if name in preparation.fail_on:
-            raise DataError(
-                f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "
-                "from data.fail_on."
-            )
-        log(f"{description}.")
-
-
-def check_named_slices(key: str, names: Sequence[str], schema: Schema) -> None:
-    """Raise ConfigError if the configuration `key` names a class that the data does not have."""
-    if unknown := [name for name in names if name not in schema.names]:
-        near = get_close_matches(unknown[0], schema.names, n=1)
-        more = f" and {len(schema.names) - LISTED_NAMES:,} more" if len(schema.names) > LISTED_NAMES else ""
-        raise ConfigError(
-            f"{key} names {unknown[0]!r}, which is not a class of the data."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-            + f" The classes are {', '.join(schema.names[:LISTED_NAMES])}{more}."
-        )
-
-
-def check_source(schema: Schema) -> None:
-    """Raise DataError unless the source has valid splits that are not empty."""
-    names = set(schema.splits)
-    if not ({"all", "train"} & names) or names - {"all", "train", "test", "validation"} or len(names) > 3:
-        raise DataError(
-            f"The dataset has the splits {', '.join(sorted(names))}. Use `all`, or `train` with optional "
-            "`test` and `validation`."
-        )
-    if not sum(schema.splits.values()):
-        raise DataError("The dataset has no examples in any split. Check data.source.")
-    if empty := [name for name, size in schema.splits.items() if not size]:
-        raise DataError(f"The split {empty[0]} has 0 examples. Add examples to it, or remove the split.")
-
-
-def check_examples(schema: Schema, split: str, start: int, examples: NDArray[Any]) -> None:
-    """Raise DataError for the first invalid example of a batch that starts at `start` in `split`."""
-    if schema.dtype != "uint8" and not np.isfinite(examples).all():
-        index = np.argwhere(~np.isfinite(examples))[0]
-        raise DataError(
-            f"Example {start + index[0]} of {split} has the value {examples[tuple(index)]} at "
-            f"{index[1:].tolist()}. Remove the example or replace the value in the source."
-        )
-
-
-def check_splits(schema: Schema, targets: dict[str, NDArray[Any]]) -> None:
-    """Raise DataError if a split is empty."""
-    for split, part in targets.items():
-        if not len(part):
-            key = "data.test or data.validation" if split == "train" else f"data.{split}"
-            raise DataError(
-                f"The split {split} has 0 of the {sum(schema.splits.values())} examples of the dataset. "
-                f"Change {key}, or add examples."
-            )
-
-
-def compute_normalization(
-    preparation: Preparation, moments: Moments, schema: Schema
-) -> tuple[Normalization, str]:
-    """Return the normalization of `data.normalize` from the training examples, and its description."""
-    match preparation.normalize:
-        case "scale":
-            minimum, maximum = moments.minimum, moments.maximum
-            scale = preparation.scale or choose_default_scale(minimum, maximum, schema)
-            origin = "from data.scale" if preparation.scale else "the default of data.scale"
-            description = (
-                f"training values from {minimum:.4g} to {maximum:.4g} are divided by {scale:g}, {origin}"
-            )
-            if not MINIMUM_RANGE * scale <= max(-minimum, maximum) <= MAXIMUM_RANGE * scale:
-                log(f"{description}, which is far from their range: check data.scale.")
-            return Normalization(scale=(scale,)), description
-        case "standardize":
-            mean, deviation = tuple(moments.mean.tolist()), tuple(moments.standard_deviation.tolist())
-            description = (
-                "training values are standardized: minus their mean, divided by their standard deviation"
-            )
-            return Normalization(mean=mean, scale=deviation), description
-    return Normalization(), "values are not normalized"
-
-
-def choose_default_scale(minimum: float, maximum: float, schema: Schema) -> float:
-    """Return the default of data.scale."""
-    if schema.image:
-        return 255.0
-    magnitude = max(-minimum, maximum)
-    if magnitude <= 1:
-        return 1.0
-    return next((scale for scale in (255.0, 65535.0) if scale / 2 <= magnitude <= scale), magnitude)
+def _choose_batch_size(schema: Schema) -> int:
+    return max(1, BATCH_BYTES // max(1, int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize))
