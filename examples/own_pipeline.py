@@ -1,9 +1,9 @@
-"""A pipeline of your own with single components of modelyard: evaluate a trained model on new data.
+"""A custom KFP pipeline with single components of modelyard: evaluate a trained model on new data.
 
     python examples/own_pipeline.py pets.yaml          # writes own_pipeline.yaml for KFP
 
-Components are ordinary KFP components. Their settings come from the same file as for `modelyard run`; on a
-cluster give each task an image that `make images` built, with `set_container_image`.
+The components of modelyard are ordinary KFP components. Their settings come from the same file as for
+`modelyard run`. On a cluster, give each task an image that `make images` built, with `set_container_image`.
 """
 
 import sys
@@ -15,22 +15,28 @@ from modelyard.components.evaluate.component import evaluate
 from modelyard.components.ingest.component import ingest
 from modelyard.components.preprocess.component import preprocess
 
-IDENTITY = '{"run": "", "data": "", "champion": 0}'  # compare with no champion
+IDENTITY = '{"run": "", "data": "", "champion": 0}'  # do not compare the model with a champion
 
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def alert(decision: bool) -> str:
-    """Return a message. This is a step of your own."""
+    """Return a message. This is a component of your own."""
     return "the model is good enough" if decision else "the model has become worse: see the report"
 
 
 def build(config: str):
-    """Return the pipeline for the configuration of a file."""
+    """Return the pipeline for a configuration file."""
     specs = modelyard.step_specs(config)
 
     @dsl.pipeline(name="score-again")
     def score_again(model: str, history: str, date: str = "") -> str:
-        """Evaluate the model at the URI `model`, an artifact of train, on the data of `date`."""
+        """Evaluate a model on the current data.
+
+        Args:
+            model: URI of the artifact `model` of train.
+            history: URI of the artifact `history` of train.
+            date: part of the cache key of ingest; a new date reads the data again.
+        """
         raw = ingest(spec=specs["ingest"], fingerprint=date).outputs["raw"]
         features = preprocess(raw=raw, spec=specs["preprocess"]).outputs["features"]
         evaluated = evaluate(
