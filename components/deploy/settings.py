@@ -23,14 +23,14 @@ class Rollout(Settings):
         ge=0,
         lt=1,
         description="Maximum difference between the server's and the recorded prediction for a golden "
-        "request: of a probability, or of a value in standard deviations of the training targets.",
+        "request: between probabilities, or between values in standard deviations of the training targets.",
     )
     canary_share: float = Field(
         default=0.1,
         gt=0,
         le=0.5,
-        description="Share of replicas, and so of requests, that the candidate gets in the canary analysis; "
-        "it has at least one replica.",
+        description="Share of the replicas, and so of the requests, of the candidate in the canary "
+        "analysis. The candidate has at least one replica.",
     )
     bake_seconds: float = Field(
         default=60.0, ge=0, description="Seconds of canary analysis before the candidate is promoted."
@@ -38,14 +38,17 @@ class Rollout(Settings):
     min_requests: int = Field(
         default=100,
         ge=1,
-        description="Minimum number of requests in the canary analysis; golden requests are sent when "
-        "clients send fewer.",
+        description="Minimum number of requests in the canary analysis. If clients send fewer, golden "
+        "requests are sent.",
     )
     max_error_rate: float = Field(
-        default=0.01, ge=0, le=1, description="Maximum share of executed requests that fail."
+        default=0.01, ge=0, le=1, description="Maximum share of the candidate's executed requests that fail."
     )
     max_latency_ratio: float = Field(
-        default=2.0, ge=1, description="Maximum mean latency, as a multiple of stable's in the same time."
+        default=2.0,
+        ge=1,
+        description="Maximum mean latency of the candidate, as a multiple of stable's mean latency in the "
+        "same time.",
     )
     latency_margin: float = Field(
         default=0.01, ge=0, description="Seconds of additional latency that are always allowed."

@@ -34,26 +34,27 @@ class Gate(Settings):
 
     minimum: Limits = Field(
         default_factory=dict,
-        description="Minimum values on the test examples of metrics of which higher is better, such as "
-        "`{accuracy: 0.9}`; a candidate below one is rejected, with or without a champion. For classes: "
-        "`{recall: {defective: 0.8}}`, or `{recall: 0.5}` for each.",
+        description="Minimum values of metrics on the test examples, if higher is better, such as "
+        "`{accuracy: 0.9}`. A candidate below a minimum is rejected, with or without a champion. For "
+        "classes: `{recall: {defective: 0.8}}`, or `{recall: 0.5}` for each class.",
     )
     maximum: dict[str, float] = Field(
         default_factory=dict,
-        description="Maximum values on the test examples of metrics of which lower is better, such as "
-        "`{rmse: 60}`; a candidate above one is rejected, with or without a champion.",
+        description="Maximum values of metrics on the test examples, if lower is better, such as "
+        "`{rmse: 60}`. A candidate above a maximum is rejected, with or without a champion.",
     )
     comparison: Literal["non_inferiority", "superiority"] = Field(
         default="non_inferiority",
-        description="Required result of the paired comparison with the best of the last five champions, with "
-        "95 % confidence: non_inferiority: not worse by more than the margin; superiority: better by more "
-        "than the margin. Otherwise the candidate is held.",
+        description="What the comparison with the best of the last five champions must show with 95 % "
+        "confidence. non_inferiority: the candidate is not worse by more than the margin; superiority: the "
+        "candidate is better by more than the margin. Otherwise the decision is hold.",
     )
     margin: Limits = Field(
         default_factory=dict,
-        description="Compared metrics with margins in the unit of the metric, such as `{accuracy: 0.01}` or "
-        "`{balanced_accuracy: 0.02, recall: {defective: 0.1}}`. Default: balanced_accuracy with 0.02, or "
-        "rmse with 2 % of the rmse of a constant prediction; with superiority, the default margin is 0.",
+        description="Metrics to compare with the champions, and the margin of each in the unit of the "
+        "metric, such as `{accuracy: 0.01}` or `{balanced_accuracy: 0.02, recall: {defective: 0.1}}`. "
+        "Default: balanced_accuracy with 0.02, or rmse with 2 % of the rmse of a constant prediction. With "
+        "superiority, the default margin is 0.",
     )
 
     def named_slices(self) -> tuple[str, ...]:

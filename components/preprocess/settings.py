@@ -12,34 +12,36 @@ class Preparation(Settings):
 
     validation: float | int | Literal["test"] = Field(
         default=0.1,
-        description="Training examples to hold out for validation, selected by content hash: a share (0.1) "
-        "or a number (5000). `test` validates on the test examples, as tutorials do; the test metrics are "
-        "then biased, so early stopping and the gate must be off.",
+        description="Training examples to hold out for validation, selected by a hash of their content: a "
+        "share (0.1) or a number (5000). `test` validates on the test examples, as many tutorials do; the "
+        "test metrics are then biased, so early stopping and the gate must be off.",
     )
     test: float | int = Field(
         default=0.2,
-        description="Examples to hold out for the test, selected by content hash: a share or a number, with "
-        "at least 10 of each class, or half of a class with fewer than 20. Ignored if the source has a test "
-        "split.",
+        description="Examples to hold out for the test, selected by a hash of their content: a share (0.2) "
+        "or a number (1000). At least 10 examples of each class are held out, or half of a class with fewer "
+        "than 20. If the source has a test split, its examples are the test examples.",
     )
     normalize: Literal["scale", "standardize", "none"] = Field(
         default="scale",
         description="scale: divide by data.scale; standardize: subtract the mean and divide by the standard "
-        "deviation of the training examples, per channel; none. Part of the exported model.",
+        "deviation of the training examples, per channel; none: do not normalize. The normalization is part "
+        "of the exported model.",
     )
     scale: float | None = Field(
         default=None,
         gt=0,
-        description="Divisor of `scale`. Default: 255 for images from files; for other data the largest "
-        "magnitude of the training values, rounded up to 1, or to 255 or 65535 if that at most doubles it. "
-        "The log and the report show it.",
+        description="With normalize: scale, the divisor of the values. Default: 255 for images from files; "
+        "for other data the largest magnitude of the training values, but 1 if it is below 1, 255 if it "
+        "is between 127.5 and 255, and 65535 if it is between 32767.5 and 65535. The log and the report "
+        "show the divisor.",
     )
     fail_on: list[Literal["duplicates", "conflicting_labels", "leakage", "champion_leakage"]] = Field(
         default_factory=list,
-        description="Findings that end the run instead of only being counted in the report: duplicates: "
-        "examples that repeat an earlier one; conflicting_labels: the same example with two labels; "
-        "leakage: test examples that are also training examples; champion_leakage: test examples that the "
-        "champion was trained on.",
+        description="Checks of the data that fail the run. Without it, the report shows their results. "
+        "duplicates: no two examples are equal; conflicting_labels: no example has two labels; leakage: no "
+        "test example is also a training example; champion_leakage: the champion was trained on no test "
+        "example.",
     )
 
     @field_validator("validation", "test")

@@ -17,29 +17,30 @@ class Serving(Settings):
     max_body_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum size of a request body (413); null: by the container's memory, at most 32 MiB.",
+        description="Maximum bytes of a request body (413). Default: depends on the container's memory, at "
+        "most 32 MiB.",
     )
     max_batch: int = Field(default=1024, ge=1, description="Maximum number of examples in a request (413).")
     max_pixels: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum pixels of an image (400); a request may have four times as many in total; "
-        "null: by the container's memory, at most 16 million.",
+        description="Maximum pixels of an image (400); a request may have four times as many in total. "
+        "Default: depends on the container's memory, at most 16 million.",
     )
     max_queue: int = Field(
         default=64, ge=1, description="Maximum number of pending requests (503 with Retry-After)."
     )
     body_timeout: float = Field(
-        default=10.0, gt=0, description="Seconds until a request must have arrived completely (408)."
+        default=10.0, gt=0, description="Maximum seconds until a request has arrived completely (408)."
     )
     request_timeout: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds from arrival until the execution of a request must start (504); the header "
-        "X-Request-Timeout can lower it.",
+        description="Maximum seconds from the arrival of a request until its execution starts (504). The "
+        "header X-Request-Timeout can set a lower value.",
     )
     drain_timeout: float = Field(
-        default=20.0, gt=0, description="Seconds for requests to finish after SIGTERM."
+        default=20.0, gt=0, description="Maximum seconds to finish pending requests after SIGTERM."
     )
     linger: float = Field(
         default=0.0,

@@ -70,18 +70,16 @@ class SourceKeys(Settings):
     """The keys of `data`: the source of the examples and their format."""
 
     kind: Literal["digits", "diabetes", "cifar10", "images", "npz"] = Field(
-        description="digits, diabetes: datasets of scikit-learn; cifar10: the official archive (binary "
-        "or python form); images: PNG, JPEG, WebP, GIF, BMP and TIFF, one folder per class, or such "
-        "folders in train, test and validation, or with an index, as a folder, .zip or .tar.gz, or in "
-        "Parquet files with a column of images and one of labels; npz: "
-        "arrays x and y, or x_train, y_train, x_test and y_test, whose y are labels (integers from 0 or 1, "
-        "texts or one-hot rows), or numbers with problem: regression."
+        description="digits and diabetes: datasets of scikit-learn; cifar10: the official archive, in its "
+        "binary or Python form; images: image files in class folders or with an index, in a folder, .zip or "
+        ".tar.gz, or Parquet files with images and labels; npz: NumPy arrays x and y, or x_train, y_train, "
+        "x_test and y_test. docs/data.md describes images and npz."
     )
     source: str | None = Field(
         default=None,
-        description="Path, or URL with https://, gs:// or the scheme of another installed storage. A "
-        "relative path is relative to the configuration file. "
-        "User and password come from ~/.netrc. Not for digits and diabetes.",
+        description="Path or URL of the data: https://, gs:// or the scheme of another installed storage. A "
+        "relative path is relative to the configuration file. For https://, user and password come from "
+        "~/.netrc. Not for digits and diabetes.",
     )
     sha256: str | None = Field(
         default=None,
@@ -89,31 +87,34 @@ class SourceKeys(Settings):
         description="SHA-256 of the archive or file, checked before anything is read.",
     )
     channels: Literal[1, 3] = Field(
-        default=3, description="images only: 1 makes them grayscale, 3 makes them RGB."
+        default=3,
+        description="images only: channels of the examples; 1 converts images to grayscale, 3 to RGB.",
     )
     resize: Resize | None = Field(
-        default=None, description="images only: without it every image must have the same size."
+        default=None,
+        description="images only: resize all images to one size. Without it, all images must have the same "
+        "size.",
     )
     index: str | None = Field(
         default=None,
         pattern=r"\.(csv|tsv|jsonl)$",
-        description="images only: a .csv, .tsv or .jsonl inside the source, with the columns path (or "
-        "file_name, filename, file, image), label (or target, class), and optionally split (train, test or "
-        "validation). Paths are relative to it, or else to the source. Without this key, metadata.csv and "
-        "metadata.jsonl, the names that Hugging Face uses, are searched.",
+        description="images only: file inside the source that lists the images: .csv, .tsv or .jsonl, with "
+        "the columns path (or file_name, filename, file, image), label (or target, class), and optionally "
+        "split (train, test or validation). Paths are relative to this file, or else to the source. "
+        "Default: metadata.csv or metadata.jsonl, as in Hugging Face's image folders, if there is one.",
     )
     max_bad: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="images only: maximum share of unusable files; they are skipped, and listed in the "
-        "report. With 0, any unusable file fails the run, and the error lists them.",
+        description="images only: maximum share of unusable files, which are skipped and listed in the "
+        "report. With 0, a single unusable file fails the run.",
     )
     classes: tuple[str, ...] | None = Field(
         default=None,
         strict=False,
-        description="npz, for classification: the classes' names in label order; default: the labels "
-        "themselves.",
+        description="npz, for classification: names of the classes in the order of the labels. Default: the "
+        "labels.",
     )
     max_bytes: int = Field(
         default=20 * 2**30, ge=1, description="Maximum size of a download or an unpacked archive, in bytes."

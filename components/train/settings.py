@@ -26,7 +26,7 @@ REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
 BUILT_IN = ("filters", "kernel", "dense", "dropout", *REGULARIZERS)
 REGULARIZER_DESCRIPTION = (
     "Built-in CNN: Keras regularizer of the {} of each layer, such as `{{name: L2, l2: 0.001}}`. With "
-    "model.build, set it in the layers of your model."
+    "model.build, set regularizers in the layers of your model."
 )
 
 
@@ -36,15 +36,15 @@ class Model(Settings):
     build: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_.][\w./]*:[A-Za-z_]\w*$",
-        description="module:function in model.code that returns a Keras model. It is called with "
+        description="module:function in model.code that returns a Keras model. Its arguments are "
         "input_shape, the number of outputs (classes or targets) and model.arguments. Default: the built-in "
         "CNN.",
     )
     code: str | None = Field(
         default=None,
-        description="Folder with the user's code, relative to the configuration file. Its fingerprint is "
-        "part of the cache key and of the version's manifest. A run on a cluster uploads it as "
-        "gs://…/uploads/code/<fingerprint>.zip.",
+        description="Folder with the code of your model, relative to the configuration file. Its "
+        "fingerprint is part of the cache key and of the version's manifest. A run on a cluster uploads the "
+        "folder as gs://…/uploads/code/<fingerprint>.zip.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments for the function in model.build."
@@ -56,9 +56,9 @@ class Model(Settings):
     filters: tuple[Size, ...] | None = Field(
         default=None,
         strict=False,
-        description="Built-in CNN: filters of each convolution, each followed by a 2x2 max pooling; [] for "
-        "dense layers only. Default: [32, 64] for images, [32] for images that are too small for both, [] "
-        "for tables.",
+        description="Built-in CNN: filters of each convolution, which is followed by a 2x2 max pooling; [] "
+        "for dense layers only. Default: [32, 64] for images, [32] for images that are too small for two "
+        "convolutions, [] for other arrays.",
     )
     kernel: int = Field(
         default=3, ge=1, le=2**10, description="Built-in CNN: size of the convolution kernels."
@@ -188,7 +188,7 @@ class Training(Settings):
     loss: NameOrConfig | None = Field(
         default=None,
         description="Name of a Keras loss, or `{name: CategoricalCrossentropy, label_smoothing: 0.1}` with "
-        "arguments ([list](training.md)). Default: SparseCategoricalCrossentropy for classification, "
+        "arguments; docs/training.md lists them. Default: SparseCategoricalCrossentropy for classification, "
         "MeanSquaredError for regression.",
     )
     metrics: tuple[NameOrConfig, ...] = Field(
@@ -200,8 +200,8 @@ class Training(Settings):
     callbacks: tuple[NameOrConfig, ...] = Field(
         default=(),
         strict=False,
-        description="Keras callbacks whose state checkpoints restore ([list](training.md)), such as "
-        "`[{name: ReduceLROnPlateau, patience: 5}]`.",
+        description="Keras callbacks whose state a checkpoint restores (docs/training.md lists them), such "
+        "as `[{name: ReduceLROnPlateau, patience: 5}]`.",
     )
     optimizer: str = Field(default="adam", description="Name of a Keras optimizer: sgd, adam, AdamW, …")
     optimizer_settings: dict[str, Any] = Field(

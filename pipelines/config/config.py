@@ -75,8 +75,8 @@ class Retention(Settings):
     younger_than: str = Field(
         default="30d",
         pattern=DURATION,
-        description="Keep everything younger than this, such as 90m, 12h, 30d or 8w, at least 1m; in the "
-        "store, also everything younger than environment.active_deadline.",
+        description="Keep everything that is younger than this, such as 90m, 12h, 30d or 8w; at least 1m. "
+        "In the store, everything younger than environment.active_deadline is also kept.",
     )
 
 
@@ -85,7 +85,7 @@ class Config(Settings):
 
     name: str = Field(
         pattern=f"^{MODEL_NAME}$",
-        description="The name of the model in the store and in URLs: 1 to 63 lower-case letters, digits and "
+        description="Name of the model in the store and in URLs: 1 to 63 lower-case letters, digits and "
         "dashes, not starting or ending with a dash.",
     )
     problem: str = Field(
@@ -96,7 +96,7 @@ class Config(Settings):
     training: Training = Field(default=Training(), description="How the model is trained.")
     gate: Gate | None = Field(
         default=Gate(),
-        description="The rules that decide whether a candidate is promoted; null: every candidate is "
+        description="The rules that decide whether a candidate is promoted. With null, every candidate is "
         "promoted.",
     )
     serving: Serving = Field(

@@ -20,12 +20,12 @@ class Schedule(Settings):
     """The recurring run on Kubeflow Pipelines. Not part of a run's fingerprint."""
 
     cron: str = Field(
-        description='Cron expression in quotes: minute, hour, day of month, month, weekday, as "0 3 * * 1" '
-        "for Mondays at 3:00."
+        description="Cron expression in quotes: minute, hour, day of month, month, weekday; such as "
+        '"0 3 * * 1" for Mondays at 3:00.'
     )
     time_zone: str = Field(
         default="UTC",
-        description="Time zone of `cron`. Must equal environment.kfp.time_zone, that of the server.",
+        description="Time zone of `cron`. Must be that of the KFP server, environment.kfp.time_zone.",
     )
     concurrency: int = Field(
         default=1, ge=1, le=10, description="Maximum number of concurrent runs; further runs wait."
@@ -33,7 +33,7 @@ class Schedule(Settings):
     catch_up: bool = Field(
         default=False, description="After a pause, also start the runs that were due during the pause."
     )
-    paused: bool = Field(default=False, description="Do not start runs.")
+    paused: bool = Field(default=False, description="Create the recurring run, but do not start runs.")
     skip_unchanged: bool = Field(
         default=True,
         description="End a run without training if the champion has the same data, configuration and code.",

@@ -20,13 +20,13 @@ CATALOG = Path(__file__).parent / "accelerators.yaml"
 class Toleration(Settings):
     """A toleration of Kubernetes."""
 
-    key: str = Field(description="The taint's key.")
+    key: str = Field(description="Key of the taint.")
     operator: Literal["Exists", "Equal"] = Field(
-        default="Exists", description="Exists matches any value of the taint."
+        default="Exists", description="Exists: any value of the taint; Equal: the value in `value`."
     )
-    value: str | None = Field(default=None, description="The taint's value, with operator Equal.")
+    value: str | None = Field(default=None, description="With operator: Equal, the value of the taint.")
     effect: Literal["NoSchedule", "NoExecute", "PreferNoSchedule"] = Field(
-        default="NoSchedule", description="The taint's effect."
+        default="NoSchedule", description="Effect of the taint."
     )
 
 

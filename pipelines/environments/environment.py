@@ -64,16 +64,21 @@ class StepResources(Settings):
     )
     accelerator: Accelerator | None = Field(default=None, description="GPUs or TPU chips of the step.")
     node_selector: dict[str, str] = Field(
-        default_factory=dict, description="Labels of its node, in addition to those of accelerator and spot."
+        default_factory=dict,
+        description="Labels of the node, in addition to those that accelerator and spot require.",
     )
     tolerations: tuple[Toleration, ...] = Field(
-        default=(), strict=False, description="Tolerations, in addition to those of accelerator and spot."
+        default=(),
+        strict=False,
+        description="Tolerations of the pod, in addition to those that accelerator and spot require.",
     )
     spot: bool = Field(
         default=False,
         description="Run on GKE's Spot nodes, which are cheaper and may be preempted; set retries.",
     )
-    timeout: int | None = Field(default=None, ge=1, description="Timeout of an attempt in seconds.")
+    timeout: int | None = Field(
+        default=None, ge=1, description="Timeout of the step in seconds; each retry has the same timeout."
+    )
     retries: int = Field(
         default=0,
         ge=0,
@@ -128,16 +133,16 @@ class Servers(Settings):
     memory: Memory = Field(default="512Mi", description="Memory request and limit of a server.")
     token_secret: str | None = Field(
         default=None,
-        description="Secret in the servers' namespace with the key `token`: a bearer token per line. "
-        "Requests without one of them get 401; modelyard sends the first.",
+        description="Secret in the servers' namespace. Its key `token` has a bearer token per line. "
+        "Requests without one of these tokens get 401; modelyard sends the first token.",
     )
     tls_secret: str | None = Field(
         default=None, description="Secret of type kubernetes.io/tls in the servers' namespace. Enables TLS."
     )
     urls: dict[str, str] = Field(
         default_factory=dict,
-        description="URL of each model for clients outside the cluster, by the model's name. Other models "
-        "are requested through the API server of the cluster.",
+        description="URL of each model for clients outside the cluster, by the model's name. For a model "
+        "without a URL, modelyard sends requests through the API server of the cluster.",
     )
 
     @field_validator("platform")
@@ -156,13 +161,13 @@ class Pipelines(Settings):
     endpoint: str | None = Field(
         default=None,
         pattern=URL,
-        description="URL of its API, such as https://kubeflow.example.com/pipeline. Default: through the API "
-        "server of the cluster in KUBECONFIG.",
+        description="URL of the API of Kubeflow Pipelines, such as https://kubeflow.example.com/pipeline. "
+        "Default: through the API server of the cluster in KUBECONFIG.",
     )
     namespace: str = Field(
         default="kubeflow",
-        description="Namespace of its installation. Steps run in it, too; in multi-user mode, in "
-        "runs.namespace.",
+        description="Namespace in which Kubeflow Pipelines is installed. Steps also run in this namespace; "
+        "in multi-user mode, they run in runs.namespace.",
     )
     time_zone: str = Field(
         default="UTC",
@@ -180,8 +185,8 @@ class Pipelines(Settings):
 class Webhook(Settings):
     """The Secret with the URL of the webhook."""
 
-    secret: str = Field(description="Name of the Secret, in the namespace of the steps.")
-    key: str = Field(default="address", description="Key in the Secret whose value is the URL.")
+    secret: str = Field(description="Name of a Secret in the namespace of the steps.")
+    key: str = Field(default="address", description="Key of the Secret whose value is the URL.")
 
 
 class Environment(Settings):
@@ -192,12 +197,12 @@ class Environment(Settings):
     )
     registry: str | None = Field(
         default=None,
-        description="Registry of images without a registry in their reference, such as host/project.",
+        description="Registry for images whose reference has no registry, such as host/project.",
     )
     images: dict[Image, str] = Field(
         default_factory=dict,
-        description="Image references by name: steps, serve, and train on accelerators (train-cuda, "
-        "train-tpu). Other images come from build/images.json, which `make images` writes.",
+        description="Image references by the name of the image: that of a step, serve, train-cuda or "
+        "train-tpu. Other images come from build/images.json, which `make images` writes.",
     )
     store: str | None = Field(
         default=None,
@@ -227,22 +232,23 @@ class Environment(Settings):
         default=False, description="Train on the CPU, with a warning, if there is no accelerator."
     )
     kfp: Pipelines = Field(default=Pipelines(), description="The installation of Kubeflow Pipelines.")
-    runs: Runs = Field(default=Runs(), description="Namespace and account of the steps.")
+    runs: Runs = Field(default=Runs(), description="Namespace and service account of the steps.")
     serving: Servers = Field(default=Servers(), description="Namespace, resources and access of the servers.")
     webhook: Webhook | None = Field(
         default=None,
         description="Webhook to which runs on Kubeflow Pipelines post their result as JSON. Runs of "
         "`modelyard run` use the URL in MODELYARD_WEBHOOK.",
     )
-    active_deadline: int = Field(default=86400, ge=1, description="Timeout of a run in seconds.")
+    active_deadline: int = Field(default=86400, ge=1, description="Timeout of a run, in seconds.")
     start_timeout: int = Field(
         default=300,
         ge=1,
-        description="Seconds until a pod must run, including a new node and pulling its image.",
+        description="Maximum seconds until a pod runs, including the start of a new node and pulling the "
+        "image.",
     )
-    defaults: StepResources = Field(default=StepResources(), description="Resources of every step.")
+    defaults: StepResources = Field(default=StepResources(), description="Resources of all steps.")
     steps: Steps = Field(  # type: ignore[valid-type]
-        default=Steps(), description="Resources of single steps, which override `defaults`."
+        default=Steps(), description="Resources of single steps; they override `defaults`."
     )
 
     @property
