@@ -2,8 +2,10 @@
 
 The script compares the predictions of Keras and ONNX Runtime for the same random examples, with random
 weights. It writes each result to docs/results.md immediately, so it may be interrupted. Each model runs in a
-separate process, whose peak memory is measured. The exit code is 1 if another model or layer than those in
-LARGE_DIFFERENCES and UNSUPPORTED fails or has a difference above TOLERANCE, or if one of UNSUPPORTED does not.
+separate process, whose peak memory is measured.
+
+The exit code is 1 after an unexpected result: an export fails that is not in UNSUPPORTED, a difference is above
+TOLERANCE for a model that is not in LARGE_DIFFERENCES, or an export of UNSUPPORTED succeeds.
 """
 
 import argparse
