@@ -4,8 +4,8 @@ The script compares the predictions of Keras and ONNX Runtime for the same rando
 weights. It writes each result to docs/results.md immediately, so it may be interrupted. Each model runs in a
 separate process, whose peak memory is measured.
 
-The exit code is 1 after an unexpected result: an export fails that is not in UNSUPPORTED, a difference is above
-TOLERANCE for a model that is not in LARGE_DIFFERENCES, or an export of UNSUPPORTED succeeds.
+The exit code is 1 after an unexpected result: an export fails that is not in UNSUPPORTED, an export of
+UNSUPPORTED succeeds, or a difference is above TOLERANCE for a model that is not in LARGE_DIFFERENCES.
 """
 
 import argparse
