@@ -6,7 +6,8 @@ the server refuses, because they are invalid or the server is busy, do not count
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from modelyard.components.deploy.platforms.base import RequestCounts, TrafficWindow
 from modelyard.components.deploy.settings import Rollout
@@ -16,6 +17,7 @@ from modelyard.components.errors import DeployError, ServeError, pluralize
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # after the bake time, to send missing requests or wait for an unready candidate
 BURST_SECONDS = 1.0  # of golden requests between two reads of the metrics
+ERROR_PAUSE_SECONDS = 0.05  # after a golden request that failed
 
 
 def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rollout) -> str | None:
@@ -76,8 +78,7 @@ def analyze(
         if reason := failure_reason(traffic.candidate, traffic.stable, rollout):
             raise DeployError(f"{failed} {reason}.")
         elapsed = now() - start
-        due = math.ceil(rollout.min_requests * _share_due(elapsed, rollout.bake_seconds))
-        missing = due - traffic.candidate.requests
+        missing = _count_due(elapsed, rollout) - traffic.candidate.requests
         # a candidate that hangs counts no failures
         if traffic.candidate_responding and missing <= 0 and elapsed >= rollout.bake_seconds:
             return summary(traffic.candidate, traffic.stable)
@@ -88,23 +89,39 @@ def analyze(
                     f"{pinned.version}`, and look for a request that never completes."
                 )
             raise DeployError(
-                f"{failed} it received {traffic.candidate.requests:,} of {rollout.min_requests:,} requests "
-                f"(rollout.min_requests). {last_error or 'Raise rollout.bake_seconds, or lower this number.'}"
+                f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
+                f"(rollout.min_requests). {last_error}".strip()
             )
-        if missing <= 0:
+        if missing > 0:
+            # the Service sends only a share of the requests to the candidate
+            count = math.ceil(missing / window.candidate_share())
+            last_error = _send_golden_requests(window, instances, count, now, sleep) or last_error
+        else:
             sleep(POLL_SECONDS)
-            continue
-        end = now() + BURST_SECONDS
-        for _ in range(math.ceil(missing / window.candidate_share())):
-            if now() > end:
-                break
-            try:
-                window.send(next(instances))
-            except ServeError as error:  # the metrics count the server's failures
-                last_error = f"The last error: {error}"
-                sleep(0.05)
 
 
-def _share_due(elapsed: float, seconds: float) -> float:
-    """Return the share of `rollout.min_requests` that is due; none is in the first half of the bake time."""
-    return min(1.0, max(0.0, 2 * elapsed / seconds - 1)) if seconds else 1.0
+def _count_due(elapsed: float, rollout: Rollout) -> int:
+    """Return how many requests the candidate must have received; 0 in the first half of the bake time."""
+    seconds = rollout.bake_seconds
+    share = min(1.0, max(0.0, 2 * elapsed / seconds - 1)) if seconds else 1.0
+    return math.ceil(rollout.min_requests * share)
+
+
+def _send_golden_requests(
+    window: TrafficWindow,
+    instances: Iterator[Any],
+    count: int,
+    now: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> str:
+    """Send `count` golden requests, for at most BURST_SECONDS; return the last error, empty without one."""
+    end, last_error = now() + BURST_SECONDS, ""
+    for instance in itertools.islice(instances, count):
+        try:
+            window.send(instance)
+        except ServeError as error:  # the metrics count the server's failures
+            last_error = f"The last error: {error}"
+            sleep(ERROR_PAUSE_SECONDS)
+        if now() > end:
+            break
+    return last_error

@@ -4,7 +4,7 @@ Each part may be killed and run again: the run's fingerprint identifies the vers
 last, and the champion pointer moves by compare-and-swap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -25,8 +25,10 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.records import now, write_record
 from modelyard.components.store.storage import open_objects
 
+HISTORY = "history.json"
+EVALUATION_FILES = ("golden.json", "report.html", "training_hashes.npy")
 SERVING_PACKAGES = ("modelyard", "numpy", "onnxruntime")
-PIPELINE = "pipeline"
+PIPELINE = "pipeline"  # who promoted a version, in the history
 
 
 def deploy(
@@ -44,11 +46,33 @@ def deploy(
     """
     models, name = open_store(spec.store), spec.name
     version = models.reserve(name, identity.run)
-    folder = Path(evaluation)
-    evaluated = [folder / file for file in ("golden.json", "report.html", "training_hashes.npy")]
-    files = _list_files([Path(model), *evaluated, Path(history) / "history.json"])
-    manifest = Manifest(
-        model=name,
+    files = _list_files(Path(model), Path(history), Path(evaluation))
+    manifest = _create_manifest(version, spec, identity, files, Path(evaluation))
+    models.publish(name, version, files, manifest)
+    log(f"published version {version} of {name}")
+    result = _hold_if_rolled_back(models, name, version, spec.target)
+    if result is None:
+        result = _roll_out(models, version, spec, identity.champion, manifest.decision.reason)
+    artifacts.write(Path(outcome), result)
+    if run_id := records.run_id():
+        record = OutcomeRecord(outcome=result)
+        write_record(open_objects(spec.store), records.outcome_key(name, run_id), record)
+    log(f"{result.decision}: {result.reason}")
+    return version
+
+
+def _list_files(model: Path, history: Path, evaluation: Path) -> dict[str, Path]:
+    """Return the files of a version by their path in it: all of the model, some of evaluate and train."""
+    files = {path.relative_to(model).as_posix(): path for path in sorted(model.rglob("*")) if path.is_file()}
+    files |= {name: evaluation / name for name in EVALUATION_FILES}
+    return files | {HISTORY: history / HISTORY}
+
+
+def _create_manifest(
+    version: int, spec: DeploySpec, identity: Identity, files: Mapping[str, Path], evaluation: Path
+) -> Manifest:
+    return Manifest(
+        model=spec.name,
         version=version,
         run=identity.run,
         run_id=records.run_id() or "",
@@ -58,28 +82,20 @@ def deploy(
         code_sha256=spec.code_sha256,
         config=spec.config,
         files={path: artifacts.sha256(file) for path, file in files.items()},
-        signature=artifacts.read(Path(model) / "signature.json", Signature),
-        metrics=artifacts.read(folder / "metrics.json", Metrics),
-        decision=artifacts.read(folder / "decision.json", Decision),
-        packages=_package_versions(Path(history) / "history.json"),
+        signature=artifacts.read(files["signature.json"], Signature),
+        metrics=artifacts.read(evaluation / "metrics.json", Metrics),
+        decision=artifacts.read(evaluation / "decision.json", Decision),
+        packages=_package_versions(files[HISTORY]),
     )
-    models.publish(name, version, files, manifest)
-    log(f"published version {version} of {name}")
-    result = _hold_if_rolled_back(models, name, version, spec.target)
-    if result is None:
-        sections = _serving_sections(models, name, version, spec.serving)
-        platform = open_platform(
-            PlatformConfig(name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
-        )
-        controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
-        pinned = pin_version(models, name, version)
-        result = controller.roll_out(pinned, identity.champion, manifest.decision.reason)
-    artifacts.write(Path(outcome), result)
-    if run_id := records.run_id():
-        record = OutcomeRecord(outcome=result)
-        write_record(open_objects(spec.store), records.outcome_key(name, run_id), record)
-    log(f"{result.decision}: {result.reason}")
-    return version
+
+
+def _package_versions(history: Path) -> dict[str, str]:
+    """Return the versions of the packages that trained the model and, if installed, that serve it."""
+    versions = dict(artifacts.read(history, History).packages)
+    for package in SERVING_PACKAGES:
+        with suppress(PackageNotFoundError):  # on a cluster the server has another image
+            versions[package] = package_version(package)
+    return versions
 
 
 def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Target) -> Outcome | None:
@@ -94,6 +110,16 @@ def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Ta
         reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
         f"`modelyard {command} {name} {version}` deploys it",
     )
+
+
+def _roll_out(models: ModelStore, version: int, spec: DeploySpec, champion: int, reason: str) -> Outcome:
+    """Roll out a published version; `champion` is the version that evaluate compared it with, or 0."""
+    sections = _serving_sections(models, spec.name, version, spec.serving)
+    platform = open_platform(
+        PlatformConfig(spec.name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
+    )
+    controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
+    return controller.roll_out(pin_version(models, spec.name, version), champion, reason)
 
 
 def _serving_sections(
@@ -112,24 +138,3 @@ def _serving_sections(
         return current | {key: value for key, value in recorded.items() if key in current}
 
     return section
-
-
-def _list_files(sources: list[Path]) -> dict[str, Path]:
-    """Return the files of a version by their path in it, including all files of folders."""
-    files = {}
-    for source in sources:
-        if source.is_dir():
-            paths = (path for path in sorted(source.rglob("*")) if path.is_file())
-            files.update({path.relative_to(source).as_posix(): path for path in paths})
-        else:
-            files[source.name] = source
-    return files
-
-
-def _package_versions(history: Path) -> dict[str, str]:
-    """Return the versions of the packages that trained the model and, if installed, that serve it."""
-    versions = dict(artifacts.read(history, History).packages)
-    for package in SERVING_PACKAGES:
-        with suppress(PackageNotFoundError):  # on a cluster the server has another image
-            versions[package] = package_version(package)
-    return versions
