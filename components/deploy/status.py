@@ -35,24 +35,17 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
     """
     name, status = platform.name, platform.status(errors=True)
     history, damages = models.readable_history(name)
-    last, stable = history[-1] if history else None, status.stable
-    errors = [*damages, *status.errors]
     champion = None
     with suppress(DamagedError):  # one of `damages`
         champion = models.champion(name)
-    if champion and (stable is None or stable.version != champion.version):
-        served = f"version {stable.version}" if stable else "nothing"
-        remedy = f"`modelyard deploy {name} {champion.version} -e ENV` updates stable."
-        damage = _find_damage(models, name, champion.version)
-        if not platform.follows_pointer:
-            difference = f"The champion is version {champion.version} and stable serves {served}."
-            errors.append(f"{difference} {damage or remedy}")
-        elif damage and stable is None:  # else the server reports it
-            errors.append(damage)
-    if champion is None and not damages and stable and not platform.follows_pointer:
+    errors = [*damages, *status.errors]
+    if champion:
+        errors += _find_difference(platform, models, champion.version, status.stable)
+    elif status.stable and not damages and not platform.follows_pointer:
+        version = status.stable.version
         errors.append(
-            f"Stable serves version {stable.version}, and {name} has no champion in {models.url}. If this is "
-            f"the right store, `modelyard deploy {name} {stable.version} -e ENV` makes the version champion."
+            f"Stable serves version {version}, and {name} has no champion in {models.url}. If this is "
+            f"the right store, `modelyard deploy {name} {version} -e ENV` makes the version champion."
         )
     if status.candidate and status.abandoned:
         since = f" since {status.heartbeat:%Y-%m-%d %H:%M} UTC" if status.heartbeat else ""
@@ -60,17 +53,32 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
             f"The candidate, version {status.candidate.version}, is abandoned{since}: its rollout was "
             f"killed. The next deploy replaces it; `modelyard rollout abort {name} -e ENV` deletes it."
         )
+    last = history[-1] if history else None
     return RolloutStatus(
         model=name,
         location=platform.location,
         champion=champion.version if champion else None,
-        stable=stable,
+        stable=status.stable,
         candidate=status.candidate,
         canary=status.canary,
         abandoned=status.abandoned,
         errors=tuple(errors),
         last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
     )
+
+
+def _find_difference(
+    platform: ServingPlatform, models: ModelStore, champion: int, stable: Servers | None
+) -> list[str]:
+    """Return why stable does not serve the champion, or what updates it; empty if it serves the champion."""
+    if stable and stable.version == champion:
+        return []
+    damage = _find_damage(models, platform.name, champion)
+    if platform.follows_pointer:
+        return [damage] if damage and stable is None else []  # a running server reports the damage
+    served = f"version {stable.version}" if stable else "nothing"
+    remedy = f"`modelyard deploy {platform.name} {champion} -e ENV` updates stable."
+    return [f"The champion is version {champion} and stable serves {served}. {damage or remedy}"]
 
 
 def _find_damage(models: ModelStore, name: str, version: int) -> str:

@@ -47,7 +47,7 @@ def pod_template(
     """
     check_server_access(serving, target)
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - all addresses of the pod
-    mounts = _mount_secrets(serving, target)
+    volumes = _set_secret_paths(serving, target)
     serving["linger"] = max(MINIMUM_LINGER, serving.get("linger", 0.0))
     args = ["--name", name, "--version", str(version), "--digest", digest]
     args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
@@ -63,19 +63,12 @@ def pod_template(
         memory=target.resources.memory,
         startup_failures=math.ceil(rollout.ready_timeout) + 30,
     )
-    if mounts:
-        pod, (container,) = template["spec"], template["spec"]["containers"]
-        pod["securityContext"]["fsGroup"] = SERVER_GROUP_ID
-        pod["volumes"] += mounts
-        names = [volume["name"] for volume in mounts]
-        container["volumeMounts"] += [
-            {"name": name, "mountPath": f"{SECRETS_FOLDER}/{name}"} for name in names
-        ]
+    _mount_secrets(template["spec"], volumes)
     if target.tls_secret:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            container[probe]["httpGet"]["scheme"] = "HTTPS"
-    written = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
-    template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = written[:16]
+            template["spec"]["containers"][0][probe]["httpGet"]["scheme"] = "HTTPS"
+    content_hash = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+    template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = content_hash[:16]
     return template
 
 
@@ -120,8 +113,20 @@ def uses_tls(pod: Json) -> bool:
     return any(volume["name"] == "tls" for volume in pod["spec"].get("volumes", []))
 
 
-def _mount_secrets(serving: Json, target: Target) -> list[Json]:
-    """Set the paths of the target's Secrets in a section `serving`; return their volumes."""
+def _mount_secrets(pod: Json, volumes: list[Json]) -> None:
+    """Mount the volumes of Secrets in the container of a pod."""
+    if not volumes:
+        return
+    (container,) = pod["containers"]
+    pod["securityContext"]["fsGroup"] = SERVER_GROUP_ID
+    pod["volumes"] += volumes
+    container["volumeMounts"] += [
+        {"name": volume["name"], "mountPath": f"{SECRETS_FOLDER}/{volume['name']}"} for volume in volumes
+    ]
+
+
+def _set_secret_paths(serving: Json, target: Target) -> list[Json]:
+    """Set the paths of the target's Secrets in a section `serving`; return the volumes of the Secrets."""
     volumes = []
     for name, secret, files in (
         ("token", target.token_secret, {"token_file": "token"}),
