@@ -84,38 +84,57 @@ def pod_failure(
     `pod` is None if it was deleted. `node` is its node in the Workflow, `log` that of its container. See
     `find_problem` for the other arguments.
     """
-    status = pod["status"] if pod else {}
     problem = find_problem(pod, events, nodes, memory_used) if pod else None
-    state_match = NODE_MESSAGE.fullmatch(node.message) if node else None
-    if node and node.driver:
-        return Failure.from_error(_driver_error(node, problem, log), step)
-    if status.get("reason") == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
-        return Failure.from_error(_deadline_error(step, pod), step)
-    if (problem and problem.reason == OUT_OF_MEMORY) or (
-        state_match and state_match["reason"] == OUT_OF_MEMORY
-    ):
-        evidence = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
-        return Failure.from_error(OutOfMemoryError(out_of_memory_message(step, evidence)), step)
-    record = _parse_record(pod, state_match["document"] if state_match else None)
+    container_end = NODE_MESSAGE.fullmatch(node.message) if node else None
+    if error := _infrastructure_error(step, pod, node, problem, container_end, log):
+        return Failure.from_error(error, step)
+    record = _parse_record(pod, container_end["document"] if container_end else None)
     if record and record.kind not in TERMINATION_KINDS:
         return record.model_copy(update={"step": step})
-    if pod and "deletionTimestamp" in pod["metadata"]:
-        return Failure.from_error(pod_deleted_error(step), step)
-    if reason := status.get("reason"):  # such as Evicted
-        detail = str(status.get("message", "")).rstrip(".") or "no message"
-        return Failure.from_error(
-            KilledError(
-                f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN} "
-                f"environment.steps.{step}.retries retries automatically."
-            ),
-            step,
-        )
-    if record:
+    termination = _termination_error(step, pod)
+    if record and not termination:
         return record.model_copy(update={"step": step})
-    if error := find_start_error(step, problem, node):
-        return Failure.from_error(error, step)
-    exit_code = _exit_code(pod) or (int(state_match["code"]) if state_match else None)
-    return Failure.from_error(_unknown_error(step, exit_code, node.message if node else "", log), step)
+    exit_code = _exit_code(pod) or (int(container_end["code"]) if container_end else None)
+    error = (
+        termination
+        or find_start_error(step, problem, node)
+        or _unknown_error(step, exit_code, node.message if node else "", log)
+    )
+    return Failure.from_error(error, step)
+
+
+def _infrastructure_error(
+    step: str,
+    pod: Json | None,
+    node: PodNode | None,
+    problem: PodProblem | None,
+    container_end: re.Match[str] | None,
+    log: Sequence[str],
+) -> ModelyardError | None:
+    """Return the error of a failed driver, an exceeded deadline or too little memory, else None."""
+    if node and node.driver:
+        return _driver_error(node, problem, log)
+    reason = pod["status"].get("reason") if pod else None
+    if reason == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
+        return _deadline_error(step, pod)
+    reasons = (problem.reason if problem else "", container_end["reason"] if container_end else "")
+    if OUT_OF_MEMORY in reasons:
+        evidence = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
+        return OutOfMemoryError(out_of_memory_message(step, evidence))
+    return None
+
+
+def _termination_error(step: str, pod: Json | None) -> KilledError | None:
+    """Return the error of a pod that was deleted, or stopped by its node; else None."""
+    if pod and "deletionTimestamp" in pod["metadata"]:
+        return pod_deleted_error(step)
+    if pod and (reason := pod["status"].get("reason")):  # such as Evicted
+        detail = str(pod["status"].get("message", "")).rstrip(".") or "no message"
+        return KilledError(
+            f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN} "
+            f"environment.steps.{step}.retries retries automatically."
+        )
+    return None
 
 
 def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:
