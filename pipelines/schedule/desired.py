@@ -1,7 +1,7 @@
 """The recurring run of a configuration, and the annotation that identifies recurring runs of modelyard.
 
-The annotation is the description of a recurring run. It has the SHA-256 of everything that was applied,
-except whether it is paused. Recurring runs without the annotation are never changed.
+The annotation is the description of a recurring run. It has the SHA-256 of everything that was applied except
+`paused`. modelyard never changes a recurring run without the annotation.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from cronsim import CronSim
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.preflight import check_pipeline
 from modelyard.pipelines.compile.uploads import Uploads
-from modelyard.pipelines.config.schedule import numeric_cron
+from modelyard.pipelines.config.schedule import Schedule, numeric_cron
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
@@ -130,26 +130,28 @@ class DesiredSchedule:
                 f"schedule.time_zone to {server_zone}; or set environment.kfp.time_zone to "
                 "cronScheduleTimezone of the server's ConfigMap pipeline-install-config."
             )
-        force_after = (
-            parse_duration(schedule.force_after, "schedule.force_after") if schedule.force_after else 0
-        )
+        after = schedule.force_after
+        force_after = parse_duration(after, "schedule.force_after") if after else 0
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
         prepared = submission.prepare(config, environment, options)
-        body = kfp.V2beta1RecurringRun(
-            display_name=config.name,
-            runtime_config=prepared.runtime_config(),
-            service_account=prepared.service_account,
-            max_concurrency=str(schedule.concurrency),
-            no_catchup=not schedule.catch_up,
-            trigger=kfp.V2beta1Trigger(
-                cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {numeric_cron(schedule.cron)}")
-            ),
-        )
-        applied = json.dumps(
-            [prepared.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True
-        )
-        body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
-        body.mode = DISABLED if schedule.paused else ENABLED
         copies = (f"{file.key} is a local file: each run uses the uploaded copy." for file in uploads.files)
         notes = (*check_pipeline(prepared.arguments, environment), *copies)
-        return cls(prepared, ManagedRecurringRun(body), notes)
+        return cls(prepared, _create_recurring_run(schedule, prepared), notes)
+
+
+def _create_recurring_run(schedule: Schedule, prepared: Submission) -> ManagedRecurringRun:
+    """Return the recurring run of a schedule, with its annotation."""
+    body = kfp.V2beta1RecurringRun(
+        display_name=prepared.pipeline,
+        runtime_config=prepared.runtime_config(),
+        service_account=prepared.service_account,
+        max_concurrency=str(schedule.concurrency),
+        no_catchup=not schedule.catch_up,
+        trigger=kfp.V2beta1Trigger(
+            cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {numeric_cron(schedule.cron)}")
+        ),
+    )
+    applied = json.dumps([prepared.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True)
+    body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
+    body.mode = DISABLED if schedule.paused else ENABLED
+    return ManagedRecurringRun(body)

@@ -1,11 +1,11 @@
 """Applies, lists, pauses, resumes, starts and deletes the recurring runs of a KFP server.
 
-KFP cannot update a recurring run, so the new one is created before the old one is deleted. There is no lock:
-each command keeps the recurring run of a name with the greatest (created_at, id) and deletes the others, so
+KFP cannot update a recurring run, so a new one is created before the old one is deleted. There is no lock:
+each command keeps the newest recurring run of a name, by (created_at, id), and deletes the others. So exactly
 one remains after commands that were killed or ran concurrently.
 
-KFP deletes the workflows of a recurring run with it, unless the request has the policy ORPHAN. Even then it
-deletes a workflow that was just started and is not recorded as a run yet. So a recurring run is not replaced
+KFP deletes the Workflows of a recurring run with it, unless the request has the policy ORPHAN. Even then, KFP
+deletes a Workflow that was just started and is not recorded as a run yet. So a recurring run is not replaced
 within a minute of a due time, and not deleted within a minute after one.
 """
 
@@ -86,7 +86,7 @@ class RecurringRuns:
             body.experiment_id = uploaded.experiment_id
             body.pipeline_version_reference = uploaded.reference()
             existing = self._create(body, existing)
-        self._delete(existing[:-1])
+        self._delete(existing[:-1])  # all but the newest
         return applied
 
     def list_all(self) -> list[ManagedRecurringRun]:
@@ -107,11 +107,11 @@ class RecurringRuns:
         replaced instead, unless `catch_up` is set.
         """
         existing = self._require_named(name)
-        last = existing[-1]
-        if last.settings()["catch_up"]:
-            self.backend.recurring_runs.recurring_run_service_enable_recurring_run(last.id)
-        elif not last.enabled:
-            body = copy(last.run)
+        newest = existing[-1]
+        if newest.settings()["catch_up"]:
+            self.backend.recurring_runs.recurring_run_service_enable_recurring_run(newest.id)
+        elif not newest.enabled:
+            body = copy(newest.run)
             body.recurring_run_id = body.created_at = body.updated_at = body.status = None
             body.namespace, body.mode = self.backend.scope, ENABLED
             existing = self._create(body, existing)
@@ -150,72 +150,68 @@ class RecurringRuns:
         )
         if not existing:
             return applied
-        last = existing[-1]
-        if last.store != desired_run.store:
+        newest = existing[-1]
+        if newest.store != desired_run.store:
             raise ConflictError(
-                f"The schedule {last.name} at {self.backend.endpoint} has the model store {last.store}, and "
-                f"this configuration has {desired_run.store}. Delete it if it is yours "
-                f"(`modelyard schedule delete {last.name}`), or rename the model."
+                f"The schedule {newest.name} at {self.backend.endpoint} has the model store {newest.store}, "
+                f"and this configuration has {desired_run.store}. Delete it if it is yours "
+                f"(`modelyard schedule delete {newest.name}`), or rename the model."
             )
         version = submission.find_existing(self.backend, desired.submission).version_id
         changes = (
             *find_differences(
-                flatten({"schedule": last.settings()}), flatten({"schedule": desired_run.settings()})
+                flatten({"schedule": newest.settings()}), flatten({"schedule": desired_run.settings()})
             ),
-            *compare_submissions(self.backend, last.run, desired.submission, version),
+            *compare_submissions(self.backend, newest.run, desired.submission, version),
         )
-        same = last.sha256 == desired_run.sha256
-        if same and last.run.pipeline_version_reference.pipeline_version_id == version:
-            action: Action = "resume" if desired_run.enabled else "pause"
-            if last.enabled == desired_run.enabled:
-                action = "nothing"
-            return applied.model_copy(update={"action": action, "changes": changes})
-        notes = desired.notes
-        if any(recurring_run.enabled and _is_frequent(recurring_run) for recurring_run in existing):
-            notes += (
-                f'The old schedule "{last.cron}" is due more often than every {FREQUENT_MINUTES} minutes: it '
-                "is disabled before the new one is created, and a run may be skipped.",
-            )
-        changes = changes or (Change(key=CODE_CHANGE),)
-        return applied.model_copy(update={"action": "replace", "changes": changes, "notes": notes})
+        action, notes = _find_action(newest, desired_run, version), desired.notes
+        if action == "replace":
+            changes = changes or (Change(key=CODE_CHANGE),)
+            if any(recurring_run.enabled and _is_frequent(recurring_run) for recurring_run in existing):
+                notes += (
+                    f'The old schedule "{newest.cron}" is due more often than every {FREQUENT_MINUTES} '
+                    "minutes: it is disabled before the new one is created, and a run may be skipped.",
+                )
+        return applied.model_copy(update={"action": action, "changes": changes, "notes": notes})
 
     def _create(self, body: Any, existing: list[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
-        """Create a recurring run; return all with its name, the one to keep last.
+        """Create a recurring run, and return all recurring runs with its name, oldest first.
 
-        Raise ConflictError if another command created a later one, which is kept.
+        Raise ConflictError if another command created a newer one, which is kept.
         """
         for recurring_run in existing:
             if recurring_run.enabled and (recurring_run is not existing[-1] or _is_frequent(recurring_run)):
                 self._disable(recurring_run)
             elif recurring_run.enabled:
                 self._wait_for_due_time(recurring_run)
-        desired_run, existing_ids = ManagedRecurringRun(body), {each.id for each in existing}
+        desired_run = ManagedRecurringRun(body)
+        existing_ids = {recurring_run.id for recurring_run in existing}
 
         def find_created() -> Any:
-            for each in self._list_named(desired_run.name):
-                if each.sha256 == desired_run.sha256 and each.id not in existing_ids:
-                    return each.run
+            for recurring_run in self._list_named(desired_run.name):
+                if recurring_run.sha256 == desired_run.sha256 and recurring_run.id not in existing_ids:
+                    return recurring_run.run
             return None
 
         submission.create_once(
             lambda: self.backend.recurring_runs.recurring_run_service_create_recurring_run(body),
             find_created,
         )
-        *others, last = self._list_named(desired_run.name)
-        if (last.sha256, last.enabled) != (desired_run.sha256, desired_run.enabled):
+        *others, newest = self._list_named(desired_run.name)
+        if (newest.sha256, newest.enabled) != (desired_run.sha256, desired_run.enabled):
             self._delete(others)
             raise ConflictError(
                 f"Another schedule of {desired_run.name} was applied at the same time and is kept. "
                 "`modelyard schedule apply --dry-run` shows the difference; apply again to replace it."
             )
-        return [*others, last]
+        return [*others, newest]
 
     def _delete(self, old: list[ManagedRecurringRun]) -> None:
         """Delete recurring runs; their runs in progress are not affected."""
         for recurring_run in old:
             if recurring_run.enabled:
                 self._disable(recurring_run)
-        if any(self._find_due_time(each) or self._ended_recently(each) for each in old):
+        if any(self._find_due_time(run) or self._ended_recently(run) for run in old):
             with self.console.status("waiting a minute, until runs that just started are recorded"):
                 time.sleep(GRACE_PERIOD.total_seconds())
         for recurring_run in old:
@@ -261,7 +257,7 @@ class RecurringRuns:
         )
 
     def _list_named(self, name: str) -> list[ManagedRecurringRun]:
-        """Return the recurring runs with a name, the one to keep last; all must be those of modelyard."""
+        """Return the recurring runs with a name, oldest first; all must have the annotation of modelyard."""
         items = self._list_all_runs(filter=equals_filter("display_name", name))
         runs = [ManagedRecurringRun(item) for item in items]
         if not all(run.sha256 for run in runs):
@@ -274,6 +270,16 @@ class RecurringRuns:
     def _list_all_runs(self, **query: str) -> Iterator[Any]:
         request = self.backend.recurring_runs.recurring_run_service_list_recurring_runs
         return list_items(request, "recurring_runs", **query, **self.backend.scoped())
+
+
+def _find_action(newest: ManagedRecurringRun, desired: ManagedRecurringRun, version_id: str | None) -> Action:
+    """Return the action that changes a recurring run to the desired one with a pipeline version."""
+    reference = newest.run.pipeline_version_reference
+    if newest.sha256 != desired.sha256 or reference.pipeline_version_id != version_id:
+        return "replace"
+    if newest.enabled == desired.enabled:
+        return "nothing"
+    return "resume" if desired.enabled else "pause"
 
 
 def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurringRun]:

@@ -1,7 +1,7 @@
 """Runs on Kubeflow Pipelines: the server executes them, with or without this machine.
 
 Steps and failures of a run come from its Workflow, because Kubeflow Pipelines has only the state of the run.
-It never ends a run with a pod that cannot start; `KfpRun.result` cancels such a run.
+Kubeflow Pipelines never ends a run with a pod that cannot start; `KfpRun.result` cancels such a run.
 """
 
 import shlex
@@ -122,7 +122,8 @@ class KfpRun(Run):
         self._steps: dict[str, Step] = {}  # at the last event of each step
         self._events: list[Event] = []
         self._event_counts: dict[str, int] = {}  # events read from the log of each pod
-        self._pending: tuple[str, float] = ("", 0.0)  # the step whose pod cannot start, and since when
+        self._pending_step = ""  # whose pod cannot start
+        self._pending_since = 0.0
         self._stuck_step: str | None = None
         self._next_log_time = 0.0
 
@@ -212,9 +213,10 @@ class KfpRun(Run):
     def follow_command(self) -> str:
         """Return the command that follows the run."""
         runner = self._runner
-        values = {"--endpoint": runner.endpoint, "--namespace": runner.namespace}
-        options = (word for option, value in values.items() if value for word in (option, value))
-        return shlex.join(["modelyard", "runs", "show", self.name, "-e", runner.name, "--wait", *options])
+        command = ["modelyard", "runs", "show", self.name, "-e", runner.name, "--wait"]
+        for option, value in (("--endpoint", runner.endpoint), ("--namespace", runner.namespace)):
+            command += [option, value] if value else []
+        return shlex.join(command)
 
     def _read_records(self) -> tuple[str | None, RunRecords]:
         """Return the model and the records in its store, as far as they can be read."""
@@ -257,7 +259,7 @@ class KfpRun(Run):
 
     def _current_steps(self) -> tuple[Step, ...]:
         ended = runs.state(self._run) in ENDED or bool(self._stuck_step and not self._leave_stuck)
-        ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
+        ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())  # no other step starts
         return tuple(
             _create_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS
         )
@@ -276,11 +278,12 @@ class KfpRun(Run):
         return runs.state(run)
 
     def _wait_for_end(self) -> None:
-        """Return when the run has succeeded or failed; raise CancelledError or StuckError otherwise."""
+        """Wait until the run has succeeded or failed; raise CancelledError or StuckError otherwise."""
         while (state := self._refresh()) not in ENDED:
             self._raise_if_stuck()
             if time.monotonic() >= self._next_log_time:
-                node, self._next_log_time = self._workflow.running_pod(), time.monotonic() + runs.LOG_PAUSE
+                self._next_log_time = time.monotonic() + runs.LOG_PAUSE
+                node = self._workflow.running_pod()
                 self.last_line = explanation.last_line(self._read_log(node)).strip() if node else ""
             time.sleep(runs.PAUSE)
         if state == "cancelled":
@@ -315,13 +318,13 @@ class KfpRun(Run):
         """Cancel the run and raise StuckError when a pod has not started in time."""
         stuck, now = self._find_stuck_pod(), time.monotonic()
         if stuck is None:
-            self._pending = ("", now)
+            self._pending_step = ""
             return
-        if stuck.step != self._pending[0]:
-            self._pending = (stuck.step, now)
+        if stuck.step != self._pending_step:
+            self._pending_step, self._pending_since = stuck.step, now
             self._events.append(Waiting(step=stuck.step, reason=str(stuck.error)))
         wait_limit = inf if stuck.wait_limit is None else stuck.wait_limit
-        if now - self._pending[1] < min(self.environment.start_timeout, wait_limit):
+        if now - self._pending_since < min(self.environment.start_timeout, wait_limit):
             return
         self._stuck_step = stuck.step
         consequence = "It was cancelled; finished steps are cached."
@@ -397,7 +400,7 @@ def _missing_record(store: Store, key: str) -> NotFoundError:
 
 
 def _create_step(name: str, workflow: Workflow, ended: bool) -> Step:
-    """Return the state of a step; without a pod it is skipped if the run has ended."""
+    """Return the state of a step; a step without a pod is skipped if it can no longer start (`ended`)."""
     pods = [pod for pod in workflow.pods() if pod.step == name]
     if not pods:
         return Step(name=name, state="skipped" if ended else "waiting", seconds=0.0, cached=False)

@@ -146,7 +146,7 @@ class LocalRun(Run):
                 path = self.folder / "logs" / f"{step}.log"
                 if step not in yielded and path.exists():
                     yielded.add(step)
-                    yield step, self._lines(path, step, follow)
+                    yield step, self._read_lines(path, step, follow)
             if not is_alive or yielded.issuperset(steps):
                 return
             time.sleep(PAUSE)
@@ -267,7 +267,7 @@ class LocalRun(Run):
                 with exit_stack:
                     return run_folder.add_facts(execution.execute(), self.info())
             except KeyboardInterrupt:
-                with suppress(ModelyardError):  # the next run retries it
+                with suppress(ModelyardError):  # the next run cleans up
                     execution.clean_up()  # the lifeline is released, so the processes of the run exit
                 if terminated.is_set() and (summary := self._summary()):
                     return summary
@@ -276,11 +276,11 @@ class LocalRun(Run):
     def _terminate_parent(self) -> None:
         """Send SIGTERM to the parent process, and wait until it has exited.
 
-        The lifeline is checked after the process was opened by its ID: while the lifeline is held, the ID
-        belongs to the parent process.
+        First opens the process by its ID, then checks the lifeline: while the lifeline is held, the ID still
+        belongs to the parent process. So no other process with this ID gets the signal.
         """
         pid, start_time = self._start.pid, self._start.pid_start_time
-        opened = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        descriptor = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         try:
             if not self.is_alive():
                 return
@@ -290,10 +290,10 @@ class LocalRun(Run):
                     "`modelyard run` is in a container, cancel the run there."
                 )
             (self.folder / run_folder.CANCELLED).touch()
-            if opened is None:
+            if descriptor is None:
                 os.kill(pid, signal.SIGTERM)
             else:
-                signal.pidfd_send_signal(opened, signal.SIGTERM)
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             deadline = time.monotonic() + TERMINATION_TIMEOUT
             while self.is_alive() or process_start_time(pid) == start_time != "":
                 if time.monotonic() > deadline:
@@ -304,13 +304,13 @@ class LocalRun(Run):
                     )
                 time.sleep(PAUSE / 4)
         finally:
-            if opened is not None:
-                os.close(opened)
+            if descriptor is not None:
+                os.close(descriptor)
 
-    def _lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
+    def _read_lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
         with path.open(encoding="utf-8", errors="replace") as file:
             while True:
-                states = {each.name: each.state for each in self.steps()} if follow else {}
+                states = {current.name: current.state for current in self.steps()} if follow else {}
                 is_running = self.is_alive() and states.get(step) == "running"
                 yield from (line.rstrip("\n") for line in file)
                 if not is_running:

@@ -66,7 +66,7 @@ class PodExecution(LocalExecution):
         remove_pods(self._cluster, self.folder.name)
 
     def _pipeline(self) -> Callable[..., Any]:
-        """Return the compiled pipeline, with the launcher before the command of each step."""
+        """Return the compiled pipeline, in which each command of a step is an argument of the launcher."""
         from kfp.components import load_component_from_text
 
         check_interfaces(self.environment)
@@ -74,11 +74,11 @@ class PodExecution(LocalExecution):
         self._drop_lost_cache_entries()
         path = self.folder / "pipeline.yaml"
         compile_to(self.config, path, self.environment)
-        compiled = pipeline, platform = parse_package(path.read_bytes())
+        pipeline, platform = parse_package(path.read_bytes())
         launch = LaunchConfig(
             run=self.folder.name,
             namespace=self.environment.runs.namespace,
-            pods={step: create_step_pod(compiled, step, self.environment) for step in IN_PODS},
+            pods={step: create_step_pod((pipeline, platform), step, self.environment) for step in IN_PODS},
             local_root=str(self.folder / "artifacts"),
             bucket_root=self._bucket_root,
             endpoint=self._endpoint,

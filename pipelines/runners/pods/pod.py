@@ -64,9 +64,9 @@ def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environ
         volume["emptyDir"] = {"sizeLimit": mount["sizeLimit"]} if "sizeLimit" in mount else {}
     (fetch, main), (put,) = spec["initContainers"], spec["containers"]
     artifacts = find_storage(environment.artifact_store().url, "environment.pipeline_root")
-    for each in (fetch, main, put):
-        tmp, mount = each["volumeMounts"]
-        each["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
+    for staged in (fetch, main, put):
+        tmp, mount = staged["volumeMounts"]
+        staged["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
     fetch["image"] = put["image"] = environment.image(STAGING_IMAGE)
     main.update(image=container["image"], env=container.get("env", []), resources=_resources(container))
     return pod
