@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelyard.components.artifacts import Record
-from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary, read_summary
+from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
+from modelyard.pipelines.runners.summaries import load_summary
 
 
 class Change(Record):
@@ -19,10 +20,28 @@ class Change(Record):
         return f"{self.key}: {_format(self.before)} -> {_format(self.after)}"
 
 
-def _format(value: Any) -> str:
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+class Comparison(Record):
+    """Two runs: their results, their metrics, and the differences of their configurations."""
+
+    runs: tuple[RunInfo, RunInfo]
+    results: tuple[Change, ...]
+    metrics: tuple[Change, ...]
+    differences: tuple[Change, ...]
+
+
+def compare_runs(first: Run, second: Run) -> Comparison:
+    """Return the comparison of two runs; `results` and `metrics` include equal values.
+
+    Raises:
+        ModelyardError: the results of a run cannot be read.
+    """
+    infos = first.info(), second.info()
+    return Comparison(
+        runs=infos,
+        results=_pair_values(*map(_get_results, infos)),
+        metrics=_pair_values(_get_metrics(load_summary(first)), _get_metrics(load_summary(second))),
+        differences=find_differences(flatten(first.config()), flatten(second.config())),
+    )
 
 
 def find_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
@@ -45,49 +64,23 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class Comparison(Record):
-    """Two runs: their results, their metrics, and the differences of their configurations."""
-
-    runs: tuple[RunInfo, RunInfo]
-    results: tuple[Change, ...]
-    metrics: tuple[Change, ...]
-    differences: tuple[Change, ...]
-
-
-def compare_runs(first: Run, second: Run) -> Comparison:
-    """Return the comparison of two runs; `results` and `metrics` include equal values.
-
-    Raises:
-        ModelyardError: the results of a run cannot be read.
-    """
-    infos = first.info(), second.info()
-    return Comparison(
-        runs=infos,
-        results=_side_by_side(*map(_results, infos)),
-        metrics=_side_by_side(_metrics(load_summary(first)), _metrics(load_summary(second))),
-        differences=find_differences(flatten(first.config()), flatten(second.config())),
-    )
-
-
-def _side_by_side(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+def _pair_values(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return all keys with both values, in their order."""
     keys = [*before, *(key for key in after if key not in before)]
     return tuple(Change(key=key, before=before.get(key), after=after.get(key)) for key in keys)
 
 
-def load_summary(run: Run) -> RunSummary | None:
-    """Return the result of a run that succeeded or failed; otherwise None."""
-    state, summary = run.info().state, read_summary(run.folder)
-    if summary and summary.state == state:  # otherwise the run was retried after the summary was written
-        return summary
-    return run.result() if state in ("succeeded", "failed") else None
-
-
-def _results(info: RunInfo) -> dict[str, Any]:
+def _get_results(info: RunInfo) -> dict[str, Any]:
     keys = ("model", "started", "seconds", "data", "state", "decision", "version")
     return {key: getattr(info, key) for key in keys}
 
 
-def _metrics(summary: RunSummary | None) -> dict[str, float]:
+def _get_metrics(summary: RunSummary | None) -> dict[str, float]:
     values = summary.evaluation.values if summary and summary.evaluation else {}
     return {name: metric.value for name, metric in values.items()}
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

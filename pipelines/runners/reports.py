@@ -1,4 +1,4 @@
-"""Finds the report of a run or a version, and downloads it if necessary."""
+"""Finds or downloads the report of a run or a version, and adds facts of the run to it."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from modelyard.components.errors import NotFoundError
 from modelyard.components.report.page import add_run_facts
 from modelyard.components.store.models import ModelStore
 from modelyard.pipelines.runners import run_folder
-from modelyard.pipelines.runners.base import Run
-from modelyard.pipelines.runners.differences import load_summary
+from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
+from modelyard.pipelines.runners.summaries import load_summary
 
 REPORT = "report.html"
 
@@ -45,10 +45,36 @@ def fetch_version_report(models: ModelStore, name: str, version: int | None = No
     facts = {
         "version": f"{version} of {name}",
         "run": manifest.run_id,
-        "published": run_folder.format_minute(manifest.created),
+        "published": _format_minute(manifest.created),
         "data": data.get("source") or data.get("kind") or "",
         "fingerprint": manifest.run,
     }
     page = folder / REPORT
-    page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
+    _add_facts(page, facts)
     return page, version
+
+
+def add_facts_to_report(summary: RunSummary, info: RunInfo) -> None:
+    """Add the facts of a run that evaluate does not know to its report, if it has one."""
+    if not summary.report:
+        return
+    not_promoted = summary.version and summary.decision != "promote"
+    facts = {
+        "run": info.name,
+        "started": _format_minute(info.started),
+        "environment": info.environment,
+        "data": info.data or "",
+        "fingerprint": summary.fingerprint or "",
+        "version": f"{summary.version}, {summary.decision}" if summary.version else "",
+        "reason": summary.reason or "" if not_promoted else "",
+    }
+    _add_facts(Path(summary.report), facts)
+
+
+def _add_facts(page: Path, facts: dict[str, str]) -> None:
+    page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
+
+
+def _format_minute(time: str) -> str:
+    """Format an ISO 8601 time in UTC to the minute."""
+    return f"{time[:16].replace('T', ' ')} UTC"

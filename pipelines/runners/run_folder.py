@@ -21,26 +21,23 @@ import resource
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from modelyard.components import events, lifeline, records
-from modelyard.components.artifacts import Decision, Metrics, Outcome, Prediction, write
+from modelyard.components.artifacts import write
 from modelyard.components.errors import (
     EXHAUSTED,
     ConfigError,
-    DeployError,
     MachineError,
     ModelyardError,
     machine_error,
     unusable_path,
 )
-from modelyard.components.report.page import add_run_facts
 from modelyard.components.step import raise_file_limit
-from modelyard.pipelines.runners.base import EvaluationSummary, Failure, RunInfo, RunSummary
+from modelyard.pipelines.runners.base import RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
 MINIMUM_FREE_BYTES = 16 * 10**6
@@ -167,58 +164,6 @@ def write_summary(run: Path, summary: RunSummary) -> None:
     except OSError:
         _remove_temporary_files(run)
         write(run / "run.json", summary)
-
-
-def evaluation_fields(
-    decision: Decision, metrics: Metrics, report: Path, outcome: Outcome | None, folder: Path
-) -> dict[str, Any]:
-    """Return the fields of a summary from evaluate and deploy; copy the report to the folder of the run."""
-    return {
-        "version": outcome.version if outcome else None,
-        "decision": outcome.decision if outcome else decision.decision,
-        "reason": outcome.reason if outcome else decision.reason,
-        "rules": decision.rules,
-        "notes": decision.notes,
-        "metrics": {
-            **{name: metric.value for name, metric in metrics.values.items()},
-            **{f"{name}_interval": (metric.low, metric.high) for name, metric in metrics.values.items()},
-            "examples": metrics.examples,
-            "gain": metrics.gain,
-        },
-        "evaluation": EvaluationSummary(**{**dict(metrics), "details": {}}, compared_with=decision.champion),
-        "report": str(shutil.copyfile(report, folder / "report.html")),
-    }
-
-
-def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | None]) -> dict[str, Any]:
-    """Return a result with a prediction of the server; if the request fails, the run has failed."""
-    try:
-        return {**result, "prediction": predict()}
-    except DeployError as error:
-        return {**result, "state": "failed", "failure": Failure.from_error(error)}
-
-
-def add_facts(summary: RunSummary, info: RunInfo) -> RunSummary:
-    """Add the facts of a run that evaluate does not know to its report."""
-    if summary.report:
-        not_promoted = summary.version and summary.decision != "promote"
-        facts = {
-            "run": info.name,
-            "started": format_minute(info.started),
-            "environment": info.environment,
-            "data": info.data or "",
-            "fingerprint": summary.fingerprint or "",
-            "version": f"{summary.version}, {summary.decision}" if summary.version else "",
-            "reason": summary.reason or "" if not_promoted else "",
-        }
-        page = Path(summary.report)
-        page.write_text(add_run_facts(page.read_text(encoding="utf-8"), facts), encoding="utf-8")
-    return summary
-
-
-def format_minute(time: str) -> str:
-    """Format an ISO 8601 time in UTC to the minute."""
-    return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def _killed_runs(base: Path) -> list[Path]:

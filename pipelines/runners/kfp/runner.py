@@ -54,6 +54,8 @@ from modelyard.pipelines.runners.base import (
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
+from modelyard.pipelines.runners.reports import add_facts_to_report
+from modelyard.pipelines.runners.summaries import add_prediction, summarize_evaluation
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS, deploy_spec
 
@@ -173,11 +175,13 @@ class KfpRun(Run):
         """
         self._refreshed, self._leave_stuck = True, leave_stuck
         try:
-            return run_folder.add_facts(self._follow(), self.info())
+            summary = self._follow()
+            add_facts_to_report(summary, self.info())
         except BackendError as error:
             raise BackendError(
                 f"{error} The run {self.name} continues. Follow it: {self.follow_command()}"
             ) from error
+        return summary
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
         """Yield the started attempts of the steps with their log lines."""
@@ -385,14 +389,12 @@ class KfpRun(Run):
         report = self.folder / "artifacts" / "evaluate" / "report"
         staging.fetch(decision.report, report, self.environment.artifact_store().endpoint)
         outcome = run_records.outcome.outcome if run_records.outcome else None
-        results |= run_folder.evaluation_fields(
-            decision.decision, decision.metrics, report, outcome, self.folder
-        )
+        results |= summarize_evaluation(decision.decision, decision.metrics, report, outcome, self.folder)
         if (version := results["version"]) and not self._workflow.cached("train"):
             with suppress(NotFoundError):  # the version was removed
                 _, history = models.read_record(model, version, HISTORY, History)
                 results["resumed_after"] = history.resumed_after or None
-        return run_folder.add_prediction(results, lambda: predict_on_cluster(model, store, self.environment))
+        return add_prediction(results, lambda: predict_on_cluster(model, store, self.environment))
 
 
 def _missing_record(store: Store, key: str) -> NotFoundError:

@@ -25,7 +25,8 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import Failure, RunSummary, Step
 from modelyard.pipelines.runners.local.tasks import Tasks
-from modelyard.pipelines.runners.run_folder import CANCELLED, EVENTS, add_prediction, evaluation_fields
+from modelyard.pipelines.runners.run_folder import CANCELLED, EVENTS
+from modelyard.pipelines.runners.summaries import add_prediction, summarize_evaluation
 from modelyard.pipelines.serving.smoke_test import predict_locally
 from modelyard.pipelines.steps import STEPS
 
@@ -174,7 +175,7 @@ class LocalExecution:
             _, reason = run_records.final_decision() or (UNCHANGED, None)
             return {**result, "decision": UNCHANGED, "reason": reason}
         evaluation, prediction = self._evaluation(), self._prediction
-        result |= evaluation_fields(
+        result |= summarize_evaluation(
             read(evaluation / "decision.json", Decision),
             read(evaluation / "metrics.json", Metrics),
             evaluation.parent / "report",

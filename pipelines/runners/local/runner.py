@@ -50,6 +50,7 @@ from modelyard.pipelines.runners.base import (
     read_summary,
     steps_from_events,
 )
+from modelyard.pipelines.runners.reports import add_facts_to_report
 from modelyard.pipelines.steps import STEPS
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ class LocalRun(Run):
         return round(max(0.0, until - datetime.fromisoformat(self._start.started).timestamp()), 3)
 
     def _execute(self, execution: "LocalExecution", exit_stack: ExitStack) -> RunSummary:
+        """Execute the run; Ctrl-C raises KeyboardInterrupt, SIGTERM returns the summary of the run."""
         terminated = threading.Event()
 
         def interrupt(*_: int | FrameType | None) -> None:
@@ -265,12 +267,14 @@ class LocalRun(Run):
         with on_sigterm(interrupt):
             try:
                 with exit_stack:
-                    return run_folder.add_facts(execution.execute(), self.info())
+                    summary = execution.execute()
+                    add_facts_to_report(summary, self.info())
+                    return summary
             except KeyboardInterrupt:
                 with suppress(ModelyardError):  # the next run cleans up
                     execution.clean_up()  # the lifeline is released, so the processes of the run exit
-                if terminated.is_set() and (summary := self._summary()):
-                    return summary
+                if terminated.is_set() and (written := self._summary()):
+                    return written
                 raise
 
     def _terminate_parent(self) -> None:
