@@ -4,6 +4,7 @@
     summary.decision, summary.version, summary.metrics["accuracy"]
     model = modelyard.load_model("pets")                   # the champion
     modelyard.predict(model, ["cat.png", "batch.npy"])     # or model.run(array)
+    modelyard.deploy("pets", 7, "gke", reason="checked by hand", by="me")
     modelyard.rollback("pets", reason="worse at night", by="me")
 
 Parameters of several functions:
@@ -18,10 +19,11 @@ Every function raises ModelyardError; its message says what is wrong and what to
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from modelyard.components.errors import ConfigError, ModelyardError, error_classes
 from modelyard.components.store.models import ModelStore
@@ -35,6 +37,8 @@ from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modelyard.components.artifacts import Outcome
+    from modelyard.components.deploy.status import RolloutStatus
     from modelyard.pipelines.compile.uploads import Uploads
     from modelyard.pipelines.planning.plan import Plan
     from modelyard.pipelines.planning.planner import PlanRequest
@@ -52,7 +56,9 @@ __all__ = [
     "Run",
     "RunInfo",
     "RunSummary",
+    "abort_rollout",
     "compile_pipeline",
+    "deploy",
     "list_runs",
     "load_config",
     "load_model",
@@ -61,8 +67,11 @@ __all__ = [
     "plan",
     "predict",
     "promote",
+    "promote_candidate",
     "rollback",
+    "rollout_status",
     "run",
+    "serve",
     "step_specs",
     "submit",
 ]
@@ -423,18 +432,170 @@ def rollback(
     return controller.rollback(to, reason)
 
 
-def load_model(name: str, version: int | None = None, store: ModelStore | None = None) -> "Model":
-    """Load a version with ONNX Runtime.
+def deploy(
+    name: str,
+    version: int,
+    environment: str,
+    overrides: Sequence[str] = (),
+    *,
+    reason: str,
+    by: str,
+    log: Notify = lambda _: None,
+) -> "Outcome":
+    """Roll out a version: verify it, analyze its canary on a cluster, and promote it or roll it back.
+
+    `overrides` are keys of the sections rollout, serving and environment, such as
+    `rollout.canary_share=0.2`. Other parameters are those of `promote`. The outcome has `version`, `decision`
+    and `reason`.
+
+    Raises:
+        DeployError: the version was not promoted; the message has the reason and the served version.
+        NotFoundError: there is no such version.
+        ClusterError: the cluster refuses a request or does not respond.
+    """
+    from modelyard.components.deploy.verification import pin_version
+    from modelyard.pipelines.serving.platforms import find_controller
+
+    controller = find_controller(
+        name, environment, by, overrides=overrides, log=log, version=version, needs_image=True
+    )
+    return controller.roll_out(pin_version(controller.models, name, version), None, reason)
+
+
+def rollout_status(
+    name: str,
+    environment: str = "local",
+    *,
+    server_url: str | None = None,
+    token_file: Path | str | None = None,
+    ca: Path | str | None = None,
+) -> "RolloutStatus":
+    """Return the servers of a model, its rollout, and why the champion is not served.
+
+    The other parameters are for a server on this machine, not for a cluster: its URL, a file whose first line
+    is the bearer token, and a PEM file with CA certificates. By default, they are those of the champion.
+
+    Raises:
+        NotFoundError: there is no such model.
+        ServeError: no server of the model responds at `server_url`.
+        ClusterError: the cluster refuses a request or does not respond.
+    """
+    from modelyard.components.deploy.platforms.base import RunningServer
+    from modelyard.components.deploy.status import rollout_status
+    from modelyard.pipelines.serving.platforms import find_controller
+
+    files = (str(file) if file else None for file in (token_file, ca))
+    controller = find_controller(name, environment, "", server=RunningServer(server_url, *files))
+    status = rollout_status(controller.platform, controller.models)
+    if not (status.champion or status.stable or status.candidate):
+        controller.models.check_model(name)
+    return status
+
+
+def promote_candidate(
+    name: str, environment: str, *, reason: str, by: str, log: Notify = lambda _: None
+) -> "Outcome":
+    """End the canary analysis of a rollout and promote its candidate, after verifying it again.
+
+    The parameters and the outcome are those of `deploy`.
+
+    Raises:
+        DeployError: there is no candidate, or it fails verification.
+        ClusterError: the cluster refuses a request or does not respond.
+    """
+    from modelyard.pipelines.serving.platforms import find_controller
+
+    controller = find_controller(name, environment, by)
+    if candidate := controller.platform.status().candidate:
+        controller = find_controller(name, environment, by, log=log, version=candidate.version)
+    return controller.promote_candidate(reason)
+
+
+def abort_rollout(name: str, environment: str, *, reason: str, by: str) -> int | None:
+    """Remove the candidate of a rollout; return its version, or None if there is no candidate.
+
+    `deploy`, or the run that is rolling out the candidate, ends with the decision `hold`.
+
+    Raises:
+        NotFoundError: there is no such model.
+        ClusterError: the cluster refuses a request or does not respond.
+    """
+    from modelyard.pipelines.serving.platforms import find_controller
+
+    controller = find_controller(name, environment, by)
+    version = controller.abort(reason)
+    if version is None:
+        controller.models.check_model(name)
+    return version
+
+
+def serve(
+    name: str,
+    version: int | None = None,
+    *,
+    url: str | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Serve a version over HTTP until SIGTERM or SIGINT; by default, follow the champion.
+
+    Call it in the main thread. Writes a JSON line with the URL of the server to stdout when it is ready.
+    `url` is that of `open_store`. `settings` are keys of the section `serving`, such as `{"port": 8080}`,
+    that override those of the run that trained the version.
+
+    Raises:
+        ConfigError: a setting is invalid, or the token, certificate or key file.
+        NotFoundError: there is no such version, or no champion.
+        ServeError: the port is not available, or the version cannot be loaded.
+        StoreError: the store cannot be read, or the version is damaged.
+    """
+    from modelyard.components.serve.server import serve
+    from modelyard.components.serve.settings import Serving
+    from modelyard.pipelines.serving.platforms import load_recorded_manifest, load_recorded_section
+
+    store = load_store_section(url)
+    manifest = load_recorded_manifest(_open_store(store), name, version)
+    serve(name, store, load_recorded_section("serving", Serving, (), manifest, **settings), version)
+
+
+def load_model(
+    name: str,
+    version: int | None = None,
+    store: ModelStore | None = None,
+    *,
+    environment: str = "local",
+    server_url: str | None = None,
+    token_file: Path | str | None = None,
+    ca: Path | str | None = None,
+) -> "Model":
+    """Return a version, by default the champion, for predictions.
 
     `run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values); `signature` has
-    shapes, dtypes and the names of the values. By default, loads the champion of the default store.
+    shapes, dtypes and the names of the values.
+
+    Without `server_url`, loads the version from the store with ONNX Runtime; on a cluster without `store`,
+    uses the model's server there. With `server_url`, uses that server; `token_file` has the bearer token in
+    its first line, and `ca` the CA certificates of the server as PEM.
 
     Raises:
         NotFoundError: there is no such version, or no champion.
+        ServeError: the server does not respond, or has no such model.
     """
-    from modelyard.pipelines.serving.prediction import LocalModel
+    from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel
 
-    return LocalModel(store or open_store(), name, version)
+    env = load_environment(environment)
+    if server_url:
+        from modelyard.components.server import HttpServer, read_tokens
+
+        token = read_tokens(str(token_file), "--token-file")[0] if token_file else None
+        server = HttpServer(server_url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
+        return RemoteModel(server, name, version)
+    if token_file or ca:
+        raise ConfigError("--token-file and --ca need --url. Add it, or remove them.")
+    if env.on_cluster and store is None:
+        from modelyard.pipelines.serving.platforms import find_server
+
+        return RemoteModel(find_server(name, env), name, version)
+    return LocalModel(store or open_store(environment=environment), name, version)
 
 
 def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePrediction]":

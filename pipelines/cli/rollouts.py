@@ -49,13 +49,10 @@ def deploy(
 
     Verifies the version, on a cluster runs the canary analysis, and promotes it or rolls it back.
     """
-    from modelyard.components.deploy.verification import pin_version
-    from modelyard.pipelines.serving.platforms import find_controller
+    from modelyard.pipelines import api
 
-    controller = find_controller(
-        name, environment, user(), overrides=overrides or (), log=log, version=version, needs_image=True
-    )
-    _show_outcome(controller.roll_out(pin_version(controller.models, name, version), None, reason), output)
+    outcome = api.deploy(name, version, environment, overrides or (), reason=reason, by=user(), log=log)
+    _show_outcome(outcome, output)
 
 
 @app.command()
@@ -86,19 +83,9 @@ def status(
 
     If the champion is not served, also shows the reason.
     """
-    from modelyard.components.deploy.platforms.base import RunningServer
-    from modelyard.components.deploy.status import rollout_status
-    from modelyard.pipelines.serving.platforms import find_controller
+    from modelyard.pipelines import api
 
-    controller = find_controller(
-        name,
-        environment,
-        user(),
-        server=RunningServer(url, str(token_file) if token_file else None, str(ca) if ca else None),
-    )
-    rollout = rollout_status(controller.platform, controller.models)
-    if not (rollout.champion or rollout.stable or rollout.candidate):
-        controller.models.check_model(name)
+    rollout = api.rollout_status(name, environment, server_url=url, token_file=token_file, ca=ca)
     if output is Output.JSON:
         emit(rollout.model_dump(mode="json"))
     else:
@@ -113,12 +100,10 @@ def promote(
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """End the canary analysis and promote the candidate."""
-    from modelyard.pipelines.serving.platforms import find_controller
+    from modelyard.pipelines import api
 
-    controller = find_controller(name, environment, user())
-    if candidate := controller.platform.status().candidate:
-        controller = find_controller(name, environment, user(), log=log, version=candidate.version)
-    _show_outcome(controller.promote_candidate(reason), output)
+    outcome = api.promote_candidate(name, environment, reason=reason, by=user(), log=log)
+    _show_outcome(outcome, output)
 
 
 @app.command()
@@ -132,12 +117,9 @@ def abort(
 
     The run or `modelyard deploy` command that is rolling it out ends with the decision `hold`.
     """
-    from modelyard.pipelines.serving.platforms import find_controller
+    from modelyard.pipelines import api
 
-    controller = find_controller(name, environment, user())
-    version = controller.abort(reason)
-    if version is None:
-        controller.models.check_model(name)
+    version = api.abort_rollout(name, environment, reason=reason, by=user())
     text = f"Version {version} was removed." if version else f"{name} has no candidate."
     show(output, {"model": name, "aborted": version}, text)
 

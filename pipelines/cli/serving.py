@@ -14,7 +14,6 @@ from modelyard.pipelines.cli.options import (
     StoreUrl,
     check_server_url,
     emit,
-    load_store_section,
     open_store,
     show_rows,
 )
@@ -64,16 +63,12 @@ def serve(
     Uses the section `serving` of the run that trained the version; options and environment variables override
     it.
     """
-    from modelyard.components.serve.server import serve
-    from modelyard.components.serve.settings import Serving
-    from modelyard.pipelines.serving.platforms import load_recorded_manifest, load_recorded_section
+    from modelyard.pipelines import api
 
     files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
-    options = {"host": host, "port": port, "access_log": access_log}
-    options |= {key: str(path) for key, path in files.items() if path}
-    manifest = load_recorded_manifest(open_store(store), name, version)
-    section = load_recorded_section("serving", Serving, (), manifest, **options)
-    serve(name, load_store_section(store), section, version)
+    settings = {"host": host, "port": port, "access_log": access_log}
+    settings |= {key: str(path) for key, path in files.items() if path}
+    api.serve(name, version, url=store, settings=settings)
 
 
 def predict(
@@ -106,25 +101,17 @@ def predict(
     Sends them to the server at --url, or to the server of the environment if it is a cluster. Otherwise,
     loads the model from the store.
     """
-    from modelyard.components.errors import ConfigError
-    from modelyard.components.server import HttpServer, read_tokens
     from modelyard.pipelines import api
-    from modelyard.pipelines.environments.load import load_environment
-    from modelyard.pipelines.serving.platforms import find_server
-    from modelyard.pipelines.serving.prediction import Model, RemoteModel
 
-    env = load_environment(environment)
-    model: Model
-    if url:
-        token = read_tokens(str(token_file), "--token-file")[0] if token_file else None
-        server = HttpServer(url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
-        model = RemoteModel(server, name, version)
-    elif token_file or ca:
-        raise ConfigError("--token-file and --ca need --url. Add it, or remove them.")
-    elif env.on_cluster and store is None:
-        model = RemoteModel(find_server(name, env), name, version)
-    else:
-        model = api.load_model(name, version, open_store(store, environment))
+    model = api.load_model(
+        name,
+        version,
+        open_store(store, environment) if store else None,
+        environment=environment,
+        server_url=url,
+        token_file=token_file,
+        ca=ca,
+    )
     predictions = api.predict(model, files)
     if output is Output.JSON:
         values = [prediction.model_dump(mode="json") for prediction in predictions]
