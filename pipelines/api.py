@@ -9,13 +9,13 @@
 
 Parameters of several functions:
 
-config       the path of a YAML file, a Config of `load_config`, or None for the digits example
-environment  where steps and servers run: `local`, `kind`, `gke`, the name of a file in ./environments, or the
-             path of a file; its store is the default model store
-overrides    `key=value` with dotted keys, as for --set
-log, warn    functions that receive progress messages and warnings
+- `config`: the path of a YAML file, a Config of `load_config`, or None for the digits example.
+- `environment`: where steps and servers run: `local`, `kind`, `gke`, the name of a file in ./environments, or
+  the path of a file. Its store is the default model store.
+- `overrides`: `key=value` with dotted keys, as for --set.
+- `log`, `warn`: functions that receive progress messages and warnings.
 
-Every function raises ModelyardError; its message says what is wrong and what to do.
+Errors are subclasses of ModelyardError. The message says what is wrong and what to do.
 """
 
 import json

@@ -102,7 +102,7 @@ def _render_section(
     shown.add(kind)
     properties = (schema["$defs"][kind.__name__] if path else schema)["properties"]
     yield f"## {path}\n" if path else "## Top level\n"
-    yield "| key | type | default | |\n|---|---|---|---|"
+    yield "| key | type | default | description |\n|---|---|---|---|"
     for name, field in kind.model_fields.items():
         cells = f"`{name}`", _describe_type(properties[name]), _format_default(field), field.description or ""
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
