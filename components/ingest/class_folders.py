@@ -3,7 +3,8 @@
     cats/1.png  cats/siamese/2.png  dogs/3.jpg                  one split, `all`
     Train/cats/1.png  Train/dogs/2.jpg  valid/cats/3.png …      the splits train, test and validation
 
-Folders around all class folders are skipped. Files beside the class folders that are not images are ignored.
+Outer folders that contain all class folders are skipped. Files outside of the class folders are ignored if
+they are not images.
 """
 
 import re
@@ -35,8 +36,9 @@ Parts = tuple[str, ...]
 class ClassFolders:
     """The class folders of a source.
 
-    `prefix_depth` is the number of folders around all class folders, `names` are the classes in label order,
-    `folders` maps a class folder to its split and label, and `notes` explain decisions.
+    `prefix_depth` is the number of outer folders that contain all class folders. `names` are the classes in
+    label order. `folders` maps a class folder, relative to the outer folders, to its split and label. `notes`
+    explain how the names were interpreted.
     """
 
     prefix_depth: int
@@ -102,14 +104,14 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
 
 
 def _find_empty_folders(files: Sequence[Parts], folders: Iterable[str]) -> list[Parts]:
-    """Return the folders, and the folders around them, that have no files; sorted."""
+    """Return the folders without files, and their parents without files, sorted."""
     non_empty = {name[:end] for name in files for end in range(1, len(name))}
     paths = [tuple(folder.split("/")) for folder in folders]
     return sorted({path[:end] for path in paths for end in range(1, len(path) + 1)} - non_empty)
 
 
 def _label_folders(classes: Sequence[str], split_folders: Iterable[str]) -> dict[Parts, tuple[str, int]]:
-    """Return the split and the label of each class folder, relative to the folders around all of them."""
+    """Return the split and the label of each class folder, relative to the outer folders."""
     parents: list[tuple[Parts, str]] = [
         ((folder,), split)
         for name, split in SPLITS.items()
@@ -142,7 +144,7 @@ def _find_split(root: str) -> str | None:
 
 
 def _find_prefix(content: list[Parts], empty: list[Parts]) -> tuple[int, set[str]]:
-    """Return the number of folders around all class or split folders, and the names of these folders."""
+    """Return the number of outer folders, and the names of the class or split folders in them."""
     prefix_depth = 0
     while True:
         roots = {name[prefix_depth] for name in content if len(name) > prefix_depth + 1}

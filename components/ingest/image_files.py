@@ -71,12 +71,12 @@ def read(path: Path, source: Source) -> Examples:
 
 
 class UnusableFiles:
-    """The unusable files of a source; `share` is their maximum share."""
+    """The unusable files of a source; `max_share` is the maximum share of its files."""
 
-    def __init__(self, source: Path, share: float) -> None:
+    def __init__(self, source: Path, max_share: float) -> None:
         self.count = 0
         self.listed: list[str] = []
-        self._source, self._share = source, share
+        self._source, self._max_share = source, max_share
         self._last_message = ""
         self._sizes_differ = False
 
@@ -91,12 +91,12 @@ class UnusableFiles:
             self.listed.append(f"{name}: {summary}")
         if self.count <= MAX_LOGGED_FILES:
             log(f"{name}: {summary}")
-        elif not self._share:
+        elif not self._max_share:
             raise self._error(f"more than {MAX_LOGGED_FILES:,}")
 
     def check(self, total: int) -> None:
         """Raise DataError if the share of unusable files among `total` files exceeds the maximum."""
-        if self.count > self._share * total:
+        if self.count > self._max_share * total:
             if self.count == 1:
                 raise DataError(self._last_message)
             raise self._error(f"{self.count:,} of {total:,}")
@@ -113,7 +113,7 @@ class UnusableFiles:
             remedy = "Set data.resize, because images differ in size; or correct or remove the files"
         return DataError(
             f"{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. {remedy}; or raise "
-            f"data.max_bad, the share of files that may be skipped, from {self._share:g}."
+            f"data.max_bad, the share of files that may be skipped, from {self._max_share:g}."
         )
 
 
@@ -268,7 +268,7 @@ def _decode_all(encoded: Iterator[Encoded], group_size: int, image_format: Image
 
 
 def _decode(group: list[Encoded], image_format: ImageFormat) -> list[Decoded]:
-    """Decode a group of images: passing single small images to a thread takes as long as decoding them."""
+    """Decode a group of images, as handing a small image to a thread takes as long as decoding it."""
 
     def decode(content: bytes) -> NDArray[Any] | DataError:
         try:

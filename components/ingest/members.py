@@ -3,9 +3,9 @@
     for member in iterate_members(Path("flowers.tar.gz"), max_bytes):
         with member.open() as file: ...
 
-Nothing is written, so an archive cannot write outside of its folder. Names outside of the source, links in
-archives, devices, duplicates, encryption and archive bombs are refused. Links in a folder are followed.
-Hidden files and system files are ignored.
+Nothing is written, so an archive cannot write outside of its folder. Refused are names that lead outside of
+the source, links in archives, devices, duplicate names, encrypted files and archive bombs. Links in a folder
+are followed. Hidden files and system files are ignored.
 """
 
 import gzip
@@ -66,7 +66,7 @@ class Member:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Open the file for reading; DataError means that it is damaged, also within the block."""
+        """Open the file for reading; raise DataError if it cannot be read, also within the block."""
         if self.opener is None:
             raise IsADirectoryError(self.name)
         try:

@@ -79,7 +79,7 @@ class ArrayFile:
                 yield start, np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
     def error(self, reason: str) -> DataError:
-        """Return the error that it cannot be used; `reason` has the reason and the remedy."""
+        """Return the error for an unusable array; `reason` has the reason and the remedy."""
         return self._member.error(reason)
 
     def _read_header(self, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -99,7 +99,7 @@ class ArrayFile:
 
 
 Pairs = Mapping[str, tuple[ArrayFile, ArrayFile]]
-"""Split name to x and y."""
+"""The arrays x and y of each split."""
 
 
 def read(path: Path, source: Source) -> Examples:
@@ -272,6 +272,10 @@ def _find_one_hot_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | Non
 
 
 def _find_integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | None) -> Labels:
+    """Return the labels of integers from 0 or 1 without gaps, or of -1 and 1.
+
+    With `classes`, integers are numbers of these classes, from 0 or 1, and may have gaps.
+    """
     rows = sum(y.shape[0] for y in arrays)
     limit, reason = (
         (len(classes), f"data.classes has {len(classes)} names")

@@ -50,8 +50,8 @@ class Columns(NamedTuple):
 class Table:
     """Parquet files with images.
 
-    `names`, `splits` and `notes` are those of Examples. `files` opens the files, and `split_of` has the
-    split of each file. `labels` maps a label to its number; it is empty for a regression.
+    `names`, `splits` and `notes` are those of Examples. `files` opens the files, and `split_of` maps the name
+    of a file to its split. `labels` maps a label to the number of its class; it is empty for a regression.
     """
 
     names: tuple[str, ...]
@@ -190,7 +190,7 @@ def find_split(name: str) -> str:
 
 @contextmanager
 def _open_parquet(file: Member) -> Iterator[Any]:
-    """Open a Parquet file; DataError means that it is damaged, also within the block."""
+    """Open a Parquet file; raise DataError if it cannot be read, also within the block."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -207,7 +207,7 @@ def _open_parquet(file: Member) -> Iterator[Any]:
 
 
 def _iterate_batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:
-    for group in range(parquet.num_row_groups):  # otherwise all groups stay in memory
+    for group in range(parquet.num_row_groups):  # iter_batches keeps all its groups in memory
         yield from parquet.iter_batches(rows, [group], list(columns), use_threads=False)
 
 

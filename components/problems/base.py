@@ -1,8 +1,9 @@
 """The interface of a problem: its description, which does not require numpy, and its computations.
 
 A *target* is the label or number of an example in the data. A *prediction* is the model's output for an
-example: float32 of shape (names,), one value for each of `Schema.names`. *Scores*, float64 (n, m), are the
-values that evaluate stores for each example, so that memory does not depend on the size of predictions.
+example: float32, one value for each of `Schema.names`; n predictions have shape (n, names). *Scores*, float64
+(n, m), are the m values that evaluate stores for each example instead of its prediction, so that memory does
+not depend on the number of classes.
 """
 
 from abc import ABC, abstractmethod
@@ -210,7 +211,7 @@ class Problem(ABC):
     def check_untrained_predictions(self, predictions: "NDArray[Any]", logits: bool) -> None:
         """Raise TrainError if predictions of the user's untrained network show that its last layer is wrong.
 
-        Training would not fail, but result in a worse model.
+        Training on such an output would not fail, but result in a worse model.
         """
 
     @abstractmethod
@@ -221,24 +222,27 @@ class Problem(ABC):
 
     # the learning curve of a plan
 
-    error: str
-    """Name of the validation error that it shows; lower is better."""
+    error_name: str
+    """Name of the validation error in the curve; lower is better."""
 
     @abstractmethod
     def minimum_examples(self, schema: Schema) -> int:
-        """Return the minimum number of training examples of the smallest subset."""
+        """Return the minimum number of training examples of the smallest point of the curve."""
 
     @abstractmethod
     def resample_error(
         self, targets: "NDArray[Any]", scores: "NDArray[np.float64]", draws: int
     ) -> tuple[float, "NDArray[np.float64]"]:
-        """Return the error, and its values (draws,) on resampled validation examples."""
+        """Return the validation error, and its values (draws,) on resampled validation examples."""
 
     # evaluate
 
     @abstractmethod
     def check_predictions(self, predictions: "NDArray[Any]", model: str) -> None:
-        """Raise EvaluateError unless finite predictions (n, names) of `model` are valid for this problem."""
+        """Raise EvaluateError unless the finite predictions (n, names) of a model are valid.
+
+        `model` is its name for the message.
+        """
 
     @abstractmethod
     def compute_scores(self, predictions: "NDArray[Any]", targets: "NDArray[Any]") -> "NDArray[np.float64]":

@@ -46,7 +46,7 @@ class Classification(Problem):
 
     target_dtype = "int64"
     stratified = True
-    error = "share of wrong predictions"
+    error_name = "share of wrong predictions"
 
     def check_schema(self, schema: Schema) -> None:
         if len(schema.names) < 2:

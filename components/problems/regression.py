@@ -52,7 +52,7 @@ class Regression(Problem):
     """See Problem."""
 
     target_dtype = "float32"
-    error = "RMSE"
+    error_name = "RMSE"
 
     def check_schema(self, schema: Schema) -> None:
         """Accept one target."""

@@ -23,7 +23,10 @@ from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.store.storage import Location, find_storage, is_path, unusable_url
 
 HASHED_BYTES = 256 * 2**20
-"""Files up to this size are identified by content, so a copy or a touched file has the same identity."""
+"""Files up to this size are identified by their content, so that a copy has the same identity.
+
+Larger files are identified by size and modification time.
+"""
 
 
 def locate(source: Source) -> Location:

@@ -20,13 +20,14 @@ from modelyard.components.store.objects import CONNECTIONS, Entry, Objects
 from modelyard.components.store.storage import Connection, Storage, unusable_url
 
 NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-"""Errors for a file name that is not allowed, or exists, also in another case on some file systems."""
+"""Errors for a file name that is not allowed or exists; some file systems ignore the case of names."""
 
 
 class ObjectLocation:
-    """An object or a prefix in a storage; ValueError means that the URL is not valid for it.
+    """An object or a prefix in a storage. Requests are retried for `retry_seconds` seconds.
 
-    Requests are retried for `retry_seconds` seconds.
+    Raises:
+        ValueError: the URL is not valid for the storage.
     """
 
     def __init__(self, storage: Storage, url: str, source: Source, retry_seconds: float = 30.0) -> None:
@@ -72,10 +73,11 @@ class ObjectLocation:
         objects = self._list_objects()
         check_size(self._url, sum(entry.size for _, entry in objects), self._source.max_bytes)
 
-        with artifacts.replace_folder(target) as folder, ThreadPoolExecutor(CONNECTIONS) as readers:
+        with artifacts.replace_folder(target) as folder, ThreadPoolExecutor(CONNECTIONS) as pool:
 
             def fetch_one(item: tuple[str, Entry]) -> None:
-                path, entry = folder / item[0], item[1]
+                name, entry = item
+                path = folder / name
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.touch(exist_ok=False)
@@ -85,7 +87,7 @@ class ObjectLocation:
                     raise self._name_error(entry.key, error.strerror or str(error)) from error
                 self._objects.download(entry.key, path, entry.generation)
 
-            list(readers.map(fetch_one, objects))  # an error cancels the downloads that have not started
+            list(pool.map(fetch_one, objects))  # an error cancels the downloads that have not started
 
     def _find_object(self) -> Entry | None:
         """Return the object with exactly this name, if it exists and is not an empty folder marker."""

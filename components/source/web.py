@@ -51,10 +51,14 @@ class _RetryableStatusError(Exception):
 
 
 class HttpLocation:
-    """A file at an http:// or https:// URL; ValueError means that the URL is malformed."""
+    """A file at an http:// or https:// URL.
 
-    def __init__(self, url: str, source: Limits) -> None:
-        self._redacted_url, self._source = redact_url(url), source
+    Raises:
+        ValueError: the URL is malformed.
+    """
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self._redacted_url, self._limits = redact_url(url), limits
         try:
             self._url = httpx.URL(url)
             host = self._url.host.encode("idna")
@@ -64,8 +68,8 @@ class HttpLocation:
             raise ValueError("which is not a web URL")
 
     def identity(self) -> str:
-        if self._source.sha256:
-            return self._source.sha256
+        if self._limits.sha256:
+            return self._limits.sha256
         # Two files may share an ETag, which servers derive from size and time: the URL distinguishes them.
         return f"{self._redacted_url} {self._with_retries(self._read_version)}"
 
@@ -101,14 +105,14 @@ class HttpLocation:
         with self._connect() as client, client.stream("GET", self._url) as response, path.open("wb") as file:
             self._check_response(response)
             check_size(
-                self._redacted_url, int(response.headers.get("content-length", 0)), self._source.max_bytes
+                self._redacted_url, int(response.headers.get("content-length", 0)), self._limits.max_bytes
             )
             for chunk in response.iter_raw(CHUNK_BYTES):  # raw: a .tar.gz may be sent as a gzip-encoded .tar
                 size += len(chunk)
-                check_size(self._redacted_url, size, self._source.max_bytes)
+                check_size(self._redacted_url, size, self._limits.max_bytes)
                 digest.update(chunk)
                 file.write(chunk)
-        check_sha256(self._redacted_url, digest.hexdigest(), self._source.sha256)
+        check_sha256(self._redacted_url, digest.hexdigest(), self._limits.sha256)
 
     def _connect(self) -> httpx.Client:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # INFO logs full URLs
@@ -116,7 +120,7 @@ class HttpLocation:
             auth=_find_credentials(self._url.host),
             headers={"Accept-Encoding": "identity"},
             transport=ProxiedTransport(),
-            timeout=self._source.timeout,
+            timeout=self._limits.timeout,
             follow_redirects=True,
             event_hooks={"request": [self._check_redirect]},
         )
@@ -151,7 +155,7 @@ class HttpLocation:
             raise self._unusable(f"the server returned {error}, also after retries. Try later.") from error
         except httpx.TimeoutException as error:
             raise self._unusable(
-                f"the server sent nothing for {self._source.timeout:g} seconds. Try later, or raise "
+                f"the server sent nothing for {self._limits.timeout:g} seconds. Try later, or raise "
                 "data.timeout."
             ) from error
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host

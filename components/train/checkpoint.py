@@ -156,9 +156,9 @@ def write_state(
 def read_state(
     path: Path, variables: Sequence[Any], weights: Sequence[Any]
 ) -> tuple[TrainingState, list[NDArray[Any]]]:
-    """Assign the values of a checkpoint to all variables of training; none are assigned on an error.
+    """Assign the values of a checkpoint to all variables of training; on an error, to none.
 
-    Return the state, and the values of `weights` after the best epoch, if early stopping stored them.
+    Return the state, and the values of `weights` after the best epoch; empty if early stopping stored none.
 
     Raises:
         ValueError: the file is damaged or has other variables; also KeyError, EOFError, BadZipFile.

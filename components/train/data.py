@@ -78,13 +78,13 @@ class Subset:
         return self._split.gather(self._indices[indices])
 
 
-def shuffled_batches(split: Examples, size: int, seed: int, first: int = 0) -> Any:
+def shuffled_batches(split: Examples, size: int, seed: int, first_epoch: int = 0) -> Any:
     """Return batches of the examples, shuffled for each epoch by `seed` and the epoch's number.
 
-    It is a tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, smaller in the last batch.
-    `first` is the number of the first epoch, from 0.
+    The result is a tf.data.Dataset of (examples (n, *shape), targets (n,)) with n = size, smaller in the last
+    batch. `first_epoch` is the number of the first epoch, from 0.
     """
-    epochs = itertools.count(first)
+    epochs = itertools.count(first_epoch)
     return _batch(split, size, lambda: np.random.default_rng((seed, next(epochs))).permutation(len(split)))
 
 

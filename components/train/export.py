@@ -6,6 +6,9 @@ does not depend on the backend. A model with a mixed-precision policy is exporte
 its weights.
 
     python -m modelyard.components.train.export FOLDER OUTPUT PATHS [MODULE...]
+
+FOLDER has model.keras, OUTPUT is the name of the output, PATHS is sys.path as JSON, and MODULE... are the
+modules of custom layers.
 """
 
 import importlib

@@ -59,20 +59,20 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
     minimum = math.ceil(problem.minimum_examples(features.schema) / FRACTIONS[0])
     if validation_examples < MINIMUM_VALIDATION:
         return _refuse_extrapolation(
-            problem.error,
+            problem.error_name,
             f"{validation_examples} validation examples are too few, at least {MINIMUM_VALIDATION} are "
             "required: raise data.validation",
         )
     if len(features.train) < minimum:
         return _refuse_extrapolation(
-            problem.error,
+            problem.error_name,
             f"{len(features.train):,} training examples are too few, at least {minimum:,} are required: "
             f"{problem.minimum_examples(features.schema):,} in the smallest subset",
         )
     order = np.random.default_rng(0).permutation(len(features.train))
     results = [_train_and_score(workload, features, order[:count], problem) for count in counts]
     errors, resampled = [error for error, _ in results], np.stack([draws for _, draws in results], axis=1)
-    return extrapolate(problem.error, counts, errors, resampled)
+    return extrapolate(problem.error_name, counts, errors, resampled)
 
 
 def extrapolate(measure: str, counts: list[int], errors: list[float], resampled: Numbers) -> LearningCurve:

@@ -1,4 +1,4 @@
-"""Requests and results of the measurements of `modelyard plan`; imported without TensorFlow.
+"""Requests and results of the measurements of `modelyard plan`; this module does not import TensorFlow.
 
 Sizes are in bytes, times in seconds.
 """

@@ -97,7 +97,7 @@ def measure_time(function: Callable[[], T]) -> tuple[float, T]:
 class TimingWindows:
     """Measured windows of training or of validation: of one batch, and of many.
 
-    The time of a single batch is mostly that of the call.
+    A window is one call of Keras; with one batch, its time is mostly the overhead of the call.
 
     Args:
         run: runs a number of batches and returns the seconds.
@@ -172,12 +172,13 @@ class TimedPasses:
             self.validation.choose_size(seconds / 20)
         count = 0
         while (now := time.perf_counter()) < end or (count < MINIMUM_WINDOWS and now < latest_end):
-            (self.validation if self.validation and count % 4 == 3 else self.epoch).measure()
+            windows = self.validation if self.validation and count % 4 == 3 else self.epoch
+            windows.measure()
             count += 1
 
     @staticmethod
     def _measure_compile_time(first: Callable[[], float]) -> float:
-        """Return how much longer the first of two equal calls takes, including its overhead."""
+        """Return the seconds of a first call, with its overhead, minus those that a second call returns."""
         wall, _ = measure_time(first)
         return max(0.0, wall - first())
 
@@ -257,7 +258,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             result = probe(request, Path(scratch))
     if output := Path(paths[0]) if paths else termination_log():
-        output.write_text(result.model_dump_json(), encoding="utf-8")  # not renamed: in a pod it is mounted
+        output.write_text(result.model_dump_json(), encoding="utf-8")  # in place: in a pod, it is a mount
 
 
 if __name__ == "__main__":

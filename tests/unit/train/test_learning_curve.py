@@ -40,7 +40,7 @@ def extrapolate_errors(counts: list[int], errors: list[float], validation_exampl
             axis=1,
         ).astype(float)
         drawn.append(PROBLEM.resample_error(targets, scores, curves.RESAMPLES)[1])
-    return extrapolate(PROBLEM.error, counts, errors, np.stack(drawn, axis=1))
+    return extrapolate(PROBLEM.error_name, counts, errors, np.stack(drawn, axis=1))
 
 
 def test_extrapolation_to_two_and_four_times_the_examples() -> None:
