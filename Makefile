@@ -1,4 +1,4 @@
-# Every task of the project. `make help` lists them.
+# The tasks of the project. `make help` lists them.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +6,7 @@ CONFIG ?= examples/digits.yaml
 CLUSTER ?= kind
 BUILD_IMAGES = $(BIN)/python -m modelyard.pipelines.compile.images
 
-unexport PYTHONDONTWRITEBYTECODE # recompiling the modules in each child process costs 0.1 s
+unexport PYTHONDONTWRITEBYTECODE # without bytecode files, each child process compiles the modules again: 0.1 s
 
 TWO_CORES := -n 2 --no-loadscope-reorder
 
@@ -16,25 +16,25 @@ TWO_CORES := -n 2 --no-loadscope-reorder
 ##@ Start here
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup ## Run the pipeline on CONFIG (default: the digits) and request a prediction
 	$(BIN)/modelyard run $(CONFIG)
 
-test: setup ## Run the tests, on two cores
+test: setup ## Run the tests in two processes
 	$(BIN)/pytest -q $(TWO_CORES)
 
 ##@ Cluster
 
 BUILD = $(BASE:%=--base %) $(REGISTRY:%=--registry %) $(SOURCE:%=--source %) $(REVISION:%=--revision %)
 
-images: setup ## Build the images: BASE=base image, REGISTRY=host to push to, SOURCE= and REVISION= for a release
+images: setup ## Build the images; BASE=base image, REGISTRY=registry to push to, SOURCE= and REVISION= for a release
 	$(BUILD_IMAGES) $(BUILD)
 
 images-accelerators: setup ## Build the large images of train for NVIDIA GPUs and TPUs
 	$(BUILD_IMAGES) --accelerators $(BUILD)
 
-kind-up: setup ## Create a kind cluster for modelyard; CLUSTER=current uses that of KUBECONFIG, REGISTRY its registry
+kind-up: setup ## Create a kind cluster, push the images, apply the manifests; CLUSTER=current REGISTRY=… for the cluster in KUBECONFIG
 	CLUSTER=$(CLUSTER) manifests/kind/cluster up
 
 kind-run: setup ## Run CONFIG with its steps as pods, roll out the model, request a prediction
@@ -43,7 +43,7 @@ kind-run: setup ## Run CONFIG with its steps as pods, roll out the model, reques
 kind-down: setup ## Remove what kind-up created
 	CLUSTER=$(CLUSTER) manifests/kind/cluster down
 
-test-cluster: setup ## Run the cluster tests on the cluster of KUBECONFIG, whose nodes pull from REGISTRY
+test-cluster: setup ## Run the cluster tests on the cluster in KUBECONFIG, whose nodes pull from REGISTRY
 	CLUSTER=current manifests/kind/cluster up
 	$(BIN)/pytest -q $(TWO_CORES) -m "cluster and not soak" tests/cluster
 
@@ -70,7 +70,7 @@ lint: setup ## Check style, types, YAML, workflows, spelling, phrases and the im
 	@if command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.9; \
 	else echo "NOT RUN: actionlint, which checks .github/workflows, needs go."; fi
 
-format: setup ## Rewrite the code in the project's style
+format: setup ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -78,7 +78,7 @@ docs: setup ## Write the generated pages of docs/ and build the site in build/si
 	$(BIN)/modelyard config reference > docs/config.md
 	$(BIN)/modelyard config reference --environments > docs/environment-keys.md
 	$(BIN)/python docs/commands.py > docs/commands.md
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet, a warning would not fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # without --quiet, which ignores warnings
 
 dist: setup ## Build the sdist and, from it, the wheel, in build/dist
 	rm -rf build/dist build/sdist && mkdir -p build/sdist
@@ -103,21 +103,21 @@ lock-images: setup ## Resolve the images' requirements from pyproject.toml, at t
 	done
 	$(COMPILE) --python-version 3.11 --group pyproject.toml:clients --output-file requirements/clients.txt
 
-clean: ## Remove runs, plans and caches, but no models
+clean: ## Remove runs, plans and caches; keep the models
 	rm -rf .modelyard/runs .modelyard/cache .modelyard/plans .modelyard/errors .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 ##@ Measure
 
-coverage: setup ## Run the tests and print the branch coverage of each file
+coverage: setup ## Run the tests and print the coverage of each file, with branches
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q $(TWO_CORES)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench-data: setup ## Compare ingest and preprocess with SHA-256, decoding with a Pillow loop; 4 GB of disk
+bench-data: setup ## Compare ingest and preprocess with SHA-256, and decoding with a Pillow loop; needs 4 GB of disk
 	$(BIN)/python benchmarks/data.py
 
-bench-flow: setup ## Compare the flow with bare scripts: run, training, rerun, overhead
+bench-flow: setup ## Compare a run, a rerun, training and the overhead of a step with bare scripts
 	$(BIN)/python benchmarks/flow.py
 
 bench-training: setup ## Compare training with the script of the tutorial
@@ -129,10 +129,10 @@ bench-export: setup ## Compare the ONNX export of MobileNetV2 with plain tf2onnx
 bench-serving: setup ## Compare the server with a bare handler and FastAPI
 	$(BIN)/python benchmarks/serving.py
 
-bench-plan: setup ## Compare predicted and actual training time: six networks, three sizes, five rounds
+bench-plan: setup ## Compare predicted and actual training time of six networks with three sizes of data, in five rounds
 	$(BIN)/python benchmarks/plan.py
 
-bench-gate: setup ## Simulate how often the gate's comparison passes: the tables of docs/gate.md
+bench-gate: setup ## Simulate how often a candidate passes the gate's comparison; prints the tables of docs/gate.md
 	$(BIN)/python benchmarks/gate.py
 
 bench-submit: setup ## Compare submit and compile with kfp.Client and KFP's compiler
@@ -144,8 +144,8 @@ bench-backend: setup ## Compare a run on the server at MODELYARD_TEST_KFP with a
 bench-rollout: setup ## Promote and roll back under load, on the cluster of `make kind-up`
 	$(BIN)/python benchmarks/rollout.py
 
-soak: setup ## Kill the run at many moments, attack the server, build and run the images for accelerators; long
+soak: setup ## Run the long tests: kills at random times, attacks on the server, images for accelerators
 	$(BIN)/pytest -q -m soak --timeout 3600
 
-results: setup ## Export all models and layers of Keras and write docs/results.md; NAMES="MobileNetV2 LSTM" only these; hours
+results: setup ## Export all Keras models and layers, and update docs/results.md; takes hours; NAMES="MobileNetV2 LSTM" selects
 	$(BIN)/python benchmarks/export_coverage.py $(NAMES)

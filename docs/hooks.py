@@ -1,4 +1,4 @@
-"""Links to files outside of docs/: to the repository if mkdocs.yml has repo_url, else the text alone."""
+"""Replace links to files outside of docs/: by links to repo_url, or by their text without repo_url."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Return the page with those links replaced.
+    """Return a page with these links replaced.
 
     Raises:
-        PluginError: a link leads to no file.
+        PluginError: the file of a link does not exist.
     """
 
     def replace(link: re.Match[str]) -> str:
