@@ -1,7 +1,8 @@
 """Authentication, TLS, cross-site protection, access log and W3C trace context.
 
 With a token file, all routes except health and the page need a token. Token and certificate files are read
-again when they change, as Kubernetes and cert-manager change a Secret; invalid files are ignored.
+again when they change, because Kubernetes and cert-manager replace the files of a Secret. If a new file is
+invalid, the previous value stays in use.
 """
 
 import hmac
@@ -45,11 +46,11 @@ log = logging.getLogger(__name__)
 
 
 class WatchedFiles(Generic[T]):
-    """The value of files, which `refresh` reads again when one of them changed.
+    """A value that is read from files; `refresh` reads them again if one of them changed.
 
     Args:
         paths: the files.
-        read: returns their value; raises ModelyardError if they are invalid.
+        read: reads the files and returns the value; raises ModelyardError if a file is invalid.
     """
 
     def __init__(self, paths: Sequence[str], read: Callable[[], T]) -> None:
@@ -160,11 +161,11 @@ class Access:
         if (certificate := self._certificate) is None:
             return None
 
-        def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        def use_latest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
             connection.context = certificate.value
 
         context = certificate.value
-        context.sni_callback = choose
+        context.sni_callback = use_latest
         return context
 
     def check(self, route: str, headers: dict[bytes, bytes]) -> None:

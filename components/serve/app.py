@@ -169,7 +169,7 @@ class App:
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
-            case "models":  # KServe's
+            case "models":  # a route of KServe
                 return Reply(encode({"models": [predictor.name]}))
             case "status":
                 return tfserving.status(predictor, self._champion, self._champion_error)
@@ -181,21 +181,24 @@ class App:
                 return openinference.server_metadata()
             case "metrics":
                 return self._metrics.render()
-            case _ if b"text/html" not in headers.get(b"accept", b""):  # KServe v1's liveness
+            case _ if b"text/html" not in headers.get(b"accept", b""):  # the liveness probe of KServe v1
                 return Reply(encode({"status": "alive"}))
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
                 return Reply(self._page, content_type=b"text/html; charset=utf-8", headers=policy)
 
     def _champion_status(self, predictor: Predictor) -> dict[str, Any]:
-        """Return the served version and the champion if the champion cannot be served, without the reason."""
+        """Return the served version and the champion if the champion cannot be served; empty otherwise.
+
+        The reason is left out, because the route `ready` needs no token.
+        """
         return {"version": predictor.version, "champion": self._champion} if self._champion_error else {}
 
     async def _predict(
         self, route: str, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
-        """Return the reply to a prediction request, which counts towards the queue when it is complete."""
-        seconds = _timeout(headers, self._settings.request_timeout)
+        """Return the reply to a prediction request; it counts towards the queue when its body has arrived."""
+        seconds = _parse_timeout(headers, self._settings.request_timeout)
         text = await body.read()
         if self._in_progress >= self._settings.max_queue:
             raise HttpError(
@@ -261,7 +264,7 @@ class App:
             else:
                 length = headers.get(openinference.HEADER_LENGTH)
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
-        except HttpError as error:  # see above
+        except HttpError as error:  # returned, not raised: see `_in_thread`
             return error.reply
         except Exception:  # a failure of one prediction
             trace = trace_headers([*headers.items()])
@@ -284,8 +287,8 @@ def _may_contain_image(predictor: Predictor, text: bytes) -> bool:
     return b"b64" in text or b"\\" in text
 
 
-def _timeout(headers: dict[bytes, bytes], default: float) -> float:
-    """Return the timeout of a request in seconds: the header's, at most the default."""
+def _parse_timeout(headers: dict[bytes, bytes], default: float) -> float:
+    """Return the timeout of a request in seconds: that of the header, but at most the default."""
     try:
         seconds = float(headers.get(TIMEOUT, default))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The body of a request: read within the limits, or discarded before an early refusal."""
+"""Reads the body of a request within the limits, or discards it before a refusal is sent."""
 
 import asyncio
 import zlib
@@ -29,6 +29,9 @@ class Body:
         headers: headers of the request.
         receive: ASGI's receive.
         limit: maximum bytes of the body.
+
+    Attributes:
+        compressed: whether the body that `read` returned is compressed.
     """
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> None:
@@ -40,7 +43,7 @@ class Body:
         )
 
     async def read(self) -> bytes:
-        """Return the body as sent; then `compressed` is whether it is compressed.
+        """Return the body as the client sent it, and set `compressed`.
 
         Raises:
             HttpError: 400, 411, 413 or 415.

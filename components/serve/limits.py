@@ -56,12 +56,12 @@ def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None
     free = max(0, (memory_limit() if memory is None else memory) - BASE_MEMORY)
     body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // JSON_MEMORY_FACTOR))
     pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL_MEMORY))
-    small = free // 6 // (JSON_MEMORY_FACTOR * LARGE_BODY)
+    bodies = free // 6 // (JSON_MEMORY_FACTOR * LARGE_BODY)  # that a sixth of the memory can parse at once
     return Limits(
         body=body,
         connections=max(2 * body, free // 6),
         image_pixels=pixels,
         image_side=MAX_SIDE,
         request_pixels=IMAGES_PER_REQUEST * pixels,
-        workers=max(1, min((cpu_limit() if cpus is None else cpus) // serving.threads, small)),
+        workers=max(1, min((cpu_limit() if cpus is None else cpus) // serving.threads, bodies)),
     )

@@ -157,8 +157,8 @@ def _check_tensors(session: Any, signature: Signature) -> None:
         ("outputs are", session.get_outputs(), signature.outputs),
     ):
         expected = [(tensor.name, types[tensor.dtype]) for tensor in tensors]
-        fixed = any(isinstance(node.shape[0], int) for node in nodes if node.shape)
-        if fixed or [(node.name, node.type) for node in nodes] != expected:
+        fixed_batch = any(isinstance(node.shape[0], int) for node in nodes if node.shape)
+        if fixed_batch or [(node.name, node.type) for node in nodes] != expected:
             raise ServeError(
                 f"its {subject} {', '.join(f'{node.name}: {node.type} {node.shape}' for node in nodes)}, but "
                 f"{', '.join(f'{name}: {kind}' for name, kind in expected)} of any batch size is expected. "
@@ -213,9 +213,7 @@ class ChampionFollower(threading.Thread):
             except Exception as error:  # the thread must survive any error of a store's client
                 reason = str(error) if isinstance(error, ModelyardError) else describe_error(error)
                 if champion:
-                    again, self._failure = champion.digest == self._failed_digest, reason
-                    self._backoff = min(MAX_BACKOFF, 2 * self._backoff) if again else self._interval
-                    self._failed_digest, self._retry_at = champion.digest, time.monotonic() + self._backoff
+                    self._set_failure(champion, reason)
                 self._report_poll(champion, reason)
 
     def stop(self) -> None:
@@ -229,9 +227,16 @@ class ChampionFollower(threading.Thread):
             )
             self._version = champion.version
 
+    def _set_failure(self, champion: Champion, reason: str) -> None:
+        """Set the time of the next attempt to load a champion, after twice the time if it failed before."""
+        failed_before = champion.digest == self._failed_digest
+        self._backoff = min(MAX_BACKOFF, 2 * self._backoff) if failed_before else self._interval
+        self._failed_digest, self._failure = champion.digest, reason
+        self._retry_at = time.monotonic() + self._backoff
+
     def _report_poll(self, champion: Champion | None, error: str) -> None:
-        """Report a poll, and log its result if that changed."""
-        text = _MEMORY_ADDRESS.sub("", error)  # in messages of libraries; it always differs
+        """Report a poll, and log its result unless it is that of the last poll."""
+        text = _MEMORY_ADDRESS.sub("", error)  # an address differs in each message of a library
         if text and text != self._last_error:
             log.warning("still serving version %d of %s: %s", self._version, self._name, text)
         elif self._last_error and not text:

@@ -1,7 +1,9 @@
 """Starts the server, and drains it after a signal.
 
-serve("digits", store, serving)                follows the champion pointer
-serve("digits", store, serving, version=7)     serves a pinned version, on a cluster with its digest
+    serve("digits", store, serving)             # follows the champion pointer
+    serve("digits", store, serving, version=7)  # serves a pinned version
+
+On a cluster, a version is also pinned to the digest of its manifest.
 """
 
 import asyncio
@@ -63,12 +65,7 @@ def serve(
         NotFoundError: no such version, or no champion.
         StoreError: the store cannot be read, or the version is damaged.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not end the server
-    with suppress(OSError, AttributeError):  # not glibc; it would keep large freed blocks
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
+    _prepare_process()
     access, models = Access(serving), open_store(store)
     with _bind(serving.host, serving.port) as listener:
         if version is None:
@@ -96,6 +93,15 @@ def serve(
         if app.executing:  # after the drain timeout; Python would wait for the threads
             logging.shutdown()
             os._exit(0)
+
+
+def _prepare_process() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not end the server
+    with suppress(OSError, AttributeError):  # only glibc has it, and keeps large freed blocks without it
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
 
 
 class Server(UvicornServer):
@@ -154,9 +160,9 @@ class Server(UvicornServer):
 
         uvicorn's method would raise the signal again at the end.
         """
-        again, self._app.draining = self._app.draining, True
-        self.force_exit = again and sig == signal.SIGINT
-        self._end = time.monotonic() + (0.0 if again else self._linger)
+        is_second, self._app.draining = self._app.draining, True
+        self.force_exit = is_second and sig == signal.SIGINT
+        self._end = time.monotonic() + (0.0 if is_second else self._linger)
 
     async def on_tick(self, counter: int) -> bool:
         """Reload changed tokens and certificates; return whether to stop accepting requests."""

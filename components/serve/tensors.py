@@ -120,9 +120,9 @@ def parse_numbers(array: Any, dtype: str) -> NDArray[Any]:
 def check_finite(values: NDArray[np.float32]) -> None:
     """Refuse values with NaN or an infinity (400)."""
     if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
+        index = int(np.flatnonzero(~np.isfinite(values.ravel()))[0])
         raise HttpError(
-            400, f"Value {bad} of the input is NaN or too large for float32; send finite numbers."
+            400, f"Value {index} of the input is NaN or too large for float32; send finite numbers."
         )
 
 
@@ -134,13 +134,13 @@ def _parse_uint8(array: Any) -> NDArray[np.uint8]:
     except (TypeError, ValueError):
         pass  # negative, or a float such as 12.0
     values = _parse_doubles(array)
-    good = (values >= 0) & (values <= 255) & (values == np.floor(values))
-    if not good.all():
-        bad = int(np.flatnonzero(~good)[0])
+    valid = (values >= 0) & (values <= 255) & (values == np.floor(values))
+    if not valid.all():
+        index = int(np.flatnonzero(~valid)[0])
         raise HttpError(
             400,
-            f"Value {bad} of the input is {values[bad]:g}, but this model expects uint8: integers 0 to 255. "
-            "Send raw pixels; the model scales them.",
+            f"Value {index} of the input is {values[index]:g}, but this model expects uint8: integers 0 to "
+            "255. Send raw pixels; the model scales them.",
         )
     return values.astype(np.uint8)
 
@@ -230,18 +230,18 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> bool:
     """Return whether `text` starts with `key` and a full array (count, *shape); may be wrongly False."""
-    one, head = _skeleton(shape, key)
+    example, head = _skeleton(shape, key)
     skeleton = text.translate(None, _NUMBER_CHARACTERS)
-    return skeleton.startswith(head + b",".join([one] * count) + b"]")
+    return skeleton.startswith(head + b",".join([example] * count) + b"]")
 
 
 @lru_cache(maxsize=16)
 def _skeleton(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
     """Return the skeletons of one example and of the text before the first one."""
-    one = b""
+    example = b""
     for size in reversed(shape):
-        one = b"[" + b",".join([one] * size) + b"]"
-    return one, f'{{"{key}":['.encode().translate(None, _NUMBER_CHARACTERS)
+        example = b"[" + b",".join([example] * size) + b"]"
+    return example, f'{{"{key}":['.encode().translate(None, _NUMBER_CHARACTERS)
 
 
 def parse_binary(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArray[Any]:
