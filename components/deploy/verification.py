@@ -1,6 +1,6 @@
-"""Verifying servers: the version that they are pinned to, and its golden requests.
+"""Pins servers to a version, and verifies them with the golden requests of the version.
 
-Golden requests have a header, by which the server's metrics distinguish them from those of clients.
+Golden requests have a header, by which the server's metrics distinguish them from requests of clients.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,10 @@ def pin_version(models: ModelStore, name: str, version: int) -> PinnedVersion:
 
 
 def hold_outcome(version: int, expected: int, champion: int | None) -> Outcome:
-    """Return the outcome `hold`: the champion is not the expected one (0: none; None: unknown)."""
+    """Return the outcome `hold` of a version, because the champion is not the expected one.
+
+    `expected` and `champion` are versions, 0 for none; `champion` is None if it is unknown.
+    """
     before = f"version {expected}" if expected else "none"
     change = "" if champion is None else f" from {before} to {f'version {champion}' if champion else 'none'}"
     return Outcome(

@@ -34,8 +34,9 @@ def parse_task(pod: str, parent: str) -> tuple[str, bool]:
 class PodNode:
     """One pod of a run.
 
-    `step` is its task. `driver` is whether it is the driver of the task. `phase` is Pending, Running,
-    Succeeded, Failed, Error or Omitted; `started` and `finished` are ISO 8601 times, empty if unknown.
+    `step` is the task of the pod, `driver` whether the pod is the driver of the task. `phase` is Pending,
+    Running, Succeeded, Failed, Error or Omitted. `started` and `finished` are ISO 8601 times, empty if
+    unknown.
     """
 
     step: str
@@ -48,12 +49,12 @@ class PodNode:
 
     @property
     def is_failed(self) -> bool:
-        """Whether it failed."""
+        """Whether the pod failed."""
         return self.phase in FAILED_PHASES
 
     @property
     def start_problem(self) -> str:
-        """The Kubernetes reason why it may never start, which Argo puts before the message; empty if none."""
+        """The Kubernetes reason why the pod may never start, which begins Argo's message; empty if none."""
         started_running = self.phase != "Pending" and not self.message.startswith(NEVER_STARTED)
         reason = self.message.removeprefix(NEVER_STARTED).partition(":")[0]
         return reason if not started_running and reason in START_PROBLEMS else ""
@@ -68,7 +69,7 @@ class Workflow:
 
     @property
     def name(self) -> str:
-        """Its name, the prefix of the names of its pods."""
+        """The name of the Workflow, the prefix of the names of its pods."""
         return str(self._manifest["metadata"]["name"])
 
     @property
@@ -78,17 +79,17 @@ class Workflow:
 
     @property
     def ended(self) -> bool:
-        """Whether it ended."""
+        """Whether the Workflow ended."""
         return self.phase in ("Succeeded", *FAILED_PHASES)
 
     @property
     def message(self) -> str:
-        """The message in its status."""
+        """The message in the status of the Workflow."""
         return str(self._manifest.get("status", {}).get("message") or "")
 
     @property
     def exceeded_deadline(self) -> int | None:
-        """Its deadline in seconds, if it took longer."""
+        """The deadline of the Workflow in seconds if it took longer, else None."""
         seconds = int(self._manifest.get("spec", {}).get("activeDeadlineSeconds") or 0)
         times = [
             node[key] for node in self._nodes.values() for key in ("startedAt", "finishedAt") if node.get(key)
@@ -100,12 +101,12 @@ class Workflow:
 
     @property
     def terminated(self) -> bool:
-        """Whether it was cancelled: by Argo's shutdown, or by a deadline of 0 as in Kubeflow Pipelines."""
+        """Whether the run was cancelled: by Argo's `shutdown`, or by a deadline of 0, which KFP sets."""
         spec = self._manifest.get("spec", {})
         return spec.get("shutdown") in SHUTDOWN_STRATEGIES or spec.get("activeDeadlineSeconds") == 0
 
     def pods(self) -> Sequence[PodNode]:
-        """Return its pods in the order of their start."""
+        """Return the pods in the order of their start."""
         pods = [self._pod(key, node) for key, node in self._nodes.items() if node.get("type") == "Pod"]
         return sorted(pods, key=lambda pod: pod.started)
 

@@ -192,6 +192,12 @@ class Cluster:
         item: Json | None = self._json("GET", self._path(kind, name), none_statuses=(404,))
         return item
 
+    def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
+        """Return the objects that match the selectors, as in `app=digits,track!=stable`."""
+        query = [("labelSelector", labels), ("fieldSelector", fields)]
+        response = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
+        return list(response["items"])
+
     def apply(self, desired: Json, manager: str) -> Json | None:
         """Apply the fields of `desired` (server-side) and return the object.
 
@@ -315,12 +321,6 @@ class Cluster:
             if error.status is None:
                 raise _unreachable(self._api.configuration.host, error) from error
             raise self._explain_refusal(error) from error
-
-    def list_objects(self, kind: str, labels: str = "", fields: str = "") -> list[Json]:
-        """Return the objects that match the selectors, as in `app=digits,track!=stable`."""
-        query = [("labelSelector", labels), ("fieldSelector", fields)]
-        response = self._json("GET", self._path(kind), query=[pair for pair in query if pair[1]])
-        return list(response["items"])
 
     def _path(self, kind: str, name: str = "") -> str:
         folder = PATHS[kind].format(namespace=self.namespace)

@@ -45,30 +45,36 @@ def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
 
 
 def _fits(node: Json, pod: Json, requested: Mapping[str, float]) -> bool:
-    matching = pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
-    enough = all(_allocatable(node, resource) >= amount for resource, amount in requested.items())
-    return matching and enough and not _taints(node, pod)
+    return _matches_selector(node, pod) and _has_capacity(node, requested) and not _taints(node, pod)
+
+
+def _matches_selector(node: Json, pod: Json) -> bool:
+    return pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
+
+
+def _has_capacity(node: Json, requested: Mapping[str, float]) -> bool:
+    """Return whether a node has enough resources for a pod without other pods."""
+    return all(_allocatable(node, resource) >= amount for resource, amount in requested.items())
 
 
 def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Json]) -> str:
     """Return which nodes match a pod, and what fits on one."""
     if not nodes:
         return "Request less, or add a larger node."
-    selector = pod["spec"].get("nodeSelector", {})
-    matching = [node for node in nodes if selector.items() <= node["metadata"].get("labels", {}).items()]
+    matching = [node for node in nodes if _matches_selector(node, pod)]
     if not matching:
         return "No node has these labels. Add such a node, or correct the node selector."
     candidates = [node for node in matching if not _taints(node, pod)]
     if not candidates:
         taints = ", ".join(sorted({taint for node in matching for taint in _taints(node, pod)}))
         return f"All nodes that match are tainted ({taints}). Add a toleration, or a node without the taint."
-    largest = {r: max(_allocatable(node, r) for node in candidates) for r in requested}
-    named = ", ".join(node["metadata"]["name"] for node in candidates[:MAX_NAMES])
-    named += f" and {len(candidates) - MAX_NAMES} more" if len(candidates) > MAX_NAMES else ""
-    if any(all(_allocatable(node, r) >= amount for r, amount in requested.items()) for node in candidates):
-        return f"It would fit on {named} without the other pods. Delete pods, or add a node."
+    names = ", ".join(node["metadata"]["name"] for node in candidates[:MAX_NAMES])
+    names += f" and {len(candidates) - MAX_NAMES} more" if len(candidates) > MAX_NAMES else ""
+    if any(_has_capacity(node, requested) for node in candidates):
+        return f"It would fit on {names} without the other pods. Delete pods, or add a node."
+    largest = {resource: max(_allocatable(node, resource) for node in candidates) for resource in requested}
     maximum = _format_amounts(largest)
-    return f"An empty node has at most {maximum} ({named}). Request less, or add a larger node."
+    return f"An empty node has at most {maximum} ({names}). Request less, or add a larger node."
 
 
 def _allocatable(node: Json, resource: str) -> float:

@@ -89,8 +89,8 @@ class DeploymentPlatform(ModelPods):
         if errors:
             messages = [*self._find_errors("stable", stable), *self._find_errors("candidate", candidate)]
         return Status(
-            stable=_servers_of(stable, pods) if stable else None,
-            candidate=_servers_of(candidate, pods) if candidate else None,
+            stable=_read_servers(stable, pods) if stable else None,
+            candidate=_read_servers(candidate, pods) if candidate else None,
             token=objects.token(candidate) if candidate else "",
             canary=bool(candidate and _selects_candidate(self._service())),
             stable_serves=stable is not None
@@ -192,7 +192,8 @@ class DeploymentPlatform(ModelPods):
         retry_on_conflict(f"Service {self.name}", route_to_both)
 
     def withdraw(self, token: str | None = None) -> int | None:
-        def write() -> int | None:
+        def route_and_delete() -> int | None:
+            """Return the deleted version, 0 without a candidate, or None if an object changed meanwhile."""
             service, observed = self._service(), self.deployment("candidate")
             if observed is None or (token and objects.token(observed) != token):
                 return 0
@@ -205,7 +206,7 @@ class DeploymentPlatform(ModelPods):
             deleted = is_terminating(observed) or self.cluster.delete("Deployment", observed)
             return objects.version(observed) if deleted else None
 
-        return retry_on_conflict(f"The candidate of {self.name}", write) or None
+        return retry_on_conflict(f"The candidate of {self.name}", route_and_delete) or None
 
     def write_heartbeat(self, token: str) -> None:
         with suppress(ClusterError):
@@ -224,7 +225,7 @@ class DeploymentPlatform(ModelPods):
         if observed and is_terminating(observed):
             self._wait_until_gone()
             return None
-        if observed and not servers.matches(_servers_of(observed)):
+        if observed and not servers.matches(_read_servers(observed)):
             self.log(f"replacing the candidate of version {objects.version(observed)}")
             self.cluster.delete("Deployment", observed)
             return None
@@ -278,7 +279,7 @@ class DeploymentPlatform(ModelPods):
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
         def write() -> Json | bool | None:
             stable = self.deployment("stable")
-            current = _servers_of(stable) if stable else None
+            current = _read_servers(stable) if stable else None
             if not any(_matches(current, expected) for expected in (observed, servers)):
                 raise Superseded(STABLE_SUPERSEDED)
             if servers is None:
@@ -299,7 +300,7 @@ class DeploymentPlatform(ModelPods):
     def _current_stable(self, servers: Servers) -> Json:
         """Return stable's Deployment; raise Superseded if it has other servers."""
         stable = self.deployment("stable")
-        if stable is None or not servers.matches(_servers_of(stable)):
+        if stable is None or not servers.matches(_read_servers(stable)):
             raise Superseded(STABLE_SUPERSEDED)
         return stable
 
@@ -342,7 +343,7 @@ class DeploymentPlatform(ModelPods):
         return [message for message in messages if message]
 
 
-def _servers_of(deployment: Json, pods: Sequence[Json] = ()) -> Servers:
+def _read_servers(deployment: Json, pods: Sequence[Json] = ()) -> Servers:
     servers, track = _servers_from_template(deployment["spec"]["template"]), objects.track(deployment)
     ready = [pod for pod in pods if is_ready(pod) and objects.track(pod) == track]
     numbers = {
@@ -363,14 +364,13 @@ def _servers_from_template(template: Json) -> Servers:
 
 
 def _matches(current: Servers | None, expected: Servers | None) -> bool:
-    return current is expected is None or (current is not None and current.matches(expected))
+    return expected is None if current is None else current.matches(expected)
 
 
 def _selects_candidate(service: Json | None) -> bool:
-    """Return whether the Service also selects the candidate."""
-    return bool(
-        service and objects.TRACK_LABEL not in (service["spec"].get("selector") or {objects.TRACK_LABEL: ""})
-    )
+    """Return whether the Service selects pods of both tracks."""
+    selector = (service["spec"].get("selector") or {}) if service else {}
+    return bool(selector) and objects.TRACK_LABEL not in selector
 
 
 def _require_unchanged(desired: Json, observed: Json | None) -> Json:

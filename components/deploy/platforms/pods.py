@@ -181,10 +181,10 @@ class PodWatcher:
 
     def __init__(self, model: ModelPods, known: Sequence[Json] = ()) -> None:
         self._model = model
-        self._before = {pod["metadata"]["uid"]: count_restarts(pod) for pod in known}
-        self._since: dict[str, float] = {}
-        self._running: dict[str, float] = {}
-        self._logged: set[tuple[str, str]] = set()
+        self._earlier_restarts = {pod["metadata"]["uid"]: count_restarts(pod) for pod in known}
+        self._unready_since: dict[str, float] = {}
+        self._running_since: dict[str, float] = {}
+        self._logged_reasons: set[tuple[str, str]] = set()
 
     def check(self, pod: Json, memory_used: float | None = None) -> None:
         """Check a pod; `memory_used` is the last measurement, in bytes.
@@ -194,21 +194,21 @@ class PodWatcher:
         """
         now, uid = self._model.now(), pod["metadata"]["uid"]
         if is_ready(pod):
-            self._since.pop(uid, None)  # a later problem starts a new timeout
-            self._running.pop(uid, None)
+            self._unready_since.pop(uid, None)  # a later problem starts a new timeout
+            self._running_since.pop(uid, None)
             return
         events = self._model.cluster.list_events(pod)
-        waited = now - self._since.setdefault(uid, now)
+        waited = now - self._unready_since.setdefault(uid, now)
         problem = find_problem(pod, events, self._model.cluster.nodes, memory_used)
         if problem and not self._has_recovered(pod, problem):
-            if (uid, problem.reason) not in self._logged:
-                self._logged.add((uid, problem.reason))
+            if (uid, problem.reason) not in self._logged_reasons:
+                self._logged_reasons.add((uid, problem.reason))
                 self._model.log(problem.message)
             if waited >= self._wait_limit(pod, problem):
                 raise DeployError(problem.message)
         elif pod["status"].get("phase") == "Running":
             limit = self._model.rollout.ready_timeout
-            if now - self._running.setdefault(uid, now) > limit:
+            if now - self._running_since.setdefault(uid, now) > limit:
                 raise DeployError(describe_unready(pod, events, limit))
         elif waited > (limit := self._model.target.start_timeout):
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
@@ -219,11 +219,13 @@ class PodWatcher:
 
     def restarts(self, pod: Json) -> int:
         """Return how often a pod's containers ended since the watcher was created."""
-        return count_restarts(pod) - self._before.get(pod["metadata"]["uid"], 0)
+        return count_restarts(pod) - self._earlier_restarts.get(pod["metadata"]["uid"], 0)
 
     def _has_recovered(self, pod: Json, problem: PodProblem) -> bool:
         """Return whether a pod's container ended before the watcher was created, and has run since."""
-        ended = problem.reason in ("Crashed", OUT_OF_MEMORY) and pod["metadata"]["uid"] in self._before
+        ended = (
+            problem.reason in ("Crashed", OUT_OF_MEMORY) and pod["metadata"]["uid"] in self._earlier_restarts
+        )
         return ended and not self.restarts(pod) and is_running(pod)
 
     def _wait_limit(self, pod: Json, problem: PodProblem) -> float:
@@ -274,9 +276,9 @@ class _TrackWindow:
         pods = model.pods(track, version)
         self._watcher = PodWatcher(model, pods)
         self._memory: dict[str, float] = {}
-        self._known = set(map(_container_run_key, pods))  # their earlier requests are not counted
-        self._before: dict[str, RequestCounts] = {}
-        self._latest: dict[str, RequestCounts] = {}
+        self._initial_runs = set(map(_container_run_key, pods))  # their earlier requests are not counted
+        self._initial_counts: dict[str, RequestCounts] = {}
+        self._latest_counts: dict[str, RequestCounts] = {}
         self.unresponsive = False
         self.read()
 
@@ -295,10 +297,11 @@ class _TrackWindow:
             except (ServeError, LookupError, ValueError):
                 self.unresponsive = True  # it terminates or is busy
                 continue
-            self._latest[run := _container_run_key(pod)] = counts
-            if run in self._known:  # it may not have been ready before
-                self._before.setdefault(run, counts)
-        return count_since(self._before, self._latest)
+            run = _container_run_key(pod)
+            self._latest_counts[run] = counts
+            if run in self._initial_runs:  # it may not have been ready before
+                self._initial_counts.setdefault(run, counts)
+        return count_since(self._initial_counts, self._latest_counts)
 
     def _check(self, pod: Json, memory_used: float | None) -> None:
         too_often = self._watcher.restarts(pod) > self._model.rollout.max_restarts
@@ -308,6 +311,7 @@ class _TrackWindow:
 
 
 def _container_run_key(pod: Json) -> str:
+    """Return a key that changes with each restart of a pod's container, which resets its metrics."""
     return f"{pod['metadata']['uid']}/{count_restarts(pod)}"
 
 
