@@ -49,7 +49,8 @@ def _fits(node: Json, pod: Json, requested: Mapping[str, float]) -> bool:
 
 
 def _matches_selector(node: Json, pod: Json) -> bool:
-    return pod["spec"].get("nodeSelector", {}).items() <= node["metadata"].get("labels", {}).items()
+    selector, labels = pod["spec"].get("nodeSelector", {}), node["metadata"].get("labels", {})
+    return bool(selector.items() <= labels.items())
 
 
 def _has_capacity(node: Json, requested: Mapping[str, float]) -> bool:
