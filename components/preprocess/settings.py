@@ -40,8 +40,8 @@ class Preparation(Settings):
         default_factory=list,
         description="Checks of the data that fail the run. Without it, the report shows their results. "
         "duplicates: no two examples are equal; conflicting_labels: no example has two labels; leakage: no "
-        "test example is also a training example; champion_leakage: the champion was trained on no test "
-        "example.",
+        "test example is also a training example; champion_leakage: no test example "
+        "was a training example of the champion.",
     )
 
     @field_validator("validation", "test")

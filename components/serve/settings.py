@@ -55,13 +55,13 @@ class Serving(Settings):
     )
     token_file: str | None = Field(
         default=None,
-        description="File with a bearer token per line; requests without one get 401. Reloaded when it "
-        "changes. In pods: environment.serving.token_secret.",
+        description="File with a bearer token per line; requests without one of these tokens get 401. "
+        "Reloaded when it changes. In pods, environment.serving.token_secret is used instead.",
     )
     tls_cert: str | None = Field(
         default=None,
-        description="PEM file with the certificate chain for TLS. Reloaded when it changes. In pods: "
-        "environment.serving.tls_secret.",
+        description="PEM file with the certificate chain for TLS. Reloaded when it changes. In pods, "
+        "environment.serving.tls_secret is used instead.",
     )
     tls_key: str | None = Field(
         default=None, description="PEM file with the unencrypted private key of tls_cert."

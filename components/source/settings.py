@@ -122,10 +122,10 @@ class SourceKeys(Settings):
     timeout: float = Field(
         default=30.0, gt=0, description="Seconds without data after which a download fails."
     )
-    endpoint: str | None = Field(default=None, description="URL of a GCS emulator; only for gs:// and tests.")
+    endpoint: str | None = Field(default=None, description="URL of a GCS emulator, for gs:// in tests.")
     user_project: str | None = Field(
         default=None,
-        description="Google Cloud project that is billed for requests, for a bucket with requester pays.",
+        description="Google Cloud project that is billed for requests, if the bucket has Requester Pays.",
     )
 
     def known_names(self) -> tuple[str, ...] | None:

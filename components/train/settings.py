@@ -166,7 +166,8 @@ class EarlyStopping(Settings):
     patience: int = Field(default=3, ge=0, description="Epochs without improvement before training stops.")
     min_delta: float = Field(default=0.0, ge=0, description="Minimum change that counts as an improvement.")
     mode: Literal["auto", "min", "max"] = Field(
-        default="auto", description="Whether a lower or a higher value is better; `auto`: by the metric."
+        default="auto",
+        description="Whether a lower or a higher value is better; `auto`: depends on the metric.",
     )
     baseline: float | None = Field(
         default=None,
@@ -176,7 +177,8 @@ class EarlyStopping(Settings):
     )
     start_from_epoch: int = Field(default=0, ge=0, description="Epochs before monitoring starts.")
     restore_best_weights: bool = Field(
-        default=True, description="Restore the weights of the best epoch; `false`: keep the last ones."
+        default=True,
+        description="Restore the weights of the best epoch; `false`: keep those of the last epoch.",
     )
 
 
