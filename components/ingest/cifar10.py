@@ -114,24 +114,29 @@ def _read_batches(path: Path, max_bytes: int) -> Iterator[Batch]:
                     f"has the label {labels[invalid[0]]} in row {start + invalid[0]}, but labels are 0 to "
                     f"{CLASSES - 1}. Download it again."
                 )
-            images = np.empty((len(pixels), SIDE * SIDE, 3), np.uint8)
-            for channel in range(3):  # several times faster than a transposed copy
-                images[..., channel] = pixels[:, channel * SIDE * SIDE : (channel + 1) * SIDE * SIDE]
             split = "test" if name.startswith(TEST) else "train"
-            yield Batch(split, images.reshape(-1, SIDE, SIDE, 3), labels)
+            yield Batch(split, _to_images(pixels), labels)
             start += len(labels)
         if not start:
             raise member.error("is empty. Download it again.")
 
 
+def _to_images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images (n, 32, 32, 3) from pixels (n, 3072), one channel after the other."""
+    images = np.empty((len(pixels), SIDE * SIDE, 3), np.uint8)
+    for channel in range(3):  # several times faster than a transposed copy
+        images[..., channel] = pixels[:, channel * SIDE * SIDE : (channel + 1) * SIDE * SIDE]
+    return images.reshape(-1, SIDE, SIDE, 3)
+
+
 def _read_binary(member: Member) -> LabeledPixels:
     """Yield pixels (n, 3072), one channel after the other, and labels (n,)."""
-    row = 1 + PIXELS
+    row_bytes = 1 + PIXELS
     with member.open() as file:
-        while data := file.read(row * (BATCH_BYTES // row)):
-            if len(data) % row:
-                raise member.error(f"ends within a row of {row} bytes. Download it again.")
-            table = np.frombuffer(data, np.uint8).reshape(-1, row)
+        while data := file.read(row_bytes * (BATCH_BYTES // row_bytes)):
+            if len(data) % row_bytes:
+                raise member.error(f"ends within a row of {row_bytes} bytes. Download it again.")
+            table = np.frombuffer(data, np.uint8).reshape(-1, row_bytes)
             yield table[:, 1:], table[:, 0]
 
 

@@ -75,7 +75,7 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
     content = [name for name in names if _get_suffix(name) not in DOCUMENTS]
     empty = _find_empty_folders(names, folders)
     prefix_depth, roots = _find_prefix(content, empty)
-    with_splits = all(map(_find_split, roots))
+    with_splits = all(map(_is_split, roots))
     if not with_splits:
         _check_mixed_splits(content, prefix_depth, roots)
     depth = prefix_depth + (2 if with_splits else 1)
@@ -139,8 +139,8 @@ def _is_image(name: Parts) -> bool:
     return _get_suffix(name) in images.SUFFIXES
 
 
-def _find_split(root: str) -> str | None:
-    return SPLITS.get(root.lower())
+def _is_split(folder: str) -> bool:
+    return folder.lower() in SPLITS
 
 
 def _find_prefix(content: list[Parts], empty: list[Parts]) -> tuple[int, set[str]]:
@@ -151,7 +151,7 @@ def _find_prefix(content: list[Parts], empty: list[Parts]) -> tuple[int, set[str
         roots |= {name[prefix_depth] for name in empty if len(name) == prefix_depth + 1}
         unlabeled = any(len(name) == prefix_depth + 1 and _is_image(name) for name in content)
         deeper = any(len(name) > prefix_depth + 2 for name in content)
-        if len(roots) != 1 or unlabeled or not deeper or _find_split(*roots):
+        if len(roots) != 1 or unlabeled or not deeper or _is_split(*roots):
             return prefix_depth, roots
         prefix_depth += 1
 
@@ -167,18 +167,15 @@ def _check_mixed_splits(content: list[Parts], prefix_depth: int, roots: set[str]
         for root in roots
     }
     for root, class_names in sorted(names_below.items()):
-        others = sorted(
-            other
-            for other in roots - {root}
-            if not _find_split(other) and (_find_split(root) or class_names & names_below[other])
-        )
-        words = SPLITS.keys() & set(re.split("[^a-z]+", root.lower()))
-        if words and others and (class_names or _find_split(root)):
-            raise DataError(
-                f"the folder {root!r} looks like a split, but {others[0]!r} is none of train, test and "
-                "validation. Put class folders into the folders of the splits, and remove other folders; or, "
-                "if it is a class, rename it or set data.index."
-            )
+        if not SPLITS.keys() & set(re.split("[^a-z]+", root.lower())):
+            continue
+        for other in sorted(roots - {root}):
+            if not _is_split(other) and (_is_split(root) or class_names & names_below[other]):
+                raise DataError(
+                    f"the folder {root!r} looks like a split, but {other!r} is none of train, test and "
+                    "validation. Put class folders into the folders of the splits, and remove other folders; "
+                    "or, if it is a class, rename it or set data.index."
+                )
 
 
 def _check_unlabeled_images(content: list[Parts], depth: int) -> None:

@@ -276,24 +276,23 @@ def _find_integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | Non
 
     With `classes`, integers are numbers of these classes, from 0 or 1, and may have gaps.
     """
-    rows = sum(y.shape[0] for y in arrays)
-    limit, reason = (
-        (len(classes), f"data.classes has {len(classes)} names")
-        if classes
-        else (rows, f"there are only {rows} examples")
-    )
+    if classes:
+        limit, reason = len(classes), f"data.classes has {len(classes)} names"
+    else:
+        limit = sum(y.shape[0] for y in arrays)
+        reason = f"there are only {limit} examples"
     unique: set[int] = set()
     for y, start, values in _iterate_flat_batches(arrays):
         _check_range(y, start, values, -1, limit, reason)
         unique.update(np.unique(values).tolist())
-    first, last = min(unique), max(unique)
     if unique == {-1, 1} and (classes is None or len(classes) == 2):
         return Labels(
             classes or ("-1", "1"),
             lambda values: (values.reshape(-1) > 0).astype(np.int64),
             ("The labels are -1 and 1; -1 is the first class.",),
         )
-    shift = int(first == 1 and (last == limit if classes else unique == set(range(1, last + 1))))
+    first, last = min(unique), max(unique)
+    shift = int(first == 1 and (classes is None or last == limit))
     gaps = not classes and unique != set(range(shift, last + 1))
     if first < 0 or last - shift >= limit or gaps:
         for y, start, values in _iterate_flat_batches(arrays):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any, NamedTuple
 
 from modelyard.components.errors import DataError
@@ -68,17 +67,12 @@ class Table:
         The function raises DataError if the row has no image or no usable target.
         """
         for file in self.files():
-            split, rows = self.split_of[file.name], count()
             with _open_parquet(file) as parquet:
-                for batch in _iterate_batches(parquet, self.columns[:2], IMAGE_BATCH_ROWS):
-                    images, targets = batch.column(self.columns.image), batch.column(self.columns.label)
-                    if images.type.num_fields:
-                        images = images.field("bytes")
-                    for image, value in zip(images, targets.to_pylist(), strict=True):
-                        target, reason = self._parse_target(value)
-                        reason = reason or ("" if image.is_valid else "has no image")
-                        content = partial(_read_image, image, reason)
-                        yield f"row {next(rows)} of {file.name}", (split, target), content
+                for row, (image, value) in enumerate(_iterate_rows(parquet, self.columns)):
+                    target, reason = self._parse_target(value)
+                    reason = reason or ("" if image.is_valid else "has no image")
+                    content = partial(_read_image, image, reason)
+                    yield f"row {row} of {file.name}", (self.split_of[file.name], target), content
 
     def _parse_target(self, value: Any) -> tuple[float, str]:
         """Return the target of a row, and why it is not usable; the reason is empty if it is."""
@@ -204,6 +198,15 @@ def _open_parquet(file: Member) -> Iterator[Any]:
             )
         except pyarrow.ArrowException as error:
             raise file.error(f"is not a readable Parquet file ({error}). Write it again.") from error
+
+
+def _iterate_rows(parquet: Any, columns: Columns) -> Iterator[tuple[Any, Any]]:
+    """Yield the image of each row, as a scalar of pyarrow, and its target."""
+    for batch in _iterate_batches(parquet, columns[:2], IMAGE_BATCH_ROWS):
+        images, targets = batch.column(columns.image), batch.column(columns.label)
+        if images.type.num_fields:
+            images = images.field("bytes")
+        yield from zip(images, targets.to_pylist(), strict=True)
 
 
 def _iterate_batches(parquet: Any, columns: Sequence[str], rows: int) -> Iterator[Any]:

@@ -56,28 +56,28 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
     features_path = Path(workload.features or scratch / "features")
     if not workload.features:
         _write_random_features(workload, features_path)
-    opening, features = measure_time(lambda: Features.read(features_path))
+    open_seconds, features = measure_time(lambda: Features.read(features_path))
     with costs.translate_code_errors(workload, "Probing"), translate_out_of_memory(_get_batch_size(workload)):
-        building, network = measure_time(lambda: costs.build_compiled_network(workload))
+        build_seconds, network = measure_time(lambda: costs.build_compiled_network(workload))
         examples = features.train.gather(np.arange(min(CHECKED_EXAMPLES, len(features.train))))
         targets = features.train.targets[: len(examples)]
         check_untrained_network(network, settings, workload.training, features.schema, examples, targets)
         passes = TimedPasses(network, features, workload.training)
-        compiling = passes.warm_up()
+        compile_seconds = passes.warm_up()
         passes.run(request.seconds)
         inference_model = networks.add_export_layer(network, settings, features.schema)
-        exporting = 0.0
+        export_seconds = 0.0
         for name in ("untrained", "model") if settings.build else ("model",):
             (scratch / name).mkdir()
             arguments = inference_model, features.schema, features.normalization, examples, scratch / name
-            exporting += measure_time(partial(export, *arguments))[0]
+            export_seconds += measure_time(partial(export, *arguments))[0]
     return ProbeResult(
         device=device,
         load=load,
         synthetic=not workload.features,
-        setup=opening + building,
-        compile=compiling,
-        export=exporting,
+        setup=open_seconds + build_seconds,
+        compile=compile_seconds,
+        export=export_seconds,
         epoch=passes.epoch.pace(),
         validation=passes.validation.pace() if passes.validation else None,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
