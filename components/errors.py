@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -174,6 +174,12 @@ def describe(error: BaseException) -> str:
 def pluralize(number: int, noun: str) -> str:
     """Return a number with its noun, as "1 file" or "2,000 files"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def summarize_names(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names and the number of the others."""
+    rest = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
 
 
 _ROOM = (

@@ -10,13 +10,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from modelyard.components.artifacts import Comparison, Decision, Metrics, Rule, Slice, format_number
-from modelyard.components.errors import EvaluateError, pluralize
+from modelyard.components.errors import EvaluateError, pluralize, summarize_names
 from modelyard.components.problems import get_description
 from modelyard.components.settings import Settings
 
 MINIMUM_EXAMPLES = 10
 """Test examples of a class from which on the gate judges its recall."""
-MAX_NAMES = 5
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles: 95 % for the one-sided limit, 80 % for the rate at which an equal model passes."""
 RARE_EVENT_CORRECTION = 1.3
@@ -184,7 +183,7 @@ def _check_recalls(metrics: Metrics) -> list[RuleResult]:
         limit=0.0,
         passed=recall > 0,
     )
-    return [RuleResult(rule, f"the candidate recognizes no test example of {_join_names(unrecognized)}")]
+    return [RuleResult(rule, f"the candidate recognizes no test example of {summarize_names(unrecognized)}")]
 
 
 def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
@@ -367,14 +366,9 @@ def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
         f"{entry.name} ({entry.examples})" for entry in metrics.slices if entry.examples < MINIMUM_EXAMPLES
     ]
     if small:
-        return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {_join_names(small)}",)
+        return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {summarize_names(small)}",)
     too_few = f"only {pluralize(metrics.examples, 'test example')}, too few to judge"
     return (too_few,) if metrics.examples < MINIMUM_EXAMPLES else ()
-
-
-def _join_names(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _get_sign(metrics: Metrics, metric: str) -> int:

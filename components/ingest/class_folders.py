@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from modelyard.components import images
-from modelyard.components.errors import DataError, pluralize
+from modelyard.components.errors import DataError, pluralize, summarize_names
 
 SPLITS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
@@ -199,9 +199,3 @@ def _write_notes(
     nested = sum(len(name) > depth + 1 and name[prefix_depth:depth] in targets for name in names)
     if nested:
         yield f"Files in subfolders of a class folder belong to that class: {pluralize(nested, 'file')}."
-
-
-def summarize_names(names: Sequence[str], limit: int = 5) -> str:
-    """Return the first names and the number of the others."""
-    rest = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest

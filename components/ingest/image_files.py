@@ -17,14 +17,9 @@ from numpy.typing import NDArray
 
 from modelyard.components import images
 from modelyard.components.artifacts import ImageFormat
-from modelyard.components.errors import DataError
+from modelyard.components.errors import DataError, summarize_names
 from modelyard.components.ingest import parquet
-from modelyard.components.ingest.class_folders import (
-    ClassFolders,
-    find_class_folders,
-    has_images,
-    summarize_names,
-)
+from modelyard.components.ingest.class_folders import ClassFolders, find_class_folders, has_images
 from modelyard.components.ingest.examples import BATCH_BYTES, Batch, Examples
 from modelyard.components.ingest.index import METADATA, Index, read_indexes
 from modelyard.components.ingest.members import MAX_FILE_BYTES, Member, iterate_members

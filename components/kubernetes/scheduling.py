@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from modelyard.components.errors import summarize_names
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.quantities import format_amount, parse_quantity, pod_requests
 
@@ -69,8 +70,7 @@ def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Jso
     if not candidates:
         taints = ", ".join(sorted({taint for node in matching for taint in _taints(node, pod)}))
         return f"All nodes that match are tainted ({taints}). Add a toleration, or a node without the taint."
-    names = ", ".join(node["metadata"]["name"] for node in candidates[:MAX_NAMES])
-    names += f" and {len(candidates) - MAX_NAMES} more" if len(candidates) > MAX_NAMES else ""
+    names = summarize_names([node["metadata"]["name"] for node in candidates], MAX_NAMES)
     if any(_has_capacity(node, requested) for node in candidates):
         return f"It would fit on {names} without the other pods. Delete pods, or add a node."
     largest = {resource: max(_allocatable(node, resource) for node in candidates) for resource in requested}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Duplicates, ModelSplit, Schema, Statistics
-from modelyard.components.errors import ConfigError, DataError, pluralize
+from modelyard.components.errors import ConfigError, DataError, pluralize, summarize_names
 from modelyard.components.preprocess import split as splitting
 from modelyard.components.preprocess.normalization import Moments, compute_normalization
 from modelyard.components.preprocess.settings import Preparation
@@ -105,11 +105,10 @@ def check_named_slices(key: str, names: Sequence[str], schema: Schema) -> None:
     """Raise ConfigError if the configuration `key` names a class that the data does not have."""
     if unknown := [name for name in names if name not in schema.names]:
         near = get_close_matches(unknown[0], schema.names, n=1)
-        more = f" and {len(schema.names) - LISTED_NAMES:,} more" if len(schema.names) > LISTED_NAMES else ""
         raise ConfigError(
             f"{key} names {unknown[0]!r}, which is not a class of the data."
             + (f" Did you mean {near[0]!r}?" if near else "")
-            + f" The classes are {', '.join(schema.names[:LISTED_NAMES])}{more}."
+            + f" The classes are {summarize_names(schema.names, LISTED_NAMES)}."
         )
 
 
