@@ -41,14 +41,14 @@ class Record(BaseModel):
 R = TypeVar("R", bound=Record)
 
 
-def read(path: Path, kind: type[R]) -> R:
+def read(path: Path, record_class: type[R]) -> R:
     """Return the record in a JSON file.
 
     Raises:
         DataError: the file is missing or invalid.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return record_class.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(
             f"{path} is missing: the step that writes it did not finish. Run the step again."
@@ -357,12 +357,12 @@ class PairedMetrics(Record):
 class Metrics(Record):
     """The metrics of a candidate on the test examples, and its comparisons (`metrics.json`).
 
-    `examples` is the number of test examples. `values` has the metrics by name; `primary` names the one in
-    lists. `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
-    `same_examples` has the metrics of both models on examples that no champion was trained on; `trained_on`
-    has the other examples by version, as far as the versions recorded their training examples. `comparisons`
-    are with the best of the recent champions on the examples of `same_examples`. `baseline` has the metrics
-    of the best constant prediction, and `constant` compares the candidate with it. `details` depend on the
+    `examples` is the number of test examples. `values` has the metrics by name; lists show the metric `primary`.
+    `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
+    `same_examples` has the metrics of both models on the examples that no champion was trained on.
+    `trained_on` maps the version of a champion to the other examples, if it recorded its training examples.
+    `comparisons` are with the best of the recent champions on `same_examples`. `baseline` has the metrics of
+    the best constant prediction, and `constant` compares the candidate with it. `details` depends on the
     problem.
     """
 

@@ -122,7 +122,7 @@ class CancelledError(ModelyardError):
 
 
 class PlanError(ModelyardError):
-    """According to its plan, a run cannot succeed: no node is large enough, or memory, budget or deadline."""
+    """According to its plan, a run exceeds memory, budget or deadline, or no node is large enough for it."""
 
     exit_code = 13
 
@@ -142,7 +142,7 @@ class DeadlineError(KilledError):
 
 
 class MachineError(ModelyardError):
-    """A disk is full, or this machine refuses access to a file or has too low a limit."""
+    """A disk is full, access to a file is denied, or a limit of this machine is too low."""
 
     exit_code = 15
 

@@ -2,8 +2,9 @@
 
     decode(Path("cat.jpg").read_bytes(), ImageFormat(height=32, width=32, channels=3, resize="crop"))
 
-PNG, JPEG, WebP, GIF, BMP and TIFF are read; of several frames or pages, the first. The EXIF orientation is
-applied, transparent pixels become white, 16 bits become 8, and CMYK becomes RGB without color profiles.
+The formats are PNG, JPEG, WebP, GIF, BMP and TIFF; of several frames or pages, the first is decoded. The EXIF
+orientation is applied, transparent pixels become white, 16 bits become 8, and CMYK becomes RGB without color
+profiles.
 """
 
 import io
@@ -96,7 +97,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
     """
     limits = max_pixels, max_side
     _check_size(*_read_webp_size(data), *limits)  # Pillow allocates the pixels of a WebP when it opens it
-    # Pillow refuses images with twice this number; it allocates a frame of a GIF, too.
+    # Pillow refuses images with more than twice this number. It also allocates the pixels of a GIF in open().
     Image.MAX_IMAGE_PIXELS = (max_pixels if data.startswith(b"GIF") else MAX_PIXELS) // 2
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)

@@ -1,7 +1,7 @@
 """Proxies, certificates and Keras' settings, from environment variables and keras.json.
 
-HTTP libraries interpret the variables differently, and send requests for 127.0.0.1 to the proxy. So
-modelyard's clients ignore them and use these functions.
+HTTP libraries interpret the variables differently, and some send requests for 127.0.0.1 to the proxy. So
+modelyard configures its HTTP clients to ignore the variables, and passes them the results of these functions.
 """
 
 import json

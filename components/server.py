@@ -57,7 +57,8 @@ class HttpServer:
         url: the URL, without a slash at its end.
         proxies: whether to use the proxies of the environment (HTTP_PROXY), except for this machine.
         token: the bearer token, if the server requires one.
-        verify: whether to verify the certificate; False for pods, whose certificates do not have their IP.
+        verify: whether to verify the certificate; False for pods, whose certificates do not contain their IP
+            address.
         ca: file with the certificate authorities to trust; default: those of the system.
         certificate: PEM file whose first certificate the server must have, whatever host the certificate
             names; replaces `ca`.

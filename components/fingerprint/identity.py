@@ -1,9 +1,8 @@
 """The step `fingerprint`: the fingerprints of data and run, and the champion to compare with.
 
-With `skip_unchanged` it ends a run if the champion has the same data, configuration and code. With
-`force_after` such a champion is trained again after this age. The cache key of that run must differ, so it
-includes the number of elapsed intervals: the champion is trained once per interval, and other runs of the
-interval use the cached training.
+With `skip_unchanged`, a run ends if the champion has the same data, configuration and code. `force_after` is
+the age in seconds after which such a champion is trained again, once per interval of this length: the cache
+key includes the number of elapsed intervals, so other runs in the same interval use the cached training.
 """
 
 import hashlib

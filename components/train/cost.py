@@ -38,7 +38,7 @@ EXPENSIVE_OPERATIONS = re.compile(
 
 
 def compute_cost(workload: TrainingWorkload) -> Cost:
-    """Return the cost of a training step, after the checks of `train` before training."""
+    """Return the cost of a training step, and check the model as `train` does before training."""
     try:
         with tf.Graph().as_default():  # variables of a graph are not allocated
             cost = _compute_cost(workload)
