@@ -357,7 +357,7 @@ class PairedMetrics(Record):
 class Metrics(Record):
     """The metrics of a candidate on the test examples, and its comparisons (`metrics.json`).
 
-    `examples` is the number of test examples. `values` has the metrics by name; lists show the metric `primary`.
+    `examples` is the number of test examples. `values` has the metrics by name; `primary` is shown in lists.
     `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
     `same_examples` has the metrics of both models on the examples that no champion was trained on.
     `trained_on` maps the version of a champion to the other examples, if it recorded its training examples.
