@@ -3,10 +3,11 @@
     removables = GarbageCollector(config, environment, home, time.time()).find()
     to_remove = [removable for removable in removables if removable.keep_reason is None]
 
-It covers versions of the configuration's model, runs of this machine, and uploads and checkpoints of the
-store. Each removal checks again that the object is unused, as a run may have started after `find`. If `gc`
-is killed, the next `gc` finishes the removal: a version without a manifest does not exist, a run is moved
-before its files are deleted, and cache entries of a run are deleted before its artifacts.
+Objects are versions of the configuration's model, runs of this machine, and uploads and checkpoints of the
+store. Each removal checks again that the object is unused, because a run may have started after `find`.
+
+If `gc` is killed, the next `gc` finishes the removal: a version without a manifest does not exist, a run is
+moved before its files are deleted, and the cache entries of a run are deleted before its artifacts.
 """
 
 import json
@@ -20,11 +21,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from modelyard.components import lifeline
 from modelyard.components.artifacts import read, tree_bytes
-from modelyard.components.deploy.platforms.base import ServingPlatform
 from modelyard.components.errors import DataError, NotFoundError
-from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.store import staging
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
@@ -33,17 +31,14 @@ from modelyard.pipelines.compile.uploads import CODE_PREFIX, DATA_PREFIX
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
+from modelyard.pipelines.maintenance.usage import Usage
 from modelyard.pipelines.runners.base import RunSummary
 from modelyard.pipelines.runners.pods.launcher import PODS, artifacts_uri
-from modelyard.pipelines.runners.pods.pod import list_active_runs
 from modelyard.pipelines.runners.run_folder import NAME as RUN_NAME
-from modelyard.pipelines.serving.platforms import find_platform
+from modelyard.pipelines.runners.run_folder import parse_start_time
 
 UPLOAD = re.compile(rf"(?:{DATA_PREFIX}|{CODE_PREFIX})/[0-9a-f]{{64}}(?:\.zip)?")
 CHECKPOINT = re.compile(r"checkpoints/[0-9a-f]{64}/state\.npz")
-ENDED_RUN = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")  # of Kubeflow Pipelines
-CLOCK_SKEW = 300.0  # seconds by which the clocks of two machines may differ
-TIME_ZONE_DIFFERENCE = 86400.0  # seconds by which the local times in the names of runs may differ
 
 
 @dataclass(frozen=True)
@@ -85,15 +80,15 @@ class GarbageCollector:
         """
         self.config, self.environment, self.home, self.now = config, environment, home, now
         self._policy = config.retention
-        self._oldest = now - parse_duration(self._policy.younger_than, "retention.younger_than")
+        self._cutoff = now - parse_duration(self._policy.younger_than, "retention.younger_than")
         # a run on another machine, which this one cannot see, may use an object of the store
-        self._oldest_in_store = min(self._oldest, now - environment.active_deadline)
+        self._store_cutoff = min(self._cutoff, now - environment.active_deadline)
         self._on_cluster = environment.on_cluster
-        self._backend = self._connect_pipelines(endpoint) if self._on_cluster else None
-        self._unknown_clusters = None
+        self._usage = Usage(config, environment, home, now, endpoint)
+        self._clusters_reason = None
         store = config.store.url
         if not self._on_cluster and not find_storage(store, "store.url").unreachable_from_pods(store):
-            self._unknown_clusters = f"clusters may use {store}: set the environment with -e"
+            self._clusters_reason = f"clusters may use {store}: set the environment with -e"
 
     def find(self) -> list[Removable]:
         """Return the objects, users before the objects that they use.
@@ -120,7 +115,7 @@ class GarbageCollector:
         stored = models.stored_files(name)
         latest = [files.version for files in stored if files.complete][::-1][: self._policy.versions]
         used = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
-        used |= self._used_versions(models) if stored else {}
+        used |= self._find_used_versions(models) if stored else {}
         champions = models.incomplete_champions(name)
         for files in stored:
             reason = self._format_age(files.changed) if files.complete else "incomplete: its run was killed"
@@ -131,13 +126,13 @@ class GarbageCollector:
                 f"{name}/{files.version}",
                 files.size,
                 reason,
-                used.get(files.version) or self._store_keep_reason(files.changed),
+                used.get(files.version) or self._find_store_keep_reason(files.changed),
                 partial(self._remove_version, models, files.version),
             )
 
-    def _used_versions(self, models: ModelStore) -> dict[int, str]:
-        """Return why a version is in use."""
-        name, since = self.config.name, self._oldest_start()
+    def _find_used_versions(self, models: ModelStore) -> dict[int, str]:
+        """Return the versions in use, with the reason."""
+        name, since = self.config.name, self._usage.find_oldest_start()
         used: dict[int, str] = {}
         for entry in models.history(name):
             if datetime.fromisoformat(entry.at).timestamp() > since:
@@ -148,28 +143,10 @@ class GarbageCollector:
             used |= {compared: "the champion was compared with it"} if compared else {}
             used |= {champion.previous: "the previous champion"} if champion.previous else {}
             used[champion.version] = "the champion"
-        return used | self._served_versions(models)
-
-    def _oldest_start(self) -> float:
-        """Return when the oldest active run may have started; a retried run has the same champion."""
-        pods = list_active_runs(self.environment) if self._on_cluster else ()
-        names = (*self._active_local_runs(), *pods)
-        times = [self.now - self.environment.active_deadline]
-        times += [parse_start_time(name) - TIME_ZONE_DIFFERENCE for name in names]
-        times += [run.created_at.timestamp() - CLOCK_SKEW for run in self._active_kfp_runs()]
-        return min(times)
-
-    def _served_versions(self, models: ModelStore) -> dict[int, str]:
-        """Return where a version is served: in this environment, and as recorded in the store by others."""
-        platform, served = self._platform, dict[int, str]()
-        for record in models.served_versions(self.config.name):
-            if record.platform != platform.id:
-                reason = f"served in {record.location} of another environment, as recorded at {record.at}"
-                served |= dict.fromkeys(record.versions, reason)
-        return served | dict.fromkeys(platform.status().loaded, f"served in {platform.location}")
+        return used | self._usage.find_served_versions(models)
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
-        served = self._served_versions(models)
+        served = self._usage.find_served_versions(models)
         return version not in served and models.remove(self.config.name, version)
 
     # Runs of this machine, with their cache entries and their artifacts in the bucket
@@ -177,27 +154,27 @@ class GarbageCollector:
     def _find_runs(self) -> Iterator[Removable]:
         runs, removed = self.home / "runs", self.home / "removed"
         names = sorted(path.name for path in runs.glob("*") if RUN_NAME.match(path.name))
-        keep_reasons = self._runs_to_keep(names)
+        keep_reasons = self._find_keep_reasons(names)
         for name in names:
             age, remove = self._format_age(parse_start_time(name)), partial(self._remove_run, name)
             yield Removable("run", name, _get_size(runs / name), age, keep_reasons.get(name), remove)
         for path in sorted(removed.glob("*")):
             yield Removable("run", path.name, _get_size(path), "gc was killed", None, partial(_delete, path))
 
-    def _runs_to_keep(self, names: list[str]) -> dict[str, str]:
-        """Return why runs are kept."""
-        reasons = {name: self._young_reason for name in names if parse_start_time(name) > self._oldest}
+    def _find_keep_reasons(self, names: list[str]) -> dict[str, str]:
+        """Return the runs to keep, with the reason."""
+        reasons = {name: self._young_reason for name in names if parse_start_time(name) > self._cutoff}
         latest = names[max(0, len(names) - self._policy.runs) :]
         reasons |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
-        reasons |= dict.fromkeys(self._active_local_runs(), "it is running")
+        reasons |= dict.fromkeys(self._usage.list_active_local_runs(), "it is running")
         for name in names:
-            reasons |= {name: reason} if (reason := self._other_artifact_location(name)) else {}
+            reasons |= {name: reason} if (reason := self._find_artifacts_elsewhere(name)) else {}
         for name in list(reasons):
-            reasons = {**dict.fromkeys(self._cached_from(name), f"{name} uses its artifacts"), **reasons}
+            reasons = {**dict.fromkeys(self._read_used_runs(name), f"{name} uses its artifacts"), **reasons}
         return reasons
 
-    def _other_artifact_location(self, name: str) -> str | None:
-        """Return why a run in pods is kept whose artifacts are not in this environment's bucket."""
+    def _find_artifacts_elsewhere(self, name: str) -> str | None:
+        """Return the reason to keep a run in pods if its artifacts are not in this environment's bucket."""
         root = self.environment.artifact_store().url.rstrip("/") if self._on_cluster else None
         try:
             uri = artifacts_uri(self.home / "runs" / name)
@@ -207,20 +184,20 @@ class GarbageCollector:
             return None
         return f"its artifacts are in {uri}: set its environment with -e"
 
-    def _cached_from(self, name: str) -> tuple[str, ...]:
+    def _read_used_runs(self, name: str) -> tuple[str, ...]:
         """Return the runs whose artifacts a run took from the cache."""
         with suppress(DataError, FileNotFoundError):
             return read(self.home / "runs" / name / "run.json", RunSummary).uses
         return ()
 
     def _remove_run(self, name: str) -> bool:
-        if any(self._active_local_runs()):
+        if any(self._usage.list_active_local_runs()):
             return False
         for entry in (self.home / "cache").glob("*.json"):
             with suppress(FileNotFoundError):  # another gc removed it
                 if f"/{name}/" in entry.read_text(encoding="utf-8"):
                     entry.unlink()
-        if any(self._active_local_runs()):  # it may have used the cache before
+        if any(self._usage.list_active_local_runs()):  # it may have used the cache before
             return False
         folder, removed = self.home / "runs" / name, self.home / "removed" / name
         if (folder / PODS).is_file():
@@ -238,7 +215,7 @@ class GarbageCollector:
         for path in sorted((self.home / folder).glob("*")):
             with suppress(FileNotFoundError):  # another gc removed it
                 changed, remove = path.stat().st_mtime, partial(_delete, path)
-                keep_reason = self._young_reason if changed > self._oldest else None
+                keep_reason = self._young_reason if changed > self._cutoff else None
                 yield Removable(
                     kind, path.name, _get_size(path), self._format_age(changed), keep_reason, remove
                 )
@@ -246,121 +223,72 @@ class GarbageCollector:
     # Uploads and checkpoints, of all models in the store
 
     def _find_uploads(self, to_remove: Collection[str]) -> Iterator[Removable]:
-        objects = open_objects(self.config.store)
-        entries = [*objects.entries(f"{DATA_PREFIX}/"), *objects.entries(f"{CODE_PREFIX}/")]
-        users: dict[str, str] = {}
-        for user, text in self._upload_users(ModelStore(objects), to_remove) if entries else ():
-            users |= dict.fromkeys(UPLOAD.findall(text), f"{user} uses it")
+        entries = [*self._objects.entries(f"{DATA_PREFIX}/"), *self._objects.entries(f"{CODE_PREFIX}/")]
+        keep_reasons: dict[str, str] = {}
+        for user, text in self._iterate_upload_users(to_remove) if entries else ():
+            keep_reasons |= dict.fromkeys(UPLOAD.findall(text), f"{user} uses it")
         for entry in entries:
             if UPLOAD.fullmatch(entry.key):
-                reason = users.get(entry.key) or self._store_keep_reason(entry.changed)
-                remove = partial(self._remove_upload, objects, entry)
-                yield Removable(
-                    "upload", entry.key, entry.size, self._format_age(entry.changed), reason, remove
-                )
+                age, remove = self._format_age(entry.changed), partial(self._remove_upload, entry)
+                keep_reason = keep_reasons.get(entry.key) or self._find_store_keep_reason(entry.changed)
+                yield Removable("upload", entry.key, entry.size, age, keep_reason, remove)
 
-    def _upload_users(self, models: ModelStore, to_remove: Collection[str]) -> Iterator[tuple[str, str]]:
+    def _iterate_upload_users(self, to_remove: Collection[str]) -> Iterator[tuple[str, str]]:
         """Yield the name and the configuration of each object that may use an upload."""
+        models = ModelStore(self._objects)
         for name in models.names():
             for version in models.versions(name):
                 with suppress(NotFoundError):  # another gc removed it
                     if f"{name}/{version}" not in to_remove:
-                        yield (
-                            f"version {version} of {name}",
-                            json.dumps(models.manifest(name, version).config),
-                        )
+                        config = models.manifest(name, version).config
+                        yield f"version {version} of {name}", json.dumps(config)
         for pipeline in (self.home / "runs").glob("*/pipeline.yaml"):
             with suppress(FileNotFoundError):
                 if pipeline.parent.name not in to_remove:
                     yield f"the run {pipeline.parent.name}", pipeline.read_text(encoding="utf-8")
-        for run in self._active_kfp_runs():
+        for run in self._usage.list_active_kfp_runs():
             yield f"the run {run.display_name}", _format_parameters(run)
-        for schedule in self._list_schedules():
+        for schedule in self._usage.list_schedules():
             yield f"the schedule {schedule.display_name}", _format_parameters(schedule)
 
-    def _remove_upload(self, objects: Objects, entry: Entry) -> bool:
+    def _remove_upload(self, entry: Entry) -> bool:
         """Delete an upload unless a run uses it that was retried or submitted after `find`."""
-        used = any(entry.key in _format_parameters(run) for run in self._active_kfp_runs())
-        return not used and objects.delete(entry)
+        used = any(entry.key in _format_parameters(run) for run in self._usage.list_active_kfp_runs())
+        return not used and self._objects.delete(entry)
 
     def _find_checkpoints(self) -> Iterator[Removable]:
         for entry in self._objects.entries("checkpoints/"):
             if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
-                yield self._by_age("checkpoint", entry)
+                yield self._create_by_age("checkpoint", entry)
 
     def _find_records(self) -> Iterator[Removable]:
         """Yield the records of the model's runs; decisions are kept, as cached evaluations need them."""
         for entry in self._objects.entries(f"{self.config.name}/runs/"):
-            yield self._by_age("record", entry)
+            yield self._create_by_age("record", entry)
 
-    def _by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
-        age, keep_reason = self._format_age(entry.changed), self._store_keep_reason(entry.changed)
+    def _create_by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
+        age, keep_reason = self._format_age(entry.changed), self._find_store_keep_reason(entry.changed)
         return Removable(kind, entry.key, entry.size, age, keep_reason, partial(self._objects.delete, entry))
 
     @cached_property
     def _objects(self) -> Objects:
         return open_objects(self.config.store)
 
-    # What is in use
-
-    def _active_local_runs(self) -> Iterator[str]:
-        for path in (self.home / "runs").glob("*/lifeline"):
-            if lifeline.is_held(path):
-                yield path.parent.name
-
-    def _connect_pipelines(self, endpoint: str | None) -> Any:
-        """Return the API of Kubeflow Pipelines; None if the cluster does not have it."""
-        from modelyard.pipelines.runners.kfp import client
-
-        url = client.find_endpoint(self.environment, endpoint)
-        if url.namespace and connect(url.namespace).get("Service", client.SERVICE) is None:
-            return None
-        return client.connect(self.environment, endpoint)
-
-    def _active_kfp_runs(self) -> Iterator[Any]:
-        states = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
-        if self._backend:
-            request = self._backend.runs.run_service_list_runs
-            yield from _list_all(
-                request, "runs", filter=json.dumps({"predicates": states}), **self._backend.scoped()
-            )
-
-    def _list_schedules(self) -> Iterator[Any]:
-        if self._backend:
-            request = self._backend.recurring_runs.recurring_run_service_list_recurring_runs
-            yield from _list_all(request, "recurring_runs", **self._backend.scoped())
-
-    @cached_property
-    def _platform(self) -> ServingPlatform:
-        return find_platform(self.config.name, self.environment, self.config.store)
-
     @property
     def _young_reason(self) -> str:
         return f"younger than {self._policy.younger_than}"
 
-    def _store_keep_reason(self, changed: float) -> str | None:
-        """Return why an object of the store is kept that has no known user."""
-        if changed > self._oldest:
+    def _find_store_keep_reason(self, changed: float) -> str | None:
+        """Return the reason to keep an object of the store that has no known user, if any."""
+        if changed > self._cutoff:
             return self._young_reason
-        if changed > self._oldest_in_store:
+        if changed > self._store_cutoff:
             return f"a run of the last {self.environment.active_deadline} s may use it"
-        return self._unknown_clusters
+        return self._clusters_reason
 
     def _format_age(self, changed: float) -> str:
         hours = int((self.now - changed) // 3600)
         return f"{hours // 24} days old" if hours >= 48 else f"{hours} hours old"
-
-
-def parse_start_time(run: str) -> float:
-    """Return when a run of `modelyard run` started, by its name, in epoch seconds."""
-    return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").timestamp()
-
-
-def _list_all(request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
-    """Yield all items of a list of Kubeflow Pipelines, whose client takes long to import."""
-    from modelyard.pipelines.runners.kfp.client import list_items
-
-    return list_items(request, items, **arguments)
 
 
 def _format_parameters(run: Any) -> str:

@@ -157,6 +157,11 @@ def kfp_run_folder(name: str) -> Path:
     return home() / "runs" / re.sub(r"[^\w.-]+", "-", name).strip(".")
 
 
+def parse_start_time(name: str) -> float:
+    """Return the start of a run in epoch seconds, from its name."""
+    return datetime.strptime(name[:15], "%Y%m%d-%H%M%S").timestamp()
+
+
 def write_summary(run: Path, summary: RunSummary) -> None:
     """Write the summary; on a full disk, after removing temporary files."""
     try:
