@@ -28,7 +28,7 @@ def _sections(command: Any, name: str, parent: Any) -> Iterator[str]:
         yield f"## {name}"
         yield inspect.cleandoc(command.help)
         yield f"```\n{command.get_usage(context).removeprefix('Usage: ')}\n```"
-        records = [one.get_help_record(context) for one in command.params]
+        records = [parameter.get_help_record(context) for parameter in command.params]
         if rows := [_row(*record) for record in records if record]:
             yield "\n".join(["| argument or option | description |", "|---|---|", *rows])
     for child_name, child in getattr(command, "commands", {}).items():

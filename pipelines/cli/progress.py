@@ -22,7 +22,7 @@ from modelyard.pipelines.cli.options import Output, emit
 
 if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
-    from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunSummary, Step
+    from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunSummary, StepStatus
 
 STATE_MARKS = {
     "waiting": ("·", "dim"),
@@ -135,7 +135,7 @@ def build_steps_table(run: "Run") -> Group:
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 
-def _format_time(step: "Step") -> str:
+def _format_time(step: "StepStatus") -> str:
     if step.cached:
         return "cached"
     return f"{step.seconds:.1f} s" if step.state in ("running", "succeeded", "failed") else ""

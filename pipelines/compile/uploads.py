@@ -9,7 +9,7 @@
     create_arguments(uploads.config, environment)
 
 Names contain the hash of the content, so existing content is not sent again, and equal content gives an equal
-configuration. The .zip of a folder has no times and no compression: equal files give equal bytes.
+configuration. The .zip file of a folder has no times and no compression, so equal files give equal bytes.
 """
 
 import hashlib

@@ -41,13 +41,13 @@ LogLines = Iterator[tuple[str, Iterator[str]]]
 """Steps with their log lines, one item for each started attempt."""
 
 
-class Step(Record):
+class StepStatus(Record):
     """The state of a step; `seconds` is its wall time."""
 
     name: str
-    state: State
-    seconds: float
-    cached: bool
+    state: State = "waiting"
+    seconds: float = 0.0
+    cached: bool = False
 
 
 class EvaluationSummary(Metrics):
@@ -56,7 +56,7 @@ class EvaluationSummary(Metrics):
     compared_with: int | None = None
 
 
-class Failure(Record):
+class RunFailure(Record):
     """Why a run failed: class, message and exit code of the error, the step and its log file."""
 
     kind: str
@@ -68,7 +68,7 @@ class Failure(Record):
     @classmethod
     def from_error(
         cls, error: Exception | records.Failure, step: str | None = None, log: Path | None = None
-    ) -> "Failure":
+    ) -> "RunFailure":
         """Return the failure for an error, or for the record of an error."""
         record = records.Failure.from_error(error) if isinstance(error, Exception) else error
         fields = record.model_dump(include={"kind", "message", "exit_code"})
@@ -100,14 +100,14 @@ class RunSummary(Record):
     notes: tuple[str, ...] = ()
     metrics: dict[str, float | int | tuple[float, float] | Interval | None] | None = None
     evaluation: EvaluationSummary | None = None
-    steps: tuple[Step, ...]
+    steps: tuple[StepStatus, ...]
     seconds: float
     report: str | None = None
     store: str
     uses: tuple[str, ...] = ()
     resumed_after: int | None = None
     prediction: Prediction | None = None
-    failure: Failure | None = None
+    failure: RunFailure | None = None
 
 
 class RunInfo(Record):
@@ -163,7 +163,7 @@ class Run(ABC):
         """Return the summary for `runs list`."""
 
     @abstractmethod
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[StepStatus, ...]:
         """Return the last known state of every step."""
 
     @abstractmethod
@@ -181,7 +181,7 @@ class Run(ABC):
             ModelyardError: the run cannot be followed to its end.
         """
 
-    def failure(self) -> Failure | None:
+    def failure(self) -> RunFailure | None:
         """Return why the run failed or was cancelled, if this machine has a summary."""
         summary = read_summary(self.folder)
         return summary.failure if summary else None
@@ -265,12 +265,12 @@ def read_summary(folder: Path) -> RunSummary | None:
     return read(folder / "run.json", RunSummary) if (folder / "run.json").exists() else None
 
 
-def steps_from_events(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[Step, ...]:
+def steps_from_events(events: Iterable[Event], names: Iterable[str], now: float) -> tuple[StepStatus, ...]:
     """Return the state of each step after events; `now` is in epoch seconds."""
-    steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in names}
+    steps = {name: StepStatus(name=name) for name in names}
     for event in events:
         if isinstance(event, StepChange) and event.step in steps:
             seconds = round(max(0.0, now - event.at), 3) if event.state == "running" else event.seconds
             fields = {"name": event.step, "state": event.state, "cached": event.cached}
-            steps[event.step] = Step.model_validate({**fields, "seconds": seconds})
+            steps[event.step] = StepStatus.model_validate({**fields, "seconds": seconds})
     return tuple(steps.values())

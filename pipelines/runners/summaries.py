@@ -7,7 +7,7 @@ from typing import Any
 
 from modelyard.components.artifacts import Decision, Metrics, Outcome, Prediction
 from modelyard.components.errors import DeployError
-from modelyard.pipelines.runners.base import EvaluationSummary, Failure, Run, RunSummary, read_summary
+from modelyard.pipelines.runners.base import EvaluationSummary, Run, RunFailure, RunSummary, read_summary
 
 
 def load_summary(run: Run) -> RunSummary | None:
@@ -44,4 +44,4 @@ def add_prediction(result: dict[str, Any], predict: Callable[[], Prediction | No
     try:
         return {**result, "prediction": predict()}
     except DeployError as error:
-        return {**result, "state": "failed", "failure": Failure.from_error(error)}
+        return {**result, "state": "failed", "failure": RunFailure.from_error(error)}

@@ -1,13 +1,15 @@
-"""Connects to the API server of Kubeflow Pipelines: URL, credentials, errors.
+"""Connects to the API server of Kubeflow Pipelines: finds its URL and credentials, and translates its errors.
 
     backend = connect(environment)
     backend.runs.run_service_get_run(run_id)
 
-kfp.Client finds the server and sends the credentials; its generated clients send the requests. The URL is
-`--endpoint`, else KF_PIPELINES_ENDPOINT, else `kfp.endpoint` of the environment; without one it is the
-Service `ml-pipeline`, from outside the cluster through the Kubernetes API server that KUBECONFIG names.
-Credentials come from environment variables only, never from files or the command line. Every request raises
-BackendError when the server refuses it or does not respond.
+kfp.Client finds the server and sends the credentials; its generated clients send the requests. Every request
+raises BackendError if the server refuses it or does not respond.
+
+The URL is `--endpoint`, otherwise KF_PIPELINES_ENDPOINT, otherwise `kfp.endpoint` of the environment. Without
+a URL, the Service `ml-pipeline` is used: inside the cluster directly, from outside through the
+Kubernetes API server in KUBECONFIG. Credentials come from environment variables and from the token that
+Kubernetes mounts into pods.
 """
 
 import json
@@ -34,7 +36,7 @@ TOKEN, COOKIE, TOKEN_PATH = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIP
 HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
 PAGE_SIZE = 100
 UNAVAILABLE = (429, 502, 503, 504)
-# About a minute, in which a server may restart. Only GET requests and unsent requests are retried.
+# For about a minute, in which a server may restart; only GET requests and requests that were not sent.
 RETRIES = urllib3.Retry(
     14,
     read=2,  # each waits up to TIMEOUT
@@ -44,7 +46,7 @@ RETRIES = urllib3.Retry(
     backoff_factor=0.5,
     backoff_max=5.0,
     raise_on_status=False,
-    respect_retry_after_header=False,  # which may be an hour
+    respect_retry_after_header=False,  # the header may ask for an hour
 )
 NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 MAXIMUM_MESSAGE = 600
@@ -60,8 +62,9 @@ class LostResponseError(BackendError):
 class Endpoint:
     """The URL of the server, and the option, variable or key that it comes from.
 
-    `namespace` is that of the Service if it is reached through the Kubernetes API server; the URL is then
-    empty until kfp.Client has found the cluster. `credentials` is the variable with the credentials.
+    `namespace` is set if the server is reached through the Kubernetes API server, and is the namespace of its
+    Service; the URL is then empty until kfp.Client has found the cluster. `credentials` is the name of the
+    environment variable with the credentials.
     """
 
     url: str
@@ -302,7 +305,7 @@ class _Client(kfp_client.Client):  # type: ignore[misc]
 
 
 def _keep_host(settings: Any) -> None:
-    """Keep the URL when kfp.Client renews a token of KUBECONFIG, which would reset it to the cluster's."""
+    """Keep the URL when kfp.Client renews a token of KUBECONFIG; it would reset the URL to the cluster's."""
     url, renew_token = settings.host, settings.refresh_api_key_hook
 
     def hook(configuration: Any) -> None:

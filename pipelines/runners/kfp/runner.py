@@ -41,15 +41,15 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import (
     ENDED,
-    Failure,
     LogLines,
     Options,
     Run,
+    RunFailure,
     RunInfo,
     Runner,
     RunSummary,
     State,
-    Step,
+    StepStatus,
     check_has_failed,
 )
 from modelyard.pipelines.runners.kfp import runs, submission
@@ -121,7 +121,7 @@ class KfpRun(Run):
         self._runner, self._run = runner, run
         self._workflow = Workflow({"metadata": {"name": ""}})
         self._refreshed, self._leave_stuck = False, False
-        self._steps: dict[str, Step] = {}  # at the last event of each step
+        self._steps: dict[str, StepStatus] = {}  # at the last event of each step
         self._events: list[Event] = []
         self._event_counts: dict[str, int] = {}  # events read from the log of each pod
         self._pending_step = ""  # whose pod cannot start
@@ -155,7 +155,7 @@ class KfpRun(Run):
         metrics = run_records.decision.metrics if run_records.decision else None
         return info.with_result(decision, version, metrics)
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[StepStatus, ...]:
         """Return the last known state of every step; the first call requests it from the server."""
         if not self._refreshed:
             self._refresh()
@@ -241,9 +241,9 @@ class KfpRun(Run):
             else:
                 result = {"state": "succeeded", **self._results(model, store)}
         except CancelledError as error:
-            result = {"state": "cancelled", "failure": Failure.from_error(error)}
+            result = {"state": "cancelled", "failure": RunFailure.from_error(error)}
         except StuckError as error:
-            result = {"state": "failed", "failure": Failure.from_error(error, self._stuck_step)}
+            result = {"state": "failed", "failure": RunFailure.from_error(error, self._stuck_step)}
             if not self._leave_stuck:
                 self._record_stuck_run(error, model, store)
         except StoreError as error:
@@ -261,7 +261,7 @@ class KfpRun(Run):
         run_folder.write_summary(self.folder, summary)
         return summary
 
-    def _current_steps(self) -> tuple[Step, ...]:
+    def _current_steps(self) -> tuple[StepStatus, ...]:
         ended = runs.state(self._run) in ENDED or bool(self._stuck_step and not self._leave_stuck)
         ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())  # no other step starts
         return tuple(
@@ -360,7 +360,7 @@ class KfpRun(Run):
         error = Evidence(node).start_error if node else None
         return StuckPod(node.step, error, None) if node and error else None
 
-    def _read_failure(self) -> Failure:
+    def _read_failure(self) -> RunFailure:
         """Return why the run failed, and write the log of the failed step to the folder of the run."""
         node = self._workflow.failed_pod()
         evidence = self._archive.evidence(node) if node else None
@@ -370,7 +370,7 @@ class KfpRun(Run):
         if evidence and evidence.log:
             log = self.folder / "logs" / f"{evidence.node.step}.log"
             log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
-        return Failure.from_error(failure, step, log)
+        return RunFailure.from_error(failure, step, log)
 
     def _results(self, model: str, store: Store) -> dict[str, Any]:
         """Return the fields of the summary of a successful run; download its report."""
@@ -401,11 +401,11 @@ def _missing_record(store: Store, key: str) -> NotFoundError:
     return NotFoundError(f"The record {store.url}/{key} was removed. `modelyard submit` starts a new run.")
 
 
-def _create_step(name: str, workflow: Workflow, ended: bool) -> Step:
+def _create_step(name: str, workflow: Workflow, ended: bool) -> StepStatus:
     """Return the state of a step; a step without a pod is skipped if it can no longer start (`ended`)."""
     pods = [pod for pod in workflow.pods() if pod.step == name]
     if not pods:
-        return Step(name=name, state="skipped" if ended else "waiting", seconds=0.0, cached=False)
+        return StepStatus(name=name, state="skipped" if ended else "waiting")
     cached = workflow.cached(name)
     last = ([pod for pod in pods if not pod.driver] or pods)[-1]
     state = PHASES.get(last.phase, "skipped")
@@ -413,7 +413,7 @@ def _create_step(name: str, workflow: Workflow, ended: bool) -> Step:
         state = "skipped" if ended else "running"
     if state == "running" and ended:
         state = "failed"
-    return Step(name=name, state=state, seconds=_duration(pods, state == "running"), cached=cached)
+    return StepStatus(name=name, state=state, seconds=_duration(pods, state == "running"), cached=cached)
 
 
 def _duration(pods: list[PodNode], running: bool) -> float:

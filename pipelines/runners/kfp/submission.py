@@ -34,9 +34,9 @@ from modelyard.pipelines.runners.kfp.runs import run_parameters
 from modelyard.pipelines.steps import deploy_spec
 
 DESCRIPTION = "Made by modelyard."
-# The keys of a package for images, resources, nodes and retries.
+# The keys of a package that set images, resources, nodes and retries.
 SETTING = re.compile(r".*\.(?:executors\.exec-|pipelineConfig\.|tasks\.(?=[^.]+\.retryPolicy))(?P<key>.+)")
-# Except programs, and sizes as numbers, which the package also has as text.
+# Not compared: programs, and sizes as numbers, which the package also has as text.
 OMITTED_SETTINGS = (".command", ".args", ".cpuRequest", ".cpuLimit", ".memoryRequest", ".memoryLimit")
 T = TypeVar("T")
 
@@ -177,7 +177,10 @@ def start_run(backend: Backend, model: str, experiment_id: str | None, **fields:
 
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create an object with a unique name once, even if the response is lost or another command is faster."""
+    """Create an object with a unique name, or return the existing one.
+
+    The object may exist because an earlier response was lost or another command created it.
+    """
     try:
         return create()
     except (ConflictError, LostResponseError) as error:
@@ -289,7 +292,7 @@ def _settings(package: Iterable[Json]) -> Json:
             if not (setting := SETTING.fullmatch(path)) or path.endswith(OMITTED_SETTINGS):
                 continue
             key = setting["key"].replace(".container.", ".")
-            if key.endswith(".env"):  # a list; without the variables that follow from the image
+            if key.endswith(".env"):  # a list; the omitted variables depend only on the image
                 variables = {item["name"]: item.get("value") for item in value}
                 settings |= {
                     f"{key}.{name}": variables[name] for name in variables.keys() - {EXPECTED, IMAGE}

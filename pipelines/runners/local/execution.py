@@ -23,7 +23,7 @@ from modelyard.pipelines.compile.compiler import (
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
-from modelyard.pipelines.runners.base import Failure, RunSummary, Step
+from modelyard.pipelines.runners.base import RunFailure, RunSummary, StepStatus
 from modelyard.pipelines.runners.local.tasks import Tasks
 from modelyard.pipelines.runners.run_folder import CANCELLED, EVENTS
 from modelyard.pipelines.runners.summaries import add_prediction, summarize_evaluation
@@ -59,19 +59,20 @@ class LocalExecution:
             step = self._failed_step()
             log = self.tasks.log(step) if step else None
             failure = self.tasks.failures.get(step) if step else None
-            result = {"state": "failed", "failure": Failure.from_error(failure or error, step, log)}
+            result = {"state": "failed", "failure": RunFailure.from_error(failure or error, step, log)}
         except Exception as error:
             cause = machine_error(error, self.folder)
-            result = {"state": "failed", "failure": Failure.from_error(cause or error, self._failed_step())}
+            failed = RunFailure.from_error(cause or error, self._failed_step())
+            result = {"state": "failed", "failure": failed}
             if cause is None:  # a bug
                 self._record(started, result)
                 raise
         except KeyboardInterrupt:
-            cancelled = (self.folder / CANCELLED).exists()
-            trigger = "`modelyard runs cancel`" if cancelled else "Ctrl-C or SIGTERM"
+            by_command = (self.folder / CANCELLED).exists()
+            trigger = "`modelyard runs cancel`" if by_command else "Ctrl-C or SIGTERM"
             reason = CancelledError(f"{trigger} ended the run. {self.resume_message()}")
-            result = {"state": "cancelled", "failure": Failure.from_error(reason, self._failed_step())}
-            self._record(started, result)
+            cancelled = RunFailure.from_error(reason, self._failed_step())
+            self._record(started, {"state": "cancelled", "failure": cancelled})
             raise
         return self._record(started, result)
 
@@ -107,7 +108,7 @@ class LocalExecution:
     def _events(self) -> list[Event]:
         return EventFile(self.folder / EVENTS).read()
 
-    def _step_changed(self, step: Step) -> None:
+    def _step_changed(self, step: StepStatus) -> None:
         """Append an event; while explain runs, request a prediction from the server of the champion."""
         change = StepChange(
             step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()

@@ -36,15 +36,15 @@ from modelyard.components.signals import on_sigterm
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import (
-    Failure,
     LogLines,
     Options,
     Run,
+    RunFailure,
     RunInfo,
     Runner,
     RunnerName,
     RunSummary,
-    Step,
+    StepStatus,
     check_has_failed,
     check_not_ended,
     read_summary,
@@ -119,7 +119,7 @@ class LocalRun(Run):
         )
         return info.with_result(summary.decision, summary.version, summary.evaluation) if summary else info
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[StepStatus, ...]:
         """Return the state of every step."""
         if self._execution:
             return self._execution.tasks.steps()
@@ -215,7 +215,7 @@ class LocalRun(Run):
         """Return whether the parent process is alive."""
         return lifeline.is_held(self.folder / "lifeline")
 
-    def failure(self) -> Failure | None:
+    def failure(self) -> RunFailure | None:
         """Return why the run failed, was cancelled or was killed."""
         summary = self._summary()
         return summary.failure if summary else None
@@ -248,7 +248,7 @@ class LocalRun(Run):
             steps=tuple(steps),
             seconds=self._seconds(last_change),
             store=self._start.config["store"]["url"],
-            failure=Failure.from_error(error, failed, log if log.exists() else None),
+            failure=RunFailure.from_error(error, failed, log if log.exists() else None),
         )
 
     def _seconds(self, until: float) -> float:

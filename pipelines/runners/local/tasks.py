@@ -1,9 +1,12 @@
 """Tracks the tasks of a run in kfp.local, which has no events: states, logs, failures and outputs.
 
-`Tasks.replace_kfp_functions` replaces three functions of kfp.local 2.17: `execute_single_task`, which gets
-the outputs of a task from the cache or from its process; `run_local_subprocess`, which runs the process; and
-`replace_python_executable`, which also changes paths that contain "python3". The output of a process goes to
-the log of its step. A step that fails writes a record (components/step.py).
+`Tasks.replace_kfp_functions` replaces three functions of kfp.local 2.17:
+
+execute_single_task        returns the outputs of a task, from the cache or from its process
+run_local_subprocess       runs the process
+replace_python_executable  replaces "python3" in a command, also in paths that contain it
+
+The output of a process goes to the log of its step. A step that fails writes a record (components/step.py).
 """
 
 import contextlib
@@ -24,7 +27,7 @@ from modelyard.components.explain.failure import process_failure
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE
 from modelyard.pipelines.compile.lean_kfp import exec_python
-from modelyard.pipelines.runners.base import State, Step
+from modelyard.pipelines.runners.base import State, StepStatus
 
 TAIL_BYTES = 4096  # bytes of a log that are read for its last line
 TERMINATION_GRACE_SECONDS = 10.0
@@ -39,11 +42,11 @@ class Tasks:
     """
 
     def __init__(
-        self, steps: Sequence[str], folder: Path, on_change: Callable[[Step], None] = lambda _step: None
+        self, steps: Sequence[str], folder: Path, on_change: Callable[[StepStatus], None] = lambda _step: None
     ) -> None:
         self.outputs: dict[str, Mapping[str, Any]] = {}
         self.failures: dict[str, Failure] = {}
-        self._steps = {name: Step(name=name, state="waiting", seconds=0.0, cached=False) for name in steps}
+        self._steps = {name: StepStatus(name=name) for name in steps}
         self._started: dict[str, float] = {}
         self._folder, self._on_change = folder, on_change
         self._current = ""
@@ -77,7 +80,7 @@ class Tasks:
             task_executor.execute_single_task = execute
             handler.run_local_subprocess, handler.replace_python_executable = run, replace
 
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[StepStatus, ...]:
         """Return the current state of every step."""
         return tuple(
             step.model_copy(update={"seconds": self._seconds(name)}) if step.state == "running" else step
@@ -152,7 +155,7 @@ class Tasks:
         failure = Failure.parse(file.read_bytes()) if file.exists() else None
         if failure is None and (full := full_disk(self._folder)):
             failure = Failure.from_error(full, step)
-        # The record of a launcher that exited by itself is about its pod, which may run on this machine.
+        # The record of a launcher that exited by itself is kept: it is about the pod of the step.
         oom_killed = out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL)
         if failure is None or (oom_killed and failure.kind == KilledError.__name__):
             failure = process_failure(step, code, out_of_memory, local_run.read_log(self._folder, step))

@@ -13,7 +13,7 @@ from modelyard.components.errors import BackendError, DataError
 from modelyard.components.events import Epoch, StepChange
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.runners.base import Failure, RunSummary
+from modelyard.pipelines.runners.base import RunFailure, RunSummary
 from modelyard.pipelines.runners.kfp import client, runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
@@ -110,7 +110,7 @@ def test_error_of_a_step(fake_kfp: FakeKfp, run: Any, follow: Follow, tmp_path: 
     assert json.loads(recorded.read_text()) == summary.model_dump(mode="json")
 
 
-def failure_of(summary: RunSummary) -> Failure:
+def failure_of(summary: RunSummary) -> RunFailure:
     assert summary.failure
     return summary.failure
 

@@ -6,13 +6,13 @@ import time
 from modelyard.components import lifeline
 from modelyard.components.events import StepChange, append
 from modelyard.pipelines.runners import run_folder
-from modelyard.pipelines.runners.base import Failure
+from modelyard.pipelines.runners.base import RunFailure
 from tests.run_folders import create_ended_run, create_run
 
 
 def test_the_latest_or_the_named_run_is_explained(tmp_path, modelyard):
     home = tmp_path / ".modelyard"
-    failure = Failure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
+    failure = RunFailure(kind="DataError", message="No such file.", exit_code=3, step="ingest", log=None)
     create_ended_run(home, "20260101-000000-aaaa", state="failed", failure=failure)
     create_ended_run(home, "20260102-000000-bbbb", state="succeeded", decision="hold", reason="no gain")
     assert (

@@ -15,7 +15,7 @@ import json, os
 from pathlib import Path
 from modelyard.components.step import VARIABLE, step
 from modelyard.pipelines.runners import run_folder
-from modelyard.pipelines.runners.base import Failure, RunSummary
+from modelyard.pipelines.runners.base import RunFailure, RunSummary
 with run_folder.create(Path("home").absolute()) as run:
     record = os.environ[VARIABLE] = str(run / "failure.json")
     try:
@@ -23,7 +23,7 @@ with run_folder.create(Path("home").absolute()) as run:
             while True:
                 file.write(bytes(4096))
     except OSError as error:
-        failure = Failure.from_error(error, "train")
+        failure = RunFailure.from_error(error, "train")
         result = {"state": "failed", "steps": (), "seconds": 1.0, "store": "x", "failure": failure}
         run_folder.write_summary(run, RunSummary(run=run.name, model="m", **result))
     results = [json.loads(Path(file).read_text()) for file in (record, run / "run.json")]

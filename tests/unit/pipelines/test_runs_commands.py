@@ -25,7 +25,7 @@ from modelyard.pipelines.cli.progress import (
 )
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
-from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, Step
+from modelyard.pipelines.runners.base import EvaluationSummary, RunSummary, StepStatus
 from modelyard.pipelines.runners.local.runner import process_start_time
 from tests.run_folders import create_ended_run, create_run
 
@@ -260,7 +260,7 @@ def test_the_table_shows_the_checkpoint_and_the_last_message_of_a_step():
         ([resumed], ["epoch 4 of 9"]),
         ([resumed, *epochs], ["epoch 4 of 9", "epoch 6 of 9"]),
     ):
-        steps = (Step(name="train", state="running", seconds=1.0, cached=False),)
+        steps = (StepStatus(name="train", state="running", seconds=1.0, cached=False),)
         run = SimpleNamespace(steps=lambda: steps, events=lambda: events, last_line="reading")  # noqa: B023
         console = Console(file=StringIO(), width=100)
         console.print(build_steps_table(run))

@@ -9,7 +9,7 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import comparison
 from modelyard.pipelines.planning.plan import Plan
-from modelyard.pipelines.runners.base import RunSummary, Step
+from modelyard.pipelines.runners.base import RunSummary, StepStatus
 from tests.unit.planning.conftest import MakePlan
 
 PAGE = "<html><main>before</main></html>"
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def summary(folder: Path, cached: bool = False, **changes: Any) -> RunSummary:
-    train = Step(name="train", state="succeeded", seconds=60.0, cached=cached)
+    train = StepStatus(name="train", state="succeeded", seconds=60.0, cached=cached)
     fields = {"state": "succeeded", "report": str(folder / "report.html"), **changes}
     return RunSummary(run="run-1", model="digits", steps=(train,), seconds=70.0, store="models", **fields)
 
