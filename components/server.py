@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -150,9 +151,16 @@ def send(
     """
     status, content = server.request(method, path, body, headers)
     if not 200 <= status < 300:
-        quoted = " ".join(content[:MAXIMUM_QUOTE].decode(errors="replace").split())
-        raise ServeError(f"{server} returned status {status}: {quoted}")
+        raise ServeError(f"{server} returned status {status}: {_quote(content)}")
     return content
+
+
+def _quote(content: bytes) -> str:
+    """Return the error of modelyard's server, or the beginning of another response, as one line."""
+    text = content.decode(errors="replace")
+    with suppress(ValueError, LookupError, TypeError):
+        text = str(json.loads(content)["error"])
+    return " ".join(text[:MAXIMUM_QUOTE].split())
 
 
 def predict_one(server: Server, model: str, instance: Any, headers: Mapping[str, str] = NO_HEADERS) -> Any:

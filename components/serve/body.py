@@ -105,7 +105,7 @@ def decompress(data: bytes, limit: int) -> bytes:
     except zlib.error as error:
         reason = str(error).rpartition(": ")[2]  # after "Error -3 while decompressing data"
         raise HttpError(
-            400, f"The body does not match Content-Encoding, gzip or deflate: {reason}."
+            400, f"The body does not match its Content-Encoding, gzip or deflate: {reason}."
         ) from None
     if stream.unused_data or (not stream.eof and len(text) <= limit):
         fault = f"has {len(stream.unused_data)} bytes after its end" if stream.eof else "is truncated"

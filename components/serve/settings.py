@@ -71,5 +71,5 @@ class Serving(Settings):
     @model_validator(mode="after")
     def _certificate_has_key(self) -> Self:
         if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("serving.tls_cert and serving.tls_key need each other: set both, or neither")
+            raise ValueError("serving.tls_cert and serving.tls_key require each other: set both or neither")
         return self

@@ -95,7 +95,9 @@ def _refuse_constant(name: str) -> None:
 
 def describe_keys(document: Any) -> str:
     """Return the keys of an object for a message."""
-    return f"the keys {shorten(', '.join(islice(document, MAX_KEYS)))}" if len(document) else "no keys"
+    if not len(document):
+        return "no keys"
+    return f"the key{'s' * (len(document) > 1)} {shorten(', '.join(islice(document, MAX_KEYS)))}"
 
 
 def describe_names(*names: str) -> str:

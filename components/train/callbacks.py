@@ -51,8 +51,8 @@ class FailOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
             if not math.isfinite(value):
                 raise TrainError(
                     f"{name} became {float(value)} in epoch {self._epoch}. Lower "
-                    "training.optimizer_settings.learning_rate, set clipnorm: 1.0 beside it, or check "
-                    "data.normalize and data.scale."
+                    "training.optimizer_settings.learning_rate, set training.optimizer_settings.clipnorm: "
+                    "1.0, or check data.normalize and data.scale."
                 )
 
 

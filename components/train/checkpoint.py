@@ -98,7 +98,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         except NotFoundError:
             return
         except (ValueError, KeyError, EOFError, BadZipFile) as error:
-            log(f"starting with the first epoch: the checkpoint is damaged: {error}")
+            log(f"starting with the first epoch, because the checkpoint is damaged: {error}")
         else:
             log(f"resuming after epoch {self.state.epochs} from a checkpoint")
 

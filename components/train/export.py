@@ -62,7 +62,7 @@ def export(
         if not np.isfinite(expected).all():
             raise TrainError(
                 f"The model predicts {expected[~np.isfinite(expected)][0]} for training examples. Lower "
-                "training.optimizer_settings.learning_rate, or set clipnorm: 1.0 beside it."
+                "training.optimizer_settings.learning_rate, or set training.optimizer_settings.clipnorm: 1.0."
             )
         signature = build_signature(schema, problems.get_description(schema.problem))
         output, scale = signature.output.name, np.asarray(normalization.target_scale)
@@ -119,8 +119,8 @@ def _check_predictions(
 ) -> None:
     if actual.shape != expected.shape:
         raise TrainError(
-            f"{name} predicts {actual.shape}, but the trained model {expected.shape}. Use layers whose "
-            "output shape does not depend on the batch size."
+            f"Predictions of {name} have the shape {actual.shape}, but those of the trained model "
+            f"{expected.shape}. Use layers whose output shape does not depend on the batch size."
         )
     difference = float((np.abs(actual - expected) / scale).max())
     if not difference <= TOLERANCE:
@@ -159,7 +159,8 @@ def _load_onnx(path: Path, output: str) -> Predict:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise TrainError(
-            f"ONNX Runtime cannot load the exported model: {describe(error)} Replace that layer."
+            f"ONNX Runtime cannot load the exported model: {describe(error)} Replace the layer with this "
+            "operation."
         ) from error
     return lambda examples: np.asarray(session.run([output], {INPUT: examples})[0])
 
@@ -217,10 +218,11 @@ def _convert_in_child_process(output: str, folder: Path) -> None:
         )
         failure = Failure.parse(record.read_bytes()) if done.returncode and record.exists() else None
     if done.returncode and (failure is None or failure.exit_code != TrainError.exit_code):
-        lines = done.stdout.splitlines() or ["no output."]
+        lines = done.stdout.splitlines() or ["no output"]
         raise TrainError(
             f"The conversion to ONNX and SavedModel ended with exit code {done.returncode}: "
-            f"{lines[-1].strip()} Raise the memory of the step, or train on the TensorFlow backend."
+            f"{lines[-1].strip().rstrip('.')}. Raise the memory of the step, or train on the TensorFlow "
+            "backend."
         )
     if failure:
         raise failure.to_error()

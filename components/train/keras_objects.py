@@ -47,7 +47,7 @@ BASE_TYPES = ("Callback", "LearningRateSchedule", "Loss", "Metric", "Optimizer",
 WRAPPERS = ("LossScaleOptimizer", "MeanMetricWrapper", "MultiOptimizer", "OptimizerMap")
 REQUIRED = "required"
 RESERVED_ARGUMENTS = {
-    "name": "modelyard names it",
+    "name": "modelyard sets it",
     "dtype": "training.precision decides it",
     "from_logits": "model.logits decides it",
 }
@@ -58,12 +58,12 @@ LOGS = "history.json has the metrics of each epoch"
 NOT_RESTORED = "a checkpoint cannot restore its output"
 UNSUPPORTED_CALLBACKS = {
     "BackupAndRestore": CHECKPOINTS,
-    "CallbackList": "training.callbacks is the list",
+    "CallbackList": "training.callbacks is itself a list of callbacks",
     "CSVLogger": f"{NOT_RESTORED}, and {LOGS}",
-    "EarlyStopping": "set training.early_stopping instead",
+    "EarlyStopping": "training.early_stopping does the same",
     "History": LOGS,
     "LambdaCallback": FUNCTION,
-    "LearningRateScheduler": f"{FUNCTION}; set a schedule in training.optimizer_settings.learning_rate",
+    "LearningRateScheduler": f"{FUNCTION}; training.optimizer_settings.learning_rate takes a schedule",
     "ModelCheckpoint": CHECKPOINTS,
     "OrbaxCheckpoint": CHECKPOINTS,
     "ProgbarLogger": "the step logs a line per epoch",
@@ -149,7 +149,9 @@ class KerasObject:
         for argument, value in self.arguments.items():
             key = f"{self.key}.{argument}"
             if argument in RESERVED_ARGUMENTS:
-                raise KerasSettingError(f"{key} cannot be set, as {RESERVED_ARGUMENTS[argument]}. Remove it.")
+                raise KerasSettingError(
+                    f"{key} cannot be set, because {RESERVED_ARGUMENTS[argument]}. Remove it."
+                )
             if argument not in self.signature:
                 raise KerasSettingError(
                     f"{key} is not an argument of {self.name}. {_suggest(argument, self.signature)}"

@@ -182,19 +182,20 @@ class Config(Settings):
     def _check_validation_on_test(self) -> Self:
         """Reject model selection on the test examples, on which the gate decides."""
         callbacks = [callback.class_name for callback in self.training.callback_objects()]
-        selects = [
-            f"{key} ({remedy})"
+        selections = {
+            key: remedy
             for key, used, remedy in (
-                ("training.early_stopping", self.training.early_stopping, "remove it"),
-                (PLATEAU, PLATEAU in callbacks, "remove it from training.callbacks"),
+                ("training.early_stopping", self.training.early_stopping, "remove training.early_stopping"),
+                (PLATEAU, PLATEAU in callbacks, f"remove {PLATEAU} from training.callbacks"),
                 ("gate", self.gate, "write `gate: null`"),
             )
             if used
-        ]
-        if self.data.validation == "test" and selects:
+        }
+        if self.data.validation == "test" and selections:
             raise ValueError(
-                f"data.validation is test, which excludes {' and '.join(selects)}: the model "
-                "would be selected and evaluated on the same examples. Or set data.validation: 0.1"
+                f"data.validation: test does not allow {' and '.join(selections)}, because the model would "
+                "be selected and evaluated on the same examples. Set data.validation: 0.1, or "
+                f"{' and '.join(selections.values())}"
             )
         return self
 

@@ -20,12 +20,12 @@ EXPECTED = {
     "int_parsing": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
-    "string_type": "text (in quotes, if it looks like something else)",
+    "string_type": "text (in quotes, if it would be a number, true, false or null)",
     "bool_type": "true or false",
     "tuple_type": "a list: write [{item}]",
     "list_type": "a list: write [{item}]",
     "dict_type": "a section with keys",
-    "model_type": "a section with keys (remove it to take the defaults)",
+    "model_type": "a section with keys (remove it to use the defaults)",
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
@@ -107,6 +107,7 @@ def _format_message(
     inner_first = (key_path[:depth] for depth in range(len(key_path), 0, -1))
     nearest = field or next((fields[keys] for keys in inner_first if keys in fields), None)
     description = nearest.description if nearest and nearest.description else ""
+    description = f"{description.partition('. ')[0].rstrip('.')}."  # its first sentence
     if first["type"] == "missing":
         return f"{path} is missing; add it: {description}"
     if first["type"] == "value_error":

@@ -70,7 +70,7 @@ def _check_direction(key: str, metric: str, problem: str, description: Descripti
     if direction != DIRECTIONS[key]:
         other = next(name for name in DIRECTIONS if name != key)
         raise ValueError(
-            f"gate.{key}.{metric} is the wrong limit, as {direction} is better: use gate.{other}.{metric}"
+            f"gate.{key}.{metric} is not allowed, because {direction} is better: use gate.{other}.{metric}"
         )
 
 

@@ -21,7 +21,14 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from modelyard.components import machine
-from modelyard.components.errors import DamagedError, MachineError, ModelyardError, NotFoundError, StoreError
+from modelyard.components.errors import (
+    DamagedError,
+    MachineError,
+    ModelyardError,
+    NotFoundError,
+    StoreError,
+    pluralize,
+)
 from modelyard.components.serve.settings import Serving
 from modelyard.components.source.checks import redact_url
 from modelyard.components.source.web import read_netrc
@@ -95,7 +102,9 @@ def check_python() -> str:
     """Check the version of Python."""
     required, installed = metadata("modelyard")["Requires-Python"], platform.python_version()
     if not SpecifierSet(required).contains(installed, prereleases=True):
-        raise MachineError(f"Python is {installed}; modelyard needs {required}. Use another Python.")
+        raise MachineError(
+            f"The version of Python is {installed}, but modelyard requires {required}. Use another version."
+        )
     return installed
 
 
@@ -127,12 +136,12 @@ def check_cpu() -> str:
     """Check for AVX; without it TensorFlow crashes with `Illegal instruction`."""
     info = Path("/proc/cpuinfo")
     if platform.machine() not in ("x86_64", "AMD64") or not info.is_file():
-        return f"{platform.machine()}, {os.cpu_count()} cores"
+        return f"{platform.machine()}, {pluralize(os.cpu_count() or 1, 'core')}"
     flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "").split()
     extensions = [flag for flag in ("avx", "avx2", "fma", "avx512f", "amx_bf16") if flag in flags]
     if "avx" not in extensions:
         raise MachineError("The CPU has no AVX, which TensorFlow needs. Use another machine.")
-    return f"{os.cpu_count()} cores with {', '.join(extensions)}"
+    return f"{pluralize(os.cpu_count() or 1, 'core')} with {', '.join(extensions)}"
 
 
 def check_disk() -> str:
@@ -153,9 +162,9 @@ def check_store(store: Store) -> str:
     if path := local_path(store.url, "store.url"):
         _check_writable(path)
     if damages := [damage for name in names for damage in find_damages(models, name)]:
-        more = f" {len(damages) - 1} other files are damaged." if damages[1:] else ""
+        more = f" Number of other damaged files: {len(damages) - 1}." if damages[1:] else ""
         raise DamagedError(damages[0] + more)
-    return f"{models.url}, {len(names)} models"
+    return f"{models.url}, {pluralize(len(names), 'model')}"
 
 
 def _check_writable(path: Path) -> None:
@@ -195,7 +204,10 @@ def check_port(serving: Serving) -> str:
             listener.listen(1)
         except OSError as error:
             reason = error.strerror or error
-            raise MachineError(f"{address}: {reason}. Stop its process, or serve with --port.") from error
+            raise MachineError(
+                f"{address} is not free: {reason}. Stop the process that uses it, or serve with another "
+                "--port."
+            ) from error
     return f"{address} is free"
 
 
@@ -246,7 +258,7 @@ def check_variables() -> str:
     nested = tuple(f"{key}__" for key, section in keys.items() if not section)  # such as of gate.minimum
     unknown = [name for name in names if name not in (*known, *links) and not name.startswith(nested)]
     variables = [name for name in names if name not in (*unknown, *links)]
-    variables += [f"{len(links)} service links of Kubernetes, which are ignored"] if links else []
+    variables += [f"{pluralize(len(links), 'service link')} of Kubernetes (ignored)"] if links else []
     variables += [f"{name} is unknown and ignored{did_you_mean(name, [*keys, HOME])}" for name in unknown]
     if unknown:
         raise CheckWarning(", ".join(variables))
@@ -258,7 +270,7 @@ def find_encoding() -> str:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     if encoding.lower() in ("utf-8", "utf8"):
         return encoding
-    return f"{encoding}; characters that it lacks are replaced"
+    return f"{encoding}; characters outside of it are replaced"
 
 
 def check_cluster(name: str, environment: Environment) -> str:

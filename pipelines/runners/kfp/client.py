@@ -79,10 +79,10 @@ class Endpoint:
 
     @property
     def login_advice(self) -> str:
-        """The remedy when the credentials are refused."""
+        """The remedy when the credentials are refused, without a full stop."""
         if self.namespace:
-            return "Renew the credentials for the cluster in KUBECONFIG."
-        return f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid value."
+            return "Renew the credentials for the cluster in KUBECONFIG"
+        return f"Set {TOKEN} (or {COOKIE}, for a login page) to a valid value"
 
     @property
     def advice(self) -> str:
@@ -94,7 +94,7 @@ class Endpoint:
             )
         return (
             f"Check the URL ({self.origin}) with its path, such as /pipeline, the network, and that it "
-            f"is Kubeflow Pipelines 2.0 or later. If it requires a login: {self.login_advice}"
+            f"is Kubeflow Pipelines 2.0 or later. {self.login_advice} if it requires a login."
         )
 
 
@@ -173,7 +173,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         if status == 401:
             credentials = self._endpoint.credentials or "a request without credentials"
             advice = self._endpoint.login_advice
-            return BackendError, f"{server} does not accept {credentials} (401). {advice}"
+            return BackendError, f"{server} does not accept {credentials} (401). {advice}."
         if message is None:
             return BackendError, str(wrong_server_error(f"with status {status}", self._endpoint))
         kind, advice = ERRORS_BY_STATUS.get(status, BackendError), NOT_ALLOWED if status == 403 else ""

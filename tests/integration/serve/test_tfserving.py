@@ -97,7 +97,7 @@ def test_a_version_in_the_path(image_server):
         ([{"b64": "***"}], "not base64"),
         ([{"b64": base64.b64encode(b"no picture").decode()}], "Example 0"),
         ([{"b64": 7}], "is not a string"),
-        ([{"wrong": [1]}], "keys 'wrong', but tiny has one input, 'pixels'"),
+        ([{"wrong": [1]}], "key 'wrong', but tiny has one input, 'pixels'"),
         ([{}], "no keys, but tiny has one input, 'pixels'"),
         ([{"input": {}}], "Example 0 is neither"),
         ([{"input": {"b65": "x"}}], "Example 0 is neither"),

@@ -87,7 +87,7 @@ def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, envi
 
     result = modelyard("predict", "gone", example, "-e", environment)
     assert result.code == 9
-    assert 'no server of gone in servers: services "gone" not found.' in result.err
+    assert 'services "gone" not found.' in result.err
     assert "modelyard rollout status gone" in result.err
 
     overrides = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]

@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_ignored(
     checkpoints = CheckpointCallback(resume_env.store, EVERY_EPOCH, network)
     checkpoints.restore()
     assert checkpoints.state == TrainingState()
-    assert "starting with the first epoch: the checkpoint is damaged: " in capsys.readouterr().out
+    assert "starting with the first epoch, because the checkpoint is damaged: " in capsys.readouterr().out
     assert equal(network.get_weights(), weights)
 
 

@@ -64,7 +64,9 @@ def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype,
 def test_nan_weights_after_the_last_step_write_nothing(train_env) -> None:
     train_env.features(*train_env.images(16), validation=0)
     settings = {"learning_rate": 1e38}
-    with pytest.raises(TrainError, match=r"predicts nan .*learning_rate, or set clipnorm"):
+    with pytest.raises(
+        TrainError, match=r"predicts nan .*learning_rate, or set training.optimizer_settings.clipnorm"
+    ):
         train_env.train(epochs=1, batch_size=16, optimizer="sgd", optimizer_settings=settings)
     assert train_env.output_files() == []
 
