@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from modelyard.pipelines.planning.plan import Plan
     from modelyard.pipelines.planning.planner import PlanRequest
     from modelyard.pipelines.runners.differences import Change
-    from modelyard.pipelines.runners.kfp import submission
     from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
+    from modelyard.pipelines.runners.kfp.submission import ExistingObjects, Submission
     from modelyard.pipelines.runners.select import RunScope
     from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
     from modelyard.pipelines.serving.prediction import ExamplePrediction, Model
@@ -76,9 +76,9 @@ __all__ = [
     "submit",
 ]
 
-Source = Config | Path | str | None
+ConfigSource = Config | Path | str | None
 Notify = Callable[[str], None]
-DEFAULTS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
+DEFAULT_OPTIONS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
 
 
 def load_config(
@@ -97,12 +97,8 @@ def load_config(
     return load(Path(path) if path is not None else None, overrides, store=store)
 
 
-def _resolve_config(source: Source, overrides: Sequence[str], environment: str) -> Config:
-    return source if isinstance(source, Config) else load_config(source, overrides, environment)
-
-
 def run(
-    config: Source = None,
+    config: ConfigSource = None,
     environment: str = "local",
     overrides: Sequence[str] = (),
     *,
@@ -122,56 +118,8 @@ def run(
     return summary
 
 
-def start(
-    config: Source = None,
-    environment: str = "local",
-    overrides: Sequence[str] = (),
-    options: dict[str, bool | int] = DEFAULTS,
-    console: "Console | None" = None,
-) -> Run:
-    """Return a run of this process. `finish` executes it; `Run.events` has its progress.
-
-    `options` are arguments of the pipeline: `skip_unchanged`, `force_after` (seconds). `console` shows the
-    progress of uploads.
-    """
-    console = console or _quiet_console()
-    with console.status("starting"):
-        from modelyard.pipelines.runners import select
-
-        env = load_environment(environment, overrides)
-        config, runner = (
-            _resolve_config(config, overrides, environment),
-            select.local_runner(environment, env),
-        )
-        runner.check()
-        from modelyard.pipelines.compile import lean_kfp
-
-        lean_kfp.load()
-        from modelyard.pipelines.compile.uploads import prepare_uploads
-        from modelyard.pipelines.planning import comparison
-
-        uploads = prepare_uploads(config, env)
-    uploads.send(console)
-    plan_key = comparison.find_plan_key(uploads.config, env)
-    run = runner.start(uploads.config, DEFAULTS | options)
-    run.plan_key = plan_key
-    return run
-
-
-def finish(run: Run, leave_stuck: bool = False) -> RunSummary:
-    """Execute or follow a run, return the result, and add the plan of the run to its report.
-
-    With `leave_stuck`, the run is not cancelled if one of its pods cannot start.
-    """
-    from modelyard.pipelines.planning import comparison
-
-    summary = run.result(leave_stuck)
-    comparison.add_plan_to_report(run.folder, run.plan_key, summary)
-    return summary
-
-
 def plan(
-    config: Source = None,
+    config: ConfigSource = None,
     environment: str = "local",
     overrides: Sequence[str] = (),
     request: "PlanRequest | None" = None,
@@ -191,104 +139,8 @@ def plan(
     return planner.make_plan(config, env, environment, request, run_folder.home(), log, warn)
 
 
-@dataclass(frozen=True)
-class Submission:
-    """A checked submission that is not sent yet.
-
-    Attributes:
-        server: the server of Kubeflow Pipelines.
-        uploads: local data and code that the run needs.
-        prepared: the pipeline and its arguments.
-        existing: the parts of it that the server has.
-        since: the model's last run, if any.
-        changes: the differences from the last run.
-        notes: warnings of the preflight checks.
-    """
-
-    server: "KfpRunner"
-    uploads: "Uploads"
-    prepared: "submission.Submission"
-    existing: "submission.ExistingObjects"
-    since: str | None
-    changes: "tuple[Change, ...]"
-    notes: Sequence[str]
-
-    def send(self, console: "Console | None" = None) -> "KfpRun":
-        """Upload missing files, start the run and return it; `console` shows the progress of uploads."""
-        from modelyard.pipelines.planning import comparison
-
-        plan_key = comparison.find_plan_key(self.uploads.config, self.server.environment)
-        self.uploads.send(console or _quiet_console())
-        run = self.server.submit(self.prepared, self.existing)
-        run.plan_key = plan_key
-        return run
-
-
-def prepare_submission(
-    scope: "RunScope",
-    config: Source = None,
-    options: dict[str, bool | int] = DEFAULTS,
-    budget: float | None = None,
-    anyway: bool = False,
-) -> Submission:
-    """Check a run on the server of `scope` and return its submission.
-
-    `options` are those of `start`. `budget` is the maximum cost in USD, according to the last plan. `anyway`
-    skips the checks against the plan and the nodes.
-    """
-    from modelyard.pipelines.compile.preflight import check_pipeline
-    from modelyard.pipelines.runners.kfp import submission
-
-    server, uploads = _prepare_uploads(scope, config, budget, anyway)
-    prepared = submission.prepare(uploads.config, server.environment, DEFAULTS | options)
-    notes = check_pipeline(prepared.arguments, server.environment)
-    existing = submission.find_existing(server.backend, prepared)
-    since, changes = submission.compare_with_last_run(server.backend, prepared, existing)
-    return Submission(server, uploads, prepared, existing, since, changes, notes)
-
-
-def _prepare_uploads(
-    scope: "RunScope", config: Source, budget: float | None, anyway: bool
-) -> "tuple[KfpRunner, Uploads]":
-    """Return the server, and the configuration with its uploads, checked unless `anyway`."""
-    from modelyard.pipelines.compile.uploads import prepare_uploads
-    from modelyard.pipelines.planning.feasibility import check_feasibility
-    from modelyard.pipelines.runners import run_folder, select
-
-    server = select.kfp_runner(scope)  # fails early if the environment has none
-    uploads = prepare_uploads(_resolve_config(config, scope.overrides, server.name), server.environment)
-    if not anyway:
-        check_feasibility(uploads.config, server.environment, server.name, run_folder.home(), budget)
-    return server, uploads
-
-
-def recurring_runs(scope: "RunScope", console: "Console | None" = None) -> "RecurringRuns":
-    """Return the recurring runs on the server of `scope`; `console` shows the progress of uploads."""
-    from modelyard.pipelines.compile import lean_kfp
-
-    lean_kfp.load()
-    from modelyard.pipelines.runners.select import kfp_runner
-    from modelyard.pipelines.schedule.recurring import RecurringRuns
-
-    server = kfp_runner(scope)
-    return RecurringRuns(server.backend, server.environment, console or _quiet_console())
-
-
-def apply_schedule(
-    scope: "RunScope",
-    config: Source = None,
-    console: "Console | None" = None,
-    *,
-    dry_run: bool = False,
-    anyway: bool = False,
-) -> "AppliedSchedule":
-    """Create or replace the recurring run of a configuration; see `prepare_submission`."""
-    _, uploads = _prepare_uploads(scope, config, None, anyway)
-    return recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
-
-
 def submit(
-    config: Source = None,
+    config: ConfigSource = None,
     environment: str = "kind",
     overrides: Sequence[str] = (),
     *,
@@ -307,7 +159,7 @@ def submit(
 
 
 def compile_pipeline(
-    file: Path | str, config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
+    file: Path | str, config: ConfigSource = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> None:
     """Compile the pipeline to a YAML file of KFP, with the configuration as default arguments.
 
@@ -320,7 +172,7 @@ def compile_pipeline(
 
 
 def step_specs(
-    config: Source = None, environment: str = "local", overrides: Sequence[str] = ()
+    config: ConfigSource = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> dict[str, str]:
     """Return the argument `spec` of each step by its name, for use in other pipelines."""
     from modelyard.pipelines.compile.compiler import create_specs
@@ -363,12 +215,6 @@ def open_store(url: str | None = None, environment: str = "local") -> ModelStore
         StoreError: there are no credentials for it.
     """
     return _open_store(load_store_section(url, environment))
-
-
-def load_store_section(url: str | None, environment: str = "local") -> Store:
-    """Return the section `store` without a configuration; see `open_store`."""
-    overrides = [f"store.url={json.dumps(url)}"] if url is not None else []
-    return load_section("store", Store, overrides, defaults=load_environment(environment).model_store())
 
 
 def promote(
@@ -609,6 +455,162 @@ def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePredict
     from modelyard.pipelines.serving import prediction
 
     return prediction.predict(model, [Path(file) for file in files])
+
+
+# For the command line: not in __all__ ------------------------------------------------------------
+
+
+def start(
+    config: ConfigSource = None,
+    environment: str = "local",
+    overrides: Sequence[str] = (),
+    options: dict[str, bool | int] = DEFAULT_OPTIONS,
+    console: "Console | None" = None,
+) -> Run:
+    """Return a run that `finish` executes in this process; `Run.events` has its progress.
+
+    `options` are arguments of the pipeline: `skip_unchanged`, and `force_after` in seconds. `console` shows
+    the progress of uploads.
+    """
+    console = console or _quiet_console()
+    with console.status("starting"):
+        from modelyard.pipelines.runners import select
+
+        env = load_environment(environment, overrides)
+        config = _resolve_config(config, overrides, environment)
+        runner = select.local_runner(environment, env)
+        runner.check()
+        from modelyard.pipelines.compile import lean_kfp
+
+        lean_kfp.load()
+        from modelyard.pipelines.compile.uploads import prepare_uploads
+        from modelyard.pipelines.planning import comparison
+
+        uploads = prepare_uploads(config, env)
+    uploads.send(console)
+    plan_key = comparison.find_plan_key(uploads.config, env)
+    run = runner.start(uploads.config, DEFAULT_OPTIONS | options)
+    run.plan_key = plan_key
+    return run
+
+
+def finish(run: Run, leave_stuck: bool = False) -> RunSummary:
+    """Execute a run, or follow a run of another process; return the result.
+
+    Adds the plan of the run to its report. With `leave_stuck`, the run is not cancelled if one of its pods
+    cannot start.
+    """
+    from modelyard.pipelines.planning import comparison
+
+    summary = run.result(leave_stuck)
+    comparison.add_plan_to_report(run.folder, run.plan_key, summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class PreparedSubmission:
+    """A checked submission that is not sent yet.
+
+    Attributes:
+        server: the server of Kubeflow Pipelines.
+        uploads: local data and code that the run needs.
+        submission: the pipeline and its arguments.
+        existing: the objects of the submission that the server already has.
+        last_run: the name of the model's last run, if any.
+        changes: the differences from the last run.
+        notes: warnings of the preflight checks.
+    """
+
+    server: "KfpRunner"
+    uploads: "Uploads"
+    submission: "Submission"
+    existing: "ExistingObjects"
+    last_run: str | None
+    changes: "tuple[Change, ...]"
+    notes: Sequence[str]
+
+    def send(self, console: "Console | None" = None) -> "KfpRun":
+        """Upload missing files, start the run and return it; `console` shows the progress of uploads."""
+        from modelyard.pipelines.planning import comparison
+
+        plan_key = comparison.find_plan_key(self.uploads.config, self.server.environment)
+        self.uploads.send(console or _quiet_console())
+        run = self.server.submit(self.submission, self.existing)
+        run.plan_key = plan_key
+        return run
+
+
+def prepare_submission(
+    scope: "RunScope",
+    config: ConfigSource = None,
+    options: dict[str, bool | int] = DEFAULT_OPTIONS,
+    budget: float | None = None,
+    skip_checks: bool = False,
+) -> PreparedSubmission:
+    """Check a run on the server of `scope` and return its submission.
+
+    `options` are those of `start`. `budget` is the maximum cost in USD, according to the last plan. With
+    `skip_checks`, the last plan and the nodes of the cluster are not checked.
+    """
+    from modelyard.pipelines.compile.preflight import check_pipeline
+    from modelyard.pipelines.runners.kfp import submission
+
+    server, uploads = _prepare_uploads(scope, config, budget, skip_checks)
+    prepared = submission.prepare(uploads.config, server.environment, DEFAULT_OPTIONS | options)
+    notes = check_pipeline(prepared.arguments, server.environment)
+    existing = submission.find_existing(server.backend, prepared)
+    last_run, changes = submission.compare_with_last_run(server.backend, prepared, existing)
+    return PreparedSubmission(server, uploads, prepared, existing, last_run, changes, notes)
+
+
+def _prepare_uploads(
+    scope: "RunScope", config: ConfigSource, budget: float | None, skip_checks: bool
+) -> "tuple[KfpRunner, Uploads]":
+    """Return the server, and the configuration with its uploads, checked unless `skip_checks`."""
+    from modelyard.pipelines.compile.uploads import prepare_uploads
+    from modelyard.pipelines.planning.feasibility import check_feasibility
+    from modelyard.pipelines.runners import run_folder, select
+
+    server = select.kfp_runner(scope)  # fails early if the environment has none
+    uploads = prepare_uploads(_resolve_config(config, scope.overrides, server.name), server.environment)
+    if not skip_checks:
+        check_feasibility(uploads.config, server.environment, server.name, run_folder.home(), budget)
+    return server, uploads
+
+
+def recurring_runs(scope: "RunScope", console: "Console | None" = None) -> "RecurringRuns":
+    """Return the recurring runs on the server of `scope`; `console` shows the progress of uploads."""
+    from modelyard.pipelines.compile import lean_kfp
+
+    lean_kfp.load()
+    from modelyard.pipelines.runners.select import kfp_runner
+    from modelyard.pipelines.schedule.recurring import RecurringRuns
+
+    server = kfp_runner(scope)
+    return RecurringRuns(server.backend, server.environment, console or _quiet_console())
+
+
+def apply_schedule(
+    scope: "RunScope",
+    config: ConfigSource = None,
+    console: "Console | None" = None,
+    *,
+    dry_run: bool = False,
+    skip_checks: bool = False,
+) -> "AppliedSchedule":
+    """Create or replace the recurring run of a configuration; see `prepare_submission`."""
+    _, uploads = _prepare_uploads(scope, config, None, skip_checks)
+    return recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
+
+
+def load_store_section(url: str | None, environment: str = "local") -> Store:
+    """Return the section `store` without a configuration; see `open_store`."""
+    overrides = [f"store.url={json.dumps(url)}"] if url is not None else []
+    return load_section("store", Store, overrides, defaults=load_environment(environment).model_store())
+
+
+def _resolve_config(source: ConfigSource, overrides: Sequence[str], environment: str) -> Config:
+    return source if isinstance(source, Config) else load_config(source, overrides, environment)
 
 
 def _quiet_console() -> "Console":

@@ -215,21 +215,21 @@ def submit(
         prepared = api.prepare_submission(
             replace(scope, overrides=overrides or ()), config, options, budget, anyway
         )
-        server, sent = prepared.server, prepared.prepared
+        server, submission = prepared.server, prepared.submission
         facts = {
-            "pipeline": sent.pipeline,
+            "pipeline": submission.pipeline,
             "new_pipeline": prepared.existing.pipeline_id is None,
-            "version": sent.version,
+            "version": submission.version,
             "new_version": prepared.existing.version_id is None,
-            "since": prepared.since,
+            "last_run": prepared.last_run,
             "differences": [change.model_dump() for change in prepared.changes],
             "notes": prepared.notes,
             "images": {step: server.environment.image(step) for step in STEPS},
             "uploads": [f"{file.key}: {file.name}" for file in prepared.uploads.files],
             "endpoint": server.backend.endpoint.url,
             "namespace": server.backend.namespace,
-            "service_account": sent.service_account,
-            "pipeline_root": sent.pipeline_root,
+            "service_account": submission.service_account,
+            "pipeline_root": submission.pipeline_root,
         }
     if dry_run:
         emit(facts) if output is Output.JSON else _show(facts, prepared.changes, Console(), show_images=True)
@@ -257,7 +257,7 @@ def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console"
         *(("changes", str(change)) for change in changes),
     ]
     if not changes:
-        since = facts["since"]
-        rows.append(("changes", f"none since {since}" if since else "first run"))
+        last_run = facts["last_run"]
+        rows.append(("changes", f"none since {last_run}" if last_run else "first run"))
     for name, value in rows:  # no wrapping: URLs are copied
         console.print(Text.assemble((f"{name:<12}", "dim"), value), soft_wrap=True)

@@ -49,7 +49,7 @@ def apply(
     from modelyard.pipelines import api
 
     scope, console = replace(scope, overrides=overrides or ()), Console(stderr=True)
-    applied = api.apply_schedule(scope, config, console, dry_run=dry_run, anyway=anyway)
+    applied = api.apply_schedule(scope, config, console, dry_run=dry_run, skip_checks=anyway)
     if output is Output.JSON:
         emit({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
