@@ -84,7 +84,9 @@ DEFAULT_OPTIONS: dict[str, bool | int] = {"skip_unchanged": False, "force_after"
 def load_config(
     path: Path | str | None = None, overrides: Sequence[str] = (), environment: str = "local"
 ) -> Config:
-    """Return the validated configuration of a file; its store is that of the environment.
+    """Return the validated configuration of a file; without a file, that of the digits example.
+
+    The default of its section `store` is the store of the environment.
 
     Raises:
         ConfigError: lists every error with its line, the value and the remedy.
@@ -106,11 +108,11 @@ def run(
 ) -> RunSummary:
     """Run the pipeline in this process and return the result when it ends.
 
-    With `skip_unchanged`, the run ends as `unchanged` if the champion has the same data, configuration and
-    code.
+    With `skip_unchanged`, the run ends without training if the champion has the same data, configuration and
+    code; its decision is `unchanged`.
 
     Raises:
-        ModelyardError: the run cannot start, or the error of the step that failed.
+        ModelyardError: the run cannot start, or a step failed; the class is that of the step's error.
     """
     summary = finish(start(config, environment, overrides, {"skip_unchanged": skip_unchanged}))
     if summary.failure:
@@ -127,9 +129,13 @@ def plan(
     log: Notify = lambda _: None,
     warn: Notify = lambda _: None,
 ) -> "Plan":
-    """Return whether a run fits, its time and its cost.
+    """Return the plan of a run: the memory, time, storage and cost, and whether the run can succeed.
 
-    `request` has the options of `modelyard plan`, see planning.planner.PlanRequest; None measures nothing.
+    `request` is a `modelyard.pipelines.planning.planner.PlanRequest` with the options of `modelyard plan`; by
+    default, nothing is measured.
+
+    Raises:
+        ConfigError: the configuration or the environment is invalid, or the data must be downloaded.
     """
     from modelyard.pipelines.planning import planner
     from modelyard.pipelines.runners import run_folder
@@ -147,10 +153,15 @@ def submit(
     endpoint: str | None = None,
     skip_unchanged: bool = False,
 ) -> Run:
-    """Check and start a run on Kubeflow Pipelines, and return it; `Run.result` waits for its end.
+    """Start a run on Kubeflow Pipelines, after the checks of `modelyard submit`, and return it.
 
-    `endpoint` is the URL of the Kubeflow Pipelines API, by default that of the environment. `skip_unchanged`
-    is as for `run`.
+    `Run.result` waits for the end of the run. `endpoint` is the URL of the Kubeflow Pipelines API, by default
+    that of the environment. `skip_unchanged` is that of `run`.
+
+    Raises:
+        ConfigError: the configuration cannot run in this environment.
+        PlanError: a step fits on no node, or the last plan predicts a failure.
+        BackendError: Kubeflow Pipelines does not respond or refuses the run.
     """
     from modelyard.pipelines.runners.select import RunScope
 
@@ -174,7 +185,7 @@ def compile_pipeline(
 def step_specs(
     config: ConfigSource = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return the argument `spec` of each step by its name, for use in other pipelines."""
+    """Return the argument `spec` of each step by the name of the step, for use in other pipelines."""
     from modelyard.pipelines.compile.compiler import create_specs
 
     by_step = create_specs(
@@ -184,9 +195,9 @@ def step_specs(
 
 
 def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
-    """Return at most `limit` runs, newest first, of all models or of `model`.
+    """Return the latest runs, at most `limit`, newest first; with `model`, only the runs of that model.
 
-    Without an environment, returns the runs of this machine.
+    Without an environment, these are the runs that `modelyard run` started on this machine.
     """
     from modelyard.pipelines.runners import select
 
@@ -205,10 +216,10 @@ def open_run(name: str | None = None, environment: str | None = None) -> Run:
 
 
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
-    """Return a model store. Its method `promote` does not verify the version; `modelyard.promote` does.
+    """Return a model store.
 
-    `url` is a folder, gs://bucket/prefix, or the URL of an installed storage; by default the store of the
-    environment.
+    `url` is a folder, gs://bucket/prefix, or the URL of an installed storage; the default is the store of the
+    environment. `ModelStore.promote` does not verify the version; `modelyard.promote` does.
 
     Raises:
         ConfigError: no storage supports the URL.
@@ -223,14 +234,14 @@ def promote(
     *,
     reason: str,
     by: str,
-    url: str | None = None,
+    store_url: str | None = None,
     environment: str = "local",
     log: Notify = lambda _: None,
 ) -> Champion:
     """Make a version the champion, after a server on this machine has loaded and verified it.
 
-    `reason` and the user `by` are recorded in the history. `url` is that of `open_store`. On a cluster, the
-    next deploy rolls the champion out.
+    `reason` and the user `by` are recorded in the history. `store_url` is the `url` of `open_store`. Servers
+    on a cluster are unchanged until the next `deploy`.
 
     Raises:
         DeployError: a file is damaged, the model cannot be loaded, or its golden requests fail.
@@ -239,7 +250,7 @@ def promote(
     from modelyard.components.deploy.verification import pin_version
     from modelyard.pipelines.serving.platforms import find_controller
 
-    section = load_store_section(url, environment)
+    section = load_store_section(store_url, environment)
     controller = find_controller(name, "local", by, version=version, store=section, log=log)
     return controller.promote(pin_version(controller.models, name, version), reason)
 
@@ -250,16 +261,17 @@ def rollback(
     *,
     reason: str,
     by: str,
-    url: str | None = None,
+    store_url: str | None = None,
     environment: str = "local",
     log: Notify = lambda _: None,
 ) -> Champion:
     """Roll back to version `to`, by default the previous champion, after a server has loaded and verified it.
 
-    On a cluster, rolls the version out; `url` is for local stores. Other parameters are those of `promote`.
+    On a cluster, rolls the version out from the store of the environment, so `store_url` cannot be set. The
+    other parameters are those of `promote`.
 
     Raises:
-        ConfigError: `url` is set and the environment is a cluster.
+        ConfigError: `store_url` is set and the environment is a cluster.
         DeployError: a file is damaged, the model cannot be loaded, or its golden requests fail.
         NotFoundError: there is no earlier champion, or no such version.
     """
@@ -267,13 +279,13 @@ def rollback(
 
     section = None
     if not load_environment(environment).on_cluster:
-        section = load_store_section(url, environment)
-    elif url is not None:
+        section = load_store_section(store_url, environment)
+    elif store_url is not None:
         raise ConfigError(
-            f"The environment {environment} has its own store, so the store {url} cannot be used. Remove it."
+            f"--store is {store_url}, but the environment {environment} has its own store. Remove --store."
         )
     controller = find_controller(name, environment, by, store=section)
-    version = to or controller.models.require_champion(name).previous
+    version = to or controller.models.require_champion(name).previous  # whose rollout settings are used
     controller = find_controller(name, environment, by, log=log, version=version, store=section)
     return controller.rollback(to, reason)
 
@@ -316,10 +328,11 @@ def rollout_status(
     token_file: Path | str | None = None,
     ca: Path | str | None = None,
 ) -> "RolloutStatus":
-    """Return the servers of a model, its rollout, and why the champion is not served.
+    """Return the servers of a model, its rollout, and the reason if the champion is not served.
 
-    The other parameters are for a server on this machine, not for a cluster: its URL, a file whose first line
-    is the bearer token, and a PEM file with CA certificates. By default, they are those of the champion.
+    `server_url` is the URL of a server, `token_file` a file whose first line is the bearer token, and `ca` a
+    PEM file with the CA certificates of the server. The defaults are in the section `serving` of the
+    champion. On a cluster, they cannot be set.
 
     Raises:
         NotFoundError: there is no such model.
@@ -379,17 +392,19 @@ def serve(
     name: str,
     version: int | None = None,
     *,
-    url: str | None = None,
+    store_url: str | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Serve a version over HTTP until SIGTERM or SIGINT; by default, follow the champion.
+    """Serve a model over HTTP until SIGTERM or SIGINT.
 
-    Call it in the main thread. Writes a JSON line with the URL of the server to stdout when it is ready.
-    `url` is that of `open_store`. `settings` are keys of the section `serving`, such as `{"port": 8080}`,
-    that override those of the run that trained the version.
+    Without `version`, the server follows the champion. When it is ready, it writes a JSON line with its URL
+    to stdout. This function must be called in the main thread.
+
+    `store_url` is the `url` of `open_store`. `settings` are keys of the section `serving`, such as
+    `{"port": 8080}`; they override those of the run that trained the version.
 
     Raises:
-        ConfigError: a setting is invalid, or the token, certificate or key file.
+        ConfigError: a setting is invalid, or a token, certificate or key file cannot be used.
         NotFoundError: there is no such version, or no champion.
         ServeError: the port is not available, or the version cannot be loaded.
         StoreError: the store cannot be read, or the version is damaged.
@@ -398,7 +413,7 @@ def serve(
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.serving.platforms import load_recorded_manifest, load_recorded_section
 
-    store = load_store_section(url)
+    store = load_store_section(store_url)
     manifest = load_recorded_manifest(_open_store(store), name, version)
     serve(name, store, load_recorded_section("serving", Serving, (), manifest, **settings), version)
 
@@ -413,14 +428,14 @@ def load_model(
     token_file: Path | str | None = None,
     ca: Path | str | None = None,
 ) -> "Model":
-    """Return a version, by default the champion, for predictions.
+    """Return a version for predictions, by default the champion.
 
-    `run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values); `signature` has
-    shapes, dtypes and the names of the values.
+    `Model.run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values).
+    `Model.signature` has the shape and dtype of an example and the names of the values.
 
-    Without `server_url`, loads the version from the store with ONNX Runtime; on a cluster without `store`,
-    uses the model's server there. With `server_url`, uses that server; `token_file` has the bearer token in
-    its first line, and `ca` the CA certificates of the server as PEM.
+    With `server_url`, the server at that URL predicts; `token_file` and `ca` are those of `rollout_status`.
+    If the environment is a cluster and `store` is not set, the model's server on the cluster predicts.
+    Otherwise, this process loads the version from the store with ONNX Runtime.
 
     Raises:
         NotFoundError: there is no such version, or no champion.

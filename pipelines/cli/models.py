@@ -113,7 +113,9 @@ def promote(
     from modelyard.pipelines.environments.load import load_environment
 
     env, by = load_environment(environment), user()
-    champion = api.promote(name, version, reason=reason, by=by, url=store, environment=environment, log=log)
+    champion = api.promote(
+        name, version, reason=reason, by=by, store_url=store, environment=environment, log=log
+    )
     servers = FOLLOW
     if env.on_cluster and load_store_section(store, environment) == env.model_store():
         servers = (
@@ -145,7 +147,7 @@ def rollback(
     from modelyard.pipelines.environments.load import load_environment
 
     by = user()
-    champion = api.rollback(name, to, reason=reason, by=by, url=store, environment=environment, log=log)
+    champion = api.rollback(name, to, reason=reason, by=by, store_url=store, environment=environment, log=log)
     servers = "Its servers run it." if load_environment(environment).on_cluster else FOLLOW
     _show_champion(champion, name, servers, output)
 

@@ -68,7 +68,7 @@ def serve(
     files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
     settings = {"host": host, "port": port, "access_log": access_log}
     settings |= {key: str(path) for key, path in files.items() if path}
-    api.serve(name, version, url=store, settings=settings)
+    api.serve(name, version, store_url=store, settings=settings)
 
 
 def predict(
