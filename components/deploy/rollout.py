@@ -244,13 +244,16 @@ class RolloutController(StableUpdater):
     def _handle_failure(
         self, version: int, expected: int | None, previous: int, token: str, error: BaseException
     ) -> Outcome:
-        """Withdraw the candidate; return the outcome of a failed rollout, or raise the error."""
-        # before reading the store, which may not respond before this process is killed
+        """Withdraw the candidate; return the outcome of a failed rollout, or raise the error.
+
+        `expected` is that of `roll_out`, and `previous` the champion before the rollout.
+        """
+        # first, because the store may not respond before this process is killed
         self._withdraw_if_stable_serves(token)
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
             return hold_outcome(version, previous if expected is None else expected, self._find_champion())
-        # A user may have promoted it, or this rollout before the process received SIGTERM.
+        # A user may have promoted the version, or this rollout before the process received SIGTERM.
         promoted = self._find_promotion(version) if previous != version else None
         if promoted and isinstance(error, DeployError):
             return promoted
@@ -263,12 +266,10 @@ class RolloutController(StableUpdater):
 
         The message of the error also contains the served version.
         """
-        promoted = previous != version and self._find_promotion(version)
-        state = (
-            _unfinished_message(version)
-            if promoted
-            else self._withdraw_and_record(version, previous, token, error)
-        )
+        if previous != version and self._find_promotion(version):
+            state = _unfinished_message(version)
+        else:
+            state = self._withdraw_and_record(version, previous, token, error)
         if isinstance(error, ModelyardError):
             raise type(error)(f"{error} {state}") from error
         raise error

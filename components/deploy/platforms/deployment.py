@@ -101,9 +101,7 @@ class DeploymentPlatform(ModelPods):
         )
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
-        """Return the desired servers of a version.
-
-        With `as_last_served`, they have the image of the version's last ReplicaSet in stable.
+        """See ServingPlatform; with `as_last_served`, the image is that of the version's last ReplicaSet.
 
         Raises:
             ConfigError: the model's name is not valid for a Service, or there is no image.
@@ -135,11 +133,7 @@ class DeploymentPlatform(ModelPods):
     # The candidate -------------------------------------------------------------------------------
 
     def claim(self, token: str, servers: Servers) -> None:
-        """Make these servers the candidate of a rollout, and route clients only to stable.
-
-        Raises:
-            DeployError: the previous candidate is not deleted in time.
-        """
+        """See ServingPlatform; raise DeployError if the previous candidate is not deleted in time."""
         name, replace = f"Deployment {self.name}-candidate", partial(self._replace_candidate, token, servers)
         retry_on_conflict(name, replace)
         self.write_heartbeat(token)
@@ -155,10 +149,7 @@ class DeploymentPlatform(ModelPods):
         retry_on_conflict(f"Service {self.name}", route_to_stable)
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
-        """Wait until all pods of a track are ready and check each; return their number.
-
-        If the check of stable fails, it is repeated once: a pod may have ended, or a connection failed.
-        """
+        """See ServingPlatform; a failed check of stable is repeated once, because a pod may have ended."""
         track: Track = "candidate" if token else "stable"
         read = partial(self.owned_candidate, token) if token else partial(self._current_stable, servers)
         self.wait_until_complete(track, read)
@@ -174,7 +165,7 @@ class DeploymentPlatform(ModelPods):
         return PodTrafficWindow(self, token)
 
     def route_to_candidate(self, token: str) -> None:
-        """Also route clients to the candidate.
+        """See ServingPlatform.
 
         If another rollout annotated the Service, wait up to JOIN_TIMEOUT seconds for that rollout to take
         over the candidate.
