@@ -109,7 +109,7 @@ class DiskLocation:
                     "pack the folder into an archive."
                 )
         elif not stat.S_ISREG(status.st_mode):
-            raise self._unusable("it is neither a file nor a folder. Correct data.source.")
+            raise self._read_error("it is neither a file nor a folder. Correct data.source.")
         return status
 
     @contextmanager
@@ -117,15 +117,15 @@ class DiskLocation:
         try:
             yield
         except FileNotFoundError as error:
-            raise self._unusable(f"{error.filename} does not exist. Correct data.source.") from error
+            raise self._read_error(f"{error.filename} does not exist. Correct data.source.") from error
         except OSError as error:
-            raise self._unusable(
+            raise self._read_error(
                 f"{error.strerror or error} ({error.filename}). Correct data.source, or give this user "
                 "read permission."
             ) from error
 
-    def _unusable(self, why: str) -> DataError:
-        return DataError(f"Cannot read {self._path} (data.source): {why}")
+    def _read_error(self, reason: str) -> DataError:
+        return DataError(f"Cannot read {self._path} (data.source): {reason}")
 
 
 def _hash_listing(root: Path) -> str:

@@ -101,7 +101,7 @@ class ObjectLocation:
         prefix = f"{self._name.rstrip('/')}/" if self._name else ""
         entries = self._objects.entries(prefix)
         if not entries:
-            raise self._unusable("there is no such object or prefix (404). Correct data.source.")
+            raise self._read_error("there is no such object or prefix (404). Correct data.source.")
         paths = ((self._relative_path(entry.key, prefix), entry) for entry in entries)
         return [(path, entry) for path, entry in paths if not any(map(is_ignored, path.split("/")))]
 
@@ -127,14 +127,14 @@ class ObjectLocation:
         try:
             yield
         except NotFoundError as error:
-            raise self._unusable(f"{error} It was replaced during the download. Run again.") from error
+            raise self._read_error(f"{error} It was replaced during the download. Run again.") from error
         except StoreError as error:
             raise DataError(str(error)) from error
         except OSError as error:
-            raise self._unusable(f"{error}. Free disk space on this machine.") from error
+            raise self._read_error(f"{error}. Free disk space on this machine.") from error
 
     def _name_error(self, key: str, why: str) -> DataError:
-        return self._unusable(f"the object {key!r} cannot become a file ({why}). Rename the object.")
+        return self._read_error(f"the object {key!r} cannot become a file ({why}). Rename the object.")
 
-    def _unusable(self, why: str) -> DataError:
-        return DataError(f"Cannot read {self._url} (data.source): {why}")
+    def _read_error(self, reason: str) -> DataError:
+        return DataError(f"Cannot read {self._url} (data.source): {reason}")

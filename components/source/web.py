@@ -94,7 +94,7 @@ class HttpLocation:
                 self._check_response(response)
                 if version := _find_version(response.headers):
                     return version
-        raise self._unusable(
+        raise self._read_error(
             "the server sends neither an ETag nor a Last-Modified with a Content-Length, so a change of the "
             "file cannot be detected. Set data.sha256 to the file's SHA-256."
         )
@@ -128,7 +128,7 @@ class HttpLocation:
     def _check_redirect(self, request: httpx.Request) -> None:
         if self._url.scheme == "https" and request.url.scheme != "https":
             target = redact_url(str(request.url))
-            raise self._unusable(
+            raise self._read_error(
                 f"the server redirects to {target}, which is not encrypted. Use a URL that redirects only to https://."
             )
 
@@ -136,7 +136,7 @@ class HttpLocation:
         if response.status_code in RETRYABLE_STATUSES:
             raise _RetryableStatusError(response.status_code)
         if reason := _describe_rejection(response):
-            raise self._unusable(reason)
+            raise self._read_error(reason)
 
     def _with_retries(self, operation: Callable[[], T]) -> T:
         with self._translate_errors():
@@ -152,18 +152,18 @@ class HttpLocation:
         try:
             yield
         except _RetryableStatusError as error:
-            raise self._unusable(f"the server returned {error}, also after retries. Try later.") from error
+            raise self._read_error(f"the server returned {error}, also after retries. Try later.") from error
         except httpx.TimeoutException as error:
-            raise self._unusable(
+            raise self._read_error(
                 f"the server sent nothing for {self._limits.timeout:g} seconds. Try later, or raise "
                 "data.timeout."
             ) from error
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host
-            raise self._unusable(_describe_connection_failure(error, self._url.host)) from error
+            raise self._read_error(_describe_connection_failure(error, self._url.host)) from error
         except OSError as error:
-            raise self._unusable(f"{error}. Free disk space on this machine.") from error
+            raise self._read_error(f"{error}. Free disk space on this machine.") from error
 
-    def _unusable(self, reason: str) -> DataError:
+    def _read_error(self, reason: str) -> DataError:
         return DataError(f"Cannot read {self._redacted_url} (data.source): {reason}")
 
 
