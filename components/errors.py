@@ -207,7 +207,7 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's message w
 _FULL_BYTES = 2**20  # a disk with less free space counts as full
 
 
-def machine_error(error: BaseException | None, folder: Path | None = None) -> MachineError | None:
+def find_machine_error(error: BaseException | None, folder: Path | None = None) -> MachineError | None:
     """Return the MachineError for an exception or one of its causes; None if the machine is not the cause.
 
     Args:
@@ -233,7 +233,7 @@ def machine_error(error: BaseException | None, folder: Path | None = None) -> Ma
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\{\{\$")
 
 
-def unusable_path(path: Path | str) -> str | None:
+def describe_unusable_path(path: Path | str) -> str | None:
     """Return why a path is not supported, as the end of a sentence; None if it is."""
     if not (match := _CONTROL.search(str(path))):
         return None
@@ -242,7 +242,7 @@ def unusable_path(path: Path | str) -> str | None:
     return "is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "contains control characters"
 
 
-def full_disk(folder: Path) -> MachineError | None:
+def find_full_disk_error(folder: Path) -> MachineError | None:
     """Return the error if the disk of a folder is full, else None."""
     with suppress(OSError):
         if shutil.disk_usage(folder).free < _FULL_BYTES:

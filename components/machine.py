@@ -47,7 +47,7 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def proxy_for(url: str, socks: str | None = None) -> str | None:
+def find_proxy(url: str, socks: str | None = None) -> str | None:
     """Return the URL of the proxy for a URL; None for a direct connection.
 
     Args:
@@ -100,7 +100,7 @@ def _parse_proxy(url: str) -> tuple[str, str]:
     return "", "a malformed URL"
 
 
-def certificates() -> str | None:
+def find_certificates() -> str | None:
     """Return the file or folder of the trusted certificate authorities; None for the default ones.
 
     Raises:
@@ -111,7 +111,7 @@ def certificates() -> str | None:
         return None
     path = os.environ[name]
     try:
-        tls_context(path)
+        create_tls_context(path)
     except OSError as error:  # also ssl.SSLError
         reason = "it has no certificates" if type(error).__name__ == "SSLError" else error.strerror
         raise ConfigError(
@@ -121,7 +121,7 @@ def certificates() -> str | None:
     return path
 
 
-def tls_context(authorities: str) -> "ssl.SSLContext":
+def create_tls_context(authorities: str) -> "ssl.SSLContext":
     """Return a client context that trusts the certificate authorities in a file or folder."""
     import ssl
 
@@ -130,7 +130,7 @@ def tls_context(authorities: str) -> "ssl.SSLContext":
     return ssl.create_default_context(cafile=authorities)
 
 
-def keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, dict[str, object]]:
+def read_keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, dict[str, object]]:
     """Return the path of keras.json and its values.
 
     Raises:
@@ -170,7 +170,7 @@ def check_keras(environ: Mapping[str, str] = os.environ) -> None:
             f"KERAS_BACKEND is {backend}, which is not installed. Install it with `pip install {backend}`, "
             "or unset KERAS_BACKEND to train with tensorflow."
         )
-    keras_config(environ)
+    read_keras_config(environ)
 
 
 def _in_no_proxy(url: str, listed: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 GROUPS, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
-def memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
+def read_memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
     """Return the smallest memory limit in bytes: of the machine, the process or its control groups.
 
     Args:
@@ -25,14 +25,14 @@ def memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
     return min(limits)
 
 
-def memory_used() -> int:
+def read_memory_used() -> int:
     """Return the resident memory of this process in bytes; 0 outside Linux."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
 
 
-def cpu_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
-    """Return the number of CPUs that this process may use, rounded up; see `memory_limit`."""
+def read_cpu_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
+    """Return the number of CPUs that this process may use, rounded up; see `read_memory_limit`."""
     limits = [float(len(os.sched_getaffinity(0)))]
     for text in _values(groups, mount, "cpu.max"):
         quota, _, period = text.partition(" ")

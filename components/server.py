@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard.components.errors import ClusterError, ConfigError, ServeError, describe
-from modelyard.components.machine import certificates, proxy_for, tls_context
+from modelyard.components.machine import create_tls_context, find_certificates, find_proxy
 
 if TYPE_CHECKING:
     import ssl
@@ -85,7 +85,7 @@ class HttpServer:
         opener = request.OpenerDirector()
         https = request.HTTPSHandler(context=self._tls() if self.url.startswith("https:") else None)
         try:
-            proxy = proxy_for(self.url) if self.proxies else None
+            proxy = find_proxy(self.url) if self.proxies else None
             proxies = request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {})
             for handler in (proxies, request.HTTPHandler(), https, request.UnknownHandler()):
                 opener.add_handler(handler)
@@ -107,8 +107,8 @@ class HttpServer:
         if self.certificate:
             return _pin_certificate(self.certificate)
         if self.verify:
-            authorities = self.ca or certificates()
-            return tls_context(authorities) if authorities else ssl.create_default_context()
+            authorities = self.ca or find_certificates()
+            return create_tls_context(authorities) if authorities else ssl.create_default_context()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context

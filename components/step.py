@@ -22,7 +22,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modelyard.components import interface, lifeline
-from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe, machine_error
+from modelyard.components.errors import (
+    KilledError,
+    ModelyardError,
+    OutOfMemoryError,
+    describe,
+    find_machine_error,
+)
 
 SCHEMA = 1
 VARIABLE = "MODELYARD_TERMINATION_LOG"
@@ -92,7 +98,7 @@ def failure_fields(error: BaseException, step: str | None) -> dict[str, str | in
     if isinstance(error, MemoryError):
         error = OutOfMemoryError(out_of_memory_message(step, f": {describe(error)}" if str(error) else "."))
     elif not isinstance(error, ModelyardError):
-        error = machine_error(error) or error
+        error = find_machine_error(error) or error
     if isinstance(error, ModelyardError):
         kind, text = type(error).public_class(), str(error)
         name, code = kind.__name__, kind.exit_code

@@ -32,7 +32,7 @@ from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ClusterError, ConfigError, describe
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.api_errors import explain_refusal
-from modelyard.components.machine import proxy_for
+from modelyard.components.machine import find_proxy
 from modelyard.components.server import PORT, TOKEN_HEADER, NoServerError, parse_tokens
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
             ) from None
     settings.retries = False
     if not in_cluster:
-        settings.proxy = settings.proxy or proxy_for(settings.host)
+        settings.proxy = settings.proxy or find_proxy(settings.host)
     return Cluster(ApiClient(settings), namespace, in_cluster, retry_connection or in_cluster)
 
 
@@ -130,7 +130,7 @@ def _check_reachable() -> None:
         address = url.hostname, url.port or 443
     except (ValueError, LookupError, TypeError, yaml.YAMLError):
         return  # the official client reports it
-    if "proxy-url" not in cluster and not proxy_for(cluster["server"]):
+    if "proxy-url" not in cluster and not find_proxy(cluster["server"]):
         try:
             socket.create_connection(address, TIMEOUT[0]).close()
         except OSError as error:

@@ -156,7 +156,7 @@ class Access:
             if files:
                 files.refresh()
 
-    def tls_context(self) -> ssl.SSLContext | None:
+    def create_tls_context(self) -> ssl.SSLContext | None:
         """Return the TLS context, whose handshakes use the latest certificate; None without TLS."""
         if (certificate := self._certificate) is None:
             return None

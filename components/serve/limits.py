@@ -7,7 +7,7 @@ server at its limits is never OOMKilled.
 from threading import RLock
 from typing import NamedTuple
 
-from modelyard.components.resources import cpu_limit, memory_limit
+from modelyard.components.resources import read_cpu_limit, read_memory_limit
 from modelyard.components.serve.settings import Serving
 
 BASE_MEMORY = 112 * 2**20  # bytes of a server with a small model and small requests, with a reserve
@@ -53,7 +53,7 @@ def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None
         memory: memory limit in bytes; None: that of the container.
         cpus: number of CPUs; None: that of the container.
     """
-    free = max(0, (memory_limit() if memory is None else memory) - BASE_MEMORY)
+    free = max(0, (read_memory_limit() if memory is None else memory) - BASE_MEMORY)
     body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // JSON_MEMORY_FACTOR))
     pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL_MEMORY))
     bodies = free // 6 // (JSON_MEMORY_FACTOR * LARGE_BODY)  # that a sixth of the memory can parse at once
@@ -63,5 +63,5 @@ def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None
         image_pixels=pixels,
         image_side=MAX_SIDE,
         request_pixels=IMAGES_PER_REQUEST * pixels,
-        workers=max(1, min((cpu_limit() if cpus is None else cpus) // serving.threads, bodies)),
+        workers=max(1, min((read_cpu_limit() if cpus is None else cpus) // serving.threads, bodies)),
     )

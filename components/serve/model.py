@@ -17,7 +17,7 @@ from modelyard.components.artifacts import Signature
 from modelyard.components.errors import ModelyardError, ServeError
 from modelyard.components.errors import describe as describe_error
 from modelyard.components.problems import get_description
-from modelyard.components.resources import memory_limit, memory_used
+from modelyard.components.resources import read_memory_limit, read_memory_used
 from modelyard.components.store.models import ModelStore
 from modelyard.components.store.records import Champion
 
@@ -120,8 +120,11 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
     with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
         folder = Path(scratch) / "version"
         manifest = models.fetch(name, version, folder, only=["model.onnx"], digest=digest)
-        needed, limit = int(LOADING_MEMORY_FACTOR * (folder / "model.onnx").stat().st_size), memory_limit()
-        if needed > (free := max(0, limit - memory_used())):  # the kernel would kill the server
+        needed, limit = (
+            int(LOADING_MEMORY_FACTOR * (folder / "model.onnx").stat().st_size),
+            read_memory_limit(),
+        )
+        if needed > (free := max(0, limit - read_memory_used())):  # the kernel would kill the server
             raise ServeError(
                 f"Version {version} of {name} needs {needed / 2**20:,.0f} MiB of memory to load, but only "
                 f"{free / 2**20:,.0f} of {limit / 2**20:,.0f} MiB are free. Give the server more memory, or "

@@ -110,7 +110,7 @@ class Server(UvicornServer):
     def __init__(
         self, app: App, serving: Serving, access: Access, predictor: Predictor, ready_fd: int
     ) -> None:
-        tls = access.tls_context()
+        tls = access.create_tls_context()
         super().__init__(
             Config(
                 app,

@@ -20,7 +20,7 @@ from typing import TypeVar
 import httpx
 
 from modelyard.components.errors import DataError, describe
-from modelyard.components.machine import certificates, is_loopback, proxy_for, tls_context
+from modelyard.components.machine import create_tls_context, find_certificates, find_proxy, is_loopback
 from modelyard.components.source.checks import check_sha256, check_size, redact_url, safe_file_name
 from modelyard.components.store.storage import Limits, Storage
 
@@ -175,10 +175,10 @@ class ProxiedTransport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx; raise ConfigError if the proxy or the trusted certificates are not usable."""
-        scheme, proxy = key = request.url.scheme, proxy_for(str(request.url), "socksio")
+        scheme, proxy = key = request.url.scheme, find_proxy(str(request.url), "socksio")
         if key not in self._opened:
-            authorities = certificates() if scheme == "https" else None
-            verify = tls_context(authorities) if authorities else scheme == "https"
+            authorities = find_certificates() if scheme == "https" else None
+            verify = create_tls_context(authorities) if authorities else scheme == "https"
             self._opened[key] = httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
         return self._opened[key].handle_request(request)
 

@@ -103,10 +103,10 @@ class Bucket(Objects):
         url = endpoint or STORAGE
         session = client._http
         session.trust_env = False  # a password in .netrc would replace the credentials
-        if proxy := machine.proxy_for(url, "socks"):
+        if proxy := machine.find_proxy(url, "socks"):
             session.proxies = {"http": proxy, "https": proxy}
         if url.startswith("https:"):
-            session.verify = machine.certificates() or True
+            session.verify = machine.find_certificates() or True
 
     def read(self, key: str) -> tuple[bytes, str]:
         blob = self._blob(key)

@@ -22,7 +22,13 @@ from urllib.parse import unquote
 from uuid import uuid4
 
 from modelyard.components import lifeline
-from modelyard.components.errors import ConflictError, NotFoundError, StoreError, machine_error, unusable_path
+from modelyard.components.errors import (
+    ConflictError,
+    NotFoundError,
+    StoreError,
+    describe_unusable_path,
+    find_machine_error,
+)
 from modelyard.components.store.objects import Entry, Objects, check_key
 from modelyard.components.store.storage import Connection, Setting, Storage, is_path
 
@@ -59,7 +65,7 @@ class LocalDisk(Storage):
             if host not in ("", "localhost") or not path:
                 raise ValueError("which is not a path of this machine")
             folder = Path("/", unquote(path, errors="surrogateescape"))
-        if reason := unusable_path(folder):
+        if reason := describe_unusable_path(folder):
             raise ValueError(f"which {reason}")
         return folder
 
@@ -252,7 +258,7 @@ class Folder(Objects):
 
     def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
         url = f"{self.url}/{key}".rstrip("/")
-        reason: Exception | str | None = machine_error(error, self.root)
+        reason: Exception | str | None = find_machine_error(error, self.root)
         if reason is None:
             reason = f"{error.strerror or error} ({error.filename}). Set {self._setting} to another folder."
         return StoreError(f"Cannot {verb} {url} ({self._setting}): {reason}")

@@ -26,7 +26,7 @@ os.environ.pop("KERAS_MAX_STEPS_PER_EPOCH", None)
 import keras
 import tensorflow as tf
 
-from modelyard.components.errors import TooLargeError, TrainError, machine_error
+from modelyard.components.errors import TooLargeError, TrainError, find_machine_error
 
 __all__ = ["BACKEND", "is_out_of_memory", "keras", "list_devices", "tf", "translate_out_of_memory"]
 
@@ -66,7 +66,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception of Python, TensorFlow or JAX means out of memory."""
     kinds = (MemoryError, tf.errors.ResourceExhaustedError)
     exhausted = isinstance(error, kinds) or str(error).startswith("RESOURCE_EXHAUSTED")
-    return exhausted and machine_error(error) is None  # TensorFlow raises the same error for a full disk
+    return exhausted and find_machine_error(error) is None  # TensorFlow raises the same error for a full disk
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Normalization, Schema
-from modelyard.components.errors import TrainError, describe, machine_error
+from modelyard.components.errors import TrainError, describe, find_machine_error
 from modelyard.components.problems.base import INPUT, build_signature
 from modelyard.components.records import Failure
 from modelyard.components.step import VARIABLE, step
@@ -136,7 +136,7 @@ def _write_keras(model: Any, path: Path) -> None:
     try:
         model.save(path)
     except Exception as error:
-        raise machine_error(error, path) or TrainError(
+        raise find_machine_error(error, path) or TrainError(
             f"The model cannot be saved as .keras: {describe(error)} Define get_config() in custom layers."
         ) from error
 
@@ -234,7 +234,7 @@ def _write_saved_model(model: Any, path: Path) -> None:
         with chdir(path.parent):  # TensorFlow interprets brackets and stars in a path
             model.export(path.name, format="tf_saved_model", verbose=False)
     except Exception as error:
-        raise machine_error(error, path) or TrainError(
+        raise find_machine_error(error, path) or TrainError(
             f"The model cannot be exported as SavedModel: {describe(error)} Use operations of Keras or "
             "TensorFlow in custom layers, not NumPy."
         ) from error

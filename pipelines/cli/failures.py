@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from modelyard.components.errors import ModelyardError, machine_error
+from modelyard.components.errors import ModelyardError, find_machine_error
 
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
@@ -47,7 +47,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     except typer.Abort:  # Ctrl-C or the end of the input at a confirmation
         code = 1
     except Exception as error:
-        known = error if isinstance(error, ModelyardError) else machine_error(error)
+        known = error if isinstance(error, ModelyardError) else find_machine_error(error)
         if known is None:
             return report(type(error).__name__, report_bug(error, debug), 1, as_json)
         if debug:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelyard.components.errors import ConfigError, unusable_path
+from modelyard.components.errors import ConfigError, describe_unusable_path
 from modelyard.components.store.storage import is_path
 from modelyard.pipelines.config.text import Keys, Parsed, format_value, parse, parse_file
 
@@ -123,7 +123,7 @@ class Document:
         value = self.get(keys)
         if isinstance(value, str) and value and is_path(value):
             path = os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - unchanged without a home directory
-            if why := unusable_path(path):
+            if why := describe_unusable_path(path):
                 key = ".".join(map(str, keys))
                 raise ConfigError(f"{self.origin(keys)}: {key} is {path!a}, which {why}. Use another path.")
             self.values[str(keys[0])][keys[1]] = path

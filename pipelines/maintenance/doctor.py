@@ -78,7 +78,7 @@ def run_checks(store: Store, serving: Serving, name: str, environment: Environme
         "store": lambda: check_store(store),
         "port": lambda: check_port(serving),
         "proxy": check_proxies,
-        "certificates": lambda: machine.certificates() or "the default authorities",
+        "certificates": lambda: machine.find_certificates() or "the default authorities",
         "netrc": find_netrc,
         "keras": check_keras,
         "variables": check_variables,
@@ -214,7 +214,7 @@ def check_port(serving: Serving) -> str:
 def check_proxies() -> str:
     """Check that the proxies for buckets and for data on the web accept connections; return them."""
     all_proxies = {
-        scheme: machine.proxy_for(f"{scheme}{HOST}", module)
+        scheme: machine.find_proxy(f"{scheme}{HOST}", module)
         for scheme in ("https://", "http://")
         for module in SOCKS_MODULES
     }
@@ -242,7 +242,7 @@ def find_netrc() -> str:
 def check_keras() -> str:
     """Check the backend of Keras, and return it with the ignored settings of keras.json."""
     machine.check_keras()
-    path, values = machine.keras_config()
+    path, values = machine.read_keras_config()
     others = [f"{key} {value}" for key, value in values.items() if machine.KERAS_DEFAULTS.get(key) != value]
     ignored = f"; {path} is ignored ({', '.join(others)})" if others else ""
     return (os.environ.get("KERAS_BACKEND") or machine.KERAS_BACKENDS[0]) + ignored

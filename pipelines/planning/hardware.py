@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from modelyard.components.artifacts import Record
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
-from modelyard.components.resources import memory_limit
+from modelyard.components.resources import read_memory_limit
 from modelyard.components.settings import Settings
 from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.text import parse_file
@@ -118,7 +118,7 @@ def find_device(environment: Environment, catalog: Catalog, home: Path) -> Devic
     """Return the device of the environment's step `train`; runs on this machine write to `home`."""
     if not environment.on_cluster:
         disk = float(shutil.disk_usage(nearest_existing(home)).free)
-        return Device(name="this machine", memory=memory_limit() - TENSORFLOW_BYTES, disk=disk)
+        return Device(name="this machine", memory=read_memory_limit() - TENSORFLOW_BYTES, disk=disk)
     train = environment.resources("train")
     if train.accelerator:
         entry = catalog.accelerators.get(train.accelerator.type)

@@ -33,8 +33,8 @@ from modelyard.components.errors import (
     ConfigError,
     MachineError,
     ModelyardError,
-    machine_error,
-    unusable_path,
+    describe_unusable_path,
+    find_machine_error,
 )
 from modelyard.components.step import raise_file_limit
 from modelyard.pipelines.runners.base import RunSummary
@@ -54,7 +54,7 @@ def home() -> Path:
         ConfigError: its path has control characters or is not UTF-8.
     """
     folder = Path(os.environ.get("MODELYARD_HOME", ".modelyard")).absolute()
-    if reason := unusable_path(folder):
+    if reason := describe_unusable_path(folder):
         raise ConfigError(
             f"The folder for runs is {str(folder)!a}, which {reason}. Set MODELYARD_HOME to another folder."
         )
@@ -139,7 +139,7 @@ def check_folder(folder: Path) -> None:
 
 def _folder_error(base: Path, error: OSError) -> ModelyardError:
     """Return the error for an unusable folder for runs."""
-    if error.errno in EXHAUSTED and (exhausted := machine_error(error, base)):
+    if error.errno in EXHAUSTED and (exhausted := find_machine_error(error, base)):
         return exhausted
     return ConfigError(
         f"The folder for runs, {base}, cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "

@@ -6,7 +6,7 @@ import pytest
 
 from modelyard.components import artifacts
 from modelyard.components.artifacts import Decision
-from modelyard.components.errors import ConfigError, DataError, machine_error
+from modelyard.components.errors import ConfigError, DataError, find_machine_error
 
 
 def test_artifact_is_written_atomically(tmp_path):
@@ -32,7 +32,7 @@ def test_a_text_that_cannot_be_written_leaves_the_previous_file_and_names_it(tmp
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="space") as error:
         artifacts.write_text(target, "new")
-    assert str(target) in str(machine_error(error.value))
+    assert str(target) in str(find_machine_error(error.value))
     assert list(tmp_path.iterdir()) == [target]
     assert target.read_text() == "previous"
 

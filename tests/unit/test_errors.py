@@ -40,7 +40,7 @@ def test_an_error_of_another_module_is_recorded_as_its_base_class(kind):
     ],
 )
 def test_missing_disk_space_files_and_permissions_are_machine_errors(error, message):
-    machine_error = errors.machine_error(error, Path("/folder"))
+    machine_error = errors.find_machine_error(error, Path("/folder"))
     assert message in str(machine_error)
     assert machine_error.exit_code == 15
 
@@ -49,7 +49,7 @@ def test_missing_disk_space_files_and_permissions_are_machine_errors(error, mess
     "error", [OSError(errno.ENOENT, "x", "/a"), OSError(errno.EACCES, "of a port"), KeyError("x"), None]
 )
 def test_other_exceptions_are_no_machine_errors(error):
-    assert errors.machine_error(error) is None
+    assert errors.find_machine_error(error) is None
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,5 @@ def test_other_exceptions_are_no_machine_errors(error):
     [("/a b[1]*?\\#%:~é", None), ("/a\nb", "control"), ("/a\udce9", "UTF-8"), ("/{{$.x}}", "placeholder")],
 )
 def test_unusable_paths_are_explained(path, why):
-    problem = errors.unusable_path(path)
+    problem = errors.describe_unusable_path(path)
     assert problem is None if why is None else why in problem

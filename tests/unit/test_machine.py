@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from modelyard.components.errors import ConfigError, ServeError
-from modelyard.components.machine import certificates, check_keras, is_loopback, keras_config, proxy_for
+from modelyard.components.machine import (
+    check_keras,
+    find_certificates,
+    find_proxy,
+    is_loopback,
+    read_keras_config,
+)
 from modelyard.components.server import HttpServer
 
 PROXY = "http://proxy:3128"
@@ -40,17 +46,17 @@ def test_loopback_urls_are_recognized(url: str, loopback: bool) -> None:
 def test_loopback_and_cluster_urls_need_no_proxy(variables: pytest.MonkeyPatch, url: str) -> None:
     for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         variables.setenv(name, "socks5://127.0.0.1:1080")
-    assert proxy_for(url) is None
-    assert proxy_for("http://ml-pipeline.kubeflow.svc.cluster.local:8888") is None
+    assert find_proxy(url) is None
+    assert find_proxy("http://ml-pipeline.kubeflow.svc.cluster.local:8888") is None
 
 
 def test_the_proxy_depends_on_the_scheme(variables: pytest.MonkeyPatch) -> None:
-    assert proxy_for("https://example.com") is None
+    assert find_proxy("https://example.com") is None
     variables.setenv("ALL_PROXY", "all:1")
     variables.setenv("https_proxy", "http://me:secret@lower:2")
     variables.setenv("HTTPS_PROXY", "upper:3")
-    assert proxy_for("http://example.com") == "http://all:1"
-    assert proxy_for("https://example.com") == "http://me:secret@lower:2"
+    assert find_proxy("http://example.com") == "http://all:1"
+    assert find_proxy("https://example.com") == "http://me:secret@lower:2"
 
 
 @pytest.mark.parametrize(
@@ -86,22 +92,22 @@ def test_all_forms_of_no_proxy(
 ) -> None:
     variables.setenv("HTTPS_PROXY", PROXY)
     variables.setenv(variable, listed)
-    assert proxy_for(url) == (None if direct else PROXY)
+    assert find_proxy(url) == (None if direct else PROXY)
 
 
 def test_socks_needs_a_library_that_speaks_it(variables: pytest.MonkeyPatch) -> None:
     variables.setenv("ALL_PROXY", "socks5h://me:secret@127.0.0.1:1080")
-    assert proxy_for("https://example.com", "json") == "socks5h://me:secret@127.0.0.1:1080"
-    assert proxy_for("https://example.com") is None  # as kubectl, which does not know ALL_PROXY
+    assert find_proxy("https://example.com", "json") == "socks5h://me:secret@127.0.0.1:1080"
+    assert find_proxy("https://example.com") is None  # as kubectl, which does not know ALL_PROXY
     with pytest.raises(
         ConfigError, match=r"ALL_PROXY is socks5h://127\.0\.0\.1, .* PySocks.* example\.com "
     ) as error:
         variables.setattr("modelyard.components.machine.find_spec", lambda _: None)
-        proxy_for("https://example.com", "socks")
+        find_proxy("https://example.com", "socks")
     assert "secret" not in str(error.value)
     variables.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
     with pytest.raises(ConfigError, match=r"HTTPS_PROXY .* HTTP proxies only"):
-        proxy_for("https://example.com")
+        find_proxy("https://example.com")
 
 
 @pytest.mark.parametrize(
@@ -109,20 +115,20 @@ def test_socks_needs_a_library_that_speaks_it(variables: pytest.MonkeyPatch) -> 
 )
 def test_an_invalid_proxy_is_refused_when_it_is_needed(variables: pytest.MonkeyPatch, proxy: str) -> None:
     variables.setenv("HTTP_PROXY", proxy)
-    assert proxy_for("http://localhost") is None
+    assert find_proxy("http://localhost") is None
     with pytest.raises(ConfigError, match=r"HTTP_PROXY is .* NO_PROXY"):
-        proxy_for("http://example.com", "json")
+        find_proxy("http://example.com", "json")
 
 
 def test_certificates_that_cannot_be_used_are_named(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert certificates() is None
+    assert find_certificates() is None
     variables.setenv("SSL_CERT_DIR", str(tmp_path))
-    assert certificates() == str(tmp_path)
+    assert find_certificates() == str(tmp_path)
     (tmp_path / "empty").touch()
     for name, why in {"CURL_CA_BUNDLE": "no certificate", "REQUESTS_CA_BUNDLE": "No such file"}.items():
         variables.setenv(name, str(tmp_path / ("empty" if "no " in why else "gone")))
         with pytest.raises(ConfigError, match=f"{name} is {tmp_path}.*{why}"):
-            certificates()
+            find_certificates()
         with pytest.raises(ConfigError, match=name):
             HttpServer("https://127.0.0.1:1").request("GET", "/", None, {})
         for server in (HttpServer("http://127.0.0.1:1"), HttpServer("https://127.0.0.1:1", verify=False)):
@@ -138,7 +144,7 @@ def test_keras_of_another_project(variables: pytest.MonkeyPatch, tmp_path: Path)
     other = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(other))
     check_keras()  # not used
-    assert keras_config() == (tmp_path / "keras.json", other)
+    assert read_keras_config() == (tmp_path / "keras.json", other)
     for wrong in ({"floatx": "float8"}, {"epsilon": 1}, []):
         (tmp_path / "keras.json").write_text(json.dumps(wrong))
         with pytest.raises(ConfigError, match=f"{tmp_path}.* Keras cannot be imported"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.components.resources import cpu_limit, memory_limit
+from modelyard.components.resources import read_cpu_limit, read_memory_limit
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 GIB = 2**30
@@ -33,7 +33,7 @@ def test_memory_limit_is_the_smallest_of_all_cgroups(
 def test_memory_limit_without_a_cgroup_limit_is_the_physical_memory(limit: str, tmp_path: Path) -> None:
     limits = {"memory/x/memory.limit_in_bytes": limit, "x/memory.max": limit, "cpu.max": "1"}
     assert seen(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
-    assert memory_limit(tmp_path / "none", tmp_path / "none") == PHYSICAL
+    assert read_memory_limit(tmp_path / "none", tmp_path / "none") == PHYSICAL
 
 
 def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
@@ -41,7 +41,7 @@ def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
     for path, text in limits.items():
         (folder / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "groups" / path).write_text(f"{text}\n")
-    return memory_limit(folder / "cgroup", folder / "groups")
+    return read_memory_limit(folder / "cgroup", folder / "groups")
 
 
 @pytest.mark.parametrize(("text", "expected"), [("50000 100000", 1), ("max 100000", None)])
@@ -50,10 +50,10 @@ def test_cpu_limit_is_the_quota(tmp_path: Path, text: str, expected: int | None)
     (tmp_path / "groups").mkdir()
     (tmp_path / "groups" / "cpu.max").write_text(text + "\n")
     expected = expected or len(os.sched_getaffinity(0))
-    assert cpu_limit(tmp_path / "cgroup", tmp_path / "groups") == expected
+    assert read_cpu_limit(tmp_path / "cgroup", tmp_path / "groups") == expected
 
 
 def test_memory_limit_includes_rlimits() -> None:
-    code = "from modelyard.components.resources import memory_limit; print(memory_limit())"
+    code = "from modelyard.components.resources import read_memory_limit; print(read_memory_limit())"
     line = ["prlimit", f"--data={GIB}", sys.executable, "-c", code]
     assert subprocess.run(line, check=True, capture_output=True, text=True).stdout == f"{GIB}\n"

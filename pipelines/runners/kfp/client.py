@@ -211,9 +211,9 @@ class Backend:
     def __init__(self, environment: Environment, endpoint: Endpoint, client: Any) -> None:
         settings, self._client = client._existing_config, client._run_api.api_client
         settings.host = settings.host.rstrip("/")
-        settings.proxy = machine.proxy_for(settings.host)
+        settings.proxy = machine.find_proxy(settings.host)
         if settings.host.startswith("https:"):
-            settings.ssl_ca_cert = settings.ssl_ca_cert or machine.certificates()
+            settings.ssl_ca_cert = settings.ssl_ca_cert or machine.find_certificates()
         if endpoint.namespace and settings.refresh_api_key_hook:
             _keep_host(settings)
         self.endpoint = replace(endpoint, url=settings.host)

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard.components import events, records
 from modelyard.components.artifacts import UNCHANGED, Decision, Identity, Metrics, Outcome, Prediction, read
-from modelyard.components.errors import CancelledError, ModelyardError, machine_error
+from modelyard.components.errors import CancelledError, ModelyardError, find_machine_error
 from modelyard.components.events import CheckpointSaved, Event, EventFile, Resumed, StepChange
 from modelyard.components.store.models import open_store
 from modelyard.components.store.storage import open_objects
@@ -61,7 +61,7 @@ class LocalExecution:
             failure = self.tasks.failures.get(step) if step else None
             result = {"state": "failed", "failure": RunFailure.from_error(failure or error, step, log)}
         except Exception as error:
-            cause = machine_error(error, self.folder)
+            cause = find_machine_error(error, self.folder)
             failed = RunFailure.from_error(cause or error, self._failed_step())
             result = {"state": "failed", "failure": failed}
             if cause is None:  # a bug

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelyard.components.errors import KilledError, full_disk
+from modelyard.components.errors import KilledError, find_full_disk_error
 from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import last_line
 from modelyard.components.explain.failure import process_failure
@@ -153,7 +153,7 @@ class Tasks:
         """Read the record of a failed step; write one if there is none, or if the OOM killer killed it."""
         file = local_run.failure_path(self._folder, step)
         failure = Failure.parse(file.read_bytes()) if file.exists() else None
-        if failure is None and (full := full_disk(self._folder)):
+        if failure is None and (full := find_full_disk_error(self._folder)):
             failure = Failure.from_error(full, step)
         # The record of a launcher that exited by itself is kept: it is about the pod of the step.
         oom_killed = out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL)

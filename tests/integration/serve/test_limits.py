@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelyard.components.resources import cpu_limit
+from modelyard.components.resources import read_cpu_limit
 from tests.processes import wait_until
 
 WHITE = np.full((4, 4, 3), 255).tolist()
 BODY = json.dumps({"instances": [WHITE]}).encode()
-WORKERS = cpu_limit()
+WORKERS = read_cpu_limit()
 HEAD = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\n"
 
 

@@ -178,7 +178,7 @@ def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
 
 def test_a_version_that_needs_too_much_memory_is_not_loaded(tiny_model, monkeypatch):
     version = tiny_model.publish()
-    monkeypatch.setattr(model, "memory_limit", lambda: 1)
+    monkeypatch.setattr(model, "read_memory_limit", lambda: 1)
     with pytest.raises(ServeError, match=f"Version {version} of tiny needs"):
         model.load(tiny_model.models, "tiny", version, None, 1)
 
