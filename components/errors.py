@@ -182,14 +182,14 @@ def summarize_names(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + rest
 
 
-_ROOM = (
+_FREE_SPACE = (
     "Free space there, or set MODELYARD_HOME (runs), store.url (models) or TMPDIR (temporary files) to a "
     "folder on another disk."
 )
 _PERMISSION = "Give this user read and write access, or use another folder."
 _REMEDIES = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
     errno.EFBIG: "Raise the maximum file size (`ulimit -f`), or use another disk.",
     errno.EMFILE: "Raise the maximum number of open files: `ulimit -n 1024`.",
     errno.ENFILE: "End other processes, or raise the kernel's maximum number of open files (fs.file-max).",
@@ -202,7 +202,8 @@ _REMEDIES = {
     errno.ENOLCK: "Use a folder on a file system with locks (flock), such as a local disk.",
     errno.EIO: "Check the disk.",
 }
-EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)  # for any file
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+"""Errors whose cause is the machine, even if the exception names no file."""
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's message when a disk is full
 _FULL_BYTES = 2**20  # a disk with less free space counts as full
 
@@ -211,7 +212,7 @@ def find_machine_error(error: BaseException | None, folder: Path | None = None) 
     """Return the MachineError for an exception or one of its causes; None if the machine is not the cause.
 
     Args:
-        error: the exception. Those of TensorFlow and NumPy have only the message of the system, no errno.
+        error: the exception; those of TensorFlow and NumPy contain the message of the system, but no errno.
         folder: the folder to name if the exception names no file; default: the folder of temporary files.
     """
     while error:
@@ -234,7 +235,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\{\{\$")
 
 
 def describe_unusable_path(path: Path | str) -> str | None:
-    """Return why a path is not supported, as the end of a sentence; None if it is."""
+    """Return why a path is not supported, as the end of a sentence; None if it is supported."""
     if not (match := _CONTROL.search(str(path))):
         return None
     if match[0] == "{{$":

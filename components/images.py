@@ -168,8 +168,8 @@ def _convert_channels(image: Image.Image, channels: int) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     mode = image.mode
     try:
-        if mode in ("I", "F"):  # Pillow would clip values at 255
-            raise ValueError
+        if mode in ("I", "F"):
+            raise ValueError("Pillow would clip values at 255")
         if image.has_transparency_data:
             rgba = image if image.mode == "RGBA" else image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

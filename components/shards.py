@@ -180,7 +180,7 @@ class Split:
         return out
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """Return the names of examples in the source; empty without names. Ascending indices are fastest."""
+        """Return the names of examples in the source, "" without a name. Ascending indices are fastest."""
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         names = []
         for shard, index in zip(shards.tolist(), (indices - self._starts[shards]).tolist(), strict=True):
@@ -193,7 +193,7 @@ class Split:
     def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Yield (examples, targets) in order, at most `size` examples at a time.
 
-        They are copied from the files, because memory maps count as memory of the process.
+        The examples are copied from the files, because memory maps count as memory of the process.
         """
         for start, shard in zip(self._starts, self._shards, strict=False):
             example_bytes = shard[:1].nbytes

@@ -51,9 +51,8 @@ def step(name: str) -> Iterator[None]:
     if os.getpid() == 1:  # in a container, where the kernel ignores SIGTERM by default
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
-    reserved = (
-        MAX_DOCUMENT if VARIABLE in os.environ else 0
-    )  # so that a record of MachineError fits on a full disk
+    # A file that already has the maximum size can be overwritten on a full disk.
+    reserved = MAX_DOCUMENT if VARIABLE in os.environ else 0
     _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved))
     try:
         interface.check_interface(name)

@@ -73,7 +73,7 @@ def _read_class_names(path: Path, max_bytes: int) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     for member in iterate_members(path, max_bytes):
         name = _get_base_name(member)
-        if not member.folder and name in (*BINARY, *PYTHON):
+        if not member.is_folder and name in (*BINARY, *PYTHON):
             if name in files:
                 raise member.error(f"and {files[name].name!r} are the same file. Remove one of them.")
             files[name] = member
@@ -104,7 +104,7 @@ def _parse_class_names(meta: Member) -> tuple[str, ...]:
 def _read_batches(path: Path, max_bytes: int) -> Iterator[Batch]:
     for member in iterate_members(path, max_bytes):
         name = _get_base_name(member)
-        if name.removesuffix(".bin") not in (*TRAIN, TEST) or member.folder:
+        if name.removesuffix(".bin") not in (*TRAIN, TEST) or member.is_folder:
             continue
         start = 0
         for pixels, labels in _read_binary(member) if name.endswith(".bin") else _read_pickle(member):

@@ -46,7 +46,7 @@ class Examples:
 def normalize_label(name: str) -> str | None:
     """Return a label in Unicode form NFC; None if it is empty or has control characters."""
     label = unicodedata.normalize("NFC", name.strip())
-    return None if CONTROL.search(label) else label or None
+    return label if label and not CONTROL.search(label) else None
 
 
 def sort_classes(labels: Iterable[str]) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ MAX_LISTED_CHARACTERS = 1400  # error messages are cut at 2,000
 
 SplitTarget = tuple[str, float]
 Encoded = tuple[str, SplitTarget, bytes]
+"""The name, split and target, and content of an image file."""
 Decoded = tuple[str, SplitTarget, NDArray[Any] | DataError]
+"""The name, split and target, and pixels of an image, or why it cannot be decoded."""
 
 
 def read(path: Path, source: Source) -> Examples:
@@ -133,8 +135,8 @@ def _list_members(path: Path, source: Source) -> tuple[list[str], list[str], dic
     folders: list[str] = []
     indexes: dict[str, bytes] = {}
     for member in iterate_members(path, source.max_bytes):
-        (folders if member.folder else files).append(member.name)
-        if not member.folder and _is_index(member.name, source.index):
+        (folders if member.is_folder else files).append(member.name)
+        if not member.is_folder and _is_index(member.name, source.index):
             if member.size + sum(map(len, indexes.values())) > MAX_FILE_BYTES:
                 raise member.error(
                     f"makes the indexes larger than {MAX_FILE_BYTES:,} bytes, the maximum. Make it smaller."
@@ -208,7 +210,7 @@ def _iterate_encoded(
         yield from targets.images()
         return
     for member in iterate_members(path, max_bytes):
-        if not member.folder and (target := targets.split_target(member.name)):
+        if not member.is_folder and (target := targets.split_target(member.name)):
             yield member.name, target, member.content
 
 

@@ -60,8 +60,8 @@ class Member:
     opener: Opener | None
 
     @property
-    def folder(self) -> bool:
-        """Whether it is a folder."""
+    def is_folder(self) -> bool:
+        """Whether the member is a folder."""
         return self.opener is None
 
     @contextmanager
@@ -90,7 +90,7 @@ class Member:
             return file.read(self.size)
 
     def error(self, reason: str) -> DataError:
-        """Return the error that it cannot be used; `reason` ends with the remedy."""
+        """Return the error for an unusable member; `reason` ends with the remedy."""
         return DataError(f"{self.name!r} in {self.source} {reason}")
 
     def special_file_error(self) -> DataError:
@@ -110,11 +110,10 @@ def normalize_name(source: Path, name: str) -> str:
             f"{source} has a member named {name!a}, which is outside of the source. Rename it, or "
             "create the archive again."
         )
-    if match := CONTROL.search(
-        name.removesuffix("Icon\r")
-    ):  # the icon of a folder on macOS, which is ignored
-        why = "which is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "with control characters"
-        raise DataError(f"{source} has a member named {name!a}, {why}. Rename it.")
+    checked = name.removesuffix("Icon\r")  # the icon of a folder on macOS, which is ignored
+    if match := CONTROL.search(checked):
+        reason = "which is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "with control characters"
+        raise DataError(f"{source} has a member named {name!a}, {reason}. Rename it.")
     return unicodedata.normalize("NFC", "/".join(part for part in parts if part not in ("", ".")))
 
 
@@ -161,10 +160,10 @@ def _iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
 def _iterate_folder(source: Path) -> Iterator[Member]:
     names = UniqueNames(source)
     for raw_name, status in walk(source):
-        name, folder = normalize_name(source, raw_name), stat.S_ISDIR(status.st_mode)
-        opener = None if folder else cast(Opener, partial((source / raw_name).open, "rb"))
-        member = Member(source, name, 0 if folder else status.st_size, opener)
-        if not (folder or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+        name, is_folder = normalize_name(source, raw_name), stat.S_ISDIR(status.st_mode)
+        opener = None if is_folder else cast(Opener, partial((source / raw_name).open, "rb"))
+        member = Member(source, name, 0 if is_folder else status.st_size, opener)
+        if not (is_folder or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             raise member.special_file_error()
         names.add(member)
         yield member
@@ -187,7 +186,7 @@ class UniqueNames:
             )
         if member.name in self._files:
             raise member.error("exists twice. Remove one of them.")
-        if not member.folder:
+        if not member.is_folder:
             self._files.add(member.name)
 
 
@@ -201,8 +200,8 @@ def iterate_zip(archive: ZipFile, source: Path, max_bytes: int) -> Iterator[Memb
         total += entry.file_size
         check_size(f"{source}, unpacked,", total, max_bytes)
         name = _decode_zip_name(entry)
-        folder = name.endswith(("/", "\\"))
-        opener = None if folder else partial(archive.open, entry)
+        is_folder = name.endswith(("/", "\\"))
+        opener = None if is_folder else partial(archive.open, entry)
         member = Member(source, normalize_name(source, name), entry.file_size, opener)
         if entry.flag_bits & ENCRYPTED:
             raise member.error("is encrypted. Create the archive without a password.")

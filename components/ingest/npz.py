@@ -142,7 +142,7 @@ def _open_arrays(path: Path, max_bytes: int) -> Iterator[Pairs]:
     except DAMAGE_ERRORS as error:
         raise DataError(f"{path} is not an .npz ({error}). Write it with numpy.savez.") from error
     with archive:
-        files = [member for member in iterate_zip(archive, path, max_bytes) if not member.folder]
+        files = [member for member in iterate_zip(archive, path, max_bytes) if not member.is_folder]
         arrays = {array.name: array for array in map(ArrayFile, files)}
         for splits in SPLITS:
             if arrays.keys() == {name for pair in splits.values() for name in pair}:

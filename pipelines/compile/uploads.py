@@ -215,9 +215,9 @@ def _write_archive(files: Iterable[Member], target: DigestWriter) -> None:
     # ZipFile writes the size behind each file, because the target cannot seek.
     with ZipFile(cast(IO[bytes], target), "w") as archive:
         for member in files:
-            entry = ZipInfo(f"{member.name}/" if member.folder else member.name)  # dated 1980
+            entry = ZipInfo(f"{member.name}/" if member.is_folder else member.name)  # dated 1980
             entry.create_system, entry.external_attr = 3, FILE_MODE << 16
-            if member.folder:
+            if member.is_folder:
                 archive.writestr(entry, b"")
                 continue
             entry.file_size = member.size

@@ -30,7 +30,7 @@ OUTSIDE = [
 
 def contents(source: Path, max_bytes: int = PLENTY) -> dict[str, bytes | None]:
     return {
-        member.name: None if member.folder else member.content()
+        member.name: None if member.is_folder else member.content()
         for member in iterate_members(source, max_bytes)
     }
 
