@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from modelyard.pipelines.cli.help import Group
-from modelyard.pipelines.cli.options import ConfigFile, EnvironmentName, Output, OutputFormat, Overrides, emit
+from modelyard.pipelines.cli.options import (
+    ConfigFile,
+    EnvironmentName,
+    Output,
+    OutputFormat,
+    Overrides,
+    print_json,
+)
 
 app = Group(name="config", help="Print or create a configuration.", no_args_is_help=True)
 
@@ -31,7 +38,7 @@ def show(
     if environment:
         values["environment"] = load_environment(environment, overrides or ()).model_dump(mode="json")
     if output is Output.JSON:
-        emit(values)
+        print_json(values)
     else:
         typer.echo(dump(values), nl=False)
 

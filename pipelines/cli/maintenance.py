@@ -14,9 +14,9 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Overrides,
     StoreUrl,
-    emit,
     load_store_section,
-    show_rows,
+    print_json,
+    print_rows,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def gc(
     confirmed = not dry_run and (yes or (to_remove and _confirm(output, console)))
     removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
-        emit([_to_json(item, item in removed) for item in removables])
+        print_json([_to_json(item, item in removed) for item in removables])
     elif confirmed:
         typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
 
@@ -84,10 +84,10 @@ def doctor(
         load_store_section(store, environment), section, environment, load_environment(environment)
     )
     if output is Output.JSON:
-        emit([check._asdict() for check in checks])
+        print_json([check._asdict() for check in checks])
     else:
         marks = ["!" if check.warning else "✓" if check.ok else "✗" for check in checks]
-        show_rows([(mark, check.name, check.message) for mark, check in zip(marks, checks, strict=True)])
+        print_rows([(mark, check.name, check.message) for mark, check in zip(marks, checks, strict=True)])
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
@@ -100,13 +100,13 @@ def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
 
     if to_remove:
         rows = [(item.kind, item.name, decimal(item.size), item.reason) for item in to_remove]
-        show_rows(rows, ("kind", "name", "size", "reason"))
+        print_rows(rows, ("kind", "name", "size", "reason"))
     total = decimal(sum(item.size for item in to_remove))
     typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
     kept = Counter((item.kind, item.keep_reason) for item in removables if item.keep_reason)
     if kept:
         reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MAX_REASONS)]
-        show_rows(reasons, ("kept", "count", "reason"))
+        print_rows(reasons, ("kept", "count", "reason"))
     if len(kept) > MAX_REASONS:
         typer.echo("--output json lists everything that is kept, with the reason.")
 

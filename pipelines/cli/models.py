@@ -14,15 +14,15 @@ from modelyard.pipelines.cli.options import (
     Reason,
     StoreUrl,
     Version,
-    emit,
     format_cell,
     format_time,
     load_store_section,
     log,
     open_store,
-    show,
-    show_list,
-    show_rows,
+    print_json,
+    print_list,
+    print_result,
+    print_rows,
     user,
 )
 
@@ -63,7 +63,7 @@ def list_(
     head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
     shown = [tuple(_format_cell(key, row[key]) for key in head) for row in rows]
     empty = f"There are no models in {models.url}. `modelyard run` trains one."
-    show_list(output, rows, shown, head, empty)
+    print_list(output, rows, shown, head, empty)
 
 
 @app.command("show")
@@ -89,10 +89,10 @@ def show_(
     served = [location for location, versions in locations.items() if manifest.version in versions]
     state = {"champion": is_champion, "served": served, "error": damage or (error if is_champion else None)}
     if output is Output.JSON:
-        emit({**manifest.model_dump(mode="json"), **state})
+        print_json({**manifest.model_dump(mode="json"), **state})
     else:
         facts = _format_facts(manifest, is_champion) | {"served": ", ".join(served) or "on no known server"}
-        show_rows([*facts.items(), *([("error", error)] if is_champion and error and not damage else [])])
+        print_rows([*facts.items(), *([("error", error)] if is_champion and error and not damage else [])])
 
 
 @app.command()
@@ -172,7 +172,7 @@ def history(
         for entry in entries
     ]
     empty = f"No version of {name} in {models.url} was ever promoted."
-    show_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
+    print_list(output, [entry.model_dump(mode="json") for entry in entries], rows, head, empty)
 
 
 def _format_action(entry: "HistoryEntry") -> str:
@@ -183,7 +183,7 @@ def _format_action(entry: "HistoryEntry") -> str:
 
 def _show_champion(champion: "Champion", name: str, servers: str, output: Output) -> None:
     text = f"Version {champion.version} is the champion of {name}. {servers}"
-    show(output, champion.model_dump(mode="json"), text)
+    print_result(output, champion.model_dump(mode="json"), text)
 
 
 def _read_champion(models: "ModelStore", name: str) -> "tuple[Champion | None, str | None]":

@@ -227,30 +227,30 @@ def log(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def emit(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a value as JSON."""
     unicode = (sys.stdout.encoding or "").lower().replace("_", "-") in ("utf-8", "utf8")
     typer.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
-def show(output: Output, value: Any, text: str) -> None:
+def print_result(output: Output, value: Any, text: str) -> None:
     """Print a value as JSON, or its text."""
-    emit(value) if output is Output.JSON else typer.echo(text)
+    print_json(value) if output is Output.JSON else typer.echo(text)
 
 
-def show_list(
+def print_list(
     output: Output, values: Sequence[Any], rows: Sequence[tuple[str, ...]], head: tuple[str, ...], empty: str
 ) -> None:
     """Print values as JSON, or as a table; `empty` is the text for an empty table."""
     if output is Output.JSON:
-        emit(values)
+        print_json(values)
     elif rows:
-        show_rows(rows, head)
+        print_rows(rows, head)
     else:
         typer.echo(empty)
 
 
-def show_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> None:
+def print_rows(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> None:
     """Print a table; without a terminal, each row is one line."""
     from rich.console import Console
     from rich.table import Table

@@ -21,10 +21,10 @@ from modelyard.pipelines.cli.options import (
     Overrides,
     SkipUnchanged,
     Wait,
-    emit,
     on_kfp,
     parse_skip_options,
-    show,
+    print_json,
+    print_result,
 )
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def plan(
         log = lambda message: status.update(Text(message))  # noqa: E731 - a pod's log is not markup
         result = api.plan(config, environment, overrides or (), request, log=log, warn=warn)
     if output is Output.JSON:
-        emit(result.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
         command = ["modelyard", "plan", *([str(config)] if config else ())]
         command += ["-e", environment] if environment != "local" else []
@@ -232,14 +232,16 @@ def submit(
             "pipeline_root": submission.pipeline_root,
         }
     if dry_run:
-        emit(facts) if output is Output.JSON else _show(facts, prepared.changes, Console(), show_images=True)
+        print_json(facts) if output is Output.JSON else _show(
+            facts, prepared.changes, Console(), show_images=True
+        )
         return
     _show(facts, prepared.changes, console, show_images=False)
     run = prepared.send(console)
     if wait:
         complete(run, output, leave_stuck)
     text = f"Submitted run {run.name}. Follow it: {run.follow_command()}"
-    show(output, {"run": run.name, "id": run.id, **facts}, text)
+    print_result(output, {"run": run.name, "id": run.id, **facts}, text)
 
 
 def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", show_images: bool) -> None:

@@ -18,7 +18,7 @@ from modelyard.components.errors import KilledError, error_classes
 from modelyard.components.events import Epoch, Event, Resumed, StepChange, Waiting
 from modelyard.components.explain.explanation import step_lines
 from modelyard.pipelines.cli.failures import Interrupted, report
-from modelyard.pipelines.cli.options import Output, emit
+from modelyard.pipelines.cli.options import Output, print_json
 
 if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
@@ -53,7 +53,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
         raise Interrupted(run.interrupt_message()) from None
     failure = summary.failure
     if output is Output.JSON:
-        emit(summary.model_dump(mode="json"))
+        print_json(summary.model_dump(mode="json"))
     elif failure:
         show_failure(summary, Console(stderr=True))
         report(failure.kind, failure.message, failure.exit_code, as_json=False)

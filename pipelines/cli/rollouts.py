@@ -15,10 +15,10 @@ from modelyard.pipelines.cli.options import (
     Reason,
     Version,
     check_server_url,
-    emit,
     log,
-    show,
-    show_rows,
+    print_json,
+    print_result,
+    print_rows,
     user,
 )
 
@@ -87,9 +87,9 @@ def status(
 
     rollout = api.rollout_status(name, environment, server_url=url, token_file=token_file, ca=ca)
     if output is Output.JSON:
-        emit(rollout.model_dump(mode="json"))
+        print_json(rollout.model_dump(mode="json"))
     else:
-        show_rows(_format_rows(rollout))
+        print_rows(_format_rows(rollout))
 
 
 @app.command()
@@ -121,11 +121,11 @@ def abort(
 
     version = api.abort_rollout(name, environment, reason=reason, by=user())
     text = f"Version {version} was removed." if version else f"{name} has no candidate."
-    show(output, {"model": name, "aborted": version}, text)
+    print_result(output, {"model": name, "aborted": version}, text)
 
 
 def _show_outcome(outcome: "Outcome", output: Output) -> None:
-    show(output, outcome.model_dump(mode="json"), f"{outcome.decision}: {outcome.reason}")
+    print_result(output, outcome.model_dump(mode="json"), f"{outcome.decision}: {outcome.reason}")
 
 
 def _format_rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:

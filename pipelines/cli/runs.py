@@ -12,16 +12,16 @@ from modelyard.pipelines.cli.options import (
     RunName,
     StoreUrl,
     Wait,
-    emit,
     format_cell,
     format_time,
     log,
     on_runner,
     open_store,
+    print_json,
+    print_list,
+    print_result,
+    print_rows,
     print_table,
-    show,
-    show_list,
-    show_rows,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def list_(
     infos = list_runs(scope, model, limit, lambda message: log(f"note: {message}"))
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
     empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
-    show_list(
+    print_list(
         output, [info.model_dump(mode="json") for info in infos], list(map(_format_row, infos)), head, empty
     )
 
@@ -72,9 +72,9 @@ def show_(
     steps, info = run.steps(), run.info()
     if output is Output.JSON:
         steps_json = [step.model_dump(mode="json") for step in steps]
-        emit({**info.model_dump(mode="json"), "steps": steps_json})
+        print_json({**info.model_dump(mode="json"), "steps": steps_json})
         return
-    show_rows(list(_format_facts(info).items()))
+    print_rows(list(_format_facts(info).items()))
     print_table(build_steps_table(run), Console())
     summary = read_summary(run.folder)
     if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
@@ -99,7 +99,7 @@ def compare(
 
     compared = compare_runs(find_run(scope, first), find_run(scope, second))
     if output is Output.JSON:
-        emit(compared.model_dump(mode="json"))
+        print_json(compared.model_dump(mode="json"))
         return
     changes = (*compared.results, *compared.metrics, *compared.differences)
     rows = [
@@ -107,7 +107,7 @@ def compare(
         for change in changes
     ]
     # a run without a gate has no value for its keys
-    show_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(run.name for run in compared.runs)))
+    print_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(run.name for run in compared.runs)))
     if not compared.differences:
         typer.echo("Their configurations are the same.")
 
@@ -143,7 +143,7 @@ def logs(
     logs = find_run(scope, name).logs((step,) if step else tuple(STEPS), follow)
     shown = ((step_name, lines if show_all else step_lines(lines)) for step_name, lines in logs)
     if output is Output.JSON:
-        emit([{"step": step_name, "lines": list(lines)} for step_name, lines in shown])
+        print_json([{"step": step_name, "lines": list(lines)} for step_name, lines in shown])
         return
     empty = True
     for step_name, lines in shown:
@@ -206,7 +206,7 @@ def explain(
     from modelyard.pipelines.runners.select import find_run
 
     explanation = find_run(scope, name).explain()
-    show(output, explanation.json(), explanation.text)
+    print_result(output, explanation.json(), explanation.text)
 
 
 @on_runner
@@ -245,13 +245,13 @@ def report(
             )
         path, number = fetch_version_report(models, name, version)
         about = {"model": name, "version": number}
-    show(output, {**about, "report": str(path)}, str(path))
+    print_result(output, {**about, "report": str(path)}, str(path))
     if browse:
         typer.launch(Path(path).as_uri())
 
 
 def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
-    show(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {text}.")
+    print_result(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {text}.")
 
 
 def _format_value(key: str, value: Any) -> str:

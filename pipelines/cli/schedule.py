@@ -12,11 +12,11 @@ from modelyard.pipelines.cli.options import (
     ModelName,
     Output,
     Overrides,
-    emit,
     on_kfp,
-    show,
-    show_list,
-    show_rows,
+    print_json,
+    print_list,
+    print_result,
+    print_rows,
 )
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def apply(
     scope, console = replace(scope, overrides=overrides or ()), Console(stderr=True)
     applied = api.apply_schedule(scope, config, console, dry_run=dry_run, skip_checks=anyway)
     if output is Output.JSON:
-        emit({**applied.model_dump(mode="json"), "applied": not dry_run})
+        print_json({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
     done = f"{'would be ' if dry_run else ''}{DONE.get(applied.action, 'unchanged')}"
     typer.echo(f"Schedule {applied.name} at {applied.endpoint}: {done}.")
     rows = [("change", str(change)) for change in applied.changes]
     rows += [("next", due) for due in applied.next] or [("next", "none: paused")]
     rows += [("note", note) for note in applied.notes]
-    show_rows(rows)
+    print_rows(rows)
 
 
 @app.command("list")
@@ -73,7 +73,7 @@ def list_(scope: "RunScope", output: Output) -> None:
     ]
     empty = "There are no schedules. Create one with `modelyard schedule apply CONFIG`."
     values = [item.to_json(now) for item in recurring_runs]
-    show_list(output, values, rows, ("model", "cron", "next", "id"), empty)
+    print_list(output, values, rows, ("model", "cron", "next", "id"), empty)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def list_(scope: "RunScope", output: Output) -> None:
 def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Pause a schedule until `resume` or the next `apply`. Active runs continue."""
     _recurring_runs(scope).pause(name)
-    show(output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
+    print_result(output, {"name": name, "state": "paused"}, f"Schedule {name}: paused.")
 
 
 @app.command()
@@ -89,7 +89,7 @@ def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
 def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Resume a paused schedule."""
     _recurring_runs(scope).resume(name)
-    show(output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
+    print_result(output, {"name": name, "state": "resumed"}, f"Schedule {name}: resumed.")
 
 
 @app.command("run-now")
@@ -97,7 +97,7 @@ def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
 def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Start a run of the schedule now."""
     started = _recurring_runs(scope).run_now(name)
-    show(output, {"name": name, "started": started}, f"Run {started} started.")
+    print_result(output, {"name": name, "started": started}, f"Run {started} started.")
 
 
 @app.command()
@@ -105,7 +105,7 @@ def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
 def delete(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Delete a schedule. Active runs continue."""
     _recurring_runs(scope).delete(name)
-    show(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
+    print_result(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 
 
 def _recurring_runs(scope: "RunScope") -> "RecurringRuns":

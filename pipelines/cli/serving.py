@@ -13,9 +13,9 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     StoreUrl,
     check_server_url,
-    emit,
     open_store,
-    show_rows,
+    print_json,
+    print_rows,
 )
 
 Version = Annotated[
@@ -115,9 +115,9 @@ def predict(
     predictions = api.predict(model, files)
     if output is Output.JSON:
         values = [prediction.model_dump(mode="json") for prediction in predictions]
-        emit({"model": name, "version": model.version, "predictions": values})
+        print_json({"model": name, "version": model.version, "predictions": values})
     else:
-        show_rows(
+        print_rows(
             [(prediction.example, prediction.text, prediction.note) for prediction in predictions],
             ("example", "prediction", ""),
         )
