@@ -12,7 +12,7 @@ class RolloutStatus(Record):
     """A model on its platform.
 
     `canary` tells whether clients reach the candidate too, `abandoned` whether the candidate's rollout was
-    killed. `last` is the last entry of the history: a promotion, a rollback, or a failed attempt.
+    killed. `last_entry` is the last entry of the history: a promotion, a rollback, or a failed attempt.
     """
 
     model: str
@@ -23,7 +23,7 @@ class RolloutStatus(Record):
     canary: bool
     abandoned: bool
     errors: tuple[str, ...]
-    last: str | None
+    last_entry: str | None
 
 
 def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStatus:
@@ -63,7 +63,7 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         canary=status.canary,
         abandoned=status.abandoned,
         errors=tuple(errors),
-        last=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
+        last_entry=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
     )
 
 

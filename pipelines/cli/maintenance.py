@@ -58,7 +58,7 @@ def gc(
         removables = GarbageCollector(settings, env, run_folder.home(), time.time(), endpoint).find()
     to_remove = [item for item in removables if item.keep_reason is None]
     if output is Output.TEXT:
-        _show(removables, to_remove)
+        _print_removables(removables, to_remove)
     confirmed = not dry_run and (yes or (to_remove and _confirm(output, console)))
     removed = _remove(to_remove, console) if confirmed else []
     if output is Output.JSON:
@@ -70,7 +70,7 @@ def gc(
 def doctor(
     store: StoreUrl = None, environment: EnvironmentName = "local", output: OutputFormat = Output.TEXT
 ) -> None:
-    """Check this machine, and a cluster with -e.
+    """Check this machine and, with -e, a cluster.
 
     Checks Python, packages, CPU, disk, model store, port and network. The exit code is 1 if a check fails.
     """
@@ -95,7 +95,7 @@ def _confirm(output: Output, console: "Console") -> bool:
     return output is Output.TEXT and console.is_terminal and typer.confirm("Remove?", err=True)
 
 
-def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
+def _print_removables(removables: list["Removable"], to_remove: list["Removable"]) -> None:
     from rich.filesize import decimal
 
     if to_remove:
@@ -103,16 +103,16 @@ def _show(removables: list["Removable"], to_remove: list["Removable"]) -> None:
         print_rows(rows, ("kind", "name", "size", "reason"))
     total = decimal(sum(item.size for item in to_remove))
     typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
-    kept = Counter((item.kind, item.keep_reason) for item in removables if item.keep_reason)
-    if kept:
-        reasons = [(kind, str(count), why) for (kind, why), count in kept.most_common(MAX_REASONS)]
-        print_rows(reasons, ("kept", "count", "reason"))
-    if len(kept) > MAX_REASONS:
-        typer.echo("--output json lists everything that is kept, with the reason.")
+    counts = Counter((item.kind, item.keep_reason) for item in removables if item.keep_reason)
+    if counts:
+        reasons = [(kind, str(count), reason) for (kind, reason), count in counts.most_common(MAX_REASONS)]
+        print_rows(reasons, ("kind", "count", "reason to keep"))
+    if len(counts) > MAX_REASONS:
+        typer.echo("`--output json` lists all kept objects with the reasons.")
 
 
 def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable"]:
-    """Remove each, and return those that were removed."""
+    """Remove the objects, and return the removed ones."""
     from rich.progress import track
 
     removed = []
@@ -120,7 +120,7 @@ def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable
         if item.remove():
             removed.append(item)
         else:
-            console.print(f"The {item.kind} {item.name} is kept: it may be in use again.", soft_wrap=True)
+            console.print(f"The {item.kind} {item.name} is kept, as it may be in use again.", soft_wrap=True)
     return removed
 
 

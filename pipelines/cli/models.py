@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from modelyard.components.store.records import Champion, HistoryEntry
 
 app = Group(name="models", help="List, show and promote versions in the model store.", no_args_is_help=True)
-FOLLOW = "Running servers switch to it within serving.poll_interval."
+SERVERS_FOLLOW = "Running servers switch to this version within serving.poll_interval."
 FINGERPRINT_DIGITS = 12  # of 64, enough for people
 
 
@@ -106,8 +106,9 @@ def promote(
 ) -> None:
     """Make a version the champion.
 
-    Loads and verifies the version in a server on this machine first. Local servers switch to it without
-    dropping requests. On a cluster, the next deploy rolls it out.
+    First starts a server of the version on this machine and verifies it. Running servers on this machine then
+    switch to the version without dropping requests. Servers on a cluster are unchanged until the next
+    `modelyard deploy`.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
@@ -116,10 +117,10 @@ def promote(
     champion = api.promote(
         name, version, reason=reason, by=by, store_url=store, environment=environment, log=log
     )
-    servers = FOLLOW
+    servers = SERVERS_FOLLOW
     if env.on_cluster and load_store_section(store, environment) == env.model_store():
         servers = (
-            "The servers on the cluster are unchanged. Roll it out with `modelyard deploy "
+            "The servers on the cluster are unchanged. Roll out the version with `modelyard deploy "
             f"{name} {version} -e {environment}`."
         )
     _show_champion(champion, name, servers, output)
@@ -140,15 +141,19 @@ def rollback(
 ) -> None:
     """Roll back to the previous champion, or to another version.
 
-    Loads and verifies the version in a server first. Local servers switch to it without dropping requests. On
-    a cluster, rolls it out.
+    First starts a server of the version and verifies it. Running servers on this machine then switch to the
+    version; on a cluster, the Deployment is updated. No requests are dropped.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
 
     by = user()
     champion = api.rollback(name, to, reason=reason, by=by, store_url=store, environment=environment, log=log)
-    servers = "Its servers run it." if load_environment(environment).on_cluster else FOLLOW
+    servers = (
+        "The servers on the cluster run this version."
+        if load_environment(environment).on_cluster
+        else SERVERS_FOLLOW
+    )
     _show_champion(champion, name, servers, output)
 
 

@@ -56,8 +56,8 @@ RunsEnvironment = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="Environment of the runs, including those on Kubeflow Pipelines. Default: all runs that "
-        "`modelyard run` started on this machine.",
+        help="Environment whose runs are used, including those on Kubeflow Pipelines. Default: the runs that "
+        "`modelyard run` started on this machine, in any environment.",
         show_default=False,
     ),
 ]
@@ -105,11 +105,13 @@ ForceAfter = Annotated[
     typer.Option(
         "--force-after",
         metavar="TIME",
-        help="With --skip-unchanged: train anyway if the champion is older than this, such as 12h or 30d.",
+        help="With --skip-unchanged: train anyway if the champion is older than TIME, such as 12h or 30d.",
         show_default=False,
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for the run to end and exit with its code.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until the run ends; the exit code is that of the run.")
+]
 LeaveStuck = Annotated[
     bool,
     typer.Option("--leave-stuck", help="With --wait: do not cancel the run if one of its pods cannot start."),
@@ -146,7 +148,7 @@ Budget = Annotated[
 
 
 def check_server_url(url: str | None) -> str | None:
-    """Return the value of `--url` of a model server; exit with 2 if it is no HTTP URL."""
+    """Return the value of `--url` of a model server; exit with 2 if it is not an HTTP URL."""
     if url is None:
         return None
     try:

@@ -44,8 +44,8 @@ def run(
 ) -> None:
     """Run the pipeline on this machine or on a cluster.
 
-    Each step is a local process, or a pod on the cluster of the environment. Steps with unchanged inputs come
-    from the cache. Prints progress to stderr and the summary to stdout.
+    Each step is a process on this machine or, if the environment is a cluster, a pod. Steps with unchanged
+    inputs come from the cache. Prints the progress to stderr and the summary to stdout.
     """
     from rich.console import Console
 
@@ -70,7 +70,7 @@ def plan(
             "--probe-seconds",
             min=1,
             metavar="S",
-            help="Duration of the measured training in seconds, without startup and export.",
+            help="Duration of the measured training steps in seconds, without startup and export.",
         ),
     ] = 20.0,
     learning_curve: Annotated[
@@ -85,7 +85,7 @@ def plan(
     price: Annotated[
         float | None,
         typer.Option(
-            "--price", min=0, metavar="USD", help="Price per hour of the machine; overrides --prices."
+            "--price", min=0, metavar="USD", help="Price of the machine per hour; overrides --prices."
         ),
     ] = None,
     prices: Annotated[
@@ -93,16 +93,23 @@ def plan(
         typer.Option(
             "--prices",
             metavar="FILE",
-            help="YAML file with accelerators and prices. Default: the prices in modelyard.",
+            help="YAML file with accelerators and prices. Default: the price list of modelyard.",
         ),
     ] = None,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="Download data that is not on this machine. Implied by --probe.")
+        bool,
+        typer.Option(
+            "--fetch",
+            help="Download data that is not on this machine, as --probe and --learning-curve do.",
+        ),
     ] = False,
     examples: Annotated[
         int | None,
         typer.Option(
-            "--examples", min=1, metavar="N", help="Number of examples, if the data is not downloaded."
+            "--examples",
+            min=1,
+            metavar="N",
+            help="Number of examples, for CIFAR-10 or images with data.resize that are not downloaded.",
         ),
     ] = None,
     outputs: Annotated[
@@ -111,16 +118,18 @@ def plan(
             "--outputs",
             min=1,
             metavar="N",
-            help="With --examples: number of outputs of the model, such as classes.",
+            help="With --examples, for images: number of outputs of the model, such as that of the classes.",
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="List all accelerators.")] = False,
+    all_accelerators: Annotated[
+        bool, typer.Option("--all", help="List all accelerators, not only the first five.")
+    ] = False,
     output: OutputFormat = Output.TEXT,
 ) -> None:
     """Estimate memory, time and cost of a run.
 
-    Deploys nothing, and trains only with --probe or --learning-curve. Caches the prepared data for later
-    runs. The exit code is 13 if the run cannot succeed or exceeds --budget.
+    Nothing is deployed; training steps are executed only with --probe or --learning-curve. The prepared data
+    is cached for later runs. The exit code is 13 if the run cannot succeed or exceeds --budget.
     """
     from rich.console import Console
     from rich.text import Text
@@ -157,7 +166,7 @@ def plan(
         command = ["modelyard", "plan", *([str(config)] if config else ())]
         command += ["-e", environment] if environment != "local" else []
         command += [part for override in overrides or () for part in ("--set", override)]
-        print_plan(result, Console(), everything, shlex.join([*command, "--probe"]))
+        print_plan(result, Console(), all_accelerators, shlex.join([*command, "--probe"]))
     raise typer.Exit(PlanError.exit_code if result.errors or result.exceeded else 0)
 
 
@@ -200,8 +209,8 @@ def submit(
 ) -> None:
     """Start a run on Kubeflow Pipelines.
 
-    Checks the submission, also against the last plan, and shows the changes since the last run. Uploads local
-    data and code to the store, and the pipeline to Kubeflow Pipelines, unless they are already there.
+    Checks the configuration, the images and the last plan, and shows the changes since the last run. Uploads
+    local data and code to the store, and the pipeline to Kubeflow Pipelines, if they are missing there.
     """
     from rich.console import Console
 
@@ -232,11 +241,12 @@ def submit(
             "pipeline_root": submission.pipeline_root,
         }
     if dry_run:
-        print_json(facts) if output is Output.JSON else _show(
-            facts, prepared.changes, Console(), show_images=True
-        )
+        if output is Output.JSON:
+            print_json(facts)
+        else:
+            _print_submission(facts, prepared.changes, Console(), show_images=True)
         return
-    _show(facts, prepared.changes, console, show_images=False)
+    _print_submission(facts, prepared.changes, console, show_images=False)
     run = prepared.send(console)
     if wait:
         complete(run, output, leave_stuck)
@@ -244,7 +254,9 @@ def submit(
     print_result(output, {"run": run.name, "id": run.id, **facts}, text)
 
 
-def _show(facts: dict[str, Any], changes: Sequence["Change"], console: "Console", show_images: bool) -> None:
+def _print_submission(
+    facts: dict[str, Any], changes: Sequence["Change"], console: "Console", show_images: bool
+) -> None:
     from rich.text import Text
 
     new = {True: "new", False: "exists"}

@@ -122,7 +122,7 @@ def format_progress(event: Event) -> str:
 
 
 def build_steps_table(run: "Run") -> Group:
-    """Return the steps with their states and times, and the last message of the running one."""
+    """Return the steps with their states and times, and the last message of the running step."""
     table, steps = Table.grid(padding=(0, 2)), run.steps()
     for step in steps:
         mark, style = STATE_MARKS[step.state]

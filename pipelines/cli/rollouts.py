@@ -47,7 +47,8 @@ def deploy(
 ) -> None:
     """Roll out a version of a model.
 
-    Verifies the version, on a cluster runs the canary analysis, and promotes it or rolls it back.
+    Starts servers of the version and verifies them, runs the canary analysis on a cluster, then promotes the
+    version or removes its servers.
     """
     from modelyard.pipelines import api
 
@@ -63,10 +64,10 @@ def status(
         str | None,
         typer.Option(
             "--url",
-            metavar="ENDPOINT",
+            metavar="URL",
             callback=check_server_url,
-            help="URL of a running server. Default: serving.host and serving.port of the champion. The exit "
-            "code is 8 if no server of the model responds there.",
+            help="URL of a running server: the exit code is 8 if no server of the model responds there. "
+            "Default: serving.host and serving.port of the champion.",
         ),
     ] = None,
     token_file: Annotated[
@@ -115,13 +116,13 @@ def abort(
 ) -> None:
     """Remove the candidate and its pods.
 
-    The run or `modelyard deploy` command that is rolling it out ends with the decision `hold`.
+    The run or `modelyard deploy` command that is rolling out the candidate ends with the decision `hold`.
     """
     from modelyard.pipelines import api
 
     version = api.abort_rollout(name, environment, reason=reason, by=user())
     text = f"Version {version} was removed." if version else f"{name} has no candidate."
-    print_result(output, {"model": name, "aborted": version}, text)
+    print_result(output, {"model": name, "version": version}, text)
 
 
 def _show_outcome(outcome: "Outcome", output: Output) -> None:
@@ -138,7 +139,7 @@ def _format_rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
         ("traffic to", traffic),
     ]
     rows += [("error", error) for error in rollout.errors]
-    return rows + ([("last", rollout.last)] if rollout.last else [])
+    return rows + ([("last entry", rollout.last_entry)] if rollout.last_entry else [])
 
 
 def _format_servers(servers: "Servers | None") -> str:

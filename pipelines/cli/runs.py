@@ -47,7 +47,7 @@ def list_(
     from modelyard.pipelines.runners.select import list_runs
 
     infos = list_runs(scope, model, limit, lambda message: log(f"note: {message}"))
-    head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "in")
+    head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "environment")
     empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
     print_list(
         output, [info.model_dump(mode="json") for info in infos], list(map(_format_row, infos)), head, empty
@@ -119,7 +119,8 @@ def logs(
     output: Output,
     name: RunName,
     step: Annotated[
-        str | None, typer.Argument(metavar="STEP", help="Print only this step.", show_default=False)
+        str | None,
+        typer.Argument(metavar="STEP", help="Name of a step. Default: all steps.", show_default=False),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
@@ -166,7 +167,7 @@ def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
 
     run = find_run(scope, name)
     run.cancel()
-    _show_state(run, "cancelled", "is cancelled", output)
+    _show_state(run, "cancelled", "was cancelled", output)
 
 
 @app.command()
@@ -174,8 +175,8 @@ def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
 def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) -> None:
     """Retry the failed steps of a run.
 
-    A run that `modelyard run` started is retried as a new run, which takes finished steps from the cache.
-    This command executes the new run and waits for its end.
+    On Kubeflow Pipelines, the same run continues. For a run that `modelyard run` started, this command
+    executes a new run, which takes finished steps from the cache, and waits for its end.
     """
     from modelyard.pipelines.cli.progress import complete
     from modelyard.pipelines.runners.select import find_run
@@ -183,7 +184,7 @@ def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) 
     new_run = find_run(scope, name).retry()
     if wait or new_run.in_this_process:
         complete(new_run, output)
-    _show_state(new_run, "started again", "is started again", output)
+    _show_state(new_run, "retried", "was started again", output)
 
 
 @on_runner
@@ -251,7 +252,7 @@ def report(
 
 
 def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
-    print_result(output, {"run": run.name, "id": run.info().id, "done": state}, f"{run.name} {text}.")
+    print_result(output, {"run": run.name, "id": run.info().id, "state": state}, f"{run.name} {text}.")
 
 
 def _format_value(key: str, value: Any) -> str:
@@ -275,7 +276,7 @@ def _format_facts(info: "RunInfo") -> dict[str, str]:
         "state": info.state,
         "started": f"{format_time(info.started)} UTC",
         "seconds": info.seconds and f"{info.seconds:.0f}",
-        "in": execution if info.environment == info.runner else f"{info.environment}, {execution}",
+        "environment": f"{info.environment}, {execution}",
         "model": info.model,
         "data": info.data,
         "decision": info.decision,

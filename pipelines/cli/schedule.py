@@ -39,10 +39,10 @@ def apply(
     ] = False,
     anyway: Anyway = False,
 ) -> None:
-    """Create or replace a recurring run.
+    """Create or replace the recurring run of a model.
 
-    The section `schedule` of the configuration defines it. Shows the changes from the existing recurring run.
-    Active runs continue.
+    The section `schedule` of the configuration defines the recurring run. Shows the changes from the existing
+    one. Active runs continue.
     """
     from rich.console import Console
 
@@ -97,7 +97,7 @@ def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
 def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Start a run of the schedule now."""
     started = _recurring_runs(scope).run_now(name)
-    print_result(output, {"name": name, "started": started}, f"Run {started} started.")
+    print_result(output, {"name": name, "run": started}, f"Run {started} started.")
 
 
 @app.command()

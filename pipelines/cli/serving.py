@@ -37,12 +37,14 @@ def serve(
             min=0,
             max=65535,
             metavar="PORT",
-            help="Port to listen on; 0: any free port. Default: serving.port.",
+            help="Port to listen on, or 0 for any free port. Default: serving.port.",
         ),
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File with a bearer token per line. Default: serving.token_file."),
+        typer.Option(
+            metavar="FILE", help="File of bearer tokens, one per line. Default: serving.token_file."
+        ),
     ] = None,
     tls_cert: Annotated[
         Path | None,
@@ -59,9 +61,9 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    Without --version, the server follows the champion: it switches to a new one without dropping requests.
-    Uses the section `serving` of the run that trained the version; options and environment variables override
-    it.
+    Without --version, the server follows the champion: it loads a new champion without dropping requests. The
+    section `serving` of the run that trained the version has the defaults; environment variables and options
+    override them.
     """
     from modelyard.pipelines import api
 
@@ -83,7 +85,7 @@ def predict(
         str | None,
         typer.Option(
             "--url",
-            metavar="ENDPOINT",
+            metavar="URL",
             callback=check_server_url,
             help="URL of a running server, such as http://host:8501.",
         ),
@@ -98,8 +100,8 @@ def predict(
 ) -> None:
     """Print the predictions of a model for images or arrays.
 
-    Sends them to the server at --url, or to the server of the environment if it is a cluster. Otherwise,
-    loads the model from the store.
+    Sends the examples to the server at --url or, if the environment is a cluster, to the model's server on
+    the cluster. Otherwise, this process loads the model from the store.
     """
     from modelyard.pipelines import api
 

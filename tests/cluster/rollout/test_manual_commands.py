@@ -90,7 +90,7 @@ def test_deploy_status_promote_abort_and_rollback(workspace, by_hand, images, ta
         text=True,
     )
     status_when(by_hand, workspace, lambda status: status["canary"])
-    assert by_hand("rollout", "abort", workspace.name)["aborted"] == v3
+    assert by_hand("rollout", "abort", workspace.name)["version"] == v3
     output, _ = rollout.communicate(timeout=240)
     assert '"decision": "hold"' in output
     assert "withdrawn by another command" in output
@@ -129,4 +129,4 @@ def test_status_shows_the_problem_of_a_candidate(workspace):
     ).stdout
     assert "error" in text
     assert "version 1, 1 of 1 ready" in text
-    assert workspace.run("rollout", "abort", workspace.name)["aborted"] == 2
+    assert workspace.run("rollout", "abort", workspace.name)["version"] == 2

@@ -237,7 +237,7 @@ def test_a_run_is_cancelled_by_another_command(workspace, start_run_in_train):
     with start_run_in_train() as run:
         (run_info,) = workspace.json("runs", "list")
         assert run_info["state"] == "running"
-        assert workspace.json("runs", "cancel", run_info["name"])["done"] == "cancelled"
+        assert workspace.json("runs", "cancel", run_info["name"])["state"] == "cancelled"
         _, err = run.communicate()
     assert run.returncode == 12
     assert f"modelyard runs retry {run_info['name']}" in err

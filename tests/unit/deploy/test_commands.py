@@ -43,7 +43,7 @@ def test_deploy_status_promote_and_abort(command, controller, publish, models, s
     controller.platform.claim("killed", controller.platform.describe_servers(3, models.digest("digits", 3)))
     assert "Version 3" in command("rollout", "abort", "digits").out
     assert "no candidate" in command("rollout", "abort", "digits").out
-    assert command.json("rollout", "abort", "digits")["aborted"] is None
+    assert command.json("rollout", "abort", "digits")["version"] is None
     deployed = command.json("deploy", "digits", "3")
     assert (deployed["decision"], deployed["version"]) == ("promote", 3)
     assert state() == (3, 3, None, True)

@@ -112,7 +112,7 @@ def test_runs_show_prints_the_steps_of_a_running_run(home, modelyard):
     killed = {step["name"]: step["state"] for step in modelyard.json("runs", "show", FIRST)["steps"]}
     assert (killed["train"], killed["deploy"]) == ("failed", "skipped")
     text = modelyard("runs", "show", FIRST).out
-    assert re.search(r"^in +on this machine *$", text, re.M)
+    assert re.search(r"^environment +local, on this machine *$", text, re.M)
 
 
 def test_the_serve_command_includes_the_keys_of_the_store():
