@@ -68,21 +68,21 @@ class StableUpdater:
         champion, stable = self._read_champion(), self.platform.status().stable
         if champion is None:
             return
-        try:
-            if stable and (stable.version, stable.digest) == (champion.version, champion.digest):
-                with suppress(Superseded):
-                    self.platform.verify(stable, lambda _: None)
-                    return
-            served = f"version {stable.version}" if stable else "nothing"
-            self.log(
-                f"stable serves {served} and the champion is version {champion.version}: updating stable"
-            )
+        if stable and (stable.version, stable.digest) == (champion.version, champion.digest):
             try:
-                self._reconcile()
+                self.platform.verify(stable, lambda _: None)  # waits until the servers are ready
+                return
+            except Superseded:
+                pass  # another rollout changed stable
             except DeployError as error:
-                raise DeployError(f"{error} {self._restore(stable)}") from error
+                self.log(f"{error} {CONTINUES}")
+                return
+        served = f"version {stable.version}" if stable else "nothing"
+        self.log(f"stable serves {served} and the champion is version {champion.version}: updating stable")
+        try:
+            self._reconcile()
         except DeployError as error:
-            self.log(f"{error} {CONTINUES}")
+            self.log(f"{error} {self._restore(stable)} {CONTINUES}")
 
     def _adopt_only_candidate(self, deployed: Servers) -> None:
         """Update stable to the candidate's servers if only the candidate serves clients.

@@ -61,32 +61,35 @@ class LocalPlatform(PlatformConfig):
 
     def _read_server_status(self, champion: int | None) -> Status:
         """Return the version that the running server serves, and why it does not serve the champion."""
-        running = self.server
-        section: dict[str, Any] = {"host": "127.0.0.1", "port": PORT}
-        token = read_tokens(running.token_file, "--token-file")[0] if running.token_file else None
+        token_file = self.server.token_file
+        token = read_tokens(token_file, "--token-file")[0] if token_file else None
         try:
-            section |= self.serving(champion)
+            section = self.serving(champion)
         except StoreError:  # the manifest is damaged
-            section |= self.serving(None)
-        host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
-        scheme = "https" if section.get("tls_cert") else "http"
-        url = running.url or f"{scheme}://{host}:{section['port']}"
+            section = self.serving(None)
         try:
-            if token is None and section.get("token_file"):
-                token = read_tokens(section["token_file"])[0]
-            certificate = None if running.url or running.ca else section.get("tls_cert")
-            server = HttpServer(
-                url.rstrip("/"), proxies=True, token=token, ca=running.ca, certificate=certificate
-            )
+            server = self._find_server({"host": "127.0.0.1", "port": PORT, **section}, token)
             about, version = self._request_status(server)
         except (ConfigError, ServeError) as error:
-            if running.url:
+            if self.server.url:
                 raise
             return Status(errors=(str(error),))
         reason = about.get("error")
-        errors = (f"The server at {url} still serves version {version}: {reason}",) if reason else ()
-        stable = Servers(version=version, digest="", fingerprint="", image=url, desired=1, ready=1)
+        errors = (f"The server at {server} still serves version {version}: {reason}",) if reason else ()
+        stable = Servers(version=version, digest="", fingerprint="", image=str(server), desired=1, ready=1)
         return Status(stable=stable, stable_serves=True, errors=errors)
+
+    def _find_server(self, section: dict[str, Any], token: str | None) -> HttpServer:
+        """Return the server at the configured URL, or else that of a section `serving`."""
+        host = f"[{section['host']}]" if ":" in section["host"] else section["host"]
+        scheme = "https" if section.get("tls_cert") else "http"
+        url = self.server.url or f"{scheme}://{host}:{section['port']}"
+        if token is None and section.get("token_file"):
+            token = read_tokens(section["token_file"])[0]
+        certificate = None if self.server.url or self.server.ca else section.get("tls_cert")
+        return HttpServer(
+            url.rstrip("/"), proxies=True, token=token, ca=self.server.ca, certificate=certificate
+        )
 
     def _request_status(self, server: HttpServer) -> tuple[dict[str, Any], int]:
         """Return the status that a server reports for the model, and the version that it serves.
