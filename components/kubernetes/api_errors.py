@@ -29,14 +29,14 @@ def explain_refusal(message: str) -> str:
         message: the message of a status or of a condition `ReplicaFailure`.
     """
     if match := FORBIDDEN.search(message):
-        return _forbidden(match)
+        return _explain_forbidden(match)
     for pattern, explanation in EXPLANATIONS.items():
         if match := re.search(pattern, message):
             return explanation.format(**match.groupdict())
     return f"The cluster refuses: {message.strip().rstrip('.')}."
 
 
-def _forbidden(match: re.Match[str]) -> str:
+def _explain_forbidden(match: re.Match[str]) -> str:
     user = match["user"].removeprefix("system:serviceaccount:").replace(":", "/")
     kind = "service account" if match["user"].startswith("system:serviceaccount:") else "user"
     resource = f"{match['resource']}.{match['group']}" if match["group"] else match["resource"]

@@ -201,13 +201,17 @@ def _wants_binary(predictor: Predictor, document: Any) -> bool:
                 f"The requested output is {_shorten(output.get('name'))}, but "
                 f"{tensors.describe_names(predictor.output, 'output')} is expected.",
             )
-    containers = [(_parameters(requested[0]), "binary_data")] if requested else []
-    for container, key in (*containers, (_parameters(document), "binary_data_output")):
-        if key in container:
-            if not isinstance(container[key], bool):
-                raise HttpError(400, f"{key} is {_shorten(container[key])}, but true or false is expected.")
-            return bool(container[key])
-    return False
+    if requested and "binary_data" in (parameters := _parameters(requested[0])):
+        return _parse_flag(parameters, "binary_data")
+    return _parse_flag(_parameters(document), "binary_data_output")
+
+
+def _parse_flag(parameters: Any, key: str) -> bool:
+    """Return a parameter that is true or false; False if it is missing."""
+    value = parameters.get(key, False)
+    if not isinstance(value, bool):
+        raise HttpError(400, f"{key} is {_shorten(value)}, but true or false is expected.")
+    return value
 
 
 def _parameters(container: Any) -> Any:

@@ -107,9 +107,9 @@ class Folder(Objects):
             _move(os.replace, partial, target)
 
     def create_from_file(self, key: str, file: IO[bytes], size: int) -> None:  # noqa: ARG002
-        with self._translate_errors("write", key), self._partial() as (partial, written):
-            shutil.copyfileobj(file, written, PART_BYTES)
-            _flush(written)
+        with self._translate_errors("write", key), self._partial() as (partial, target):
+            shutil.copyfileobj(file, target, PART_BYTES)
+            _flush(target)
             self._create(key, partial)
 
     def touch(self, key: str) -> bool:
@@ -123,16 +123,16 @@ class Folder(Objects):
     def delete(self, listed: Entry) -> bool:
         path = self._path(listed.key)
         with self._translate_errors("delete", listed.key):
-            moved = self._new_partial()
+            partial = self._new_partial()
             try:
-                path.rename(moved)  # other writers cannot change it now
+                path.rename(partial)  # other writers cannot change it now
             except FileNotFoundError:
                 return True
-            changed = str(moved.stat().st_mtime_ns) != listed.revision
+            changed = str(partial.stat().st_mtime_ns) != listed.revision
             if changed:
                 with suppress(ConflictError):
-                    self._create(listed.key, moved)
-            moved.unlink(missing_ok=True)
+                    self._create(listed.key, partial)
+            partial.unlink(missing_ok=True)
             self._prune(path.parent)
         return not changed
 

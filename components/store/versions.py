@@ -117,7 +117,7 @@ class Versions:
         Raises:
             NotFoundError: there is no such version, or it has no manifest yet.
         """
-        return self._manifest(name, version)[0]
+        return self._read_manifest(name, version)[0]
 
     def digest(self, name: str, version: int) -> str:
         """Return the SHA-256 of a version's manifest, which identifies all files of the version.
@@ -125,7 +125,7 @@ class Versions:
         Raises:
             NotFoundError: there is no such version, or it has no manifest yet.
         """
-        return _sha256(self._manifest(name, version)[1])
+        return _sha256(self._read_manifest(name, version)[1])
 
     def fetch(
         self,
@@ -144,7 +144,7 @@ class Versions:
             NotFoundError: there is no such version, or no such file in it.
             DamagedError: a file does not match the manifest, or the manifest does not match `digest`.
         """
-        manifest, data = self._verified(name, version, digest)
+        manifest, data = self._read_verified_manifest(name, version, digest)
         with artifacts.replace_folder(into) as partial:
             (partial / MANIFEST).write_bytes(data)
             for path in manifest.files if only is None else only:
@@ -158,7 +158,7 @@ class Versions:
         self, name: str, version: int, path: str, kind: type[R], digest: str | None = None
     ) -> tuple[Manifest, R]:
         """Return the manifest of a version, and the record in one of its files; see `fetch`."""
-        manifest, _ = self._verified(name, version, digest)
+        manifest, _ = self._read_verified_manifest(name, version, digest)
         key = self._file_key(manifest, path)
         data, _ = self._objects.read(key)
         self._verify_digest(manifest, path, _sha256(data))
@@ -200,7 +200,7 @@ class Versions:
         )
 
     def _read_reservations(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
-        """Return the run of each reserved number; empty if it is unknown, as run.json is damaged."""
+        """Return the run of each reserved number, an empty string if run.json is damaged."""
         keys = [self._run_key(name, number) for number in numbers]
         reservations = read_records(self._objects, keys, Reservation, [])
         runs = {
@@ -248,7 +248,7 @@ class Versions:
                 f"{manifest.run}. Reserve a version for this run, then publish it."
             )
 
-    def _manifest(self, name: str, version: int) -> tuple[Manifest, bytes]:
+    def _read_manifest(self, name: str, version: int) -> tuple[Manifest, bytes]:
         key = f"{version_folder(name, version)}/{MANIFEST}"
         try:
             data, _ = self._objects.read(key)
@@ -267,8 +267,8 @@ class Versions:
             ) from error
         return parse_record(self._objects, key, data, Manifest), data
 
-    def _verified(self, name: str, version: int, digest: str | None) -> tuple[Manifest, bytes]:
-        manifest, data = self._manifest(name, version)
+    def _read_verified_manifest(self, name: str, version: int, digest: str | None) -> tuple[Manifest, bytes]:
+        manifest, data = self._read_manifest(name, version)
         if digest is not None and digest != (actual := _sha256(data)):
             raise DamagedError(
                 f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {actual}, not "
