@@ -33,7 +33,7 @@ def check_pipeline(arguments: Mapping[str, object], environment: Environment) ->
         raise ConfigError(errors[0])
     if errors:
         raise ConfigError("\n  ".join([f"The pipeline has {len(errors)} errors.", *errors]))
-    return tuple(_notes(images, environment))
+    return tuple(_find_warnings(images, environment))
 
 
 def _find_errors(
@@ -81,7 +81,7 @@ def _find_mismatches(environment: Environment) -> Iterator[str]:
             yield describe_mismatch(image, actual, expected)
 
 
-def _notes(images: Mapping[str, str], environment: Environment) -> Iterator[str]:
+def _find_warnings(images: Mapping[str, str], environment: Environment) -> Iterator[str]:
     tagged = sorted(step for step, image in images.items() if not IMMUTABLE.fullmatch(image))
     if tagged:
         yield (

@@ -103,14 +103,14 @@ class Document:
     def has(self, keys: Keys) -> bool:
         """Return whether `keys` has a value, also null."""
         try:
-            self._at(keys)
+            self._get_value(keys)
         except (KeyError, IndexError, TypeError):
             return False
         return True
 
     def get(self, keys: Keys) -> Any:
         """Return the value at `keys`, or None."""
-        return self._at(keys) if self.has(keys) else None
+        return self._get_value(keys) if self.has(keys) else None
 
     def origin(self, keys: Keys) -> str:
         """Return the origin of the value at `keys`, or of the nearest section around it."""
@@ -128,7 +128,7 @@ class Document:
                 raise ConfigError(f"{self.origin(keys)}: {key} is {path!a}, which {why}. Use another path.")
             self.values[str(keys[0])][keys[1]] = path
 
-    def _at(self, keys: Keys) -> Any:
+    def _get_value(self, keys: Keys) -> Any:
         value: Any = self.values
         for key in keys:
             value = value[key]

@@ -48,7 +48,7 @@ class Schedule(Settings):
     @field_validator("cron")
     @classmethod
     def _check_cron(cls, line: str) -> str:
-        numeric_cron(line)
+        to_numeric_cron(line)
         return line
 
     @field_validator("time_zone")
@@ -66,7 +66,7 @@ class Schedule(Settings):
         return self
 
 
-def numeric_cron(line: str) -> str:
+def to_numeric_cron(line: str) -> str:
     """Return a cron expression with numbers only, which every cron implementation reads alike.
 
     Raises:

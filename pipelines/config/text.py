@@ -133,9 +133,9 @@ class _Dumper(yaml.SafeDumper):
 
 for _name, (_pattern, _first, _) in _SCALARS.items():
     if _pattern:
-        _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
-        _Loader.add_implicit_resolver(_TAG + _name, _whole, _first)
-        _Dumper.add_implicit_resolver(_TAG + _name, _whole, _first)
+        _full_match = re.compile(rf"(?:{_pattern.pattern})\Z")
+        _Loader.add_implicit_resolver(_TAG + _name, _full_match, _first)
+        _Dumper.add_implicit_resolver(_TAG + _name, _full_match, _first)
 
 
 def _convert_node(node: yaml.Node, path: Keys, lines: dict[Keys, int]) -> Any:

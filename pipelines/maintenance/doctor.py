@@ -56,7 +56,7 @@ class CheckWarning(Exception):  # noqa: N818 - not an error
     """A check passed, but the machine has a probable misconfiguration."""
 
 
-class Check(NamedTuple):
+class CheckResult(NamedTuple):
     """The name of a check, whether it passed, and its message, which has the remedy if it failed.
 
     `warning` tells whether a passed check indicates a probable misconfiguration.
@@ -68,7 +68,7 @@ class Check(NamedTuple):
     warning: bool = False
 
 
-def run_checks(store: Store, serving: Serving, name: str, environment: Environment) -> list[Check]:
+def run_checks(store: Store, serving: Serving, name: str, environment: Environment) -> list[CheckResult]:
     """Return all checks of this machine and of the environment `name`; they leave no files."""
     checks: dict[str, Callable[[], str]] = {
         "python": check_python,
@@ -89,13 +89,13 @@ def run_checks(store: Store, serving: Serving, name: str, environment: Environme
     return [_run_check(*check) for check in checks.items()]
 
 
-def _run_check(name: str, check: Callable[[], str]) -> Check:
+def _run_check(name: str, check: Callable[[], str]) -> CheckResult:
     try:
-        return Check(name, True, check())
+        return CheckResult(name, True, check())
     except CheckWarning as warning:
-        return Check(name, True, str(warning), warning=True)
+        return CheckResult(name, True, str(warning), warning=True)
     except ModelyardError as error:
-        return Check(name, False, str(error))
+        return CheckResult(name, False, str(error))
 
 
 def check_python() -> str:
@@ -148,7 +148,7 @@ def check_disk() -> str:
     """Check that the folder of runs and their cache can be used, and the free space."""
     folder = run_folder.home()
     run_folder.check_folder(folder)
-    free = shutil.disk_usage(run_folder.nearest_existing(folder)).free
+    free = shutil.disk_usage(run_folder.find_nearest_existing(folder)).free
     message = f"{free / 2**30:.1f} GiB free for {folder}"
     if free < MIN_DISK:
         raise MachineError(f"{message}; a run needs about 2 GiB. Set MODELYARD_HOME to another disk.")
@@ -168,7 +168,7 @@ def check_store(store: Store) -> str:
 
 
 def _check_writable(path: Path) -> None:
-    folder = run_folder.nearest_existing(path)
+    folder = run_folder.find_nearest_existing(path)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".modelyard-") as scratch:
             try:

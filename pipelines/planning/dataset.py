@@ -92,7 +92,7 @@ class _Preparation(LocalExecution):
         self._run_pipeline()
         return Path(self._task.output.path)
 
-    def _pipeline(self) -> Callable[..., Any]:
+    def _create_pipeline(self) -> Callable[..., Any]:
         images, data = local_images(create_specs(self.config)), fingerprint_data(self.config.source())
         prepare = build_preparation(lambda step, task: task.set_container_image(images[step]))
 

@@ -22,7 +22,7 @@ from modelyard.pipelines.environments.accelerators import (
 )
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning.plan import HOUR, AcceleratorOption, Memory, TrainingCost, TrainTime
-from modelyard.pipelines.runners.run_folder import nearest_existing
+from modelyard.pipelines.runners.run_folder import find_nearest_existing
 
 MAX_PRICE = 500.0  # USD per accelerator and hour; price lists use greater numbers for missing prices
 TENSORFLOW_BYTES = 0.6e9  # memory of a process that has imported TensorFlow
@@ -117,7 +117,7 @@ def load_catalog(path: Path) -> Catalog:
 def find_device(environment: Environment, catalog: Catalog, home: Path) -> Device:
     """Return the device of the environment's step `train`; runs on this machine write to `home`."""
     if not environment.on_cluster:
-        disk = float(shutil.disk_usage(nearest_existing(home)).free)
+        disk = float(shutil.disk_usage(find_nearest_existing(home)).free)
         return Device(name="this machine", memory=read_memory_limit() - TENSORFLOW_BYTES, disk=disk)
     train = environment.resources("train")
     if train.accelerator:

@@ -81,7 +81,7 @@ def create(base: Path) -> Iterator[Path]:
         raise _folder_error(base, error) from error
     with (
         lifeline.hold(run / "lifeline") as variables,
-        _environment(
+        _set_variables(
             {
                 **variables,
                 "TMPDIR": str(run / "scratch"),
@@ -110,7 +110,7 @@ def check_folder(folder: Path) -> None:
     try:
         if len(os.fsencode(folder)) > MAXIMUM_HOME_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        with tempfile.NamedTemporaryFile(dir=nearest_existing(folder), prefix=".modelyard-") as file:
+        with tempfile.NamedTemporaryFile(dir=find_nearest_existing(folder), prefix=".modelyard-") as file:
             file.write(b"\0")
             file.flush()
             lifeline.lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +120,7 @@ def check_folder(folder: Path) -> None:
                 raise OSError(error.errno, f"no memory maps ({error.strerror})") from error
     except OSError as error:
         raise _folder_error(folder, error) from error
-    free = shutil.disk_usage(nearest_existing(folder)).free
+    free = shutil.disk_usage(find_nearest_existing(folder)).free
     if free < MINIMUM_FREE_BYTES:
         raise MachineError(
             f"{folder} has {free / 1e6:.1f} MB free; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
@@ -147,7 +147,7 @@ def _folder_error(base: Path, error: OSError) -> ModelyardError:
     )
 
 
-def nearest_existing(folder: Path) -> Path:
+def find_nearest_existing(folder: Path) -> Path:
     """Return a folder, or its nearest parent that exists for this user."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 - never raises
 
@@ -184,7 +184,7 @@ def _remove_temporary_files(run: Path) -> None:
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def _set_variables(variables: dict[str, str]) -> Iterator[None]:
     """Set environment variables during a block; steps inherit them."""
     previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

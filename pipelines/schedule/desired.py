@@ -18,7 +18,7 @@ from cronsim import CronSim
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.preflight import check_pipeline
 from modelyard.pipelines.compile.uploads import Uploads
-from modelyard.pipelines.config.schedule import Schedule, numeric_cron
+from modelyard.pipelines.config.schedule import Schedule, to_numeric_cron
 from modelyard.pipelines.config.text import parse_duration
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.kfp import submission
@@ -148,7 +148,7 @@ def _create_recurring_run(schedule: Schedule, prepared: Submission) -> ManagedRe
         max_concurrency=str(schedule.concurrency),
         no_catchup=not schedule.catch_up,
         trigger=kfp.V2beta1Trigger(
-            cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {numeric_cron(schedule.cron)}")
+            cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {to_numeric_cron(schedule.cron)}")
         ),
     )
     applied = json.dumps([prepared.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True)

@@ -125,17 +125,17 @@ def predict(model: Model, paths: Sequence[Path]) -> list[ExamplePrediction]:
         if not np.isfinite(outputs).all():
             raise ServeError(str(not_finite_error()))
         predictions += [
-            _name_values(name, values.tolist(), model.signature)
+            _create_prediction(name, values.tolist(), model.signature)
             for (name, _), values in zip(batch, outputs, strict=True)
         ]
     return predictions
 
 
-def _name_values(example: str, values: list[float], signature: Signature) -> ExamplePrediction:
+def _create_prediction(example: str, values: list[float], signature: Signature) -> ExamplePrediction:
     names = signature.output.names
-    shown = get_description(signature.problem).format_prediction(names, values)
+    display = get_description(signature.problem).format_prediction(names, values)
     by_name = dict(zip(names, values, strict=True))
-    return ExamplePrediction(example=example, text=shown.text, note=shown.note, values=by_name)
+    return ExamplePrediction(example=example, text=display.text, note=display.note, values=by_name)
 
 
 def _read_examples(path: Path, model: Model) -> Iterator[tuple[str, NDArray[Any]]]:

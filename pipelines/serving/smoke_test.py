@@ -49,7 +49,7 @@ def predict_once(server: Server, name: str, store: Store) -> Prediction | None:
         raise
     except ServeError as error:
         raise DeployError(f"{error} Run `modelyard serve {name}` to see the server's log.") from error
-    shown = get_description(manifest.signature.problem).format_prediction(
+    display = get_description(manifest.signature.problem).format_prediction(
         manifest.signature.output.names, values
     )
-    return Prediction(version=champion.version, text=shown.text, note=shown.note)
+    return Prediction(version=champion.version, text=display.text, note=display.note)

@@ -239,7 +239,7 @@ class KfpRun(Run):
             if runs.state(self._run) == "failed":
                 result = {"state": "failed", "failure": self._read_failure()}
             else:
-                result = {"state": "succeeded", **self._results(model, store)}
+                result = {"state": "succeeded", **self._create_result(model, store)}
         except CancelledError as error:
             result = {"state": "cancelled", "failure": RunFailure.from_error(error)}
         except StuckError as error:
@@ -372,12 +372,12 @@ class KfpRun(Run):
             log.write_text("".join(f"{line}\n" for line in evidence.log), encoding="utf-8")
         return RunFailure.from_error(failure, step, log)
 
-    def _results(self, model: str, store: Store) -> dict[str, Any]:
+    def _create_result(self, model: str, store: Store) -> dict[str, Any]:
         """Return the fields of the summary of a successful run; download its report."""
         models = open_store(store)
         champion, run_records = models.champion(model), records.read_run(open_objects(store), model, self.id)
         if not (start := run_records.start):
-            raise _missing_record(store, records.run_key(model, self.id))
+            raise _create_missing_error(store, records.run_key(model, self.id))
         results: dict[str, Any] = {
             "fingerprint": start.fingerprint,
             "champion": champion.version if champion else None,
@@ -385,7 +385,7 @@ class KfpRun(Run):
         if start.unchanged is not None:
             return {**results, "decision": UNCHANGED, "reason": start.unchanged}
         if not (decision := run_records.decision):
-            raise _missing_record(store, records.decision_key(model, start.fingerprint, start.champion))
+            raise _create_missing_error(store, records.decision_key(model, start.fingerprint, start.champion))
         report = self.folder / "artifacts" / "evaluate" / "report"
         staging.fetch(decision.report, report, self.environment.artifact_store().endpoint)
         outcome = run_records.outcome.outcome if run_records.outcome else None
@@ -397,7 +397,7 @@ class KfpRun(Run):
         return add_prediction(results, lambda: predict_on_cluster(model, store, self.environment))
 
 
-def _missing_record(store: Store, key: str) -> NotFoundError:
+def _create_missing_error(store: Store, key: str) -> NotFoundError:
     return NotFoundError(f"The record {store.url}/{key} was removed. `modelyard submit` starts a new run.")
 
 

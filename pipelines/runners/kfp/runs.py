@@ -166,7 +166,7 @@ class RunArchive:
             text = self._backend.get_text(f"/apis/v1alpha1/runs/{self._run_id}/nodes/{node.pod}/log")
         except NotFoundError:
             return []
-        return _without_error(text).splitlines()
+        return _remove_error(text).splitlines()
 
     def evidence(self, node: PodNode) -> Evidence:
         """Return the pod, its log and events, as far as they exist."""
@@ -210,7 +210,7 @@ class RunArchive:
             time.sleep(LOG_PAUSE)
 
 
-def _without_error(log: str) -> str:
+def _remove_error(log: str) -> str:
     """Return a log without the error that the server appends; unlike output of a step, it has no newline."""
     output, prefix, rest = log.rpartition(LOG_ERROR)
     with suppress(ValueError):

@@ -104,7 +104,7 @@ def find_existing(backend: Backend, submission: Submission) -> ExistingObjects:
         BackendError: a pipeline or an experiment of this name was not created by modelyard.
     """
     name, api = submission.pipeline, backend.pipelines
-    experiment_id = _experiment_id(backend, name)
+    experiment_id = _find_experiment_id(backend, name)
     try:
         pipeline = api.pipeline_service_get_pipeline_by_name(name, **backend.scoped())
     except NotFoundError:
@@ -117,7 +117,7 @@ def find_existing(backend: Backend, submission: Submission) -> ExistingObjects:
     return ExistingObjects(pipeline.pipeline_id, version_id, experiment_id)
 
 
-def _experiment_id(backend: Backend, name: str) -> str | None:
+def _find_experiment_id(backend: Backend, name: str) -> str | None:
     """Return the ID of a model's experiment, if there is one."""
     if (experiment := find_experiment(backend, name)) is None:
         return None
@@ -214,20 +214,20 @@ def compare_submissions(
     `version_id` is the ID of the pipeline version of the submission, if the server has it.
     """
     runtime, reference = run.runtime_config, run.pipeline_version_reference
-    before = _configuration(run_parameters(run))
+    before = _flatten_configuration(run_parameters(run))
     before |= {"pipeline_root": runtime and runtime.pipeline_root, "service_account": run.service_account}
-    after = _configuration(submission.arguments)
+    after = _flatten_configuration(submission.arguments)
     after |= {"pipeline_root": submission.pipeline_root, "service_account": submission.service_account}
     if reference and reference.pipeline_version_id != version_id:
-        name, package = _package(backend, reference)
+        name, package = _fetch_package(backend, reference)
         before, after = before | {"version": name}, after | {"version": submission.version}
         if package:
-            before |= _settings(package)
-            after |= _settings(parse_package(submission.package))
+            before |= _extract_settings(package)
+            after |= _extract_settings(parse_package(submission.package))
     return find_differences(before, after)
 
 
-def _package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:
+def _fetch_package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:
     """Return the name and the documents of a pipeline version; no documents if it was deleted."""
     try:
         version = backend.pipelines.pipeline_service_get_pipeline_version(
@@ -272,11 +272,11 @@ def _create_experiment(backend: Backend, name: str) -> str:
     body = kfp.V2beta1Experiment(display_name=name, description=DESCRIPTION, namespace=backend.scope)
     return create_once(
         lambda: str(backend.experiments.experiment_service_create_experiment(body).experiment_id),
-        lambda: _experiment_id(backend, name),
+        lambda: _find_experiment_id(backend, name),
     )
 
 
-def _configuration(arguments: Json) -> Json:
+def _flatten_configuration(arguments: Json) -> Json:
     """Return the configuration by dotted key, from the spec of deploy."""
     deploy = deploy_spec(arguments)
     config, target = deploy.get("config", {}), deploy.get("target", {})
@@ -284,7 +284,7 @@ def _configuration(arguments: Json) -> Json:
     return flatten(config) | flatten(target, "target.") | code
 
 
-def _settings(package: Iterable[Json]) -> Json:
+def _extract_settings(package: Iterable[Json]) -> Json:
     """Return the images, resources, nodes and retries of a package, by keys such as train.image."""
     settings: Json = {}
     for document in package:

@@ -43,7 +43,7 @@ class LocalExecution:
     ) -> None:
         self.config, self.folder = config, folder
         self.environment, self.options = environment, options
-        self.tasks = Tasks(tuple(STEPS), folder, self._step_changed)
+        self.tasks = Tasks(tuple(STEPS), folder, self._handle_step_change)
         self._threads = ThreadPoolExecutor(1)
         self._prediction: Future[Prediction | None] | None = None
         self.cache = folder.parent.parent / "cache"
@@ -54,31 +54,33 @@ class LocalExecution:
         try:
             with self._threads:
                 self._run_pipeline()
-                result = {"state": "succeeded", **self._result()}
+                result = {"state": "succeeded", **self._create_result()}
         except ModelyardError as error:
-            step = self._failed_step()
+            step = self._find_failed_step()
             log = self.tasks.log(step) if step else None
             failure = self.tasks.failures.get(step) if step else None
             result = {"state": "failed", "failure": RunFailure.from_error(failure or error, step, log)}
         except Exception as error:
             cause = find_machine_error(error, self.folder)
-            failed = RunFailure.from_error(cause or error, self._failed_step())
+            failed = RunFailure.from_error(cause or error, self._find_failed_step())
             result = {"state": "failed", "failure": failed}
             if cause is None:  # a bug
-                self._record(started, result)
+                self._write_summary(started, result)
                 raise
         except KeyboardInterrupt:
             by_command = (self.folder / CANCELLED).exists()
             trigger = "`modelyard runs cancel`" if by_command else "Ctrl-C or SIGTERM"
             reason = CancelledError(f"{trigger} ended the run. {self.resume_message()}")
-            cancelled = RunFailure.from_error(reason, self._failed_step())
-            self._record(started, {"state": "cancelled", "failure": cancelled})
+            cancelled = RunFailure.from_error(reason, self._find_failed_step())
+            self._write_summary(started, {"state": "cancelled", "failure": cancelled})
             raise
-        return self._record(started, result)
+        return self._write_summary(started, result)
 
     def resume_message(self) -> str:
         """Return the state of an interrupted run, and the command that resumes it."""
-        epochs = [event.epoch for event in self._events() if isinstance(event, Resumed | CheckpointSaved)]
+        epochs = [
+            event.epoch for event in self._read_events() if isinstance(event, Resumed | CheckpointSaved)
+        ]
         training = (
             f"; training resumes after epoch {epochs[-1]}" if epochs and not self._succeeded("train") else ""
         )
@@ -90,32 +92,32 @@ class LocalExecution:
     def clean_up(self) -> None:
         """Remove remote objects of an interrupted run after its processes have ended."""
 
-    def _record(self, started: float, result: dict[str, Any]) -> RunSummary:
-        resumed = [event.epoch for event in self._events() if isinstance(event, Resumed)]
+    def _write_summary(self, started: float, result: dict[str, Any]) -> RunSummary:
+        resumed = [event.epoch for event in self._read_events() if isinstance(event, Resumed)]
         summary = RunSummary(
             run=self.folder.name,
             model=self.config.name,
             steps=self.tasks.steps(),
             seconds=round(time.monotonic() - started, 3),
             store=self.config.store.url,
-            uses=self._uses(),
+            uses=self._find_used_runs(),
             resumed_after=resumed[-1] if resumed else None,
             **result,
         )
         run_folder.write_summary(self.folder, summary)
         return summary
 
-    def _events(self) -> list[Event]:
+    def _read_events(self) -> list[Event]:
         return EventFile(self.folder / EVENTS).read()
 
-    def _step_changed(self, step: StepStatus) -> None:
+    def _handle_step_change(self, step: StepStatus) -> None:
         """Append an event; while explain runs, request a prediction from the server of the champion."""
         change = StepChange(
             step=step.name, state=step.state, seconds=step.seconds, cached=step.cached, at=time.time()
         )
         events.append(self.folder / EVENTS, change)
         exit_task_started = STEPS[step.name].exit_task and step.state == "running"
-        if exit_task_started and self._succeeded("evaluate") and self._failed_step() is None:
+        if exit_task_started and self._succeeded("evaluate") and self._find_failed_step() is None:
             self._prediction = self._threads.submit(self._predict)
 
     def _run_pipeline(self) -> None:
@@ -128,7 +130,7 @@ class LocalExecution:
             enable_caching=True,
             cache_root=str(self.cache),
         )
-        train_to_serve = self._pipeline()
+        train_to_serve = self._create_pipeline()
         try:
             with self.tasks.replace_kfp_functions():
                 train_to_serve(**create_arguments(self.config, self.environment), **self.options)
@@ -139,11 +141,11 @@ class LocalExecution:
         finally:
             self.tasks.mark_unfinished()
 
-    def _pipeline(self) -> Callable[..., Any]:
+    def _create_pipeline(self) -> Callable[..., Any]:
         """Return the pipeline for kfp.local."""
         return create_pipeline(self.environment, create_specs(self.config, self.environment))
 
-    def _evaluation(self) -> Path:
+    def _fetch_evaluation(self) -> Path:
         """Return the folder `evaluation` of evaluate; `report` is beside it."""
         return Path(self._artifact_uri("evaluate", "evaluation"))
 
@@ -151,7 +153,7 @@ class LocalExecution:
         """Return the URI of an artifact of a step, from this run or from the cache."""
         return str(self.tasks.outputs[step][output].uri)
 
-    def _uses(self) -> tuple[str, ...]:
+    def _find_used_runs(self) -> tuple[str, ...]:
         """Return the runs whose artifacts came from the cache."""
         cached = (self.tasks.outputs[step.name] for step in self.tasks.steps() if step.cached)
         uris = (str(getattr(output, "uri", "")) for outputs in cached for output in outputs.values())
@@ -160,10 +162,10 @@ class LocalExecution:
     def _predict(self) -> Prediction | None:
         return predict_locally(self.config)
 
-    def _failed_step(self) -> str | None:
+    def _find_failed_step(self) -> str | None:
         return next((step.name for step in self.tasks.steps() if step.state == "failed"), None)
 
-    def _result(self) -> dict[str, Any]:
+    def _create_result(self) -> dict[str, Any]:
         """Return the fields of the summary of a successful run."""
         champion = open_store(self.config.store).champion(self.config.name)
         result = {
@@ -175,12 +177,12 @@ class LocalExecution:
             run_records = records.read_run(objects, self.config.name, self.folder.name)
             _, reason = run_records.final_decision() or (UNCHANGED, None)
             return {**result, "decision": UNCHANGED, "reason": reason}
-        evaluation, prediction = self._evaluation(), self._prediction
+        evaluation, prediction = self._fetch_evaluation(), self._prediction
         result |= summarize_evaluation(
             read(evaluation / "decision.json", Decision),
             read(evaluation / "metrics.json", Metrics),
             evaluation.parent / "report",
-            self._outcome(),
+            self._read_outcome(),
             self.folder,
         )
         return add_prediction(result, prediction.result if prediction else lambda: None)
@@ -188,7 +190,7 @@ class LocalExecution:
     def _succeeded(self, step: str) -> bool:
         return self.tasks.state(step) == "succeeded"
 
-    def _outcome(self) -> Outcome | None:
+    def _read_outcome(self) -> Outcome | None:
         """Return the outcome of deploy; None when it did not run."""
         if not self._succeeded("deploy"):
             return None

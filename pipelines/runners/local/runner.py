@@ -356,7 +356,7 @@ class LocalRunner(Runner):
             pid_start_time=process_start_time(os.getpid()),
         )
         try:
-            execution = self._execution(config, folder, options)
+            execution = self._create_execution(config, folder, options)
         except BaseException:
             exit_stack.close()
             shutil.rmtree(folder)
@@ -386,7 +386,7 @@ class LocalRunner(Runner):
     def _is_own(self, start: StartRecord) -> bool:
         return (start.runner, start.environment) == (self.kind, self.name)
 
-    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
+    def _create_execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
         from modelyard.pipelines.runners.local.execution import LocalExecution  # imports kfp
 
         return LocalExecution(config, folder, self.environment, options)

@@ -65,7 +65,7 @@ class PodExecution(LocalExecution):
         time.sleep(1)  # a launcher may have been killed while it created one
         remove_pods(self._cluster, self.folder.name)
 
-    def _pipeline(self) -> Callable[..., Any]:
+    def _create_pipeline(self) -> Callable[..., Any]:
         """Return the compiled pipeline, in which each command of a step is an argument of the launcher."""
         from kfp.components import load_component_from_text
 
@@ -96,14 +96,14 @@ class PodExecution(LocalExecution):
                 task.pop("retryPolicy", None)  # the launcher retries
         return load_component_from_text(yaml.safe_dump_all([pipeline, platform]))  # type: ignore[no-any-return]
 
-    def _evaluation(self) -> Path:
+    def _fetch_evaluation(self) -> Path:
         folder = self.folder / "artifacts" / "evaluate"
         uri = self._artifact_uri("evaluate", "evaluation")
         staging.fetch(uri, folder / "evaluation", self._endpoint)
         staging.fetch(f"{uri.rpartition('/')[0]}/report", folder / "report", self._endpoint)
         return folder / "evaluation"
 
-    def _outcome(self) -> Outcome | None:
+    def _read_outcome(self) -> Outcome | None:
         if not self._succeeded("deploy"):
             return None
         path = self.folder / "artifacts" / "deploy" / "outcome"

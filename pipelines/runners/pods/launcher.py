@@ -130,13 +130,15 @@ class PodTask:
         self.parameter_files = [Path(file["outputFile"]) for file in files]
         for file, path in zip(files, self.parameter_files, strict=True):
             file["outputFile"] = str(staging.mount_path(launch.uri(path)))
-        for artifact in _artifacts(outputs):
+        for artifact in _iterate_artifacts(outputs):
             artifact["uri"] = launch.uri(Path(artifact["uri"]))
-        self.inputs = [artifact["uri"] for artifact in _artifacts(self.executor_input.get("inputs", {}))]
+        self.inputs = [
+            artifact["uri"] for artifact in _iterate_artifacts(self.executor_input.get("inputs", {}))
+        ]
         self.output_uri = launch.uri(self.parameter_files[0].parent)
 
 
-def _artifacts(section: Json) -> Iterator[Json]:
+def _iterate_artifacts(section: Json) -> Iterator[Json]:
     for artifact_list in section.get("artifacts", {}).values():
         yield from artifact_list["artifacts"]
 

@@ -68,11 +68,13 @@ def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environ
         tmp, mount = staged["volumeMounts"]
         staged["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
     fetch["image"] = put["image"] = environment.image(STAGING_IMAGE)
-    main.update(image=container["image"], env=container.get("env", []), resources=_resources(container))
+    main.update(
+        image=container["image"], env=container.get("env", []), resources=_convert_resources(container)
+    )
     return pod
 
 
-def _resources(container: Json) -> Json:
+def _convert_resources(container: Json) -> Json:
     """Return the resources of a container of KFP as those of Kubernetes."""
     values = container.get("resources", {})
     requests = {"cpu": values.get("resourceCpuRequest"), "memory": values.get("resourceMemoryRequest")}
@@ -120,7 +122,7 @@ def run_pod(
             with sample_memory(cluster, started, container) as last_usage:
                 state = _follow_log(cluster, name, step, container, handle_line)
             if state["exitCode"]:
-                ended = _get(cluster, name, step)
+                ended = _get_pod(cluster, name, step)
                 raise PodFailedError(pod_failure(step, ended, log=log, memory_used=last_usage()))
             messages.append(str(state.get("message", "")))
         return messages[0]
@@ -170,7 +172,7 @@ def _wait_for_start(
     """Return the pod when a container has started; raise PodFailedError if it cannot start."""
     first_seen: dict[str, float] = {}  # the time at which each reason was first seen
     while True:
-        pod = _get(cluster, name, step)
+        pod = _get_pod(cluster, name, step)
         states = _container_states(pod)
         if _has_started(states.get(container, {})):
             return pod
@@ -203,7 +205,7 @@ def _follow_log(
     lines = 0
     while True:
         # The state is read before the log, so that the last lines of an interrupted stream are not lost.
-        state: Json | None = _container_states(_get(cluster, name, step))[container].get("terminated")
+        state: Json | None = _container_states(_get_pod(cluster, name, step))[container].get("terminated")
         for line in cluster.stream_log(name, container, skip=lines, ended=bool(state)):
             on_line(line)
             lines += 1
@@ -212,7 +214,7 @@ def _follow_log(
         time.sleep(PAUSE)
 
 
-def _get(cluster: Cluster, name: str, step: str) -> Json:
+def _get_pod(cluster: Cluster, name: str, step: str) -> Json:
     if pod := cluster.get("Pod", name):
         return pod
     raise PodFailedError(Failure.from_error(pod_deleted_error(step), step))

@@ -48,7 +48,7 @@ class PodsRunner(LocalRunner):
             with suppress(ClusterError):  # this user may have no permission to read it
                 read_token(connect(servers.namespace), servers.token_secret)
 
-    def _execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
+    def _create_execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":
         from modelyard.pipelines.runners.pods.execution import PodExecution  # imports kfp
 
         return PodExecution(config, folder, self.environment, options)

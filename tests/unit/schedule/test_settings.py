@@ -10,7 +10,7 @@ from cronsim import CronSim
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.compile.compiler import create_arguments
 from modelyard.pipelines.config.config import load
-from modelyard.pipelines.config.schedule import numeric_cron
+from modelyard.pipelines.config.schedule import to_numeric_cron
 
 
 def error_text(*overrides: str) -> str:
@@ -64,7 +64,7 @@ def test_schedule_does_not_change_the_arguments_of_a_run() -> None:
     ],
 )
 def test_cron_numbers_keep_the_due_times(line: str, numbers: str) -> None:
-    assert numeric_cron(line) == numbers
+    assert to_numeric_cron(line) == numbers
     now = datetime.now(UTC)
     assert list(islice(CronSim(line, now), 9)) == list(islice(CronSim(numbers, now), 9))
 
@@ -97,7 +97,7 @@ def test_cron_numbers_keep_the_due_times(line: str, numbers: str) -> None:
 )
 def test_invalid_or_ambiguous_cron_line_is_refused(line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        numeric_cron(line)
+        to_numeric_cron(line)
 
 
 def test_due_times_follow_daylight_saving_time() -> None:
