@@ -207,12 +207,14 @@ class Labels:
 def _find_labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
     """Return the labels of the targets; `classes` are the names of the classes in label order, if given."""
     arrays = [y for _, y in pairs.values()]
-    kinds = {(y.dtype.kind in TEXTS, len(y.shape) == 2 and y.shape[1]) for y in arrays}
-    if len({(text, columns or 1) for text, columns in kinds}) > 1:
-        forms = " and ".join(f"{y.name} is {y.description}" for y in arrays)
-        raise arrays[1].error(f"has other labels than the other array: {forms}. Save both in the same form.")
-    (text, columns), *_ = kinds
-    if text:
+    forms = {(y.dtype.kind in TEXTS, y.shape[1] if len(y.shape) == 2 else 1) for y in arrays}
+    if len(forms) > 1:
+        described = " and ".join(f"{y.name} is {y.description}" for y in arrays)
+        raise arrays[1].error(
+            f"has other labels than the other array: {described}. Save both in the same form."
+        )
+    ((is_text, columns),) = forms
+    if is_text:
         return _find_string_labels(arrays, classes)
     return _find_one_hot_labels(arrays, classes) if columns > 1 else _find_integer_labels(arrays, classes)
 

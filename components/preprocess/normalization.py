@@ -39,24 +39,28 @@ class Moments:
             self._add(batch.reshape(len(batch), -1))
 
     def _add(self, batch: NDArray[Any]) -> None:
-        exact = batch.dtype == np.uint8
         count = batch.size // self.channels
-        mean = self._by_channel(batch.sum(axis=0, dtype=np.uint16 if exact else np.float64)) / count
+        sums = batch.sum(axis=0, dtype=np.uint16 if batch.dtype == np.uint8 else np.float64)
+        mean = self._sum_by_channel(sums) / count
         total, step = self._count + count, mean - self.mean
         if self._with_standard_deviation:
-            values: NDArray[Any] = batch.astype(np.float32 if exact else np.float64)
-            if not exact:
-                values -= np.tile(mean, values.shape[1] // self.channels)
-            squares = self._by_channel(np.einsum("ij,ij->j", values, values))
-            if exact:
-                squares -= count * mean**2
+            squares = self._sum_squared_differences(batch, mean)
             self._squares += squares + step**2 * (self._count * count / total)
         self.mean += step * (count / total)
         self._count = total
         self.minimum = min(self.minimum, float(batch.min()))
         self.maximum = max(self.maximum, float(batch.max()))
 
-    def _by_channel(self, columns: NDArray[Any]) -> NDArray[np.float64]:
+    def _sum_squared_differences(self, batch: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of (x - mean)**2 per channel."""
+        if batch.dtype == np.uint8:  # the sum of x**2 is exact
+            values = batch.astype(np.float32)
+            squares = self._sum_by_channel(np.einsum("ij,ij->j", values, values))
+            return squares - batch.size // self.channels * mean**2
+        differences = batch - np.tile(mean, batch.shape[1] // self.channels)
+        return self._sum_by_channel(np.einsum("ij,ij->j", differences, differences))
+
+    def _sum_by_channel(self, columns: NDArray[Any]) -> NDArray[np.float64]:
         sums: NDArray[np.float64] = columns.reshape(-1, self.channels).sum(axis=0, dtype=np.float64)
         return sums
 

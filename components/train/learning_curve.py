@@ -84,8 +84,8 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
         errors: validation error of each point.
         resampled: (RESAMPLES, points), errors on resampled validation examples, for the intervals.
     """
-    size = np.asarray(counts, float)
-    best = fit_power_law(size, np.asarray(errors))
+    sizes = np.asarray(counts, float)
+    best = fit_power_law(sizes, np.asarray(errors))
     points = [_make_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
     measured = ", ".join(f"{format_number(point.error)} with {point.examples:,} examples" for point in points)
     if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
@@ -105,7 +105,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
             "training.epochs, as small subsets may be trained for too few steps",
             points,
         )
-    laws = [fit_power_law(size, draws) for draws in resampled]
+    laws = [fit_power_law(sizes, draws) for draws in resampled]
     extrapolated = []
     for examples in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
         draws = np.minimum([law.error_at(examples) for law in laws], resampled[:, -1])

@@ -78,8 +78,8 @@ def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
         setup=open_seconds + build_seconds,
         compile=compile_seconds,
         export=export_seconds,
-        epoch=passes.epoch.pace(),
-        validation=passes.validation.pace() if passes.validation else None,
+        epoch=passes.training_windows.pace(),
+        validation=passes.validation_windows.pace() if passes.validation_windows else None,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device_memory=_measure_device_memory(),
         model_bytes=artifacts.tree_bytes(scratch / "model"),
@@ -149,31 +149,35 @@ class TimedPasses:
         self._network, self._features, self._training = network, features, training
         batches = [-(-len(split) // training.batch_size) for split in (features.train, features.validation)]
         self._steps, validation_steps = batches
-        self.epoch = TimingWindows(self._fit, self._steps)
-        self.validation = TimingWindows(self._evaluate, validation_steps) if validation_steps else None
+        self.training_windows = TimingWindows(self._fit, self._steps)
+        self.validation_windows = (
+            TimingWindows(self._evaluate, validation_steps) if validation_steps else None
+        )
 
     def warm_up(self) -> float:
         """Compile training and validation, and return the seconds of the compilation."""
-        compiling = self._measure_compile_time(self.epoch.warm_up)
+        compiling = self._measure_compile_time(self.training_windows.warm_up)
         remainder = len(self._features.train) % self._training.batch_size
         if remainder and self._steps > 1 and self._network.jit_compile:  # XLA compiles each batch size
             last = Subset(self._features.train, np.arange(remainder))
             compiling += self._measure_compile_time(lambda: self._time_fit(self._shuffle(last)))
-        if self.validation:
-            compiling += self._measure_compile_time(self.validation.warm_up)
+        if self.validation_windows:
+            compiling += self._measure_compile_time(self.validation_windows.warm_up)
         return compiling
 
     def run(self, seconds: float) -> None:
         """Measure windows, three of training for each one of validation."""
         end = time.perf_counter() + seconds
         latest_end = end + EXTRA_SECONDS
-        self.epoch.choose_size(seconds / 10)
-        if self.validation and time.perf_counter() < latest_end:
-            self.validation.choose_size(seconds / 20)
+        self.training_windows.choose_size(seconds / 10)
+        if self.validation_windows and time.perf_counter() < latest_end:
+            self.validation_windows.choose_size(seconds / 20)
         count = 0
         while (now := time.perf_counter()) < end or (count < MINIMUM_WINDOWS and now < latest_end):
-            windows = self.validation if self.validation and count % 4 == 3 else self.epoch
-            windows.measure()
+            if self.validation_windows and count % 4 == 3:
+                self.validation_windows.measure()
+            else:
+                self.training_windows.measure()
             count += 1
 
     @staticmethod

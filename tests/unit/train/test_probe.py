@@ -84,9 +84,9 @@ def test_slow_steps_use_fewer_windows(
     passes = timed_passes(workload, train_env.features(*train_env.images(600), validation=40))
     passes.warm_up()
     passes.run(1e-9)
-    assert passes.epoch.pace().per_batch > 0
-    assert passes.validation
-    assert passes.validation.pace().per_batch > 0
+    assert passes.training_windows.pace().per_batch > 0
+    assert passes.validation_windows
+    assert passes.validation_windows.pace().per_batch > 0
 
 
 @pytest.mark.parametrize(("jit", "sizes"), [(False, []), (True, [8, 8])])
