@@ -362,8 +362,8 @@ class Metrics(Record):
     `same_examples` has the metrics of both models on the examples that no champion was trained on.
     `trained_on` maps the version of a champion to the other examples, if it recorded its training examples.
     `comparisons` are with the best of the recent champions on `same_examples`. `baseline` has the metrics of
-    the best constant prediction, and `constant` compares the candidate with it. `details` depends on the
-    problem.
+    the best constant prediction, and `baseline_comparison` compares the candidate with it. `details` depends
+    on the problem.
     """
 
     problem: str
@@ -375,7 +375,7 @@ class Metrics(Record):
     same_examples: PairedMetrics | None = None
     trained_on: dict[int, Duplicates] = {}
     baseline: dict[str, float] = {}
-    constant: Comparison | None = None
+    baseline_comparison: Comparison | None = None
     comparisons: tuple[Comparison, ...] = ()
     slices: tuple[Slice, ...] = ()
     details: dict[str, Any] = {}

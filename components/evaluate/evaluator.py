@@ -65,7 +65,7 @@ class Evaluation:
         measured, primary = self.metrics, self.metrics.primary
         values = {name: metric.value for name, metric in measured.values.items()}
         values |= {"examples": float(measured.examples)}
-        values |= {f"constant_{name}": value for name, value in measured.baseline.items()}
+        values |= {f"baseline_{name}": value for name, value in measured.baseline.items()}
         values |= {
             f"{primary}_low": measured.primary_metric.low,
             f"{primary}_high": measured.primary_metric.high,

@@ -134,7 +134,7 @@ def _explain_promotion(
 
 def _check_baseline(metrics: Metrics) -> list[RuleResult]:
     """Check that the candidate beats a constant prediction, if it was compared with one."""
-    if (comparison := metrics.constant) is None:
+    if (comparison := metrics.baseline_comparison) is None:
         return []
     name, passed = comparison.metric, comparison.at_least > 0
     higher_is_better = _get_sign(metrics, name) > 0
@@ -244,7 +244,7 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
         )
         return [_fail_too_few(rule, remaining, sentence, MINIMUM_EXAMPLES)]
     sign = _get_sign(metrics, default.metric)
-    unit = 1.0 if sign > 0 or metrics.constant is None else metrics.constant.other
+    unit = 1.0 if sign > 0 or metrics.baseline_comparison is None else metrics.baseline_comparison.other
     default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
     results = []
     for metric, margins in (gate.margin or {default.metric: default_margin}).items():

@@ -194,7 +194,7 @@ class Classification(Problem):
             gain = compute_gain(correct, next(iter(others_correct.values())))
             comparisons = compare_with_champions(labels, correct, others_correct, schema.names)
         confusion = confusion_matrix(targets, candidate, size)
-        constant = compare_with_constant(confusion)
+        baseline_comparison = compare_with_baseline(confusion)
         most_frequent = int(np.argmax(training["examples"]))
         return Metrics(
             problem=schema.problem,
@@ -206,9 +206,9 @@ class Classification(Problem):
             same_examples=same_examples,
             baseline={
                 "accuracy": float(confusion[most_frequent].sum() / len(targets)),
-                "balanced_accuracy": constant.other,
+                "balanced_accuracy": baseline_comparison.other,
             },
-            constant=constant,
+            baseline_comparison=baseline_comparison,
             comparisons=comparisons,
             slices=compute_class_slices(confusion, schema.names),
             details={"confusion": confusion.tolist()},
@@ -316,7 +316,7 @@ def _compute_balanced_accuracy_limits(confusion: NDArray[np.int64], z: float) ->
     )
 
 
-def compare_with_constant(confusion: NDArray[np.int64]) -> Comparison:
+def compare_with_baseline(confusion: NDArray[np.int64]) -> Comparison:
     """Compare balanced accuracy with that of the prediction of a single class, 1 / classes."""
     baseline = 1 / int((confusion.sum(axis=1) > 0).sum())
     accuracy = balanced_accuracy(confusion)

@@ -209,7 +209,7 @@ class Regression(Problem):
             gain=gain,
             same_examples=same_examples,
             baseline={entry.metric: entry.other for entry in baseline_comparisons},
-            constant=baseline_comparisons[0],
+            baseline_comparison=baseline_comparisons[0],
             comparisons=tuple(comparisons),
             details=details.model_dump(mode="json"),
         )

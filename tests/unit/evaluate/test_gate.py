@@ -29,7 +29,12 @@ def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **mor
     base = accuracy_metrics(sum(right for right, _ in recalls.values()) / examples, 0, 1, examples=examples)
     constant = compared("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
     values = base.values | {"balanced_accuracy": higher(balanced)}
-    changes = {"values": values, "constant": constant, "slices": slices, "comparisons": comparisons} | more
+    changes = {
+        "values": values,
+        "baseline_comparison": constant,
+        "slices": slices,
+        "comparisons": comparisons,
+    } | more
     return base.model_copy(update=changes)
 
 
@@ -179,7 +184,7 @@ def test_lower_is_better_and_the_default_margin_is_relative() -> None:
             examples=90,
             primary="rmse",
             values={"rmse": lower(rmse), "r2": higher(0.4)},
-            constant=compared("rmse", 75, 75 - rmse, constant),
+            baseline_comparison=compared("rmse", 75, 75 - rmse, constant),
             comparisons=(compared("rmse", 55, 55 - rmse, at_least, version=3),),
         )
 

@@ -70,7 +70,7 @@ def test_intervals_of_a_perfect_score_are_not_empty() -> None:
     ):
         assert metric.low < metric.value == metric.high == 1
     assert result.gain.low < result.gain.value == 0 < result.gain.high
-    for limits in (result.constant, *result.comparisons):
+    for limits in (result.baseline_comparison, *result.comparisons):
         assert limits.low < limits.at_least < limits.value <= limits.high
     assert result.values["calibration_error"].high > result.values["calibration_error"].value == 0
 

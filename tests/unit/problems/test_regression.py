@@ -38,8 +38,17 @@ def test_metrics_match_scikit_learn() -> None:
         assert metric.low < metric.value < metric.high
         assert metric.direction == get_description("regression").metrics[name]
     assert (result.primary, result.champion, result.gain) == ("rmse", None, None)
-    assert result.constant.other == result.baseline["rmse"] == pytest.approx(np.std(targets), rel=0.01)
-    assert 0 < result.constant.low < result.constant.at_least < result.constant.value
+    assert (
+        result.baseline_comparison.other
+        == result.baseline["rmse"]
+        == pytest.approx(np.std(targets), rel=0.01)
+    )
+    assert (
+        0
+        < result.baseline_comparison.low
+        < result.baseline_comparison.at_least
+        < result.baseline_comparison.value
+    )
 
 
 @pytest.mark.parametrize(("count", "noise"), [(2, 20), (12, 60), (84, 20), (84, 0)])
@@ -48,10 +57,10 @@ def test_one_sided_limit_of_a_gain_is_within_its_interval(count: int, noise: flo
     targets, predictions = targets_and_predictions(count, noise)
     other = PROBLEM.compute_scores(predictions + 3, targets)
     result = measure(targets, PROBLEM.compute_scores(predictions, targets), {3: other})
-    for comparison in (result.constant, *result.comparisons):
+    for comparison in (result.baseline_comparison, *result.comparisons):
         assert comparison.low <= comparison.at_least <= comparison.value <= comparison.high
     rule, _ = decide(result, Gate(), 3).rules
-    assert (rule.value, rule.limit) == (result.constant.at_least, 0)
+    assert (rule.value, rule.limit) == (result.baseline_comparison.at_least, 0)
 
 
 def test_gain_is_paired() -> None:
