@@ -27,9 +27,9 @@ from collections.abc import Sequence
 def invoke(arguments: Sequence[str]) -> int:
     """Run the command line `arguments` and return its exit code."""
     from modelyard.pipelines.cli.app import app
-    from modelyard.pipelines.cli.failures import run_guarded
+    from modelyard.pipelines.cli.failures import run_command
 
-    return run_guarded(app, arguments)
+    return run_command(app, arguments)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """Ctrl-C; the message has the effect on the run, and the command that continues it."""
 
 
-def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
+def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code.
 
     The exit code is that of the ModelyardError, 2 for a wrong command line, 130 for Ctrl-C, 1 for a bug. The
@@ -32,15 +32,15 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
         code = _command(app)(list(arguments), prog_name="modelyard", standalone_mode=False)
         if code == INTERRUPTED and as_json:
             message = "Interrupted by Ctrl-C. Run the command again: finished steps are cached."
-            report("Interrupted", message, code, as_json)
+            print_error("Interrupted", message, code, as_json)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Interrupted as interrupted:
-        code = report("Interrupted", str(interrupted), INTERRUPTED, as_json)
+        code = print_error("Interrupted", str(interrupted), INTERRUPTED, as_json)
     except UsageError as error:
         error.message = format_usage_error(error)
         if as_json:
-            report("UsageError", error.format_message(), error.exit_code, as_json)
+            print_error("UsageError", error.format_message(), error.exit_code, as_json)
         else:
             error.show()
         code = error.exit_code
@@ -49,10 +49,10 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     except Exception as error:
         known = error if isinstance(error, ModelyardError) else find_machine_error(error)
         if known is None:
-            return report(type(error).__name__, report_bug(error, debug), 1, as_json)
+            return print_error(type(error).__name__, report_bug(error, debug), 1, as_json)
         if debug:
             traceback.print_exception(error)
-        code = report(type(known).__name__, str(known), known.exit_code, as_json)
+        code = print_error(type(known).__name__, str(known), known.exit_code, as_json)
     return code if isinstance(code, int) else 0
 
 
@@ -75,7 +75,7 @@ def is_json_requested(arguments: Sequence[str]) -> bool:
     return "--output=json" in arguments or ("--output", "json") in pairs
 
 
-def report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
+def print_error(kind: str, message: str, exit_code: int, as_json: bool) -> int:
     """Print an error to stderr, or as JSON to stdout, and return its exit code."""
     if as_json:
         error = {"kind": kind, "message": message, "exit_code": exit_code}

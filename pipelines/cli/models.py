@@ -39,8 +39,7 @@ FINGERPRINT_DIGITS = 12  # of 64, enough for people
 @app.command("list")
 def list_(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="List the versions of this model.", show_default=False),
+        str | None, typer.Argument(metavar="NAME", help="List the versions of this model.")
     ] = None,
     store: StoreUrl = None,
     environment: EnvironmentName = "local",
@@ -130,9 +129,7 @@ def rollback(
     name: ModelName,
     to: Annotated[
         int | None,
-        typer.Option(
-            "--to", min=1, metavar="VERSION", help="Version number. Default: the previous champion."
-        ),
+        typer.Option(min=1, metavar="VERSION", help="Version number. Default: the previous champion."),
     ] = None,
     reason: Reason = "rolled back manually",
     store: StoreUrl = None,

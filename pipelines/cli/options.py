@@ -28,9 +28,7 @@ class Output(StrEnum):
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="CONFIG", help="Configuration file (YAML). Default: the digits example.", show_default=False
-    ),
+    typer.Argument(metavar="CONFIG", help="Configuration file (YAML). Default: the digits example."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -58,7 +56,6 @@ RunsEnvironment = Annotated[
         metavar="ENV",
         help="Environment whose runs are used, including those on Kubeflow Pipelines. Default: the runs that "
         "`modelyard run` started on this machine, in any environment.",
-        show_default=False,
     ),
 ]
 OutputFormat = Annotated[
@@ -77,20 +74,15 @@ CertificateAuthorities = Annotated[
 Endpoint = Annotated[
     str | None,
     typer.Option(
-        "--endpoint",
         metavar="URL",
         help="URL of the Kubeflow Pipelines API. Default: KF_PIPELINES_ENDPOINT, then kfp.endpoint of the "
         "environment, then the API server of the cluster in KUBECONFIG.",
-        show_default=False,
     ),
 ]
 KfpNamespace = Annotated[
     str | None,
     typer.Option(
-        "--namespace",
-        metavar="NAME",
-        help="Namespace of Kubeflow Pipelines. Default: kfp.namespace of the environment.",
-        show_default=False,
+        metavar="NAME", help="Namespace of Kubeflow Pipelines. Default: kfp.namespace of the environment."
     ),
 ]
 SkipUnchanged = Annotated[
@@ -106,7 +98,6 @@ ForceAfter = Annotated[
         "--force-after",
         metavar="TIME",
         help="With --skip-unchanged: train anyway if the champion is older than TIME, such as 12h or 30d.",
-        show_default=False,
     ),
 ]
 Wait = Annotated[
@@ -117,12 +108,9 @@ LeaveStuck = Annotated[
     typer.Option("--leave-stuck", help="With --wait: do not cancel the run if one of its pods cannot start."),
 ]
 RunName = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN", help="Name of the run, or its ID on Kubeflow Pipelines.", show_default=False
-    ),
+    str, typer.Argument(metavar="RUN", help="Name of the run, or its ID on Kubeflow Pipelines.")
 ]
-ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False)]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 StoreUrl = Annotated[
     str | None,
     typer.Option(
@@ -130,7 +118,6 @@ StoreUrl = Annotated[
         metavar="URL",
         help="Model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, then "
         "the store of the environment, then .modelyard/models.",
-        show_default=False,
     ),
 ]
 Anyway = Annotated[
@@ -139,12 +126,10 @@ Anyway = Annotated[
         "--anyway", help="Continue even if a step fits on no node, or the last plan predicts a failure."
     ),
 ]
-Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Version number.", show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason to record in the history.")]
+Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Version number.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason to record in the history.")]
 
-Budget = Annotated[
-    float | None, typer.Option("--budget", min=0, metavar="USD", help="Maximum cost of the run.")
-]
+Budget = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Maximum cost of the run.")]
 
 
 def check_server_url(url: str | None) -> str | None:
@@ -159,9 +144,6 @@ def check_server_url(url: str | None) -> str | None:
     if not valid:
         raise typer.BadParameter(f"{url!r} is not a URL such as http://host:8501.", param_hint="--url")
     return url
-
-
-SCOPE_PARAMETERS = ("scope", "output")
 
 
 def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
@@ -188,13 +170,14 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
 
         command(scope=RunScope(environment, endpoint, namespace), output=output, **arguments)
 
-    own = [
-        each for name, each in inspect.signature(command).parameters.items() if name not in SCOPE_PARAMETERS
-    ]
-    first, *others, _ = inspect.signature(run).parameters.values()
-    shared = (first.replace(annotation=kind, default=default), *others)
+    _, _, *arguments = inspect.signature(command).parameters.values()  # without scope and output
+    environment, *options, _ = inspect.signature(run).parameters.values()  # without **arguments
     wraps(command)(run)
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+    environment = environment.replace(annotation=kind, default=default)
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*arguments, environment, *options)
+    ]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

@@ -67,7 +67,6 @@ def plan(
     probe_seconds: Annotated[
         float,
         typer.Option(
-            "--probe-seconds",
             min=1,
             metavar="S",
             help="Duration of the measured training steps in seconds, without startup and export.",
@@ -84,14 +83,11 @@ def plan(
     budget: Budget = None,
     price: Annotated[
         float | None,
-        typer.Option(
-            "--price", min=0, metavar="USD", help="Price of the machine per hour; overrides --prices."
-        ),
+        typer.Option(min=0, metavar="USD", help="Price of the machine per hour; overrides --prices."),
     ] = None,
     prices: Annotated[
         Path | None,
         typer.Option(
-            "--prices",
             metavar="FILE",
             help="YAML file with accelerators and prices. Default: the price list of modelyard.",
         ),
@@ -99,14 +95,12 @@ def plan(
     fetch: Annotated[
         bool,
         typer.Option(
-            "--fetch",
-            help="Download data that is not on this machine, as --probe and --learning-curve do.",
+            "--fetch", help="Download data that is not on this machine, as --probe and --learning-curve do."
         ),
     ] = False,
     examples: Annotated[
         int | None,
         typer.Option(
-            "--examples",
             min=1,
             metavar="N",
             help="Number of examples, for CIFAR-10 or images with data.resize that are not downloaded.",
@@ -115,7 +109,6 @@ def plan(
     outputs: Annotated[
         int | None,
         typer.Option(
-            "--outputs",
             min=1,
             metavar="N",
             help="With --examples, for images: number of outputs of the model, such as that of the classes.",

@@ -17,7 +17,7 @@ from modelyard.components.artifacts import format_number
 from modelyard.components.errors import KilledError, error_classes
 from modelyard.components.events import Epoch, Event, Resumed, StepChange, Waiting
 from modelyard.components.explain.explanation import step_lines
-from modelyard.pipelines.cli.failures import Interrupted, report
+from modelyard.pipelines.cli.failures import Interrupted, print_error
 from modelyard.pipelines.cli.options import Output, print_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def complete(run: "Run", output: Output, leave_stuck: bool = False) -> NoReturn:
         print_json(summary.model_dump(mode="json"))
     elif failure:
         show_failure(summary, Console(stderr=True))
-        report(failure.kind, failure.message, failure.exit_code, as_json=False)
+        print_error(failure.kind, failure.message, failure.exit_code, as_json=False)
     else:
         show_summary(summary, run, Console())
     raise typer.Exit(failure.exit_code if failure else 0)
@@ -175,11 +175,8 @@ def show_summary(summary: "RunSummary", run: "Run", console: Console) -> None:
 def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     """Return the metrics of candidate and champion, and the recall of each class, lowest first."""
     comparison = evaluation.same_examples
-    candidate, examples = (
-        (comparison.candidate, comparison.examples)
-        if comparison
-        else (evaluation.values, evaluation.examples)
-    )
+    candidate = comparison.candidate if comparison else evaluation.values
+    examples = comparison.examples if comparison else evaluation.examples
     columns = [
         "candidate (95 % interval)",
         *([f"version {evaluation.compared_with}"] if comparison else []),

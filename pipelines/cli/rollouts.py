@@ -63,7 +63,6 @@ def status(
     url: Annotated[
         str | None,
         typer.Option(
-            "--url",
             metavar="URL",
             callback=check_server_url,
             help="URL of a running server: the exit code is 8 if no server of the model responds there. "

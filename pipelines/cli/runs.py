@@ -38,10 +38,9 @@ def list_(
     scope: "RunScope",
     output: Output,
     model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME", help="List only the runs of this model.", show_default=False),
+        str | None, typer.Option(metavar="NAME", help="List only the runs of this model.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Maximum number of runs.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Maximum number of runs.")] = 20,
 ) -> None:
     """List the latest runs, newest first."""
     from modelyard.pipelines.runners.select import list_runs
@@ -88,10 +87,8 @@ def show_(
 def compare(
     scope: "RunScope",
     output: Output,
-    first: Annotated[str, typer.Argument(metavar="A", help="Name or ID of a run.", show_default=False)],
-    second: Annotated[
-        str, typer.Argument(metavar="B", help="Name or ID of another run.", show_default=False)
-    ],
+    first: Annotated[str, typer.Argument(metavar="A", help="Name or ID of a run.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Name or ID of another run.")],
 ) -> None:
     """Compare the results, metrics and configurations of two runs."""
     from modelyard.pipelines.runners.differences import compare_runs
@@ -119,8 +116,7 @@ def logs(
     output: Output,
     name: RunName,
     step: Annotated[
-        str | None,
-        typer.Argument(metavar="STEP", help="Name of a step. Default: all steps.", show_default=False),
+        str | None, typer.Argument(metavar="STEP", help="Name of a step. Default: all steps.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
@@ -194,9 +190,7 @@ def explain(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN",
-            help="Name of the run, or its ID on Kubeflow Pipelines. Default: the latest run.",
-            show_default=False,
+            metavar="RUN", help="Name of the run, or its ID on Kubeflow Pipelines. Default: the latest run."
         ),
     ] = None,
 ) -> None:
@@ -216,11 +210,7 @@ def report(
     output: Output,
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RUN|NAME",
-            help="Name of a run or a model. Default: the latest run.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="RUN|NAME", help="Name of a run or a model. Default: the latest run."),
     ] = None,
     version: Annotated[
         int | None,

@@ -19,8 +19,7 @@ from modelyard.pipelines.cli.options import (
 )
 
 Version = Annotated[
-    int | None,
-    typer.Option("--version", min=1, metavar="VERSION", help="Version number. Default: the champion."),
+    int | None, typer.Option(min=1, metavar="VERSION", help="Version number. Default: the champion.")
 ]
 
 
@@ -84,7 +83,6 @@ def predict(
     url: Annotated[
         str | None,
         typer.Option(
-            "--url",
             metavar="URL",
             callback=check_server_url,
             help="URL of a running server, such as http://host:8501.",

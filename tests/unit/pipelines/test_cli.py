@@ -302,7 +302,7 @@ def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_pat
     assert [name for name in (*network, "cluster") if not checks[name]["ok"]] == [
         *("proxy", "certificates", "keras", "cluster")
     ]
-    assert "service links" in checks["variables"]["message"]
+    assert "service link" in checks["variables"]["message"]
     monkeypatch.setenv("MODELYARD_SERVING__PORT", "0")
     assert modelyard("doctor").code == 0
     (tmp_path / "file").write_text("")
