@@ -12,6 +12,7 @@ from pathlib import Path
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import compute_interface, describe_mismatch
 from modelyard.components.machine import is_loopback
+from modelyard.pipelines.config.errors import combine_errors
 from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.environments.load import read_build_record
 from modelyard.pipelines.steps import STEPS
@@ -29,17 +30,15 @@ def check_pipeline(arguments: Mapping[str, object], environment: Environment) ->
     """
     images = {step: environment.image(step) for step in STEPS}
     errors = [*_find_errors(arguments, images, environment), *_find_mismatches(environment)]
-    if len(errors) == 1:
-        raise ConfigError(errors[0])
     if errors:
-        raise ConfigError("\n  ".join([f"The pipeline has {len(errors)} errors.", *errors]))
+        raise combine_errors("The pipeline", errors)
     return tuple(_find_warnings(images, environment))
 
 
 def _find_errors(
     arguments: Mapping[str, object], images: Mapping[str, str], environment: Environment
 ) -> Iterator[str]:
-    size = len(json.dumps(arguments).encode())  # one argument of the driver of the root
+    size = len(json.dumps(arguments).encode())  # they are one argument of the root driver
     if size >= ARGUMENT_BYTES:
         largest = max(arguments, key=lambda name: len(str(arguments[name])))
         yield (

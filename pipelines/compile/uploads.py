@@ -83,7 +83,7 @@ class Uploads:
 
 
 def prepare_uploads(config: Config, environment: Environment) -> Uploads:
-    """Return the configuration for pods and the uploads of a run; no uploads on this machine.
+    """Return the configuration for pods and the uploads of a run; without uploads for a local environment.
 
     Raises:
         ConfigError: the folder of model.code is too large.

@@ -46,9 +46,14 @@ def create_validation_error(
         of_key = list(group)
         origin = _find_origin(key_path, of_key[0], document)
         lines.append(f"{origin}: {_format_message(key_path, of_key, document, fields)}")
-    if len(lines) == 1:
-        return ConfigError(lines[0])
-    return ConfigError("\n  ".join([f"The configuration has {len(lines)} errors.", *lines]))
+    return combine_errors("The configuration", lines)
+
+
+def combine_errors(subject: str, errors: Sequence[str]) -> ConfigError:
+    """Return one error for the errors of a subject, with a line for each if there are several."""
+    if len(errors) == 1:
+        return ConfigError(errors[0])
+    return ConfigError("\n  ".join([f"{subject} has {len(errors)} errors.", *errors]))
 
 
 def iterate_keys(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, FieldInfo]]:

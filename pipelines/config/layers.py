@@ -83,7 +83,7 @@ class Document:
             self.set(keys, text, f"--set {key.strip()}")
 
     def set(self, keys: tuple[str, ...], text: str, origin: str) -> None:
-        """Set the value at `keys` to a YAML text; paths in it are relative to the working directory."""
+        """Set the value at `keys` from YAML text; paths in it are relative to the working directory."""
         section = self.values
         for depth, key in enumerate(keys[:-1], 1):
             if section.get(key) is None:

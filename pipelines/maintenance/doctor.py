@@ -213,12 +213,11 @@ def check_port(serving: Serving) -> str:
 
 def check_proxies() -> str:
     """Check that the proxies for buckets and for data on the web accept connections; return them."""
-    all_proxies = {
-        scheme: machine.find_proxy(f"{scheme}{HOST}", module)
-        for scheme in ("https://", "http://")
-        for module in SOCKS_MODULES
-    }
-    proxies = {scheme: url for scheme, url in all_proxies.items() if url}
+    proxies: dict[str, str] = {}
+    for scheme in ("https://", "http://"):
+        for module in SOCKS_MODULES:  # raises if the proxy needs a module that is not installed
+            if proxy := machine.find_proxy(f"{scheme}{HOST}", module):
+                proxies[scheme] = proxy
     for url in dict.fromkeys(proxies.values()):
         parts = urlsplit(url)
         address = parts.hostname, parts.port or machine.PORTS.get(parts.scheme, SOCKS_PORT)
@@ -229,8 +228,8 @@ def check_proxies() -> str:
                 f"The proxy {redact_url(url)} accepts no connection: {error.strerror or error}. Correct or "
                 "unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY."
             ) from error
-    shown = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in proxies.items())
-    return f"{shown}, never for this machine" if shown else "none"
+    by_scheme = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in proxies.items())
+    return f"{by_scheme}, never for this machine" if by_scheme else "none"
 
 
 def find_netrc() -> str:
@@ -254,9 +253,11 @@ def check_variables() -> str:
     links = [name for name in names if is_service_link(name, os.environ[name])]
     fields = [*iterate_keys(Config), *iterate_keys(Environment, ("environment",))]
     keys = {PREFIX + "__".join(map(str, path)).upper(): section_class(field) for path, field in fields}
-    known = [*keys, HOME, *(f"{PREFIX}{name}" for name in ("ENVIRONMENT", *INTERNAL_VARIABLES))]
-    nested = tuple(f"{key}__" for key, section in keys.items() if not section)  # such as of gate.minimum
-    unknown = [name for name in names if name not in (*known, *links) and not name.startswith(nested)]
+    other = [f"{PREFIX}{name}" for name in ("ENVIRONMENT", *INTERNAL_VARIABLES)]
+    known = {*keys, HOME, *other, *links}
+    # a key that is not a section may have keys too, such as gate.minimum
+    prefixes = tuple(f"{key}__" for key, section in keys.items() if not section)
+    unknown = [name for name in names if name not in known and not name.startswith(prefixes)]
     variables = [name for name in names if name not in (*unknown, *links)]
     variables += [f"{pluralize(len(links), 'service link')} of Kubernetes (ignored)"] if links else []
     variables += [f"{name} is unknown and ignored{did_you_mean(name, [*keys, HOME])}" for name in unknown]

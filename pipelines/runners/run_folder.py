@@ -101,7 +101,7 @@ def create(base: Path) -> Iterator[Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder, which may not exist yet, can hold runs, and the limits of this process.
+    """Check a folder for runs, which may not exist yet, and the limits of this process.
 
     Raises:
         ConfigError: this user cannot write to it, or its file system has no locks or no memory maps.
