@@ -15,14 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelyard.components import records
-from modelyard.components.artifacts import (
-    Interval,
-    Metrics,
-    Prediction,
-    Record,
-    Rule,
-    read,
-)
+from modelyard.components.artifacts import Interval, Metrics, Prediction, Record, Rule, read
 from modelyard.components.errors import ConfigError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
@@ -78,14 +71,30 @@ class RunFailure(Record):
 class RunSummary(Record):
     """The result of a run.
 
-    `run` is the name of the run. `fingerprint` identifies data, configuration and code: equal fingerprints
-    give the same version. `version` is None when nothing was published; `champion` is the champion at the
-    end. A run that ends early because of `skip_unchanged` has the decision `unchanged` and neither metrics
-    nor report. `uses` names the runs whose artifacts came from the cache. `resumed_after` is the epoch of
-    the checkpoint from which training resumed; on Kubeflow Pipelines it is known only if a version was
-    published. `metrics` are for scripts: each metric by its name, its 95 % interval as `<name>_interval`, the
-    number of test examples as `examples`, and the `gain` over the champion if there is one; `evaluation` has
-    every measurement.
+    Attributes:
+        run: the name of the run.
+        model: the name of the model.
+        state: how the run ended.
+        fingerprint: identifies data, configuration and code; equal fingerprints give the same version.
+        version: the published version; None if none was published.
+        champion: the champion at the end of the run.
+        decision: the decision of the gate; `unchanged` if the run ended early because of `skip_unchanged`,
+            without metrics and report.
+        reason: why the gate decided so, or why the version was not promoted.
+        rules: the rules of the gate with their results.
+        notes: sentences about the decision, such as the effects of leakage.
+        metrics: for scripts: each metric by its name, its 95 % interval as `<name>_interval`, the number of
+            test examples as `examples`, and the `gain` over the champion if there is one.
+        evaluation: all measurements of evaluate.
+        steps: the state of each step.
+        seconds: the wall time.
+        report: the path of the report.
+        store: the URL of the model store.
+        uses: the names of the runs whose artifacts came from the cache.
+        resumed_after: the epoch of the checkpoint from which training resumed; on Kubeflow Pipelines, known
+            only if a version was published.
+        prediction: a prediction of the server of the champion.
+        failure: why the run failed or was cancelled.
     """
 
     run: str
@@ -143,8 +152,12 @@ class RunInfo(Record):
 class Run(ABC):
     """One run on any runner.
 
-    `folder` is its folder on this machine, which may not exist. `environment` is the environment of its
-    steps, `plan_key` the key of its plan, if known. `in_this_process` is whether `result` executes the run.
+    Attributes:
+        name: its name.
+        folder: its folder on this machine, which may not exist.
+        environment: the environment of its steps.
+        plan_key: the key of its plan, if known.
+        in_this_process: whether `result` executes the run in this process.
     """
 
     name: str
