@@ -65,7 +65,7 @@ def analyze(
 ) -> str:
     """Analyze the candidate for `rollout.bake_seconds` and return the summary.
 
-    The window counts requests from before clients reached the candidate.
+    The window was opened before clients reached the candidate.
 
     Raises:
         DeployError: the candidate fails, is slow, restarts or received too few requests.

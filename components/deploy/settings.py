@@ -1,4 +1,4 @@
-"""The section `rollout` of the configuration; and the target of a rollout, from the environment."""
+"""The section `rollout` of the configuration, and the target of a rollout, which the environment sets."""
 
 from collections.abc import Mapping
 from typing import Any

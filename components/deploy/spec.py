@@ -22,5 +22,5 @@ class DeploySpec(Spec):
     code_sha256: str = Field(default="", description="Fingerprint of the user's own model code.")
 
     def modules(self) -> tuple[str, ...]:
-        """See Spec: the module of the serving platform."""
+        """Return the module of the serving platform."""
         return (PLATFORMS[self.target.platform].partition(":")[0],)

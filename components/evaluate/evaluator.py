@@ -226,7 +226,7 @@ def _worst_mistakes(
 def _record_decision(
     spec: EvaluateSpec, identity: Identity, decision: Decision, metrics: Metrics, report_uri: str
 ) -> None:
-    """Write the decision to the store, where a run finds it whose evaluate comes from the cache."""
+    """Write the decision to the store, where a run whose evaluate is cached reads it."""
     record = DecisionRecord(
         model=spec.name,
         fingerprint=identity.run,

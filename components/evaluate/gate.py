@@ -75,7 +75,7 @@ def decide(
     """Return the decision, its reason in a sentence, and the rules.
 
     Args:
-        metrics: of the candidate, with the comparisons with champions, if any.
+        metrics: the metrics of the candidate, with its comparisons with champions, if there are any.
         gate: the rules; None promotes every model.
         champion: the version that is served now; None if there is none.
         notes: further notes for the decision.

@@ -49,7 +49,7 @@ class Leakage(NamedTuple):
 
 
 def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, test: Split) -> Leakage:
-    """Return the leakage of these champions by version, the current champion first.
+    """Return the leakage of champions; `champions` are by version, the current one first.
 
     The comparison leaves out test examples that the current champion was trained on. It also leaves out those
     of an earlier champion if at least half of the examples remain. Otherwise it leaves out that champion.

@@ -9,7 +9,7 @@ UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 def parse_quantity(quantity: str) -> float:
     """Return a quantity in its base unit: cores, bytes, devices."""
-    from kubernetes.utils.quantity import parse_quantity as parse  # takes half a second
+    from kubernetes.utils.quantity import parse_quantity as parse  # its import takes half a second
 
     return float(parse(quantity))
 

@@ -251,7 +251,7 @@ def _file_identity(path: str) -> tuple[int, ...] | None:
 def trace_headers(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
     """Return the headers traceparent and tracestate of a request, for its response.
 
-    An invalid tracestate is left out; without a valid traceparent, both are.
+    An invalid tracestate is left out. If the traceparent is invalid, both are left out.
     """
     parents = [value for name, value in headers if name == TRACEPARENT]
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None

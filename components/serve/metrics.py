@@ -9,7 +9,7 @@ modelyard_model_version{model,version}                      1 for the served ver
 modelyard_champion_version{model,version}                   1 for the champion
 modelyard_champion_failures_total{model}                    polls after which the champion was not served
 
-Only a server that follows the champion pointer has the last two.
+Only a server that follows the champion pointer has the last two metrics.
 
 Refused, late and abandoned requests are not executed. A prediction that is not finite is a failure only for
 golden requests, because a large enough input causes one with any model.

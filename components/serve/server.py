@@ -176,8 +176,8 @@ class Server(UvicornServer):
 def _limit_files(memory: int, *, tls: bool) -> None:
     """Allow as many files, and so connections, as possible.
 
-    asyncio hands over a TLS connection after its handshake. The number of files limits the memory of those
-    before it; libuv closes further connections at once.
+    asyncio hands over a TLS connection after its handshake. Until then, only the number of open files limits
+    the memory of connections; libuv closes further connections at once.
     """
     _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = RESERVED_FILES + 2 * memory // TLS_CONNECTION_MEMORY if tls else maximum

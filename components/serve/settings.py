@@ -1,4 +1,4 @@
-"""`serving`: address, limits and access control of the server."""
+"""The section `serving` of the configuration."""
 
 from typing import Self
 

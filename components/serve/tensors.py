@@ -231,7 +231,7 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 
 def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> bool:
-    """Return whether `text` starts with `key` and a full array (count, *shape); may be wrongly False."""
+    """Return True if `text` starts with `key` and a full array (count, *shape), False if that is unknown."""
     example, head = _skeleton(shape, key)
     skeleton = text.translate(None, _NUMBER_CHARACTERS)
     return skeleton.startswith(head + b",".join([example] * count) + b"]")

@@ -1,6 +1,6 @@
 """Objects in a bucket of Google Cloud Storage, below a prefix.
 
-`create` and `replace` carry the generation that the object must have as a precondition. Requests have a
+`create` and `replace` send the generation that the object must have, as a precondition. Requests have a
 timeout and are retried while the service is busy or unreachable. A retried write whose first response was
 lost finds its own object: an object with the same bytes counts as written.
 """

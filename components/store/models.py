@@ -51,7 +51,7 @@ GRACE_SECONDS = 3600.0  # maximum time between two files of a publication
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """The files with a version number.
+    """The files in the folder of a version.
 
     Attributes:
         version: the number.
@@ -119,7 +119,7 @@ class ModelStore(Versions):
         action: Action = "promote",
         expected: int | None = None,
     ) -> Champion:
-        """Make `version` the champion; return the unchanged pointer if it is the champion already.
+        """Make `version` the champion, unless it is the champion already; return the pointer.
 
         If champion.json is damaged and `expected` is None, it is written again.
 
@@ -225,7 +225,7 @@ class ModelStore(Versions):
 
     def find_rollback(self, name: str, version: int) -> HistoryEntry | None:
         """Return the rollback from `version`, or None if there is none or it became champion again later."""
-        return find_rollback(_effective_entries(self.history(name)), version)
+        return find_rollback(_remove_attempts(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, location: str, versions: Collection[int]) -> None:
         """Record the versions that a serving platform has loaded, unless the record already lists them.
@@ -275,7 +275,7 @@ class ModelStore(Versions):
         """
         entries, _ = self.readable_history(name)
         stored = {files.version for files in self.stored_files(name)}
-        named = {entry.version for entry in _effective_entries(entries)} & stored
+        named = {entry.version for entry in _remove_attempts(entries)} & stored
         with suppress(DamagedError):
             if champion := self.champion(name):
                 named.add(champion.version)
@@ -394,7 +394,7 @@ class ModelStore(Versions):
         """Return the pointer that names `entry` of the history `entries`."""
         previous = entry.previous
         if entry.action == "rollback":
-            before = _effective_entries(mark_attempts(entries, entry.after))
+            before = _remove_attempts(mark_attempts(entries, entry.after))
             previous = rollback_target(before, entry.version)
         return Champion(
             version=entry.version,
@@ -445,7 +445,7 @@ def _history_key(folder: str, number: int) -> str:
     return f"{folder}/history/{number:06d}.json"
 
 
-def _effective_entries(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+def _remove_attempts(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     return [entry for entry in entries if not entry.attempt]
 
 

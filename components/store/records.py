@@ -1,7 +1,7 @@
 """The JSON records of the store, such as `run.json`, `champion.json` and `history/*.json`.
 
 The champion pointer names the latest history entry, and each entry names its predecessor. Entries of this
-chain took effect; all others are attempts.
+chain took effect; all other entries are attempts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,8 +50,9 @@ class HistoryEntry(Record):
     `version` is the new champion and `previous` the one before, None for the first. `after` is the number of
     the entry that the pointer named before, 0 for the first. `token` is random, so no two entries are equal.
 
-    `attempt` is whether no pointer ever named the entry. It is stored only for a recorded attempt. Readers
-    set it for entries whose process was killed, or was slower than another one, before it moved the pointer.
+    `attempt` is whether no pointer ever named the entry. It is stored only for a recorded attempt.
+    `mark_attempts` sets it for the others: their process was killed, or another process moved the pointer
+    first.
     """
 
     number: int = 0
@@ -186,17 +187,16 @@ def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEnt
     Where an entry of the chain is missing, the chain continues at the entry before it.
     """
     by_number = {entry.number: entry for entry in entries}
-    effective = set()
+    chain = set()
     while head:
         if head not in by_number:
             earlier = (entry.number for entry in entries if entry.number < head and not entry.attempt)
             head = max(earlier, default=0)
             continue
-        effective.add(head)
+        chain.add(head)
         head = by_number[head].after
     return [
-        by_number[number].model_copy(update={"attempt": number not in effective})
-        for number in sorted(by_number)
+        by_number[number].model_copy(update={"attempt": number not in chain}) for number in sorted(by_number)
     ]
 
 
@@ -204,7 +204,7 @@ def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
     """Return the version that a rollback from `target` restores, after a rollback to `target`.
 
     Promotions are a stack, and a rollback removes what is above its target: after promotions of 1, 2 and 3
-    and a rollback to 2, the next rollback restores 1, not 3. `entries` are the effective ones.
+    and a rollback to 2, the next rollback restores 1, not 3. `entries` are those without attempts.
     """
     stack: list[int] = []
     for entry in entries:
@@ -227,7 +227,7 @@ def _truncate(stack: list[int], version: int) -> list[int]:
 def find_rollback(entries: Sequence[HistoryEntry], version: int) -> HistoryEntry | None:
     """Return the rollback from `version`, unless `version` became champion again later.
 
-    `entries` are the effective ones, oldest first.
+    `entries` are those without attempts, oldest first.
     """
     for entry in reversed(entries):
         if entry.version == version:

@@ -1,4 +1,4 @@
-"""`store`: the model store."""
+"""The section `store` of the configuration."""
 
 from pydantic import Field
 
