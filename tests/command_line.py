@@ -23,7 +23,7 @@ class CommandResult:
 
 
 class CommandLine:
-    """Runs commands; `options` follow the arguments of each."""
+    """Runs commands, each with these options appended."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *options: str) -> None:
         self._capsys, self._options = capsys, options

@@ -30,13 +30,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core
 
 
 def pytest_configure() -> None:
-    """Enable SIGINT for the commands of the tests, which background jobs ignore."""
+    """Restore Python's handler of SIGINT: a shell starts background jobs with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast_compilation() -> Iterator[None]:
-    """Skip a slow check of KFP in each setter of a task."""
+    """Skip a check of KFP that makes each setter of a task slow."""
     from kfp.dsl.pipeline_task import PipelineTask
 
     with pytest.MonkeyPatch.context() as patch:
@@ -68,13 +68,13 @@ def modelyard(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture(scope="session")
 def cifar10_archive() -> Callable[..., Path]:
-    """Write an archive as CIFAR-10's authors do: write(path, layout, images_per_batch=20, seed=0)."""
+    """Return a function that writes an archive in an official layout of CIFAR-10; see `write_cifar10`."""
     return write_cifar10
 
 
 @pytest.fixture(scope="session")
 def python2_pickle() -> Callable[[Any], bytes]:
-    """Pickle a value as Python 2: protocol 2, `str` for text and bytes."""
+    """Return a function that pickles a value as Python 2 does: protocol 2, `str` for text and bytes."""
     return to_python2_pickle
 
 
@@ -103,18 +103,18 @@ def write_python(path: Path, images_per_batch: int, seed: int) -> None:
             "batch_label": f"training batch {number + 1} of 5",
             "labels": labels.tolist(),
             "data": channels_first(images),
-            "filenames": [f"picture_{number}.png" for number in range(images_per_batch)],
+            "filenames": [f"image_{number}.png" for number in range(images_per_batch)],
         }
         files[name] = to_python2_pickle(batch)
     write_tar(path, {f"cifar-10-batches-py/{name}": data for name, data in files.items()})
 
 
 def generate_images(count: int, seed: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (count, 32, 32, 3) with a colour and a bar for each class and noise, and their labels."""
+    """Return images (count, 32, 32, 3) with a color and a bar for each class and noise, and their labels."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(count) % 10).astype(np.uint8)
-    colours = np.array([colorsys.hsv_to_rgb(label / 10, 0.6, 0.7) for label in range(10)]) * 255
-    images = np.repeat(colours[labels], 32 * 32, axis=0).reshape(count, 32, 32, 3)
+    colors = np.array([colorsys.hsv_to_rgb(label / 10, 0.6, 0.7) for label in range(10)]) * 255
+    images = np.repeat(colors[labels], 32 * 32, axis=0).reshape(count, 32, 32, 3)
     for image, label in zip(images, labels, strict=True):
         image[:, 3 * label : 3 * label + 4] = 255
     images += random.normal(0, 25, images.shape)

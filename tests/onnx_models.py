@@ -42,9 +42,10 @@ def save_model(
 
 
 def save_mean_model(path: Path, signature: Signature, prediction: tuple[float, ...] | None = None) -> None:
-    """Save a model that predicts the second class with the mean of its input, or always `prediction`.
+    """Save a model that predicts from the mean of its input, or always `prediction`.
 
-    The mean of uint8 is divided by 255. A regression model predicts 1000 times the mean of its input.
+    The mean of uint8 is divided by 255. It is the probability of the second class; a regression model
+    predicts 1000 times the mean.
     """
     tensor, output = signature.input, signature.output
     constants = {
@@ -59,16 +60,16 @@ def save_mean_model(path: Path, signature: Signature, prediction: tuple[float, .
     nodes = [
         make_node("Cast", [tensor.name], ["floats"], to=TensorProto.FLOAT),
         make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
-        make_node("Mul", ["mean", "scale"], ["bright"]),
-        make_node("Unsqueeze", ["bright", "last"], ["p"]),
-        make_node("Sub", ["one", "p"], ["q"]),
-        make_node("Concat", ["q", "p"], ["both"], axis=1),
+        make_node("Mul", ["mean", "scale"], ["scaled"]),
+        make_node("Unsqueeze", ["scaled", "last"], ["second"]),
+        make_node("Sub", ["one", "second"], ["first"]),
+        make_node("Concat", ["first", "second"], ["classes"], axis=1),
     ]
     if prediction:
-        nodes.append(make_node("Mul", ["both", "zero"], ["zeros"]))
+        nodes.append(make_node("Mul", ["classes", "zero"], ["zeros"]))
         nodes.append(make_node("Add", ["zeros", "prediction"], [output.name]))
     elif signature.problem == "regression":
-        nodes.append(make_node("Mul", ["p", "thousand"], [output.name]))
+        nodes.append(make_node("Mul", ["second", "thousand"], [output.name]))
     else:
-        nodes.append(make_node("Identity", ["both"], [output.name]))
+        nodes.append(make_node("Identity", ["classes"], [output.name]))
     save_model(path, nodes, (tensor.name, tensor.dtype, tensor.shape), (output.name, [None]), constants)

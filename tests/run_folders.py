@@ -35,6 +35,13 @@ def create_run(home: Path, name: str, *overrides: str, **changes: Any) -> Path:
 def create_ended_run(home: Path, name: str, *overrides: str, **result: Any) -> Path:
     """Create the folder of an ended run; return it."""
     folder = create_run(home, name, *overrides)
-    known = {"run": name, "model": "digits", "state": "succeeded", "steps": (), "seconds": 1.0, "store": "x"}
-    run_folder.write_summary(folder, RunSummary(**(known | result)))
+    defaults = {
+        "run": name,
+        "model": "digits",
+        "state": "succeeded",
+        "steps": (),
+        "seconds": 1.0,
+        "store": "x",
+    }
+    run_folder.write_summary(folder, RunSummary(**(defaults | result)))
     return folder

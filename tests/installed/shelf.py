@@ -54,7 +54,7 @@ class Table:
         update = f"UPDATE objects SET {change} WHERE key = ?1 AND generation = ?4 RETURNING generation"  # noqa: S608
         for (new,) in self._run(update, key, data, time.time(), generation):
             return str(new)
-        raise ConflictError(f"{self.url}/{key} was changed meanwhile.")
+        raise ConflictError(f"{self.url}/{key} was changed by another process.")
 
     def upload(self, key: str, path: Path) -> None:
         insert = "INSERT OR REPLACE INTO objects (key, data, changed) VALUES (?, ?, ?)"
@@ -67,19 +67,19 @@ class Table:
         update = "UPDATE objects SET changed = ?2, revision = revision + 1 WHERE key = ?1 RETURNING 1"
         return bool(self._run(update, key, time.time()))
 
-    def delete(self, seen: Entry) -> bool:
+    def delete(self, entry: Entry) -> bool:
         self._run(
             "DELETE FROM objects WHERE key = ? AND generation = ? AND revision = ?",
-            seen.key,
-            seen.generation,
-            int(seen.revision),
+            entry.key,
+            entry.generation,
+            int(entry.revision),
         )
-        return self.find(seen.key) is None
+        return self.find(entry.key) is None
 
     def download(self, key: str, path: Path, generation: str | None = None) -> None:
-        data, found = self.read(key)
-        if generation not in (None, found):
-            raise NotFoundError(f"{self.url}/{key} was written again.")
+        data, current = self.read(key)
+        if generation not in (None, current):
+            raise NotFoundError(f"{self.url}/{key} was replaced.")
         path.write_bytes(data)
 
     def find(self, key: str) -> Entry | None:

@@ -12,13 +12,13 @@ from modelyard.components.errors import ConfigError, DataError, find_machine_err
 def test_artifact_is_written_atomically(tmp_path):
     target = tmp_path / "raw"
     with pytest.raises(RuntimeError), artifacts.replace_folder(target) as folder:
-        (folder / "half").write_text("x")
+        (folder / "partial").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
     with artifacts.replace_folder(target) as folder:
-        (folder / "whole").write_text("x")
+        (folder / "complete").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
-    assert (target / "whole").read_text() == "x"
+    assert (target / "complete").read_text() == "x"
 
 
 def test_a_text_that_cannot_be_written_leaves_the_previous_file_and_names_it(tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def test_only_small_regular_files_are_read(tmp_path):
             artifacts.read_small_file(path)
 
 
-def test_a_pipe_of_the_shell_is_read():
+def test_a_pipe_in_dev_fd_is_read():
     reader, writer = os.pipe()
     os.write(writer, b"name: a")
     os.close(writer)
@@ -64,7 +64,7 @@ def test_error_of_a_missing_or_invalid_record_names_its_file(tmp_path):
 
 
 def test_a_reader_sees_the_old_record_during_a_rewrite(tmp_path):
-    path, record = tmp_path / "decision.json", Decision(decision="hold", reason="as it is")
+    path, record = tmp_path / "decision.json", Decision(decision="hold", reason="original")
     artifacts.write(path, record)
     with path.open() as reader:
         artifacts.write(path, record.model_copy(update={"reason": "another"}))

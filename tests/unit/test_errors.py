@@ -6,7 +6,7 @@ import pytest
 from modelyard.components import errors
 
 
-def raised(error, cause=None):
+def with_cause(error, cause=None):
     error.__cause__ = cause
     return error
 
@@ -36,7 +36,7 @@ def test_an_error_of_another_module_is_recorded_as_its_base_class(kind):
             RuntimeError("RESOURCE_EXHAUSTED: a.index; No space left on device"),
             "MODELYARD_HOME",
         ),  # TensorFlow
-        (raised(ValueError("cannot close the archive"), OSError(errno.ENOSPC, "x")), "/folder: No space"),
+        (with_cause(ValueError("cannot close the archive"), OSError(errno.ENOSPC, "x")), "/folder: No space"),
     ],
 )
 def test_missing_disk_space_files_and_permissions_are_machine_errors(error, message):
@@ -46,16 +46,16 @@ def test_missing_disk_space_files_and_permissions_are_machine_errors(error, mess
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOENT, "x", "/a"), OSError(errno.EACCES, "of a port"), KeyError("x"), None]
+    "error", [OSError(errno.ENOENT, "x", "/a"), OSError(errno.EACCES, "port 80"), KeyError("x"), None]
 )
-def test_other_exceptions_are_no_machine_errors(error):
+def test_other_exceptions_are_not_machine_errors(error):
     assert errors.find_machine_error(error) is None
 
 
 @pytest.mark.parametrize(
-    ("path", "why"),
+    ("path", "reason"),
     [("/a b[1]*?\\#%:~é", None), ("/a\nb", "control"), ("/a\udce9", "UTF-8"), ("/{{$.x}}", "placeholder")],
 )
-def test_unusable_paths_are_explained(path, why):
+def test_unusable_paths_are_explained(path, reason):
     problem = errors.describe_unusable_path(path)
-    assert problem is None if why is None else why in problem
+    assert problem is None if reason is None else reason in problem

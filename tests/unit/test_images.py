@@ -40,10 +40,10 @@ def test_an_image_of_the_requested_size_is_not_changed(resize) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_png_modes_decode_to_the_same_pixels(mode, channels) -> None:
-    grey = np.where(random_pixels(6, 4, 1) < 128, 0, 255).astype(np.uint8)
-    image = Image.fromarray(grey[..., 0]).convert(mode)
+    gray = np.where(random_pixels(6, 4, 1) < 128, 0, 255).astype(np.uint8)
+    image = Image.fromarray(gray[..., 0]).convert(mode)
     decoded = images.decode(encode(image), image_format(6, 4, channels))
-    np.testing.assert_array_equal(decoded, grey.repeat(channels, axis=2))
+    np.testing.assert_array_equal(decoded, gray.repeat(channels, axis=2))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -89,7 +89,7 @@ def test_exif_orientation_is_applied(orientation, kind) -> None:
     data = encode(stored, kind, exif=exif)
     assert images.read_size(data) == (16, 32)
     decoded = images.decode(data, image_format(16, 32, 1, "exact"))[..., 0]
-    assert np.abs(decoded.astype(int) - np.asarray(upright)).max() < 60  # JPEG's own noise
+    assert np.abs(decoded.astype(int) - np.asarray(upright)).max() < 60  # noise of JPEG
 
 
 def test_damaged_exif_is_ignored() -> None:
@@ -98,7 +98,7 @@ def test_damaged_exif_is_ignored() -> None:
 
 
 def bars() -> bytes:
-    """A picture twice as wide as high: red, then green in the middle half, then blue."""
+    """Return an image of 40 x 80 pixels: a red quarter, a green half and a blue quarter."""
     image = Image.new("RGB", (80, 40), (0, 255, 0))
     image.paste((255, 0, 0), (0, 0, 20, 40))
     image.paste((0, 0, 255), (60, 0, 80, 40))
@@ -149,7 +149,7 @@ def test_exact_refuses_another_size_and_names_both() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello, I am a text", b"\x89PNG\r\n\x1a\n", encode(Image.new("RGB", (4, 4)), "PPM")]
+    "data", [b"", b"a text", b"\x89PNG\r\n\x1a\n", encode(Image.new("RGB", (4, 4)), "PPM")]
 )
 def test_other_file_formats_are_refused(data) -> None:
     with pytest.raises(DataError, match="not a PNG, JPEG, WebP, GIF, BMP or TIFF"):
@@ -166,14 +166,14 @@ def test_truncated_images_are_refused(kind) -> None:
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF"])
 def test_lossless_formats_keep_all_pixels(kind) -> None:
-    pixels = random_pixels(16, 16, 1).repeat(3, axis=2)  # a GIF has 256 colours
+    pixels = random_pixels(16, 16, 1).repeat(3, axis=2)  # a GIF has 256 colors
     data = encode(Image.fromarray(pixels), kind, **({"lossless": True} if kind == "WEBP" else {}))
     np.testing.assert_array_equal(images.decode(data, image_format(16, 16, 3, "exact")), pixels)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
 def test_the_first_of_several_frames_is_decoded(kind) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
     assert images.decode(data, image_format(8, 8))[0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
@@ -208,7 +208,7 @@ def test_a_png_header_with_too_many_pixels_is_refused(side) -> None:
         images.decode(bomb + chunk(b"IEND", b""), image_format(8, 8))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about EXIF
+@pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, about EXIF
 def test_damaged_files_are_decoded_or_raise_data_errors() -> None:
     random = np.random.default_rng(0)
     exif = Image.Exif()
@@ -239,7 +239,7 @@ def tiff_with_tile(side: int) -> bytes:
 
 
 def gif_with_frame(width: int, height: int) -> bytes:
-    """Return a GIF whose frame is to be disposed of, for which Pillow makes room when it opens it."""
+    """Return a GIF with a disposal method, for which Pillow allocates the frame when it opens the file."""
     screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
     control = b"!\xf9\x04" + bytes([0b1001, 0, 0, 0, 0])
     return screen + control + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x01\x00\x00;"

@@ -1,4 +1,4 @@
-"""An image of another version is refused before the work of its step begins."""
+"""An image of another version is refused before its step runs."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_steps_compiled_by_this_version_run(step: str, monkeypatch: pytest.Monke
     for name, value in interface.build_container_variables(step, "an image").items():
         monkeypatch.setenv(name, value)
     interface.check_interface(step)
-    interface.check_interface("probe")  # which a step may start
+    interface.check_interface("probe")  # a step may start the probe
 
 
 def test_an_image_of_another_version_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,10 +46,10 @@ def test_a_local_image_of_another_version_is_refused_before_the_run(
     )
     check_interfaces(environment)
     Path(INTERFACES_FILE).parent.mkdir()
-    held = {
+    interfaces = {
         "a/train:1": {"train": interface.compute_interface("train")},
         "a/deploy:1": {"explain": "0.0.9 (abc)"},
     }
-    Path(INTERFACES_FILE).write_text(json.dumps(held))
+    Path(INTERFACES_FILE).write_text(json.dumps(interfaces))
     with pytest.raises(ConfigError, match=r"a/deploy:1 .*0\.0\.9"):
         check_interfaces(environment)

@@ -30,7 +30,7 @@ with lifeline.hold(Path(sys.argv[1])) as variables:
     print(child.pid, flush=True)
     time.sleep(600)
 """
-LISTS_THREADS = "import modelyard.components, threading; print([t.name for t in threading.enumerate()])"
+LIST_THREADS = "import modelyard.components, threading; print([t.name for t in threading.enumerate()])"
 
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
@@ -46,22 +46,22 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     assert not lifeline.is_held(tmp_path / "lifeline")
 
 
-def test_a_child_of_a_dead_parent_ends_at_once(tmp_path):
+def test_a_child_of_an_ended_parent_ends_at_once(tmp_path):
     for environment in (
-        {lifeline.VARIABLE: str(tmp_path / "free")},
-        {lifeline.VARIABLE: str(tmp_path / "no")},
+        {lifeline.VARIABLE: str(tmp_path / "released")},
+        {lifeline.VARIABLE: str(tmp_path / "missing")},
     ):
-        (tmp_path / "free").touch()
-        done = subprocess.run([sys.executable, "-c", CHILD], env=environment, check=False, timeout=200)
-        assert done.returncode == 1
+        (tmp_path / "released").touch()
+        result = subprocess.run([sys.executable, "-c", CHILD], env=environment, check=False, timeout=200)
+        assert result.returncode == 1
 
 
 def test_import_starts_no_thread(tmp_path):
     with lifeline.hold(tmp_path / "lifeline") as variables:
-        done = subprocess.run(
-            [sys.executable, "-c", LISTS_THREADS], env=variables, capture_output=True, text=True, check=True
+        result = subprocess.run(
+            [sys.executable, "-c", LIST_THREADS], env=variables, capture_output=True, text=True, check=True
         )
-    assert done.stdout.strip() == "['MainThread']"
+    assert result.stdout.strip() == "['MainThread']"
 
 
 class FollowedError(Exception):
@@ -82,7 +82,7 @@ def test_each_step_follows_the_lifeline_before_it_imports_its_work(step, monkeyp
 def test_each_module_that_runs_as_a_child_process_follows_the_lifeline():
     package = Path(lifeline.__file__).parent
     sources = [*package.rglob("*.py"), package.parent / "pipelines/runners/pods/launcher.py"]
-    sources.remove(package / "train/keras_objects.py")  # which people run, for keras_signatures.json
+    sources.remove(package / "train/keras_objects.py")  # a tool for developers
     programs = [path for path in sources if 'if __name__ == "__main__":' in path.read_text()]
     assert len(programs) > 2
     for path in programs:

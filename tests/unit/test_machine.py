@@ -1,4 +1,4 @@
-"""What the environment variables of a machine say about its network and Keras."""
+"""Proxies, certificates and the Keras configuration, from environment variables."""
 
 import json
 import os
@@ -21,7 +21,7 @@ PROXY = "http://proxy:3128"
 
 @pytest.fixture(autouse=True)
 def variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """No variable of whoever runs the tests."""
+    """Remove the variables of the user."""
     for name in os.environ:
         if name.lower().endswith("_proxy") or "_CA_BUNDLE" in name or "SSL_CERT" in name or "KERAS" in name:
             monkeypatch.delenv(name)
@@ -60,7 +60,7 @@ def test_the_proxy_depends_on_the_scheme(variables: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listed", "url", "direct"),
+    ("no_proxy", "url", "direct"),
     [
         ("*", "https://example.com", True),
         ("example.com", "https://example.com/x", True),
@@ -87,18 +87,18 @@ def test_the_proxy_depends_on_the_scheme(variables: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
-def test_all_forms_of_no_proxy(
-    variables: pytest.MonkeyPatch, variable: str, listed: str, url: str, direct: bool
+def test_no_proxy_may_have_any_form(
+    variables: pytest.MonkeyPatch, variable: str, no_proxy: str, url: str, direct: bool
 ) -> None:
     variables.setenv("HTTPS_PROXY", PROXY)
-    variables.setenv(variable, listed)
+    variables.setenv(variable, no_proxy)
     assert find_proxy(url) == (None if direct else PROXY)
 
 
-def test_socks_needs_a_library_that_speaks_it(variables: pytest.MonkeyPatch) -> None:
+def test_socks_needs_a_library_that_supports_it(variables: pytest.MonkeyPatch) -> None:
     variables.setenv("ALL_PROXY", "socks5h://me:secret@127.0.0.1:1080")
     assert find_proxy("https://example.com", "json") == "socks5h://me:secret@127.0.0.1:1080"
-    assert find_proxy("https://example.com") is None  # as kubectl, which does not know ALL_PROXY
+    assert find_proxy("https://example.com") is None  # ALL_PROXY is ignored, as in kubectl
     with pytest.raises(
         ConfigError, match=r"ALL_PROXY is socks5h://127\.0\.0\.1, .* PySocks.* example\.com "
     ) as error:
@@ -125,9 +125,9 @@ def test_certificates_that_cannot_be_used_are_named(variables: pytest.MonkeyPatc
     variables.setenv("SSL_CERT_DIR", str(tmp_path))
     assert find_certificates() == str(tmp_path)
     (tmp_path / "empty").touch()
-    for name, why in {"CURL_CA_BUNDLE": "no certificate", "REQUESTS_CA_BUNDLE": "No such file"}.items():
-        variables.setenv(name, str(tmp_path / ("empty" if "no " in why else "gone")))
-        with pytest.raises(ConfigError, match=f"{name} is {tmp_path}.*{why}"):
+    for name, reason in {"CURL_CA_BUNDLE": "no certificate", "REQUESTS_CA_BUNDLE": "No such file"}.items():
+        variables.setenv(name, str(tmp_path / ("empty" if "no " in reason else "missing")))
+        with pytest.raises(ConfigError, match=f"{name} is {tmp_path}.*{reason}"):
             find_certificates()
         with pytest.raises(ConfigError, match=name):
             HttpServer("https://127.0.0.1:1").request("GET", "/", None, {})
@@ -136,7 +136,9 @@ def test_certificates_that_cannot_be_used_are_named(variables: pytest.MonkeyPatc
                 server.request("GET", "/", None, {})
 
 
-def test_keras_of_another_project(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_an_unusable_keras_configuration_is_refused(
+    variables: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     variables.setenv("KERAS_HOME", str(tmp_path))
     for backend in ("", "tensorflow"):
         variables.setenv("KERAS_BACKEND", backend)
@@ -145,8 +147,8 @@ def test_keras_of_another_project(variables: pytest.MonkeyPatch, tmp_path: Path)
     (tmp_path / "keras.json").write_text(json.dumps(other))
     check_keras()  # not used
     assert read_keras_config() == (tmp_path / "keras.json", other)
-    for wrong in ({"floatx": "float8"}, {"epsilon": 1}, []):
-        (tmp_path / "keras.json").write_text(json.dumps(wrong))
+    for invalid in ({"floatx": "float8"}, {"epsilon": 1}, []):
+        (tmp_path / "keras.json").write_text(json.dumps(invalid))
         with pytest.raises(ConfigError, match=f"{tmp_path}.* Keras cannot be imported"):
             check_keras()
     for backend in ("torch", "jax"):

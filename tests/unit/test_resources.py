@@ -1,4 +1,4 @@
-"""The memory and processors that a process may use."""
+"""The memory and CPUs that a process may use."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("groups", "limits"),
     [
-        ("0::/\n", {"memory.max": f"{GIB}"}),  # a container whose group is the root of what it sees
+        ("0::/\n", {"memory.max": f"{GIB}"}),  # a container that sees its cgroup as the root
         ("0::/a.slice/b\n", {"memory.max": f"{GIB}", "a.slice/memory.max": f"{4 * GIB}"}),
         ("0::/a.slice/b\n", {"a.slice/memory.max": f"{GIB}", "a.slice/b/memory.max": "max"}),
         ("4:memory:/pods/x\n0::/\n", {"memory/pods/x/memory.limit_in_bytes": f"{GIB}"}),
@@ -26,17 +26,17 @@ GIB = 2**30
 def test_memory_limit_is_the_smallest_of_all_cgroups(
     groups: str, limits: dict[str, str], tmp_path: Path
 ) -> None:
-    assert seen(tmp_path, groups, limits) == GIB
+    assert limit_in_cgroup(tmp_path, groups, limits) == GIB
 
 
 @pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
 def test_memory_limit_without_a_cgroup_limit_is_the_physical_memory(limit: str, tmp_path: Path) -> None:
     limits = {"memory/x/memory.limit_in_bytes": limit, "x/memory.max": limit, "cpu.max": "1"}
-    assert seen(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
+    assert limit_in_cgroup(tmp_path, "4:memory:/x\n0::/x\n", limits) == PHYSICAL
     assert read_memory_limit(tmp_path / "none", tmp_path / "none") == PHYSICAL
 
 
-def seen(folder: Path, groups: str, limits: dict[str, str]) -> int:
+def limit_in_cgroup(folder: Path, groups: str, limits: dict[str, str]) -> int:
     (folder / "cgroup").write_text(groups)
     for path, text in limits.items():
         (folder / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -55,5 +55,5 @@ def test_cpu_limit_is_the_quota(tmp_path: Path, text: str, expected: int | None)
 
 def test_memory_limit_includes_rlimits() -> None:
     code = "from modelyard.components.resources import read_memory_limit; print(read_memory_limit())"
-    line = ["prlimit", f"--data={GIB}", sys.executable, "-c", code]
-    assert subprocess.run(line, check=True, capture_output=True, text=True).stdout == f"{GIB}\n"
+    command = ["prlimit", f"--data={GIB}", sys.executable, "-c", code]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"{GIB}\n"

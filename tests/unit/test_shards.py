@@ -5,7 +5,7 @@ from modelyard.components import shards
 from modelyard.components.shards import ShardWriter, Split, prefetch
 
 
-def fill(folder, count):
+def write_split(folder, count):
     x = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1)
     y = np.arange(count) % 3
     with ShardWriter(folder, "train", (2, 2, 1), "uint8") as writer:
@@ -17,11 +17,11 @@ def fill(folder, count):
 @pytest.mark.parametrize("capacity", [1, 5, 7, 1000])
 def test_examples_are_read_in_order_at_any_shard_size(tmp_path, monkeypatch, capacity):
     monkeypatch.setattr(shards, "SHARD_BYTES", capacity * 4)
-    x, y = fill(tmp_path, 23)
+    x, y = write_split(tmp_path, 23)
     split = Split(tmp_path, "train")
     assert len(split) == 23
     np.testing.assert_array_equal(split.targets, y)
-    np.testing.assert_array_equal(np.concatenate([b for b, _ in split.batches(4)]), x)
+    np.testing.assert_array_equal(np.concatenate([examples for examples, _ in split.batches(4)]), x)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in split.batches(4)]), y)
     indices = np.array([22, 0, 7, 7, 3])
     np.testing.assert_array_equal(split.gather(indices), x[indices])
@@ -36,7 +36,7 @@ def test_examples_have_the_names_of_the_source(tmp_path, monkeypatch):
         writer.append(np.zeros((3, 2, 2, 1)), np.zeros(3), ("", "", ""))
     split = Split(tmp_path, "test")
     assert split.names(np.array([3, 0, 2, 6])) == ["b/4.png", "a/1.png", "b/\udcff.png", ""]
-    fill(tmp_path, 5)
+    write_split(tmp_path, 5)
     assert Split(tmp_path, "train").names(np.array([4])) == [""]
 
 
@@ -53,7 +53,7 @@ def test_examples_of_another_shape_are_refused(tmp_path):
 
 
 def test_a_shard_is_a_numpy_file(tmp_path):
-    x, _ = fill(tmp_path, 23)
+    x, _ = write_split(tmp_path, 23)
     np.save(tmp_path / "expected.npy", x)
     shard = tmp_path / "train-00000-of-00001.npy"
     assert shard.read_bytes() == (tmp_path / "expected.npy").read_bytes()

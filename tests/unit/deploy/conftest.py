@@ -28,10 +28,10 @@ METRICS = 'modelyard_request_seconds_count{{traffic="client"}} {}\n'
 
 
 class Cluster:
-    """The methods of Cluster that a rollout uses; pods have one more request at each read of their metrics.
+    """The methods of Cluster that a rollout uses.
 
-    A Deployment's only pod exists at once. Pods of `broken` versions are refused, and the earlier pod stays,
-    as in a rolling update.
+    A pod has counted one more request at each read of its metrics. A Deployment's only pod exists at once.
+    Pods of `broken` versions are refused and the earlier pod remains, as in a rolling update.
     """
 
     namespace, in_cluster, nodes = "serving", False, ()
@@ -40,7 +40,7 @@ class Cluster:
         self.pods: list[Any] = []
         self.objects: dict[str, Any] = {}
         self.broken: set[int] = set()
-        self.answered = 0
+        self.request_count = 0
         self.on_list: Callable[[], None] = lambda: None
         self.deployment_pods: dict[str, Any] = {}
         self._writes = itertools.count(1)
@@ -60,9 +60,9 @@ class Cluster:
         """Apply as the API server does: check the resourceVersion, and do not write without changes."""
         key = f"{desired['kind']} {desired['metadata']['name']}"
         observed, written = self.objects.get(key), copy.deepcopy(desired)
-        for fact in ("uid", "resourceVersion"):
-            expected = written["metadata"].pop(fact, None)
-            if expected and (observed is None or observed["metadata"][fact] != expected):
+        for field in ("uid", "resourceVersion"):
+            expected = written["metadata"].pop(field, None)
+            if expected and (observed is None or observed["metadata"][field] != expected):
                 return None
         if manager == deployment.HEARTBEAT_MANAGER:
             observed["metadata"]["annotations"] |= written["metadata"]["annotations"]
@@ -102,9 +102,9 @@ class Cluster:
         return []
 
     def proxy_request(self, _server: ProxiedServer, method: str, *_: Any) -> tuple[int, bytes]:
-        self.answered += 1
+        self.request_count += 1
         return 200, b'{"predictions": [[1.0]]}' if method == "POST" else METRICS.format(
-            self.answered
+            self.request_count
         ).encode()
 
 
@@ -127,14 +127,14 @@ class Pod:
             status["containerStatuses"][0]["lastState"] = {}
 
     def set_out_of_memory(self, *, restarts: int, ready: bool) -> None:
-        """Be running after a container was out of memory."""
+        """Set the state after a restart because of too little memory."""
         self.set_running(restarts=restarts, ready=ready)
         ended = {"exitCode": 137, "reason": "OOMKilled"}
         self.json["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
 
 
 class Clock:
-    """A clock that advances during sleeps, and a little at each read; `during` is called in sleeps."""
+    """A clock that advances during sleeps, and by 1 ms at each read; each sleep calls `during`."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -172,10 +172,10 @@ def intercept(owner: Any, name: str, before: Any = lambda: None, after: Any = la
     """Call a function before or after the next call of a method."""
     method = getattr(owner, name)
 
-    def intercepted(*arguments: Any, **more: Any) -> Any:
+    def intercepted(*arguments: Any, **options: Any) -> Any:
         setattr(owner, name, method)
         before()
-        result = method(*arguments, **more)
+        result = method(*arguments, **options)
         after()
         return result
 
@@ -249,7 +249,7 @@ def logged(controller):
 
 @pytest.fixture
 def on_log(controller):
-    """Call a function when a line is logged that begins with a word."""
+    """Return a function that arranges a call when a line is logged that begins with a word."""
 
     def arrange(word, action):
         controller.log = lambda line: action() if line.startswith(word) else None
@@ -289,17 +289,21 @@ def v1(publish, deploy):
 
 @pytest.fixture
 def promote(models):
-    """Move the pointer alone, as `models promote` does."""
+    """Return a function that moves only the champion pointer, as `models promote` does."""
     return lambda pinned: models.promote("digits", pinned.version, reason="by hand", by="test")
 
 
 @pytest.fixture
 def state(world, models):
-    """Return the champion, what stable serves, the candidate, and whether clients reach stable alone."""
+    """Return a function that returns the state of the model.
 
-    def read():
+    The state is the version of the champion, of stable and of the candidate, and whether all traffic goes to
+    stable.
+    """
+
+    def read_state():
         champion = models.champion("digits")
         tracks = [servers.version if servers else None for servers in (world.stable, world.candidate)]
         return (champion.version if champion else None, *tracks, not world.canary)
 
-    return read
+    return read_state

@@ -1,4 +1,4 @@
-"""A serving platform and a store in memory, and failures of the calls to them."""
+"""A serving platform and a store in memory, and faults in the calls to them."""
 
 import json
 from collections.abc import Callable
@@ -21,15 +21,16 @@ from modelyard.components.store.objects import Entry
 
 
 class Killed(BaseException):
-    """The process was killed, without any cleanup."""
+    """The process was killed, without a cleanup."""
 
 
 @dataclass
 class World:
-    """The state of a platform, for all processes; it is checked after each change.
+    """The state of a platform, shared by all processes; its invariants are checked after each change.
 
-    Servers of `unfit` versions do not run as stable, those of `broken` versions do not run at all, and those
-    of `wrong` images predict differently than in evaluate.
+    Servers of `broken` versions do not run, those of versions `broken_as_stable` run only as the candidate,
+    and those of `wrong_images` predict differently than evaluate. Once clients reached a server, they always
+    reach one, unless `outage_allowed`.
     """
 
     stable: Servers | None = None
@@ -38,18 +39,17 @@ class World:
     canary: bool = False
     stable_serves: bool = False
     verified: bool = False
-    unfit: set[int] = field(default_factory=set)
+    broken_as_stable: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)
-    wrong: set[str] = field(default_factory=set)
+    wrong_images: set[str] = field(default_factory=set)
     images: dict[int, str | None] = field(default_factory=dict)
     served: bool = False
-    may_lose: bool = False
+    outage_allowed: bool = False
 
-    def changed(self) -> None:
-        """Check the invariants."""
+    def check_invariants(self) -> None:
         assert not self.canary or self.verified, "clients reach a candidate that was not verified"
         reached = self.stable_serves or bool(self.canary and self.candidate)
-        assert reached or not self.served or self.may_lose, "clients that were served reach no server"
+        assert reached or not self.served or self.outage_allowed, "clients no longer reach a server"
         self.served = reached
 
 
@@ -78,46 +78,46 @@ class MemoryPlatform:
         if not servers.matches(world.candidate):
             world.candidate, world.verified = servers, False
         world.token, world.canary = token, False
-        world.changed()
+        world.check_invariants()
 
     def verify(self, servers: Servers, check: Check, token: str | None = None) -> int:
         if token:
-            self._own(token)
+            self._check_owner(token)
         elif not servers.matches(self.world.stable):
             raise Superseded("another rollout changed stable")
-        self._run(servers, self.world.broken if token else self.world.broken | self.world.unfit)
+        self._run(servers, self.world.broken if token else self.world.broken | self.world.broken_as_stable)
         check(self)
         if token:
             self.world.verified = True
         return 1
 
     def request(self, method: str, path: str, body: Any, headers: Any) -> tuple[int, bytes]:  # noqa: ARG002
-        """Answer like the servers that are verified."""
+        """Reply like the servers of the version in the path."""
         version = int(path.split("/")[-1].split(":")[0])
         tracks = (self.world.candidate, self.world.stable)
         images = {servers.image for servers in tracks if servers and servers.version == version}
-        return 200, json.dumps({"predictions": [[0.3 if images & self.world.wrong else 1.0]]}).encode()
+        return 200, json.dumps({"predictions": [[0.3 if images & self.world.wrong_images else 1.0]]}).encode()
 
     def open_window(self, token: str) -> "MemoryWindow":
-        self._own(token)
+        self._check_owner(token)
         return MemoryWindow(self, token)
 
     def route_to_candidate(self, token: str) -> None:
-        self._own(token)
+        self._check_owner(token)
         self.world.canary = True
-        self.world.changed()
+        self.world.check_invariants()
 
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
         world = self.world
-        if not any(_equal(world.stable, expected) for expected in (servers, observed)):
+        if not any(_same_servers(world.stable, expected) for expected in (servers, observed)):
             raise Superseded("another rollout changed stable")
         world.stable = servers
         if servers is None:
             world.stable_serves = False
         else:
-            self._run(servers, world.broken | world.unfit)  # else what ran goes on
+            self._run(servers, world.broken | world.broken_as_stable)  # if it fails, stable is unchanged
             world.stable_serves, world.images[servers.version] = True, servers.image
-        world.changed()
+        world.check_invariants()
 
     def withdraw(self, token: str | None = None) -> int | None:
         world = self.world
@@ -125,13 +125,13 @@ class MemoryPlatform:
             return None
         version, world.candidate, world.canary, world.token = world.candidate.version, None, False, ""
         world.served &= world.stable_serves  # clients may have reached only the candidate
-        world.changed()
+        world.check_invariants()
         return version
 
     def write_heartbeat(self, token: str) -> None:
         assert token
 
-    def _own(self, token: str) -> None:
+    def _check_owner(self, token: str) -> None:
         if self.world.candidate is None or self.world.token != token:
             raise superseded_error(self.name, self.world.candidate and self.world.candidate.version)
 
@@ -141,15 +141,15 @@ class MemoryPlatform:
 
 
 class MemoryWindow:
-    """One more request at each read."""
+    """The traffic since the window opened: each read counts one more request."""
 
     def __init__(self, platform: MemoryPlatform, token: str) -> None:
-        self._platform, self._token, self._answered = platform, token, 0
+        self._platform, self._token, self._requests = platform, token, 0
 
     def read(self) -> Traffic:
-        self._platform._own(self._token)
-        counts = RequestCounts(client=self._answered)
-        self._answered += 1
+        self._platform._check_owner(self._token)
+        counts = RequestCounts(client=self._requests)
+        self._requests += 1
         return Traffic(
             counts,
             counts if self._platform.world.stable_serves else RequestCounts(),
@@ -163,7 +163,7 @@ class MemoryWindow:
         assert instance
 
 
-def _equal(first: Servers | None, second: Servers | None) -> bool:
+def _same_servers(first: Servers | None, second: Servers | None) -> bool:
     return first is second is None or (first is not None and first.matches(second))
 
 
@@ -209,52 +209,57 @@ class MemoryObjects:
         return sorted({rest.split("/")[0] for rest in inside if "/" in rest})
 
 
-class Interrupted:
-    """Wraps an object whose calls are counted and fail by a script.
+class FaultyProxy:
+    """Passes the calls of an object through a fault.
 
     Args:
         target: the object.
-        script: the failure; shared by the objects of a process.
-        error: the class of the error of a failing call.
+        fault: counts the calls and may fail; shared by the objects of a process.
+        error: the class of the error that a failing call raises.
     """
 
-    def __init__(self, target: Any, script: "Script", error: type[Exception]) -> None:
-        self._target, self._script, self._error = target, script, error
+    def __init__(self, target: Any, fault: "Fault", error: type[Exception]) -> None:
+        self._target, self._fault, self._error = target, fault, error
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._target, name)
         if not callable(attribute) or name == "write_heartbeat":
             return attribute
-        return lambda *arguments, **more: self._script.call(
-            partial(attribute, *arguments, **more), self._error("It does not answer.")
+        return lambda *arguments, **options: self._fault.call(
+            partial(attribute, *arguments, **options), self._error("It does not respond.")
         )
 
 
 @dataclass
-class Script:
-    """Make the call number `at` fail; the first is 1.
+class Fault:
+    """Disturbs the call number `at`, counted from 1.
 
-    `failure` is an error or a kill, before or after the call; `away`, in which all later calls fail too; or
-    `other`, a concurrent rollout before the call.
+    Attributes:
+        at: the number of the call.
+        failure: `fails before`, `fails after` (only the reply is lost), `killed before`, `killed after`,
+            `unreachable` (all later calls fail too) or `concurrent` (`action` before the call).
+        action: a concurrent action, such as another rollout.
+        calls: the number of calls.
+        dead: whether the process was killed.
     """
 
     at: int
     failure: str
-    other: Callable[[], object] = lambda: None
+    action: Callable[[], object] = lambda: None
     calls: int = 0
     dead: bool = False
 
-    def call(self, action: Callable[[], Any], error: Exception) -> Any:
+    def call(self, method: Callable[[], Any], error: Exception) -> Any:
         if self.dead:
             raise Killed
         self.calls += 1
-        if self.calls < self.at or (self.calls > self.at and self.failure != "away"):
-            return action()
-        if self.failure == "other":
-            self.other()
-            return action()
+        if self.calls < self.at or (self.calls > self.at and self.failure != "unreachable"):
+            return method()
+        if self.failure == "concurrent":
+            self.action()
+            return method()
         if self.failure.endswith(" after"):
-            action()  # it succeeds, but the reply is lost
+            method()
         if self.failure.startswith("killed"):
             self.dead = True
             raise Killed

@@ -18,28 +18,32 @@ ROLLOUT = Rollout(min_requests=100, max_error_rate=0.02, max_latency_ratio=2.0, 
 PINNED = PinnedVersion(2, "d" * 64, Golden(problem="classification", instances=[[0]], predictions=[[1.0]]))
 
 
-def answered(requests, seconds, failed=0):
+def request_counts(requests, seconds, failed=0):
     return RequestCounts(client=requests, failed=failed, seconds=requests * seconds)
 
 
 @pytest.mark.parametrize(
     ("candidate", "stable", "part"),
     [
-        (answered(100, 0.01), answered(900, 0.01), None),
-        (answered(3, 0.01, failed=2), RequestCounts(), None),  # 2 of min_requests are allowed
-        (answered(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed, more than 2.00%"),
-        (answered(1000, 0.01, failed=20), RequestCounts(), None),
-        (answered(1000, 0.01, failed=21), RequestCounts(), "21 of 1,000"),
-        (answered(100, 0.05), answered(900, 0.02), "50.0 ms and that of stable 20.0 ms; the ratio, 2.5, "),
-        (answered(100, 0.04), answered(900, 0.02), None),  # the maximum ratio
-        (answered(100, 0.009), answered(900, 0.0005), None),  # within latency_margin
-        (answered(99, 9.0), answered(900, 0.02), None),  # too few requests
-        (answered(100, 9.0), RequestCounts(), None),  # no stable
-        (RequestCounts(client=60, golden=39, seconds=100.0), answered(900, 0.02), None),
-        (RequestCounts(client=60, golden=40, seconds=100.0), answered(900, 0.02), "is 1000.0 ms"),
+        (request_counts(100, 0.01), request_counts(900, 0.01), None),
+        (request_counts(3, 0.01, failed=2), RequestCounts(), None),  # 2 % of min_requests may fail
+        (request_counts(3, 0.01, failed=3), RequestCounts(), "3 of 3 requests failed, more than 2.00%"),
+        (request_counts(1000, 0.01, failed=20), RequestCounts(), None),
+        (request_counts(1000, 0.01, failed=21), RequestCounts(), "21 of 1,000"),
+        (
+            request_counts(100, 0.05),
+            request_counts(900, 0.02),
+            "50.0 ms and that of stable 20.0 ms; the ratio, 2.5, ",
+        ),
+        (request_counts(100, 0.04), request_counts(900, 0.02), None),  # the maximum ratio
+        (request_counts(100, 0.009), request_counts(900, 0.0005), None),  # within latency_margin
+        (request_counts(99, 9.0), request_counts(900, 0.02), None),  # too few requests
+        (request_counts(100, 9.0), RequestCounts(), None),  # no stable
+        (RequestCounts(client=60, golden=39, seconds=100.0), request_counts(900, 0.02), None),
+        (RequestCounts(client=60, golden=40, seconds=100.0), request_counts(900, 0.02), "is 1000.0 ms"),
     ],
 )
-def test_failure_reason(candidate, stable, part):
+def test_candidate_fails_with_too_many_failures_or_too_high_latency(candidate, stable, part):
     reason = failure_reason(candidate, stable, ROLLOUT)
     assert (reason is None) if part is None else (part in (reason or ""))
 
@@ -48,13 +52,13 @@ def test_summary_has_requests_and_latency():
     counts = RequestCounts(client=60, golden=40, seconds=1.0)
     text = summary(counts, RequestCounts())
     assert all(part in text for part in ("60 client", "40 golden", "0 failed", "not compared")), text
-    text = summary(counts, answered(900, 0.02))
+    text = summary(counts, request_counts(900, 0.02))
     assert "10.0 ms" in text
     assert "stable: 20.0 ms" in text
 
 
-def page(*replies):
-    """Return the metrics of a server after replies (code, golden) of half a second each."""
+def render_metrics(*replies):
+    """Return the page /metrics of a server after replies (code, golden) that took 0.5 s each."""
     metrics = Metrics("m", lambda: 0)
     metrics.version = 7
     for code, golden in replies:
@@ -67,11 +71,11 @@ def test_requests_are_counted_by_sender_and_result():
     replies = (
         [(200, False)] * 3 + [(200, True)] * 2 + [(503, False), (500, True)] + [(404, False), (499, False)]
     )
-    counts, memory = read_metrics(page(*replies))
+    counts, memory = read_metrics(render_metrics(*replies))
     assert (counts.client, counts.golden, counts.failed) == (3, 3, 1)
     assert (counts.requests, counts.latency) == (6, 0.5)
     assert memory > 2**20
-    assert read_metrics(page())[0] == RequestCounts()
+    assert read_metrics(render_metrics())[0] == RequestCounts()
     assert RequestCounts().latency == 0.0
 
 
@@ -103,7 +107,7 @@ def test_earlier_restarts_do_not_count_in_the_analysis(platform, clock):
 
 
 def test_restart_during_the_analysis_fails(platform, cluster, pod):
-    cluster.on_list = lambda: pod.set_running(restarts=3 if cluster.answered else 2)
+    cluster.on_list = lambda: pod.set_running(restarts=3 if cluster.request_count else 2)
     with pytest.raises(DeployError, match="ended 3 times, last with exit code 8"):
         analyze(platform)
 
@@ -111,7 +115,7 @@ def test_restart_during_the_analysis_fails(platform, cluster, pod):
 def test_out_of_memory_during_the_analysis_fails_at_once(platform, cluster, pod):
     pod.set_out_of_memory(restarts=2, ready=True)
     cluster.on_list = lambda: pod.set_out_of_memory(
-        restarts=3 if cluster.answered else 2, ready=not cluster.answered
+        restarts=3 if cluster.request_count else 2, ready=not cluster.request_count
     )
     with pytest.raises(DeployError, match="was killed because it used too much memory"):
         analyze(platform)
@@ -121,9 +125,9 @@ def test_out_of_memory_during_the_analysis_fails_at_once(platform, cluster, pod)
 @pytest.mark.parametrize("failure", ["unready", "silent"])
 def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clock, failure):
     if failure == "silent":
-        platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})  # enough before
+        platform.rollout = platform.rollout.model_copy(update={"min_requests": 0})
         proxy_request = cluster.proxy_request
-        cluster.proxy_request = lambda *sent: (504, b"") if cluster.answered else proxy_request(*sent)
+        cluster.proxy_request = lambda *sent: (504, b"") if cluster.request_count else proxy_request(*sent)
     with pytest.raises(DeployError, match="failed its canary analysis: it does not respond or is not ready"):
         analyze(platform, ready=failure != "unready")
     assert clock.time > canary_analysis.GRACE_SECONDS
@@ -133,22 +137,22 @@ def test_unresponsive_candidate_fails_after_the_bake_time(platform, cluster, clo
 def test_candidate_with_too_few_requests_fails(platform, cluster):
     proxy_request = cluster.proxy_request
 
-    def lost(server, *rest):
-        cluster.answered = 0
-        return (502, b"lost") if server.kind == "Service" else proxy_request(server, *rest)
+    def lose_requests(server, *rest):
+        cluster.request_count = 0
+        return (502, b"no route") if server.kind == "Service" else proxy_request(server, *rest)
 
-    cluster.proxy_request = lost
-    with pytest.raises(DeployError, match=r"received 0 of 3 requests .* The last error: .* 502: lost"):
+    cluster.proxy_request = lose_requests
+    with pytest.raises(DeployError, match=r"received 0 of 3 requests .* The last error: .* 502: no route"):
         analyze(platform)
 
 
-@pytest.mark.parametrize("page", [(502, b"busy"), (200, b'modelyard_request_seconds_count{path="/"} 3.0\n')])
-def test_requests_before_the_analysis_never_count(platform, cluster, pod, page):
-    """/metrics cannot be read when the window is opened; the first counters are the baseline."""
+@pytest.mark.parametrize("reply", [(502, b"busy"), (200, b'modelyard_request_seconds_count{path="/"} 3.0\n')])
+def test_requests_before_the_analysis_never_count(platform, cluster, pod, reply):
+    """/metrics cannot be read when the window opens; the first counters that can be read are its start."""
     pod.json["metadata"]["labels"] |= {objects.TRACK_LABEL: "stable"}
     proxy_request = cluster.proxy_request
-    cluster.proxy_request = lambda *_: page
+    cluster.proxy_request = lambda *_: reply
     window = _TrackWindow(platform, "stable")
     assert window.unresponsive
-    cluster.proxy_request, cluster.answered = proxy_request, 1000
+    cluster.proxy_request, cluster.request_count = proxy_request, 1000
     assert (window.read().client, window.read().client) == (0, 1)

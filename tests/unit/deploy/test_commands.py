@@ -1,4 +1,4 @@
-"""The commands `deploy` and `rollout`, and the component of Kubeflow Pipelines."""
+"""The commands `deploy` and `rollout`, and the component of the step deploy."""
 
 from types import SimpleNamespace
 
@@ -15,13 +15,13 @@ from tests.command_line import CommandLine
 
 @pytest.fixture
 def command(controller, monkeypatch, capsys):
-    """The commands for the model."""
+    """The command line; its commands use `controller`."""
 
-    def find(*_, log=controller.log, **__):
+    def find_controller(*_, log=controller.log, **__):
         controller.log = log
         return controller
 
-    monkeypatch.setattr(platforms, "find_controller", find)
+    monkeypatch.setattr(platforms, "find_controller", find_controller)
 
     return CommandLine(capsys, "-e", "kind")
 

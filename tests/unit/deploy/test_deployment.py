@@ -15,7 +15,7 @@ from tests.unit.deploy.conftest import intercept
 
 @pytest.fixture
 def stable(platform):
-    """Stable, of version 1."""
+    """The servers of stable, of version 1."""
     servers = platform.describe_servers(1, "d" * 64)
     platform.reconcile(servers, None)
     return servers
@@ -23,15 +23,18 @@ def stable(platform):
 
 @pytest.fixture
 def state(platform):
-    """Return the versions of stable and candidate, and whether the Service selects stable alone."""
+    """Return a function that returns the versions of stable and candidate.
 
-    def read():
+    Its third value is whether the Service selects only stable.
+    """
+
+    def read_state():
         status = platform.status()
         tracks = [track.version if track else None for track in (status.stable, status.candidate)]
         service = platform.cluster.get("Service", "digits")
         return (*tracks, service is None or objects.TRACK_LABEL in service["spec"]["selector"])
 
-    return read
+    return read_state
 
 
 def service_token(platform):
@@ -54,13 +57,13 @@ def test_killed_rollout_that_annotated_the_service_does_not_block(platform, clus
     platform._write_service(None, canary=False, token="killed")  # noqa: S106
     start, get = clock.time, cluster.get
 
-    def slow(kind, name):
+    def get_slowly(kind, name):
         clock.time += 0.2
         return get(kind, name)
 
-    cluster.get = slow
+    cluster.get = get_slowly
     platform.route_to_candidate("token")
-    assert clock.time - start >= deployment.JOIN_TIMEOUT, "it waited for the time-out"
+    assert clock.time - start >= deployment.JOIN_TIMEOUT, "the Service was changed before the time-out"
     assert state() == (1, 2, False)
 
 
@@ -83,15 +86,15 @@ def test_takeover_annotates_the_service_before_it_changes_the_candidate(platform
     platform.route_to_candidate("early")
     apply = cluster.apply
 
-    def late(desired, manager):
+    def apply_late_claim(desired, manager):
         if desired["kind"] == "Deployment" and objects.token(desired) == "late":
             cluster.apply = apply
             assert service_token(platform) == "late"
-            assert state()[-1], "clients reach stable alone before the candidate changes"
+            assert state()[-1], "clients reach the candidate while it changes"
             platform._write_service(None, canary=True, token="early")  # noqa: S106
         return apply(desired, manager)
 
-    cluster.apply = late
+    cluster.apply = apply_late_claim
     claim("late")
     assert state() == (1, 2, True)
 
@@ -137,25 +140,25 @@ def quota(cluster, pod, stable):  # noqa: ARG001
 
 @pytest.mark.usefixtures("quota")
 def test_candidate_without_room_in_the_quota_waits_for_terminating_pods(platform, cluster, clock, pod, claim):
-    def end():
-        assert platform.deployment("candidate") is None, "a new Deployment has no back-off"
+    def end_pod():
+        assert platform.deployment("candidate") is None, "created before the pod ended"
         cluster.pods.remove(pod.json)
         cluster.broken.clear()
 
-    clock.during = end
+    clock.during = end_pod
     claim()
     assert len(platform.ready_pods("candidate")) == 1
 
 
 @pytest.mark.usefixtures("quota")
 def test_pods_that_never_end_do_not_block_a_rollout(platform, clock, claim):
-    claim()  # as on a lost node
+    claim()  # the pod is on a lost node
     assert clock.time > deployment.TERMINATION_TIMEOUT
     assert platform.status().candidate.version == 2
 
 
 @pytest.mark.usefixtures("stable")
-def test_wait_for_pods_of_the_candidate_is_limited(cluster, clock, pod, claim, monkeypatch):
+def test_wait_for_terminating_pods_is_limited(cluster, clock, pod, claim, monkeypatch):
     pod.json["metadata"]["deletionTimestamp"] = "now"
     monkeypatch.setattr(cluster, "_run", lambda written: written.update(status={}))
     claim()
@@ -180,12 +183,12 @@ def test_terminating_pods_are_ignored_if_the_quota_has_room(clock, pod, claim):
 # Stable ----------------------------------------------------------------------------------------------
 
 
-def test_stable_is_changed_only_if_unchanged_since_observed(platform, stable):
+def test_stable_is_changed_only_from_the_observed_state(platform, stable):
     v3 = platform.describe_servers(3, "d" * 64)
     platform.reconcile(v3, stable)
     with pytest.raises(Superseded):
         platform.reconcile(platform.describe_servers(2, "d" * 64), stable)
-    platform.reconcile(v3, stable)  # again, as after a lost answer
+    platform.reconcile(v3, stable)  # repeated, as after a lost reply
     with pytest.raises(Superseded):
         platform.reconcile(None, stable)
     with pytest.raises(Superseded):
@@ -238,11 +241,11 @@ def test_candidate_without_pods_is_not_verified(platform, cluster, claim):
 
 @pytest.mark.usefixtures("stable")
 def test_rollback_uses_the_last_image_of_the_version(platform, cluster):
-    template = {"spec": {"containers": [{"image": "serve:of-then"}]}}
+    template = {"spec": {"containers": [{"image": "serve:earlier"}]}}
     sets = [{"metadata": {"annotations": {deployment.REVISION: "3"}}, "spec": {"template": template}}]
     list_objects = cluster.list_objects
     cluster.list_objects = lambda kind, labels: sets if kind == "ReplicaSet" else list_objects(kind, labels)
-    assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:of-then"
+    assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:earlier"
     sets.clear()
     platform.target = platform.target.model_copy(update={"image": None})
     assert platform.describe_servers(2, "d" * 64, as_last_served=True).image == "serve:1", (
@@ -269,7 +272,7 @@ def test_loaded_versions_include_those_of_remaining_pods(platform, pod, claim):
     assert platform.status().loaded == {1, 2, 7}
 
 
-def test_heartbeat_is_written_only_to_the_own_candidate(platform, cluster, claim):
+def test_heartbeat_is_written_only_to_the_candidate_of_the_rollout(platform, cluster, claim):
     claim()
     assert not platform.status().abandoned
     metadata = cluster.objects["Deployment digits-candidate"]["metadata"]
@@ -296,11 +299,11 @@ def test_heartbeat_is_read_in_any_time_zone(at):
     assert objects.last_heartbeat(candidate) == datetime(2025, 1, 1, tzinfo=UTC)
 
 
-# The API server ----------------------------------------------------------------------------------------
+# The API server ----------------------------------------------------------------------------------
 
 
 class Api:
-    """The official client with an API server that gives these replies in turn."""
+    """The Kubernetes client of an API server that sends these replies in order."""
 
     def __init__(self, *replies):
         self.replies = list(replies)
@@ -318,27 +321,33 @@ class Api:
 
 BUSY = 503, {"kind": "Status", "message": "the server is currently unable to handle the request"}
 FAILED = 503, {"error": "overloaded"}
-GOOD = 200, {"predictions": [[1.0]]}
+PREDICTION = 200, {"predictions": [[1.0]]}
 
 
 @pytest.mark.parametrize(
-    ("replies", "patience", "good"),
-    [((BUSY, BUSY, GOOD), 60.0, True), ((BUSY, GOOD), 0.0, False), ((FAILED, GOOD), 60.0, False)],
+    ("replies", "retry_seconds", "succeeds"),
+    [
+        ((BUSY, BUSY, PREDICTION), 60.0, True),
+        ((BUSY, PREDICTION), 0.0, False),
+        ((FAILED, PREDICTION), 60.0, False),
+    ],
 )
 @pytest.mark.usefixtures("cluster")
-def test_golden_requests_are_retried_only_for_the_api_server(platform, claim, replies, patience, good):
+def test_golden_requests_are_retried_only_for_the_api_server(
+    platform, claim, replies, retry_seconds, succeeds
+):
     claim()
     (pod,) = platform.pods("candidate")
     platform.cluster = Cluster(Api(*replies), "serving", in_cluster=False)
-    server = platform.pod_server(pod, patience)
-    if good:
+    server = platform.pod_server(pod, retry_seconds)
+    if succeeds:
         assert predict_one(server, "digits", [1]) == [1.0]
     else:
         with pytest.raises(ServeError, match=r"unable to handle|503"):
             predict_one(server, "digits", [1])
 
 
-# With the rollout --------------------------------------------------------------------------------------
+# With the controller of the rollout --------------------------------------------------------------
 
 
 def test_versions_are_promoted_rejected_and_rolled_back(

@@ -1,4 +1,4 @@
-"""The objects from the templates."""
+"""The Deployments and Services of a model, from their templates."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_secrets_are_mounted_and_their_paths_are_passed():
         assert files[folder]["secretName"] == secret
         assert file in [item["path"] for item in files[folder]["items"]]
         assert files[folder]["defaultMode"] & 0o007 == 0
-    assert manifest["securityContext"]["fsGroup"] > 0, "without it, the file is root's alone"
+    assert manifest["securityContext"]["fsGroup"] > 0, "without fsGroup, only root can read the file"
     probes = [container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "readiness", "liveness")]
     assert probes == ["HTTPS"] * 3
     assert objects.uses_tls({"spec": manifest})

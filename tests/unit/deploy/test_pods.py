@@ -50,12 +50,12 @@ def test_crash_by_an_unreachable_store_fails_after_store_timeout(platform, clock
     pod.set_running(restarts=3, ready=False)
     status = pod.json["status"]["containerStatuses"][0]
     status["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
-    record = failure_document(UnreachableError("the store is away"), None).decode()
+    record = failure_document(UnreachableError("the store is unreachable"), None).decode()
     status["lastState"] = {"terminated": {"exitCode": 7, "message": record}}
     watcher = PodWatcher(platform)
     watcher.check(pod.json)
     clock.time = 181.0
-    with pytest.raises(DeployError, match="the store is away"):
+    with pytest.raises(DeployError, match="the store is unreachable"):
         watcher.check(pod.json)
 
 

@@ -17,10 +17,10 @@ from modelyard.components.errors import (
     UnreachableError,
 )
 from tests.unit.deploy.conftest import intercept
-from tests.unit.deploy.memory import Interrupted, Killed, MemoryPlatform, Script
+from tests.unit.deploy.memory import Fault, FaultyProxy, Killed, MemoryPlatform
 
 
-def entries(models):
+def history_entries(models):
     return [(entry.action, entry.version, entry.attempt) for entry in models.history("digits")]
 
 
@@ -46,7 +46,7 @@ def test_champion_that_cannot_run_does_not_block_other_versions(
     world.broken.add(v3.version)
     with pytest.raises(DeployError, match=r"Version 3 was not promoted, and stable serves version 1 as b"):
         deploy(v3)
-    assert entries(models)[-1] == ("promote", 3, True)
+    assert history_entries(models)[-1] == ("promote", 3, True)
 
     world.broken.remove(v3.version)
     assert deploy(v3).decision == "promote"
@@ -98,11 +98,11 @@ def test_version_without_golden_requests_is_not_served(
 ):
     v2, v3 = publish(), publish()
     promote(v2)
-    monkeypatch.setattr(verification, "GOLDEN_FILE", "of_old.json")
+    monkeypatch.setattr(verification, "GOLDEN_FILE", "absent.json")
     assert deploy(v3).decision == "promote"
     assert any("Stable still has the servers of version 1. Continuing" in line for line in logged)
     assert state() == (3, 3, None, True)
-    with pytest.raises(DeployError, match=r"has no of_old\.json"):
+    with pytest.raises(DeployError, match=r"has no absent\.json"):
         pin_version(models, "digits", v2.version)
 
 
@@ -119,9 +119,9 @@ def test_candidate_without_servers_is_not_promoted(controller, publish, deploy, 
     assert state() == (1, 1, None, True)
 
 
-@pytest.mark.parametrize("ending", ["by another rollout", "not while the store is away"])
+@pytest.mark.parametrize("event", ["concurrent rollout", "store unreachable"])
 def test_candidate_of_a_killed_first_rollout_keeps_serving(
-    controller, models, world, publish, deploy, state, monkeypatch, ending
+    controller, models, world, publish, deploy, state, monkeypatch, event
 ):
     v1, v2, platform = publish(), publish(), controller.platform
     platform.claim("killed", platform.describe_servers(1, v1.digest))
@@ -132,9 +132,9 @@ def test_candidate_of_a_killed_first_rollout_keeps_serving(
         raise Superseded("another rollout gives stable the same servers")
 
     def fail(*_):
-        raise UnreachableError("the store is away")
+        raise UnreachableError("the store is unreachable")
 
-    if ending == "by another rollout":
+    if event == "concurrent rollout":
         intercept(platform, "reconcile", after=supersede)
         assert deploy(v2).decision == "promote"
         assert state() == (2, 2, None, True)
@@ -151,12 +151,12 @@ def test_candidate_of_a_killed_first_rollout_keeps_serving(
 
 def test_champion_with_another_image_is_verified_as_a_candidate(controller, models, world, v1, deploy, state):
     controller.platform.image = "serve:2"
-    world.wrong.add("serve:2")
+    world.wrong_images.add("serve:2")
     with pytest.raises(DeployError, match=r"than evaluate.*Version 1 was not deployed, and st"):
         deploy(v1)
     assert world.stable.image == "serve:1", "stable is unchanged"
-    assert entries(models)[-1] == ("promote", 1, True)
-    world.wrong.clear()
+    assert history_entries(models)[-1] == ("promote", 1, True)
+    world.wrong_images.clear()
     history = models.history("digits")
     assert deploy(v1).decision == "promote"
     assert (world.stable.image, state()) == ("serve:2", (1, 1, None, True))
@@ -178,7 +178,7 @@ def test_rollout_of_another_version_keeps_the_champions_image(controller, world,
 
 
 @pytest.mark.usefixtures("v1")
-def test_candidate_promoted_by_hand_keeps_its_image(controller, world, publish):
+def test_manually_promoted_candidate_keeps_its_image(controller, world, publish):
     controller.platform.claim("token", controller.platform.describe_servers(2, publish().digest))
     controller.platform.image = "serve:of-another-user"
     assert controller.promote_candidate("good").version == 2
@@ -190,7 +190,7 @@ def test_promote_without_a_candidate_is_an_error(controller):
         controller.promote_candidate("good")
 
 
-# Rollbacks, and stable that cannot follow ----------------------------------------------------------
+# Rollbacks, and promotions that stable cannot follow -----------------------------------------------
 
 
 @pytest.mark.usefixtures("v1")
@@ -206,17 +206,17 @@ def test_rollback_restores_the_earlier_servers(controller, world, publish, deplo
 def test_rollback_to_a_version_that_cannot_run(controller, models, world, v1, publish, deploy, state, track):
     deploy(publish())
     before = world.stable
-    (world.broken if track == "as candidate" else world.unfit).add(v1.version)
+    (world.broken if track == "as candidate" else world.broken_as_stable).add(v1.version)
     with pytest.raises(DeployError, match="no pod") as error:
         controller.rollback(None, "it is bad")
     assert world.stable is before
     assert state() == (2, 2, None, True)
     if track == "as candidate":
         assert str(error.value).endswith("Version 1 was not promoted, and stable serves version 2 as before.")
-        assert entries(models)[-1] == ("promote", 1, True), "the pointer did not move"
+        assert history_entries(models)[-1] == ("promote", 1, True), "the pointer did not move"
     else:
         assert "Version 2 is the champion again. Stable serves version 2 as before." in str(error.value)
-        assert entries(models)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
+        assert history_entries(models)[-2:] == [("rollback", 1, False), ("rollback", 2, False)]
 
 
 @pytest.mark.usefixtures("v1")
@@ -252,10 +252,10 @@ def test_version_with_damaged_files_is_refused(
 @pytest.mark.usefixtures("v1")
 def test_rollback_replaces_a_canary(new_controller, publish, deploy, state, on_log):
     deploy(publish())
-    v3, back = publish(), []
-    on_log("canary: ", lambda: back.append(new_controller().rollback(None, "2 is bad")))
+    v3, rollbacks = publish(), []
+    on_log("canary: ", lambda: rollbacks.append(new_controller().rollback(None, "2 is bad")))
     assert deploy(v3).decision == "hold"
-    assert back[0].version == 1
+    assert rollbacks[0].version == 1
     assert state() == (1, 1, None, True)
 
 
@@ -274,15 +274,15 @@ def test_rollback_conflicts_with_a_promotion_during_verification(
 @pytest.mark.usefixtures("v1")
 def test_stable_and_pointer_are_restored_after_a_failed_promotion(models, world, publish, deploy, state):
     v2, before = publish(), world.stable
-    world.unfit.add(v2.version)
+    world.broken_as_stable.add(v2.version)
     with pytest.raises(
         DeployError, match=r"version 2: .*Version 1 is the champion again\. Stable serves ver"
     ):
         deploy(v2)
     assert state() == (1, 1, None, True)
     assert world.stable is before
-    assert entries(models)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
-    world.unfit.add(1)
+    assert history_entries(models)[-2:] == [("promote", 2, False), ("rollback", 1, False)]
+    world.broken_as_stable.add(1)
     with pytest.raises(DeployError, match="could not be restored to version 1 and keeps"):
         deploy(v2)
     assert state() == (1, 1, None, True)
@@ -290,31 +290,31 @@ def test_stable_and_pointer_are_restored_after_a_failed_promotion(models, world,
 
 def test_first_candidate_serves_if_stable_cannot_run(world, publish, deploy, state):
     v1 = publish()
-    world.unfit.add(v1.version)
+    world.broken_as_stable.add(v1.version)
     with pytest.raises(DeployError, match=r"nothing, as before\. Its candidate still serves clients"):
         deploy(v1)
     assert state() == (1, None, 1, False)
     with pytest.raises(DeployError, match="whose candidate still serves clients"):
         deploy(v1)
     assert state() == (1, None, 1, False)
-    world.unfit.clear()
+    world.broken_as_stable.clear()
     assert deploy(v1).decision == "promote"
     assert state() == (1, 1, None, True)
 
 
 def test_first_stable_with_wrong_predictions_is_deleted(world, publish, deploy, state, on_log):
     v1 = publish()
-    on_log("promoted: ", lambda: world.wrong.add("serve:1"))
+    on_log("promoted: ", lambda: world.wrong_images.add("serve:1"))
     with pytest.raises(DeployError, match=r"than evaluate.* Its candidate still serves"):
         deploy(v1)
     assert state() == (1, None, 1, False)
 
 
-def test_another_version_replaces_a_first_one_that_cannot_run(world, publish, deploy, state, logged):
-    world.unfit.add(1)
+def test_another_version_replaces_a_first_version_that_cannot_run(world, publish, deploy, state, logged):
+    world.broken_as_stable.add(1)
     with pytest.raises(DeployError):
         deploy(publish())
-    world.may_lose = True  # its candidate is taken from clients
+    world.outage_allowed = True  # its candidate is the only server
     assert deploy(publish()).decision == "promote"
     assert state() == (2, 2, None, True)
     assert any(line.endswith("Continuing with the rollout.") for line in logged)
@@ -326,27 +326,27 @@ def test_stable_is_restored_while_the_store_is_unavailable(
     models, world, publish, deploy, state, monkeypatch, failures
 ):
     v2 = publish()
-    world.unfit.add(v2.version)
+    world.broken_as_stable.add(v2.version)
     promote, failures_left = models.promote, [failures]
 
-    def interrupted(*arguments, **more):
-        if more.get("action") == "rollback" and failures_left[0]:
+    def fail_rollback(*arguments, **options):
+        if options.get("action") == "rollback" and failures_left[0]:
             failures_left[0] -= failures == 1
-            raise UnreachableError("the store is away")
-        return promote(*arguments, **more)
+            raise UnreachableError("the store is unreachable")
+        return promote(*arguments, **options)
 
-    monkeypatch.setattr(models, "promote", interrupted)
-    back = failures == 1
-    message = "is the champion again" if back else "`modelyard models promote digits 1 -e ENV` moves it"
+    monkeypatch.setattr(models, "promote", fail_rollback)
+    restored = failures == 1
+    message = "is the champion again" if restored else "`modelyard models promote digits 1 -e ENV` moves it"
     with pytest.raises(DeployError, match=message):
         deploy(v2)
-    assert state() == (1 if back else 2, 1, None, True), "stable goes back in any case"
+    assert state() == (1 if restored else 2, 1, None, True), "stable is not restored"
 
 
 @pytest.mark.usefixtures("v1")
 def test_stable_is_updated_to_a_pointer_that_moved(controller, world, publish, deploy, promote, state):
     v2, v3 = publish(), publish()
-    world.unfit.add(v2.version)
+    world.broken_as_stable.add(v2.version)
     intercept(controller.platform, "reconcile", before=lambda: promote(v3))
     with pytest.raises(DeployError, match=r"moved the pointer\. Stable serves version 3"):
         deploy(v2)
@@ -374,10 +374,10 @@ def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, publis
     platform.claim("killed", platform.describe_servers(3, "d" * 64))
 
     def fail():
-        raise ClusterError("The API server is away.")
+        raise ClusterError("The API server is unreachable.")
 
     intercept(platform, "withdraw", before=fail)
-    with pytest.raises(ClusterError, match=r"is away\. Version 1 is the champion; deploy it again"):
+    with pytest.raises(ClusterError, match=r"is unreachable\. Version 1 is the champion; deploy it again"):
         controller.rollback(None, "it is bad")
     assert state() == (1, 1, None, True)
 
@@ -407,25 +407,25 @@ def test_abandoned_candidate_is_deleted(controller, v1, publish, deploy, state, 
         assert [outcome.reason.count(text) for text in ("version 1", "version 2")] == [1, 1]
     else:
         controller.rollback(None, "bad")
-    serves = 1 if command == "rollback" else 2
-    assert state() == (serves, serves, None, True)
+    served = 1 if command == "rollback" else 2
+    assert state() == (served, served, None, True)
 
 
 def test_first_candidate_serves_while_its_rollout_is_repeated(controller, world, publish, deploy, state):
     v1 = publish()
     abandon_candidate(controller.platform, v1)
     controller.platform.image = "serve:2"
-    world.wrong.add("serve:2")
+    world.wrong_images.add("serve:2")
     with pytest.raises(DeployError, match=r"than evaluate.* stable serves version 1 as before"):
-        deploy(v1)  # the world checks that clients always reach a verified server
+        deploy(v1)  # World checks that clients always reach a verified server
     assert (state(), world.stable.image) == ((None, 1, None, True), "serve:1")
-    world.wrong.clear()
+    world.wrong_images.clear()
     assert deploy(v1).decision == "promote"
     assert (state(), world.stable.image) == ((1, 1, None, True), "serve:2")
 
 
 @pytest.mark.usefixtures("v1")
-def test_rejected_candidate_is_not_promoted_by_hand(controller, publish, state, on_log):
+def test_rejected_candidate_is_not_promoted_manually(controller, publish, state, on_log):
     platform = controller.platform
     platform.claim("rollout", platform.describe_servers(2, publish().digest))
     on_log("verified: ", lambda: platform.withdraw("rollout"))
@@ -504,40 +504,40 @@ def test_served_versions_are_recorded_before_and_after(controller, models, publi
 
 
 def test_rollout_writes_heartbeats_until_it_ends(controller, publish, deploy, on_log, monkeypatch):
-    beaten = threading.Event()
+    heartbeat_written = threading.Event()
     monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.001)
-    monkeypatch.setattr(controller.platform, "write_heartbeat", lambda _: beaten.set())
-    on_log("canary: ", lambda: beaten.wait(120))
+    monkeypatch.setattr(controller.platform, "write_heartbeat", lambda _: heartbeat_written.set())
+    on_log("canary: ", lambda: heartbeat_written.wait(120))
     deploy(publish())
-    assert beaten.is_set()
+    assert heartbeat_written.is_set()
     for thread in threading.enumerate():
         if thread.name == "heartbeat":
             thread.join(120)
             assert not thread.is_alive()
 
 
-# Disturbed at every call ---------------------------------------------------------------------------
+# Faults at every call ------------------------------------------------------------------------------
 
-DISTURBANCES = ["fails before", "fails after", "killed before", "killed after", "away", "other"]
+FAILURES = ["fails before", "fails after", "killed before", "killed after", "unreachable", "concurrent"]
 
 
 @pytest.fixture
-def disturbed(world, models, new_controller):
-    """Return a function that creates the controller of a process with a failing call."""
+def faulty_controller(world, models, new_controller):
+    """Return a function that creates the controller of a process with a fault."""
 
-    def new(script, image="serve:1"):
-        platform = Interrupted(MemoryPlatform(world, image), script, ClusterError)
-        return new_controller(platform, Interrupted(models, script, StoreError))
+    def new(fault, image="serve:1"):
+        platform = FaultyProxy(MemoryPlatform(world, image), fault, ClusterError)
+        return new_controller(platform, FaultyProxy(models, fault, StoreError))
 
     return new
 
 
 @pytest.mark.parametrize("change", ["another version", "another image", "first", "rollback"])
-@pytest.mark.parametrize("failure", DISTURBANCES)
+@pytest.mark.parametrize("failure", FAILURES)
 def test_command_that_fails_at_any_call_succeeds_when_repeated(
-    models, world, new_controller, disturbed, publish, state, change, failure
+    models, world, new_controller, faulty_controller, publish, state, change, failure
 ):
-    """The world checks after each change that clients reach a server, and only verified ones."""
+    """World checks after each change that clients reach a server, and only verified servers."""
     first, second, third = publish(), publish(), publish()
     image = "serve:2" if change == "another image" else "serve:1"
     at = 0
@@ -545,18 +545,18 @@ def test_command_that_fails_at_any_call_succeeds_when_repeated(
         at += 1
         before = prepare(models, world, new_controller, change, first, second)
         new = new_controller(MemoryPlatform(world, image))
-        script = Script(at, failure, other=lambda: new_controller().roll_out(third, None, "better"))
-        execute(disturbed(script, image), change, first, second)
-        if script.calls < at:
+        fault = Fault(at, failure, lambda: new_controller().roll_out(third, None, "better"))
+        execute(faulty_controller(fault, image), change, first, second)
+        if fault.calls < at:
             break
         champion = models.champion("digits")
         failed = failure.startswith("fails") and change in ("another version", "rollback")
         if failed and champion.version == before.version:
             assert world.stable.matches(before), "stable is unchanged without a promotion"
-        if failure == "other" and champion.version == third.version:
+        if failure == "concurrent" and champion.version == third.version:
             assert state() == (3, 3, None, True)
         else:
-            execute(new, change, first, second, again=True)
+            execute(new, change, first, second, repeated=True)
             target = first if change in ("another image", "first", "rollback") else second
             assert state() == (target.version, target.version, None, True), (at, failure)
             assert world.stable.image == image
@@ -576,49 +576,49 @@ def prepare(models, world, new_controller, change, first, second):
     return world.stable
 
 
-def execute(controller, change, first, second, again=False):
-    """Execute a command in a process that may fail or be killed."""
+def execute(controller, change, first, second, repeated=False):
+    """Execute a command in a process that may fail or be killed, unless the command is repeated."""
     try:
-        if change == "rollback" and not again:
+        if change == "rollback" and not repeated:
             controller.rollback(None, "bad")
         elif change == "rollback":
             controller.rollback(first.version, "bad")
         else:
             controller.roll_out(second if change == "another version" else first, None, "better")
     except (ClusterError, DeployError, StoreError, Killed):
-        if again:
+        if repeated:
             raise
 
 
 @pytest.mark.parametrize("killed_at", ["claim", "route_to_candidate", "promote", "reconcile"])
-def test_rollout_continues_after_a_concurrent_one_is_killed_at_any_call(
-    models, world, new_controller, disturbed, publish, state, killed_at
+def test_rollout_continues_after_a_concurrent_rollout_is_killed_at_any_call(
+    models, world, new_controller, faulty_controller, publish, state, killed_at
 ):
-    """Another rollout takes over and is killed; the first one continues, and a third one succeeds."""
+    """Another rollout takes over and is killed; the first rollout continues, and a third one succeeds."""
     first, second, third = publish(), publish(), publish()
     at, calls = 0, 1
     while calls >= at:
         at += 1
         prepare(models, world, new_controller, "another version", first, second)
 
-        def other():
-            platform, store = MemoryPlatform(world), Interrupted(models, Script(0, ""), StoreError)
-            other = new_controller(platform, store)
+        def run_concurrent_rollout():
+            platform, store = MemoryPlatform(world), FaultyProxy(models, Fault(0, ""), StoreError)
+            controller = new_controller(platform, store)
             owner = store if killed_at == "promote" else platform
-            action = getattr(owner, killed_at)
+            method = getattr(owner, killed_at)
 
-            def killed(*arguments, **more):
-                action(*arguments, **more)
+            def call_and_die(*arguments, **options):
+                method(*arguments, **options)
                 platform.withdraw = platform.reconcile = platform.status = raise_killed
                 raise Killed
 
-            setattr(owner, killed_at, killed)
+            setattr(owner, killed_at, call_and_die)
             with pytest.raises(Killed):
-                other.roll_out(third, None, "better")
+                controller.roll_out(third, None, "better")
 
-        script = Script(at, "other", other=other)
-        execute(disturbed(script), "another version", first, second)
-        calls = script.calls
+        fault = Fault(at, "concurrent", run_concurrent_rollout)
+        execute(faulty_controller(fault), "another version", first, second)
+        calls = fault.calls
         new_controller().roll_out(second, None, "better")
         assert state() == (2, 2, None, True), at
 

@@ -1,4 +1,4 @@
-"""A rollout that gets SIGTERM or Ctrl-C takes its candidate from clients."""
+"""A rollout that receives SIGTERM or SIGINT withdraws its candidate."""
 
 import os
 import signal
@@ -9,29 +9,29 @@ import pytest
 from modelyard.components.errors import CancelledError, ClusterError, DeployError, UnreachableError
 from modelyard.components.signals import ignore_sigterm, raise_on_sigterm
 from tests.unit.deploy.conftest import intercept
-from tests.unit.deploy.memory import Interrupted, Script
+from tests.unit.deploy.memory import Fault, FaultyProxy
 
 
-def sigterm():
+def send_sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
 def signal_at(controller):
-    """Signal this process at the n-th call of the platform."""
+    """Return a function that sends a signal to this process at the call `number` of the platform."""
 
     def arrange(number, which=signal.SIGTERM):
-        script = Script(number, "other", other=lambda: os.kill(os.getpid(), which))
-        controller.platform = Interrupted(controller.platform, script, ClusterError)
-        return script
+        fault = Fault(number, "concurrent", lambda: os.kill(os.getpid(), which))
+        controller.platform = FaultyProxy(controller.platform, fault, ClusterError)
+        return fault
 
     return arrange
 
 
 @pytest.mark.usefixtures("v1")
-@pytest.mark.parametrize(("command", "serves", "target"), [("deploy", 1, 2), ("rollback", 2, 1)])
+@pytest.mark.parametrize(("command", "served", "target"), [("deploy", 1, 2), ("rollback", 2, 1)])
 def test_candidate_is_withdrawn_before_promotion(
-    controller, models, world, publish, deploy, state, signal_at, command, serves, target
+    controller, models, world, publish, deploy, state, signal_at, command, served, target
 ):
     v2, at, platform = publish(), 0, controller.platform
     if command == "rollback":
@@ -44,8 +44,8 @@ def test_candidate_is_withdrawn_before_promotion(
         if models.champion("digits").version == target:
             break
         assert "SIGTERM" in str(error.value)
-        assert f"{target} was not promoted, and stable serves version {serves}" in str(error.value)
-        assert state() == (serves, serves, None, True)
+        assert f"{target} was not promoted, and stable serves version {served}" in str(error.value)
+        assert state() == (served, served, None, True)
         attempt = models.history("digits")[-1]
         assert (attempt.version, attempt.attempt) == (target, True)
         assert attempt.reason == "not promoted: The rollout was cancelled by SIGTERM."
@@ -66,12 +66,12 @@ def test_ctrl_c_withdraws_the_candidate(models, publish, deploy, state, signal_a
 
 @pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize("moment", ["pointer moved", "stable written"])
-def test_version_stays_champion_after_promotion(controller, models, publish, deploy, state, on_log, moment):
+def test_version_remains_champion_after_promotion(controller, models, publish, deploy, state, on_log, moment):
     v2 = publish()
     if moment == "pointer moved":
-        on_log("promoted: ", sigterm)
+        on_log("promoted: ", send_sigterm)
     else:
-        intercept(controller.platform, "reconcile", after=sigterm)
+        intercept(controller.platform, "reconcile", after=send_sigterm)
     with pytest.raises(CancelledError, match="Version 2 is the champion; deploy it again"):
         deploy(v2)
     assert state() == (2, 1 if moment == "pointer moved" else 2, None, True)
@@ -84,7 +84,7 @@ def test_version_stays_champion_after_promotion(controller, models, publish, dep
 @pytest.mark.usefixtures("v1")
 def test_rejected_candidate_is_withdrawn_despite_sigterm(models, publish, deploy, state, on_log):
     v2 = publish(prediction=0.5)
-    on_log("candidate: ", lambda: intercept(models, "champion", before=sigterm))
+    on_log("candidate: ", lambda: intercept(models, "champion", before=send_sigterm))
     with pytest.raises(DeployError, match="Version 2 was not promoted, and stable serves version 1 as bef"):
         deploy(v2)
     assert state() == (1, 1, None, True)
@@ -96,7 +96,7 @@ def test_held_candidate_is_withdrawn_despite_sigterm(controller, publish, deploy
     v2, v3 = publish(), publish()
 
     def overtake():
-        intercept(controller.platform, "withdraw", before=sigterm)
+        intercept(controller.platform, "withdraw", before=send_sigterm)
         promote(v3)
 
     on_log("canary analysis: ", overtake)
@@ -108,13 +108,13 @@ def test_held_candidate_is_withdrawn_despite_sigterm(controller, publish, deploy
 def test_candidate_is_withdrawn_before_the_store_is_read(models, world, publish, deploy, on_log, monkeypatch):
     v2, candidates = publish(), []
 
-    def unavailable(_):
+    def read_champion(_):
         candidates.append(world.candidate)
-        raise UnreachableError("the store is away")
+        raise UnreachableError("the store is unreachable")
 
     def interrupt():
-        monkeypatch.setattr(models, "champion", unavailable)
-        sigterm()
+        monkeypatch.setattr(models, "champion", read_champion)
+        send_sigterm()
 
     on_log("canary: ", interrupt)
     with pytest.raises(CancelledError, match="Version 2 was not promoted, and stable serves version 1"):
@@ -126,34 +126,34 @@ def test_candidate_is_withdrawn_before_the_store_is_read(models, world, publish,
 def test_interrupted_rollback_names_the_next_command(controller, publish, deploy, state, monkeypatch):
     deploy(publish())
     deploy(publish())
-    monkeypatch.setattr(controller.platform, "reconcile", lambda *_: sigterm())
+    monkeypatch.setattr(controller.platform, "reconcile", lambda *_: send_sigterm())
     with pytest.raises(CancelledError, match="Version 1 is the champion; deploy it again"):
         controller.rollback(None, "it is bad")
     assert state() == (1, 2, None, True)
 
 
 def test_second_signal_is_ignored():
-    done, before = [], signal.getsignal(signal.SIGTERM)
+    cleanups, before = [], signal.getsignal(signal.SIGTERM)
     with pytest.raises(CancelledError), raise_on_sigterm():
         try:
-            sigterm()
+            send_sigterm()
         finally:
-            sigterm()
-            done.append("tidied up")
-    assert done == ["tidied up"]
+            send_sigterm()
+            cleanups.append("done")
+    assert cleanups == ["done"]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_sigterm_is_ignored_in_a_block_and_in_other_threads():
-    before, seen = signal.getsignal(signal.SIGTERM), []
+    before, handlers = signal.getsignal(signal.SIGTERM), []
 
-    def work():
+    def run_in_thread():
         with raise_on_sigterm(), ignore_sigterm():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     with raise_on_sigterm(), ignore_sigterm():
-        sigterm()
-    thread = threading.Thread(target=work)
+        send_sigterm()
+    thread = threading.Thread(target=run_in_thread)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert handlers == [before]

@@ -28,16 +28,16 @@ def test_problem_of_a_pod_is_shown_until_the_pod_is_ready(platform, claim, pod, 
     assert rollout_status(platform, models).errors == ()
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_abandoned_candidate_is_shown(controller, models, lost, monkeypatch):
-    at = datetime.now(UTC) - lost * (HEARTBEAT_TIMEOUT + timedelta(seconds=1))
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_abandoned_candidate_is_shown(controller, models, abandoned, monkeypatch):
+    at = datetime.now(UTC) - abandoned * (HEARTBEAT_TIMEOUT + timedelta(seconds=1))
     servers = Servers(version=2, digest="", fingerprint="")
     status = Status(candidate=servers, token="killed", heartbeat=at)  # noqa: S106
     monkeypatch.setattr(controller.platform, "status", lambda **_: status)
     result = rollout_status(controller.platform, models)
-    assert result.abandoned is lost
-    assert len(result.errors) == lost
-    if lost:
+    assert result.abandoned is abandoned
+    assert len(result.errors) == abandoned
+    if abandoned:
         assert f"version 2, is abandoned since {at:%Y-%m-%d %H:%M} UTC" in result.errors[-1]
         assert "`modelyard rollout abort digits -e ENV`" in result.errors[-1]
 
@@ -71,17 +71,17 @@ def test_another_program_at_the_url_is_an_error(models, publish, promote, monkey
 def run(controller, monkeypatch):
     """Return a function that runs a command on the model."""
     monkeypatch.setattr(platforms, "find_controller", lambda *_, **__: controller)
-    return lambda *line: CliRunner().invoke(app, [*line, "digits", "-e", "kind"])
+    return lambda *command: CliRunner().invoke(app, [*command, "digits", "-e", "kind"])
 
 
-@pytest.mark.parametrize("line", [("rollout", "status"), ("rollout", "abort"), ("rollback",)])
-def test_commands_name_a_model_that_does_not_exist(run, line):
-    error = run(*line).exception
+@pytest.mark.parametrize("command", [("rollout", "status"), ("rollout", "abort"), ("rollback",)])
+def test_commands_name_a_model_that_does_not_exist(run, command):
+    error = run(*command).exception
     assert isinstance(error, NotFoundError)
     assert str(error).startswith("There is no model digits in memory:")
 
 
-def test_model_without_a_champion(run, publish):
+def test_model_without_a_champion_has_no_traffic_and_no_rollback(run, publish):
     publish()
     assert re.search(r"traffic to\s+none", run("rollout", "status").output)
     assert "digits has no candidate." in run("rollout", "abort").output

@@ -17,7 +17,7 @@ from modelyard.components.deploy.verification import PinnedVersion, pin_version,
 from modelyard.components.errors import DeployError, UnreachableError
 from modelyard.components.server import GOLDEN_HEADERS
 from modelyard.components.store.models import ModelStore
-from tests.unit.deploy.memory import Interrupted, Killed, Script
+from tests.unit.deploy.memory import Fault, FaultyProxy, Killed
 
 GOLDEN = Golden(problem="classification", instances=[[0.0], [1.0]], predictions=[[0.25, 0.75], [0.5, 0.5]])
 PINNED = PinnedVersion(7, "d" * 64, GOLDEN)
@@ -53,7 +53,7 @@ def test_predictions_within_the_tolerance_pass():
         None,
     ],
 )
-def test_other_replies_fail(reply):
+def test_wrong_replies_fail(reply):
     with pytest.raises(DeployError, match=r"Version 7 of digits .* golden request 1"):
         replay_golden_requests(Server([GOOD, reply]), "digits", PINNED, 0.01)
 
@@ -81,8 +81,8 @@ def test_local_platform_verifies_and_promotes(models, new_controller, publish, m
     def running_server(*arguments):
         started.append(arguments[-1])
         if conflict:
-            models.promote("digits", publish().version, reason="meanwhile", by="another")
-        yield "http://here"
+            models.promote("digits", publish().version, reason="concurrent", by="another")
+        yield "http://server"
 
     monkeypatch.setattr(local, "running_server", running_server)
     monkeypatch.setattr(stable, "replay_golden_requests", lambda *_: None)
@@ -98,26 +98,28 @@ def test_local_platform_verifies_and_promotes(models, new_controller, publish, m
         assert started == [1], "the champion is not verified again"
 
 
-@pytest.mark.parametrize("failure", ["fails before", "fails after", "killed before", "killed after", "away"])
-def test_promotion_by_hand_survives_a_failure_at_any_call(
+@pytest.mark.parametrize(
+    "failure", ["fails before", "fails after", "killed before", "killed after", "unreachable"]
+)
+def test_manual_promotion_succeeds_after_a_failure_at_any_call(
     models, new_controller, publish, monkeypatch, promote, failure
 ):
     v1, v2 = publish(), publish()
     promote(v1)
-    monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://here"))
+    monkeypatch.setattr(local, "running_server", lambda *_: nullcontext("http://server"))
     monkeypatch.setattr(stable, "replay_golden_requests", lambda *_: None)
     published, at, calls = dict(models._objects._data), 0, 1
     while calls >= at:
         models._objects._data, at = dict(published), at + 1
-        script = Script(at, failure)
-        disturbed: Any = Interrupted(models._objects, script, UnreachableError)
-        for store in (ModelStore(disturbed), models):
+        fault = Fault(at, failure)
+        objects: Any = FaultyProxy(models._objects, fault, UnreachableError)
+        for store in (ModelStore(objects), models):
             platform = LocalPlatform("digits", store, Target(), "{}", lambda _: {}, Rollout(), print)
             with suppress(Killed, UnreachableError):
                 new_controller(platform, store).promote(pin_version(store, "digits", 2), "good")
             assert models.champion("digits").version in (1, 2)
-            calls = script.calls
-        assert models.champion("digits").version == v2.version, "the second time succeeds"
+            calls = fault.calls
+        assert models.champion("digits").version == v2.version, "the repeated promotion failed"
     assert at > 10
 
 
@@ -138,7 +140,7 @@ def test_rolled_back_version_is_held_with_the_command_to_deploy_it(target, comma
 
 
 def test_each_version_has_the_serving_section_of_its_run():
-    recorded = {"serving": {"max_batch": 3, "of_another_modelyard": 1}}
+    recorded = {"serving": {"max_batch": 3, "unknown_key": 1}}
     models: Any = SimpleNamespace(manifest=lambda *_: SimpleNamespace(config=recorded))
     serving = deployer._serving_sections(models, "digits", 7, {"max_batch": 1, "threads": 2})
     assert serving(7) == {"max_batch": 1, "threads": 2}

@@ -53,7 +53,7 @@ def publish_model(inputs, model: Path, metrics: Metrics, trained_on=()) -> int:
 
 
 def test_a_perfect_model_without_a_champion_is_promoted(inputs) -> None:
-    result = run(inputs, inputs.model("model", inputs.weights()), Gate(minimum={"accuracy": 0.9}))
+    result = run(inputs, inputs.save_model("model", inputs.weights()), Gate(minimum={"accuracy": 0.9}))
     assert result.promote
     assert result.metrics.primary_metric.value == 1.0
     assert result.metrics.details["confusion"] == [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
@@ -66,7 +66,7 @@ def test_a_perfect_model_without_a_champion_is_promoted(inputs) -> None:
 
 
 def test_golden_requests_have_raw_examples_and_predictions(inputs) -> None:
-    run(inputs, inputs.model("model", inputs.weights()))
+    run(inputs, inputs.save_model("model", inputs.weights()))
     golden = artifacts.read(inputs.root / "evaluation" / "golden.json", Golden)
     instances = np.array(golden.instances)
     assert instances.shape == (16, 2, 2, 3)
@@ -77,10 +77,10 @@ def test_golden_requests_have_raw_examples_and_predictions(inputs) -> None:
 
 
 def test_the_champion_is_scored_on_the_same_examples(inputs) -> None:
-    worse = inputs.model("worse", inputs.weights(swapped=True))
+    worse = inputs.save_model("worse", inputs.weights(swapped=True))
     first = run(inputs, worse)
     version = publish_model(inputs, worse, first.metrics)
-    better = inputs.model("better", inputs.weights())
+    better = inputs.save_model("better", inputs.weights())
     result = run(inputs, better, Gate(comparison="superiority", margin={"accuracy": 0.5}), version)
     assert result.promote
     assert result.metrics.champion == first.metrics.primary_metric
@@ -91,10 +91,10 @@ def test_the_champion_is_scored_on_the_same_examples(inputs) -> None:
 
 
 def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs) -> None:
-    model = inputs.model("model", inputs.weights())
+    model = inputs.save_model("model", inputs.weights())
     first = run(inputs, model).metrics
     hashes = inputs.root / "evaluation" / "training_hashes.npy"
-    assert np.load(hashes).tolist() == [1000, 1001, 1002]  # what its version has a record of
+    assert np.load(hashes).tolist() == [1000, 1001, 1002]  # recorded in its version
     few_leaked, most_leaked, all_leaked = (
         publish_model(inputs, model, first, hashes) for hashes in ([3, 7, 9999], range(500), range(595))
     )
@@ -122,9 +122,9 @@ def test_examples_that_champions_were_trained_on_are_counted_and_left_out(inputs
     ],
 )
 def test_a_champion_with_another_signature_is_refused(inputs, change, texts) -> None:
-    model = inputs.model("model", inputs.weights())
+    model = inputs.save_model("model", inputs.weights())
     version = publish_model(
-        inputs, inputs.model("other", inputs.weights(), **change), run(inputs, model).metrics
+        inputs, inputs.save_model("other", inputs.weights(), **change), run(inputs, model).metrics
     )
     with pytest.raises(EvaluateError) as error:
         run(inputs, model, Gate(), version)
@@ -133,7 +133,7 @@ def test_a_champion_with_another_signature_is_refused(inputs, change, texts) -> 
 
 
 def test_an_earlier_champion_that_cannot_be_compared_is_ignored(inputs, capsys) -> None:
-    model = inputs.model("model", inputs.weights())
+    model = inputs.save_model("model", inputs.weights())
     version, damaged = (publish_model(inputs, model, run(inputs, model).metrics) for _ in range(2))
     file = inputs.root / "store" / "birds" / "versions" / f"{damaged:06d}" / "model.onnx"
     file.chmod(0o644)
@@ -151,7 +151,7 @@ def test_an_earlier_champion_that_cannot_be_compared_is_ignored(inputs, capsys) 
 
 
 def test_a_model_with_another_input_shape_is_refused(inputs) -> None:
-    model = inputs.model("model", inputs.weights())
+    model = inputs.save_model("model", inputs.weights())
     save_onnx(model / "model.onnx", np.zeros((16, 3), np.float32), "Softmax", (2, 2, 4))
     with pytest.raises(EvaluateError, match=r"does not take uint8 examples of shape \(2, 2, 3\)"):
         run(inputs, model)
@@ -165,9 +165,9 @@ def test_mistakes_are_reported_as_images_with_their_names(inputs) -> None:
     changes = {"shape": (6, 6, 3), "splits": {"test": 3}}
     schema = artifacts.read(features / "schema.json", Schema).model_copy(update=changes)
     artifacts.write(features / "schema.json", schema)
-    inputs.number_examples(3)
+    inputs.write_example_hashes(3)
     matrix = np.zeros((108, 3), np.float32)
-    run(inputs, inputs.model("model", matrix, shape=(6, 6, 3)))  # always predicts cat
+    run(inputs, inputs.save_model("model", matrix, shape=(6, 6, 3)))  # always predicts cat
     page = (inputs.root / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     for texts in ("dog/?.png", "emu/2.png: ", "predicted 0.333 <b"):
@@ -176,20 +176,20 @@ def test_mistakes_are_reported_as_images_with_their_names(inputs) -> None:
 
 def test_a_missing_champion_is_an_error(inputs) -> None:
     with pytest.raises(NotFoundError):
-        run(inputs, inputs.model("model", inputs.weights()), champion=7)
+        run(inputs, inputs.save_model("model", inputs.weights()), champion=7)
     assert not (inputs.root / "evaluation").exists()
 
 
 @pytest.mark.parametrize(
-    ("classes", "factor", "last", "texts"),
+    ("classes", "factor", "activation", "texts"),
     [
         (4, 1, "Softmax", ("(256, 4)", "(256, 3)", "units")),
         (3, 1, "Identity", ("probabilities", "model.logits")),
         (3, np.nan, "Softmax", ("nan as value 0", "train again")),
     ],
 )
-def test_invalid_model_outputs_are_refused(inputs, classes, factor, last, texts) -> None:
-    model = inputs.model("model", inputs.weights(classes) * np.float32(factor), last)
+def test_invalid_model_outputs_are_refused(inputs, classes, factor, activation, texts) -> None:
+    model = inputs.save_model("model", inputs.weights(classes) * np.float32(factor), activation)
     with pytest.raises(EvaluateError) as error:
         run(inputs, model)
     for text in ("The candidate", *texts):
@@ -199,14 +199,14 @@ def test_invalid_model_outputs_are_refused(inputs, classes, factor, last, texts)
 
 
 def test_an_invalid_onnx_file_is_refused(inputs) -> None:
-    model = inputs.model("model", inputs.weights())
+    model = inputs.save_model("model", inputs.weights())
     (model / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(EvaluateError, match=r"The candidate cannot be loaded.*model\.onnx.*Export it again"):
         run(inputs, model)
 
 
 def test_metrics_are_logged_to_kfp_and_artifacts_have_files(inputs) -> None:
-    result = run(inputs, inputs.model("model", inputs.weights()))
+    result = run(inputs, inputs.save_model("model", inputs.weights()))
     metrics = dsl.Metrics(uri=str(inputs.root / "a" / "metrics"))
     details = dsl.ClassificationMetrics(uri=str(inputs.root / "a" / "details"))
     result.log_to_kfp(metrics, details)
@@ -217,16 +217,17 @@ def test_metrics_are_logged_to_kfp_and_artifacts_have_files(inputs) -> None:
 
 
 def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_plots(inputs) -> None:
-    """The answer is the first value; the champion's is off by 5 for the same examples."""
+    """The target is the first value plus 1.5; the champion predicts half of the first value."""
     features = inputs.root / "features"
     examples = np.random.default_rng(0).integers(0, 200, (90, 2, 2, 3)).astype(np.uint8)
     for shard in features.glob("*.npy"):
         shard.unlink()
     with ShardWriter(features, "test", (2, 2, 3), "uint8") as writer:
         writer.append(examples, examples[:, 0, 0, 0] + 1.5)
-    inputs.number_examples(90)
-    facts = {"shape": (2, 2, 3), "dtype": "uint8", "problem": "regression", "names": ("price",)}
-    schema = Schema(splits={"test": 90}, **facts)
+    inputs.write_example_hashes(90)
+    schema = Schema(
+        shape=(2, 2, 3), dtype="uint8", problem="regression", names=("price",), splits={"test": 90}
+    )
     artifacts.write(features / "schema.json", schema)
     targets = {"train": {"mean": 100.0, "standard_deviation": 58.0}}
     before = artifacts.read(features / "statistics.json", Statistics)
@@ -234,17 +235,19 @@ def test_a_regression_is_compared_on_the_same_examples_and_reported_with_both_pl
     artifacts.write(features / "statistics.json", statistics)
     artifacts.write(features / "normalization.json", Normalization(target_scale=(58.0,)))
 
-    def model(name: str, slope: float) -> Path:
+    def save_regression(name: str, slope: float) -> Path:
         matrix = np.zeros((12, 1), np.float32)
         matrix[0, 0] = slope
-        folder = inputs.model(name, matrix, "Identity")
+        folder = inputs.save_model(name, matrix, "Identity")
         artifacts.write(folder / "signature.json", build_signature(schema, get_description("regression")))
         return folder
 
-    worse = model("worse", 0.5)
+    worse = save_regression("worse", 0.5)
     first = run(inputs, worse, Gate(maximum={"rmse": 1000}))
     version = publish_model(inputs, worse, first.metrics)
-    result = run(inputs, model("better", 1.0), Gate(comparison="superiority", margin={"rmse": 10}), version)
+    result = run(
+        inputs, save_regression("better", 1.0), Gate(comparison="superiority", margin={"rmse": 10}), version
+    )
     assert result.promote
     assert result.metrics.primary_metric.value == pytest.approx(1.5)
     assert result.metrics.champion == first.metrics.primary_metric

@@ -13,12 +13,12 @@ def higher(value: float) -> Metric:
     return Metric(value=value, low=value, high=value, direction="higher")
 
 
-def compared(metric: str, other: float, gain: float, at_least: float, **more: Any) -> Comparison:
+def compare(metric: str, other: float, gain: float, at_least: float, **more: Any) -> Comparison:
     return Comparison(metric=metric, other=other, value=gain, low=gain, high=gain, at_least=at_least, **more)
 
 
 def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **more: Any) -> Metrics:
-    """Return metrics of classes, each with its correct and its total test examples."""
+    """Return metrics of classes; `recalls` has the correct and the total test examples of each class."""
     slices = tuple(
         Slice(name=name, examples=examples, values={"recall": higher(right / examples)} if examples else {})
         for name, (right, examples) in recalls.items()
@@ -27,7 +27,7 @@ def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **mor
     balanced = float(np.mean([item.values["recall"].value for item in slices if item.examples]))
     limit = 1 / len(slices)
     base = accuracy_metrics(sum(right for right, _ in recalls.values()) / examples, 0, 1, examples=examples)
-    constant = compared("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
+    constant = compare("balanced_accuracy", limit, balanced - limit, balanced - limit - 0.05)
     values = base.values | {"balanced_accuracy": higher(balanced)}
     changes = {
         "values": values,
@@ -38,14 +38,14 @@ def metrics(recalls: dict[str, tuple[int, int]], *comparisons: Comparison, **mor
     return base.model_copy(update=changes)
 
 
-GOOD = {"good": (95, 100), "defective": (45, 50)}
+RECALLS = {"good": (95, 100), "defective": (45, 50)}
 
 
 @pytest.mark.parametrize(
     ("recalls", "gate", "decision", "expected"),
     [
-        (GOOD, None, "promote", "no gate is configured"),
-        (GOOD, Gate(), "promote", "no champion"),
+        (RECALLS, None, "promote", "no gate is configured"),
+        (RECALLS, Gate(), "promote", "no champion"),
         (
             {"good": (194, 194), "defective": (0, 6)},
             Gate(),
@@ -55,15 +55,20 @@ GOOD = {"good": (95, 100), "defective": (45, 50)}
         ({"a": (21, 21), "b": (0, 20), "c": (20, 20)}, Gate(), "reject", "recognizes no test example of b"),
         ({"a": (21, 21), "b": (0, 9), "c": (20, 20)}, Gate(), "promote", "no champion"),
         (
-            GOOD,
+            RECALLS,
             Gate(minimum={"accuracy": 0.9}),
             "promote",
             "accuracy is 0.9333, which reaches the minimum of 0.9000",
         ),
-        (GOOD, Gate(minimum={"accuracy": 0.95}), "reject", "accuracy is 0.9333, below the minimum of 0.9500"),
-        (GOOD, Gate(minimum={"recall": {"defective": 0.91}}), "reject", "recall of defective is 0.9000"),
-        (GOOD, Gate(minimum={"recall": 0.92}), "reject", "recall of defective is 0.9000"),
-        (GOOD, Gate(maximum={"log_loss": 0.05}), "reject", "log_loss is 0.1000, above the maximum"),
+        (
+            RECALLS,
+            Gate(minimum={"accuracy": 0.95}),
+            "reject",
+            "accuracy is 0.9333, below the minimum of 0.9500",
+        ),
+        (RECALLS, Gate(minimum={"recall": {"defective": 0.91}}), "reject", "recall of defective is 0.9000"),
+        (RECALLS, Gate(minimum={"recall": 0.92}), "reject", "recall of defective is 0.9000"),
+        (RECALLS, Gate(maximum={"log_loss": 0.05}), "reject", "log_loss is 0.1000, above the maximum"),
     ],
 )
 def test_rules_for_the_candidate_alone(recalls, gate, decision, expected) -> None:
@@ -75,7 +80,7 @@ def test_rules_for_the_candidate_alone(recalls, gate, decision, expected) -> Non
 
 def test_every_rule_is_recorded_and_small_classes_are_named() -> None:
     gate = Gate(minimum={"accuracy": 0.9})
-    comparison = compared("balanced_accuracy", 0.9, 0.01, -0.005, version=3)
+    comparison = compare("balanced_accuracy", 0.9, 0.01, -0.005, version=3)
     result = decide(
         metrics({"a": (90, 90), "b": (90, 90), "rare": (4, 4), "none": (0, 0)}, comparison), gate, 3
     )
@@ -113,9 +118,9 @@ def test_every_rule_is_recorded_and_small_classes_are_named() -> None:
     ],
 )
 def test_the_comparison_with_the_champion(gain, at_least, gate, decision, expected) -> None:
-    balanced = compared("balanced_accuracy", 0.925 - gain, gain, at_least, version=3)
-    recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
-    result = decide(metrics(GOOD, balanced, recall), gate, 3)
+    balanced = compare("balanced_accuracy", 0.925 - gain, gain, at_least, version=3)
+    recall = compare("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
+    result = decide(metrics(RECALLS, balanced, recall), gate, 3)
     assert (result.decision, result.champion) == (decision, 3)
     for text in expected:
         assert text in result.reason
@@ -123,29 +128,29 @@ def test_the_comparison_with_the_champion(gain, at_least, gate, decision, expect
 
 @pytest.mark.parametrize(("other", "count"), [(0.9, 1), (0.8, 2)])
 def test_the_reason_has_the_value_of_the_primary_metric_once(other: float, count: int) -> None:
-    value = metrics(GOOD).primary_metric.value
-    pairs = (compared("accuracy", other, value - 0.9, 0.01, version=3),)
-    balanced = compared("balanced_accuracy", 0.9, 0.025, 0.01, version=3)
-    result = decide(metrics(GOOD, balanced, *pairs), Gate(margin={"accuracy": 0.02}), 3)
+    value = metrics(RECALLS).primary_metric.value
+    pairs = (compare("accuracy", other, value - 0.9, 0.01, version=3),)
+    balanced = compare("balanced_accuracy", 0.9, 0.025, 0.01, version=3)
+    result = decide(metrics(RECALLS, balanced, *pairs), Gate(margin={"accuracy": 0.02}), 3)
     assert result.decision == "promote"
     assert result.reason.count("accuracy is ") == count, "twice only if the values differ"
 
 
 def test_the_reason_mentions_once_that_the_champion_remains() -> None:
     gate = Gate(margin={"balanced_accuracy": 0.01, "recall": {"defective": 0.1}})
-    balanced = compared("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
-    recall = compared("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
-    reason = decide(metrics(GOOD, balanced, recall), gate, 3).reason
+    balanced = compare("balanced_accuracy", 0.925, 0.0, -0.1, version=3)
+    recall = compare("recall", 0.9, 0.0, -0.2, version=3, slice="defective")
+    reason = decide(metrics(RECALLS, balanced, recall), gate, 3).reason
     assert reason.count("does not exclude") == 2
     assert reason.count("remains the champion") == 1
     assert reason.endswith("; version 3 remains the champion")
 
 
 def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
-    both = {name: {"accuracy": higher(value)} for name, value in (("candidate", 0.93), ("champion", 0.97))}
-    balanced = compared("balanced_accuracy", 0.925, 0.0, -0.015, version=3)
+    values = {name: {"accuracy": higher(value)} for name, value in (("candidate", 0.93), ("champion", 0.97))}
+    balanced = compare("balanced_accuracy", 0.925, 0.0, -0.015, version=3)
     result = decide(
-        metrics(GOOD, balanced, same_examples=PairedMetrics(examples=150, **both)),
+        metrics(RECALLS, balanced, same_examples=PairedMetrics(examples=150, **values)),
         Gate(minimum={"accuracy": 0.95}),
         3,
     )
@@ -156,22 +161,22 @@ def test_a_rejection_has_the_values_of_candidate_and_champion() -> None:
 @pytest.mark.parametrize("gate", [Gate(), Gate(margin={"recall": {"defective": 0.1}})])
 def test_a_candidate_that_cannot_be_compared_is_held(gate) -> None:
     leakage = {3: Duplicates(count=145, origins=("row 1 of all",))}
-    comparisons = (compared("balanced_accuracy", 0.9, 0, 0, version=3),) if gate.margin else ()
-    result = decide(metrics(GOOD, *comparisons, trained_on=leakage), gate, 3, ("a note",))
+    comparisons = (compare("balanced_accuracy", 0.9, 0, 0, version=3),) if gate.margin else ()
+    result = decide(metrics(RECALLS, *comparisons, trained_on=leakage), gate, 3, ("a note",))
     assert (result.decision, result.notes) == ("hold", ("a note",))
     assert result.rules[-1].value == (0 if gate.margin else 5)
     assert "cannot be compared" in result.reason
 
 
 def test_small_test_sets_are_noted() -> None:
-    assert decide(metrics({"a": (0, 0)} | GOOD), Gate(), None).notes[0].endswith("too few to judge: a (0)")
-    few = metrics({"a": (3, 3), "b": (3, 3)}).model_copy(update={"slices": ()})
-    assert decide(few, Gate(), None).notes == ("only 6 test examples, too few to judge",)
+    assert decide(metrics({"a": (0, 0)} | RECALLS), Gate(), None).notes[0].endswith("too few to judge: a (0)")
+    small = metrics({"a": (3, 3), "b": (3, 3)}).model_copy(update={"slices": ()})
+    assert decide(small, Gate(), None).notes == ("only 6 test examples, too few to judge",)
 
 
 def test_a_limit_for_an_unknown_class_is_an_error() -> None:
     with pytest.raises(EvaluateError, match=r"'defect'.*good, defective"):
-        decide(metrics(GOOD), Gate(minimum={"recall": {"defect": 0.5}}), None)
+        decide(metrics(RECALLS), Gate(minimum={"recall": {"defect": 0.5}}), None)
 
 
 def test_lower_is_better_and_the_default_margin_is_relative() -> None:
@@ -184,13 +189,13 @@ def test_lower_is_better_and_the_default_margin_is_relative() -> None:
             examples=90,
             primary="rmse",
             values={"rmse": lower(rmse), "r2": higher(0.4)},
-            baseline_comparison=compared("rmse", 75, 75 - rmse, constant),
-            comparisons=(compared("rmse", 55, 55 - rmse, at_least, version=3),),
+            baseline_comparison=compare("rmse", 75, 75 - rmse, constant),
+            comparisons=(compare("rmse", 55, 55 - rmse, at_least, version=3),),
         )
 
     assert decide(regression(55, -1.4), Gate(), 3).decision == "promote"  # 2 % of 75
     assert decide(regression(55, -1.6), Gate(), 3).decision == "hold"
-    useless = decide(regression(55, -1.4, constant=-1), Gate(), 3)
-    assert (useless.decision, useless.rules[0].value, useless.rules[0].limit) == ("reject", -1, 0)
+    result = decide(regression(55, -1.4, constant=-1), Gate(), 3)
+    assert (result.decision, result.rules[0].value, result.rules[0].limit) == ("reject", -1, 0)
     assert decide(regression(55, -1.4), Gate(maximum={"rmse": 50}), 3).decision == "reject"
     assert decide(regression(55, -1.4), Gate(minimum={"r2": 0.5}), 3).decision == "reject"

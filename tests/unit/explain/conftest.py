@@ -1,4 +1,4 @@
-"""Runs of a real Kubeflow Pipelines 2.17.0, recorded: the Workflow, the pod in question, and its log."""
+"""Recorded runs of Kubeflow Pipelines 2.17.0: the Workflow, the failed or pending pod, and its log."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 
 class Recorded:
-    """The records of a run; with `pods_deleted`, its pods were deleted, as after an hour."""
+    """A recorded run; with `pods_deleted`, Kubernetes has no pods of it any more."""
 
     def __init__(self, name: str, pods_deleted: bool = False) -> None:
         self.records: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())

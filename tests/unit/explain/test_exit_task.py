@@ -1,4 +1,4 @@
-"""Requests to a webhook, whose URL must not appear anywhere; with a real HTTP server."""
+"""The exit task: its explanation, its record, and its webhook, whose URL must not be logged."""
 
 import json
 import logging
@@ -41,7 +41,9 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield Webhook
 
 
-def test_the_paragraph_and_its_fields_are_posted(webhook: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_text_and_the_fields_of_the_explanation_are_posted(
+    webhook: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     assert post_webhook(EXPLANATION.json()) is None
     assert webhook.posted == [
@@ -70,7 +72,7 @@ def test_an_error_of_the_webhook_is_reported_and_redirects_are_not_followed(
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "http://example.org/s3cr3t",
         "ftp://127.0.0.1/s3cr3t",
@@ -80,10 +82,10 @@ def test_an_error_of_the_webhook_is_reported_and_redirects_are_not_followed(
     ],
 )
 def test_an_invalid_or_unreachable_url_is_reported_without_the_url(
-    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setenv(WEBHOOK, address)
+    monkeypatch.setenv(WEBHOOK, url)
     problem = post_webhook(EXPLANATION.json())
     assert problem is not None
     assert "s3cr3t" not in problem + caplog.text
@@ -102,7 +104,7 @@ def spec(store: Path) -> ExplainSpec:
 def run_exit_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], tuple[str, RunEnd | None]]:
-    """Run the exit task of the run `r1` with a store in a folder; return its text and its record."""
+    """Return a function that runs the exit task of the run `r1`; it returns the text and the record."""
     monkeypatch.setenv(records.RUN_ID, "r1")
     objects = Folder(tmp_path / "models")
 
@@ -124,7 +126,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def record_decision(tmp_path: Path, outcome: Outcome | None = None, unchanged: str | None = None) -> None:
     objects = Folder(tmp_path / "models")
-    began = RunStart(
+    start = RunStart(
         run_id="r1",
         model="digits",
         fingerprint="f1",
@@ -133,7 +135,7 @@ def record_decision(tmp_path: Path, outcome: Outcome | None = None, unchanged: s
         started=records.now(),
         unchanged=unchanged,
     )
-    write_record(objects, records.run_key("digits", "r1"), began)
+    write_record(objects, records.run_key("digits", "r1"), start)
     if outcome:
         write_record(objects, records.outcome_key("digits", "r1"), OutcomeRecord(outcome=outcome))
 
@@ -195,7 +197,7 @@ def test_the_record_of_the_failed_step_is_the_reason(
 
 
 @pytest.mark.usefixtures("run_folder")
-def test_an_unavailable_store_does_not_prevent_the_paragraph(
+def test_an_unavailable_store_does_not_prevent_the_explanation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(WEBHOOK, raising=False)

@@ -77,13 +77,15 @@ def test_a_run_whose_pod_cannot_start_is_running_with_the_reason(
     ("name", "message"),
     [("no-node", "Unschedulable: 0/1 nodes"), ("no-image", "modelyard/nope:1: not found")],
 )
-def test_the_workflow_alone_has_the_reason_after_the_end(recorded: Run, name: str, message: str) -> None:
+def test_the_reason_is_in_the_workflow_after_its_pods_were_deleted(
+    recorded: Run, name: str, message: str
+) -> None:
     run = recorded(name, pods_deleted=True)
     nodes = run.records["workflow"]["status"]["nodes"]
-    waiting = next(node for node in nodes.values() if node["phase"] == "Pending" and node["type"] == "Pod")
-    waiting |= {
+    pending = next(node for node in nodes.values() if node["phase"] == "Pending" and node["type"] == "Pod")
+    pending |= {
         "phase": "Error",
-        "message": f"Pod failed before main container starts due to {waiting['message']}",
+        "message": f"Pod failed before main container starts due to {pending['message']}",
     }
     for node in nodes.values():
         node["phase"] = "Failed" if node["phase"] == "Running" else node["phase"]
@@ -123,7 +125,7 @@ def test_a_lost_pod_is_not_a_failure_before_the_last_attempt(recorded: Run) -> N
     assert run.workflow().failed_pod() is None
 
 
-def test_the_exit_task_sees_a_failure_before_the_workflow_ends(recorded: Run) -> None:
+def test_the_exit_task_explains_a_failure_before_the_workflow_ends(recorded: Run) -> None:
     run = recorded("data-error")
     run.records["workflow"]["status"]["phase"] = "Running"
     assert explain("r1", "digits", run, succeeded=False).step == "fingerprint"
@@ -156,7 +158,7 @@ def test_a_workflow_without_nodes_is_running() -> None:
 
 
 class Cluster:
-    """A cluster with one recorded run, whose exit task is the pod `own`."""
+    """A cluster with one recorded run, whose exit task runs in the pod `exit-task`."""
 
     namespace, nodes = "kubeflow", ()
 
@@ -164,8 +166,8 @@ class Cluster:
         self.records, self.label = records, label
 
     def get(self, kind: str, name: str) -> Any:
-        own = {"metadata": {"labels": {self.label: "the-workflow"}}}
-        return own if name == "own" else self.records.get({"Pod": "pod", "Workflow": "workflow"}[kind])
+        pod = {"metadata": {"labels": {self.label: "the-workflow"}}}
+        return pod if name == "exit-task" else self.records.get({"Pod": "pod", "Workflow": "workflow"}[kind])
 
     def list_events(self, _pod: Any) -> list[Any]:
         return []
@@ -177,10 +179,10 @@ class Cluster:
 
 @pytest.fixture
 def exit_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cluster], str]:
-    """Return the paragraph of the exit task on a cluster."""
+    """Return a function that runs the exit task on a cluster and returns its text."""
     (tmp_path / "namespace").write_text("kubeflow")
     monkeypatch.setattr(kfp_run, "NAMESPACE", tmp_path / "namespace")
-    monkeypatch.setenv(kfp_run.POD_NAME, "own")
+    monkeypatch.setenv(kfp_run.POD_NAME, "exit-task")
     monkeypatch.delenv("MODELYARD_RUN", raising=False)
 
     def run(cluster: Cluster) -> str:

@@ -3,7 +3,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import pytest
 
@@ -19,7 +19,16 @@ from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from tests.versions import classifier_signature, publish
 
-Identify = Callable[..., tuple[str, str, int]]
+
+class Fingerprints(NamedTuple):
+    """The outputs of the step: the cache key, the fingerprint of the run, and the version to compare with."""
+
+    cache_key: str
+    run: str
+    champion: int
+
+
+Identify = Callable[..., Fingerprints]
 
 
 @pytest.fixture
@@ -34,7 +43,7 @@ def store(settings: Store) -> ModelStore:
 
 @pytest.fixture
 def fingerprints(tmp_path: Path, settings: Store) -> Identify:
-    """Run the step; return the cache key, the fingerprint of the run, and the version to compare with."""
+    """Return a function that runs the step."""
 
     def run_step(
         recipe_sha256: str = "recipe",
@@ -43,7 +52,7 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
         skip: bool = False,
         force_after: int = 0,
         root: str = "",
-    ) -> tuple[str, str, int]:
+    ) -> Fingerprints:
         spec = FingerprintSpec(
             name="digits", source=source, recipe_sha256=recipe_sha256, store=settings, root=root
         )
@@ -51,7 +60,7 @@ def fingerprints(tmp_path: Path, settings: Store) -> Identify:
         cache_key = identify(spec, skip, force_after, str(file))
         result = Identity.model_validate_json(file.read_text())
         assert result.data == fingerprint_data(source)
-        return cache_key, result.run, result.champion
+        return Fingerprints(cache_key, result.run, result.champion)
 
     return run_step
 
@@ -69,7 +78,7 @@ def publish_and_promote(
     return version
 
 
-def write_npz(tmp_path: Path, content: bytes = b"data", **keys: object) -> Source:
+def write_source(tmp_path: Path, content: bytes = b"data", **keys: object) -> Source:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
     return Source.model_validate({"kind": "npz", "source": str(path), **keys})
@@ -79,19 +88,19 @@ def test_equal_data_and_recipe_have_equal_fingerprints(fingerprints: Identify) -
     data, run, champion = fingerprints()
     assert fingerprints() == (data, run, champion)
     assert len(data) == len(run) == 64
-    assert fingerprints("other recipe")[0] == data
-    assert fingerprints("other recipe")[1] != run
+    assert fingerprints("other recipe").cache_key == data
+    assert fingerprints("other recipe").run != run
 
 
 def test_other_data_change_the_fingerprints(fingerprints: Identify, tmp_path: Path) -> None:
-    first = fingerprints(source=write_npz(tmp_path, b"one"))
-    second = fingerprints(source=write_npz(tmp_path, b"two"))
-    assert first[0] != second[0]
-    assert first[1] != second[1]
+    first = fingerprints(source=write_source(tmp_path, b"one"))
+    second = fingerprints(source=write_source(tmp_path, b"two"))
+    assert first.cache_key != second.cache_key
+    assert first.run != second.run
 
 
 def test_settings_of_examples_change_the_data_fingerprint(tmp_path: Path) -> None:
-    plain = {"kind": "images", "source": write_npz(tmp_path).source}
+    plain = {"kind": "images", "source": write_source(tmp_path).source}
     sources = [
         Source.model_validate(plain | keys)
         for keys in (
@@ -109,8 +118,8 @@ def test_settings_of_examples_change_the_data_fingerprint(tmp_path: Path) -> Non
 
 def test_location_and_limits_do_not_change_the_data_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    moved = write_npz(tmp_path / "elsewhere", timeout=1.0, max_bytes=2**20)
-    assert fingerprint_data(moved) == fingerprint_data(write_npz(tmp_path))
+    moved = write_source(tmp_path / "elsewhere", timeout=1.0, max_bytes=2**20)
+    assert fingerprint_data(moved) == fingerprint_data(write_source(tmp_path))
 
 
 def test_another_root_changes_the_cache_key_only(fingerprints: Identify) -> None:
@@ -122,22 +131,22 @@ def test_another_root_changes_the_cache_key_only(fingerprints: Identify) -> None
 
 
 def test_missing_data_are_an_error_and_nothing_is_written(fingerprints: Identify, tmp_path: Path) -> None:
-    source = Source(kind="npz", source=str(tmp_path / "gone.npz"))
-    with pytest.raises(DataError, match=r"gone\.npz"):
+    source = Source(kind="npz", source=str(tmp_path / "missing.npz"))
+    with pytest.raises(DataError, match=r"missing\.npz"):
         fingerprints(source=source)
     assert not (tmp_path / "outputs").exists()
 
 
 def test_the_first_run_is_compared_with_no_version(fingerprints: Identify) -> None:
-    assert fingerprints()[2] == 0
+    assert fingerprints().champion == 0
 
 
 def test_a_new_run_is_compared_with_the_champion(fingerprints: Identify, store: ModelStore) -> None:
     publish_and_promote(store, "an older run", None)
     second = publish_and_promote(store, "another run", 1)
-    assert fingerprints()[2] == second
+    assert fingerprints().champion == second
     store.rollback("digits", reason="wrong", by="test")
-    assert fingerprints()[2] == 1
+    assert fingerprints().champion == 1
 
 
 @pytest.mark.parametrize("compared_with", [None, 1])
@@ -145,9 +154,9 @@ def test_the_run_of_the_champion_is_compared_with_the_same_version_again(
     fingerprints: Identify, store: ModelStore, compared_with: int | None
 ) -> None:
     publish_and_promote(store, "an older run", None)
-    publish_and_promote(store, fingerprints()[1], compared_with)
-    assert fingerprints()[2] == (compared_with or 0)
-    assert fingerprints("other recipe")[2] == 2
+    publish_and_promote(store, fingerprints().run, compared_with)
+    assert fingerprints().champion == (compared_with or 0)
+    assert fingerprints("other recipe").champion == 2
 
 
 # Skipping
@@ -165,13 +174,13 @@ def test_skip_unchanged_ends_a_run_with_unchanged_inputs(
     fingerprints: Identify, champion_data: str, settings: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(records.RUN_ID, "r1")
-    assert fingerprints(skip=True)[0] == "unchanged"
+    assert fingerprints(skip=True).cache_key == "unchanged"
     decision = records.read_run(open_objects(settings), "digits", "r1").final_decision()
     assert decision is not None
     assert decision[0] == "unchanged"
     assert decision[1].startswith("version 1, the champion since ")
     monkeypatch.setenv(records.RUN_ID, "r2")
-    assert fingerprints()[0] == champion_data
+    assert fingerprints().cache_key == champion_data
     result = records.read_run(open_objects(settings), "digits", "r2")
     assert result.start is not None
     assert (result.start.data, result.start.champion, result.final_decision()) == (champion_data, 0, None)
@@ -180,12 +189,12 @@ def test_skip_unchanged_ends_a_run_with_unchanged_inputs(
 def test_skip_unchanged_continues_a_run_with_changed_inputs(
     fingerprints: Identify, store: ModelStore, champion_data: str, tmp_path: Path
 ) -> None:
-    assert fingerprints("other recipe", skip=True)[0] == champion_data
-    assert fingerprints(source=write_npz(tmp_path), skip=True)[0] != "unchanged"
+    assert fingerprints("other recipe", skip=True).cache_key == champion_data
+    assert fingerprints(source=write_source(tmp_path), skip=True).cache_key != "unchanged"
     publish_and_promote(store, "another run", 1)
-    assert fingerprints(skip=True)[0] == champion_data
+    assert fingerprints(skip=True).cache_key == champion_data
     store.rollback("digits", reason="wrong", by="test")
-    assert fingerprints(skip=True)[0] == "unchanged"
+    assert fingerprints(skip=True).cache_key == "unchanged"
 
 
 def test_earlier_champions_exclude_rolled_back_versions(store: ModelStore) -> None:
@@ -199,27 +208,27 @@ def test_earlier_champions_exclude_rolled_back_versions(store: ModelStore) -> No
 
 
 def test_without_a_champion_nothing_is_skipped(fingerprints: Identify) -> None:
-    assert fingerprints(skip=True)[0] == fingerprints()[0]
+    assert fingerprints(skip=True).cache_key == fingerprints().cache_key
 
 
 def test_force_after_trains_an_old_champion_once_per_interval(
     fingerprints: Identify, store: ModelStore, champion_data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at(days: float) -> tuple[str, str, int]:
+    def fingerprints_after(days: float) -> Fingerprints:
         monkeypatch.setattr(identity, "datetime", Clock.after(days))
         return fingerprints(skip=True, force_after=10 * 86400)
 
-    assert at(9)[0] == "unchanged"
-    first = at(11)
-    assert first[0] not in ("unchanged", champion_data)
-    assert (at(19), first[2]) == (first, 1)
-    assert at(21)[:2] != first[:2]
-    publish_and_promote(store, first[1], 1, champion_data, "recipe")
-    assert at(0)[0] == "unchanged"
+    assert fingerprints_after(9).cache_key == "unchanged"
+    first = fingerprints_after(11)
+    assert first.cache_key not in ("unchanged", champion_data)
+    assert (fingerprints_after(19), first.champion) == (first, 1)
+    assert fingerprints_after(21)[:2] != first[:2]
+    publish_and_promote(store, first.run, 1, champion_data, "recipe")
+    assert fingerprints_after(0).cache_key == "unchanged"
 
 
 class Clock(datetime):
-    """A clock that is ahead of time."""
+    """A clock that is ahead by some days."""
 
     ahead = timedelta()
 
@@ -232,7 +241,7 @@ class Clock(datetime):
         return super().now(tz) + cls.ahead
 
 
-def test_fingerprinting_a_file_imports_no_heavy_packages(tmp_path: Path) -> None:
+def test_fingerprint_of_the_digits_imports_no_heavy_packages(tmp_path: Path) -> None:
     code = """
 import sys
 from modelyard.components.fingerprint.identity import identify

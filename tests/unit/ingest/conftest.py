@@ -1,3 +1,5 @@
+"""Sources of data, and the step ingest."""
+
 import io
 import tarfile
 import tracemalloc
@@ -23,6 +25,8 @@ PackFiles = Callable[[Files], Path]
 
 
 class Raw(NamedTuple):
+    """The output of ingest; examples and labels by split."""
+
     schema: Schema
     examples: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
@@ -30,7 +34,7 @@ class Raw(NamedTuple):
 
 @pytest.fixture
 def run_ingest(tmp_path: Path) -> Callable[..., Raw]:
-    """Run the step on a source and read its output."""
+    """Return a function that runs the step on a source and reads its output."""
 
     def run(kind: str, source: Path | None = None, **settings: Any) -> Raw:
         source_settings = {"kind": kind, "source": str(source) if source else None, **settings}
@@ -81,7 +85,10 @@ def as_tar(path: Path, files: Files) -> Path:
 
 @pytest.fixture(params=["folder", "zip", "tar"])
 def pack(request: pytest.FixtureRequest, tmp_path: Path) -> PackFiles:
-    """Write files as a folder, a zip and a tar; a name that ends with `/` is a folder."""
+    """Return a function that writes files as a folder, a zip and a tar.
+
+    A name that ends with `/` is a folder.
+    """
     write = {"folder": as_folder, "zip": as_zip, "tar": as_tar}[request.param]
     return lambda files: write(tmp_path / f"source.{request.param}", files)
 
@@ -98,5 +105,5 @@ def peak_memory() -> Iterator[Callable[[], int]]:
 
 @pytest.fixture
 def png_image() -> Callable[..., bytes]:
-    """Return a PNG file of one colour and a shape, or of an array."""
+    """Return a function that returns a PNG file, of a color and a shape, or of an array."""
     return png

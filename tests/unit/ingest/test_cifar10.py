@@ -28,8 +28,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, cifar10_archive) -> P
     return next((tmp_path / "unpacked").iterdir())
 
 
-def official(path: Path, name: str) -> tuple[np.ndarray, list[int]]:
-    """Read a batch of the Python form as its authors document: images (n, 32, 32, 3) and labels."""
+def read_batch(path: Path, name: str) -> tuple[np.ndarray, list[int]]:
+    """Read a batch as the documentation of CIFAR-10 does: images (n, 32, 32, 3) and labels."""
     with tarfile.open(path) as archive:
         member = archive.extractfile(f"{PYTHON}/{name}")
         assert member
@@ -37,11 +37,11 @@ def official(path: Path, name: str) -> tuple[np.ndarray, list[int]]:
     return batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), batch[b"labels"]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, about its old pickles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from NumPy, about old pickles
 def test_all_forms_equal_the_official_reader(tmp_path, archive, folder, run_ingest, cifar10_archive) -> None:
     reference = cifar10_archive(tmp_path / "reference.tar.gz", "python")
-    train = [official(reference, f"data_batch_{number}") for number in range(1, 6)]
-    test = official(reference, "test_batch")
+    train = [read_batch(reference, f"data_batch_{number}") for number in range(1, 6)]
+    test = read_batch(reference, "test_batch")
     for source in (archive, folder, folder.parent):
         result = run_ingest("cifar10", source)
         np.testing.assert_array_equal(result.examples["train"], np.concatenate([batch[0] for batch in train]))
@@ -71,8 +71,8 @@ def test_duplicate_files_and_both_forms_together_are_refused(
     with pytest.raises(DataError, match="are the same file"):
         run_ingest("cifar10", folder.parent)
     shutil.rmtree(copy)
-    for find_class_folders in ("binary", "python"):
-        with tarfile.open(cifar10_archive(tmp_path / "other.tar.gz", find_class_folders)) as packed:
+    for layout in ("binary", "python"):
+        with tarfile.open(cifar10_archive(tmp_path / "other.tar.gz", layout)) as packed:
             packed.extractall(folder.parent, filter="data")
     with pytest.raises(DataError, match="belongs to the other form"):
         run_ingest("cifar10", folder.parent)
@@ -136,11 +136,11 @@ def test_invalid_class_names_are_refused(
 
 
 class Malicious:
-    def __init__(self, canary: Path) -> None:
-        self._canary = canary
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return io.open, (str(self._canary), "w")
+        return io.open, (str(self._marker), "w")
 
 
 @pytest.mark.parametrize("name", ["data_batch_4", "batches.meta"])
@@ -149,9 +149,9 @@ def test_a_batch_that_would_run_code_is_refused_and_nothing_is_written(
 ) -> None:
     with tarfile.open(cifar10_archive(tmp_path / "packed.tar.gz", "python")) as packed:
         packed.extractall(tmp_path, filter="data")
-    evil = pickle.dumps({"data": Malicious(tmp_path / "canary"), "labels": []}, protocol=2)
-    (tmp_path / PYTHON / name).write_bytes(evil)
+    malicious = pickle.dumps({"data": Malicious(tmp_path / "marker"), "labels": []}, protocol=2)
+    (tmp_path / PYTHON / name).write_bytes(malicious)
     with pytest.raises(DataError, match=rf"{name}' in .* uses '.*open'.* No code was run"):
         run_ingest("cifar10", tmp_path / PYTHON)
-    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "marker").exists()
     assert not any((tmp_path / "artifacts").iterdir())

@@ -1,4 +1,4 @@
-"""Pickles of CIFAR-10 are read like pickle reads them, but without calling anything."""
+"""Pickles of CIFAR-10 are read without calling a function; the values equal those of `pickle`."""
 
 import io
 import os
@@ -50,24 +50,24 @@ def test_a_batch_is_read_like_pickle_reads_it(python, python2_pickle) -> None:
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.check_output"])
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, protocol, name) -> None:
     module, _, function = name.rpartition(".")
-    canary = tmp_path / "canary"
-    argument = f"open({str(canary)!r}, 'w')" if name == "builtins.eval" else f"touch {canary}"
-    arguments = (["touch", str(canary)],) if module == "subprocess" else (argument,)
-    evil = Malicious(getattr(__import__(module), function), *arguments)
-    data = pickle.dumps({"data": evil}, protocol)
+    marker = tmp_path / "marker"
+    argument = f"open({str(marker)!r}, 'w')" if name == "builtins.eval" else f"touch {marker}"
+    arguments = (["touch", str(marker)],) if module == "subprocess" else (argument,)
+    malicious = Malicious(getattr(__import__(module), function), *arguments)
+    data = pickle.dumps({"data": malicious}, protocol)
     pickle.loads(data)
-    assert canary.exists()  # it would
-    canary.unlink()
+    assert marker.exists()  # pickle runs the code
+    marker.unlink()
     with pytest.raises(DataError, match=r"official files never .* No code was run"):
         unpickle(member(data), "data")
-    assert not canary.exists()
+    assert not marker.exists()
 
 
 def test_calls_of_numpy_are_not_executed() -> None:
-    evil = b"cnumpy\ndtype\nU\x08nonsense\x89\x86R"
+    malicious = b"cnumpy\ndtype\nU\x08nonsense\x89\x86R"
     with pytest.raises(TypeError, match="nonsense"):
-        pickle.loads(b"\x80\x02" + evil + b".")
-    (result,) = unpickle(member(b"\x80\x02}U\x04data" + evil + b"s."), "data")
+        pickle.loads(b"\x80\x02" + malicious + b".")
+    (result,) = unpickle(member(b"\x80\x02}U\x04data" + malicious + b"s."), "data")
     assert result.arguments == ("nonsense", False)
 
 
@@ -79,14 +79,14 @@ def test_calls_of_numpy_are_not_executed() -> None:
         b"\x80\x02.",
         b"\x80\x02K\x01K\x02.",
         b"\x80\x02u.",
-        b"\x80\x02}K\x01K\x02s.",  # a key that is no text
+        b"\x80\x02}K\x01K\x02s.",  # a key that is not text
         b"\x80\x02K\x01]b.",
         b"\x80\x02h\x05.",
         b"\x80\x02(K\x01\x86.",  # a tuple across a mark
         b"\x80\x02T" + struct.pack("<i", 2**31 - 1) + b"short",
         b"\x80\x02" + b"K\x01" + b"\x85" * 100_000 + b"}" + b"h\x00s.",
-        b"\x80\x02}K\x01" + b"q\x00h\x00\x86" * 40 + b"K\x01s.",  # a key that takes for ever to hash
-        b"\x80\x02Nr\xff\xff\xff\x7f0.",  # a memo for which the Unpickler in C reserves 32 GiB
+        b"\x80\x02}K\x01" + b"q\x00h\x00\x86" * 40 + b"K\x01s.",  # a key whose hash takes exponential time
+        b"\x80\x02Nr\xff\xff\xff\x7f0.",  # a memo index for which pickle in C allocates 32 GiB
     ],
 )
 def test_a_damaged_pickle_is_refused(data) -> None:

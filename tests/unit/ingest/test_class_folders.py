@@ -26,7 +26,7 @@ def test_split_folders_become_splits(train, validation, test) -> None:
     assert result.split_target(f"{validation}/dog/1.png") == ("validation", 1)
 
 
-def test_a_folder_around_all_class_folders_is_skipped() -> None:
+def test_the_common_parent_of_all_class_folders_is_skipped() -> None:
     result = find_class_folders(["flowers/rose/1.png", "flowers/tulip/1.png"], ["flowers", "flowers/rose"])
     assert result.names == ("rose", "tulip")
     assert result.split_target("flowers/tulip/1.png") == ("all", 1)
@@ -40,12 +40,12 @@ def test_a_single_split_folder_is_a_split() -> None:
 
 def test_subfolders_belong_to_the_class_and_other_files_are_ignored() -> None:
     names = ["pets/cats/1.png", "pets/cats/old/2", "pets/dogs/a/b/1.png", "pets/dogs/a/c/1.png"]
-    beside = ["README", "pets/labels.csv", "pets/annotations/cats/1.xml"]
-    result = find_class_folders(names + beside, [])
+    other_files = ["README", "pets/labels.csv", "pets/annotations/cats/1.xml"]
+    result = find_class_folders(names + other_files, [])
     assert result.names == ("cats", "dogs")
-    assert [result.split_target(name) for name in names + beside] == [("all", 0)] * 2 + [("all", 1)] * 2 + [
-        None
-    ] * 3
+    labels = [("all", 0), ("all", 0), ("all", 1), ("all", 1)]
+    assert [result.split_target(name) for name in names] == labels
+    assert not any(result.split_target(name) for name in other_files)
     assert "README, pets/annotations/cats/1.xml, pets/labels.csv are outside" in result.notes[0]
     assert "3 files" in result.notes[1]
 
@@ -78,9 +78,9 @@ def test_random_classes_and_splits_are_recognized() -> None:
     for _ in range(200):
         classes = sorted({f"class {number}" for number in random.integers(0, 30, random.integers(1, 9))})
         splits = [*random.permutation(["train", "test", "val"])[: random.integers(0, 4)]]
-        around = ["data/"] * int(random.integers(2))
+        prefix = "data/" * int(random.integers(2))
         names = [
-            f"{''.join(around)}{split + '/' if split else ''}{name}/{number}.png"
+            f"{prefix}{split + '/' if split else ''}{name}/{number}.png"
             for split in splits or [""]
             for name in classes
             for number in range(random.integers(1, 4))

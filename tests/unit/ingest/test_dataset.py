@@ -31,7 +31,7 @@ def test_diabetes_data_equal_those_of_scikit_learn(run_ingest) -> None:
     assert result.schema.names == ("progression",)
 
 
-def test_only_the_imports_of_the_reader_are_loaded(tmp_path) -> None:
+def test_only_the_packages_of_the_reader_are_imported(tmp_path) -> None:
     code = (
         "import sys; from modelyard.components.ingest.dataset import ingest; "
         "from modelyard.components.ingest.spec import IngestSpec; "
@@ -39,8 +39,8 @@ def test_only_the_imports_of_the_reader_are_loaded(tmp_path) -> None:
         "print({'sklearn', 'PIL', 'tensorflow', 'kfp', 'pyarrow'} & sys.modules.keys()); "
         "import modelyard.components.ingest.image_files; print('pyarrow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-2:] == ["set()", "False"]  # after the log of the step
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-2:] == ["set()", "False"]  # the lines before are the log of the step
 
 
 def test_a_failed_ingest_keeps_the_previous_artifact(tmp_path, png_image) -> None:
@@ -50,7 +50,7 @@ def test_a_failed_ingest_keeps_the_previous_artifact(tmp_path, png_image) -> Non
     for number in range(50):
         folder = tmp_path / "source" / f"class {number % 2}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:02d}.png").write_bytes(png_image() if number < 49 else b"no picture")
+        (folder / f"{number:02d}.png").write_bytes(png_image() if number < 49 else b"not an image")
     with pytest.raises(DataError, match=r"49\.png"):
         ingest(IngestSpec(source=Source(kind="images", source=str(tmp_path / "source"))), "", str(raw))
     assert {path.name: path.read_bytes() for path in raw.iterdir()} == before

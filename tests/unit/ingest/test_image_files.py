@@ -30,9 +30,9 @@ def test_images_become_examples_with_the_label_of_their_folder(pack, png_image, 
 
 def test_splits_of_the_source_are_kept(pack, png_image, run_ingest) -> None:
     files = {
-        f"pets/{split}/{name}/{number}.png": png_image(colour)
+        f"pets/{split}/{name}/{number}.png": png_image(color)
         for split, count in (("val", 1), ("train", 3), ("test", 2))
-        for name, colour in (("cat", RED), ("dog", BLUE))
+        for name, color in (("cat", RED), ("dog", BLUE))
         for number in range(count)
     }
     result = run_ingest("images", pack(files))
@@ -42,10 +42,10 @@ def test_splits_of_the_source_are_kept(pack, png_image, run_ingest) -> None:
 
 
 def test_images_of_any_size_and_format_are_resized(pack, png_image, run_ingest) -> None:
-    grey = np.full((9, 7), 90, np.uint8)
+    gray = np.full((9, 7), 90, np.uint8)
     files = {
         "a/1.png": png_image(RED, (8, 6, 3)),
-        "b/2.jpeg": png_image(grey),
+        "b/2.jpeg": png_image(gray),
         "b/3": png_image(RED, (40, 30, 3)),
     }
     resize = {"height": 4, "width": 6, "policy": "crop"}
@@ -161,7 +161,7 @@ def test_a_broken_link_is_an_unusable_file(tmp_path, png_image, run_ingest) -> N
     for name in ("cats", "dogs"):
         (tmp_path / "source" / name).mkdir(parents=True)
         (tmp_path / "source" / name / "1.png").write_bytes(png_image())
-        (tmp_path / "source" / name / "2.png").symlink_to("gone")
+        (tmp_path / "source" / name / "2.png").symlink_to("missing")
     with pytest.raises(DataError, match=r"2 of 4 files .*cats/2\.png: .*dogs/2\.png: "):
         run_ingest("images", tmp_path / "source")
     assert run_ingest("images", tmp_path / "source", max_bad=0.5).schema.splits == {"all": 2}

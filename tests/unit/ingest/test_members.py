@@ -5,7 +5,6 @@ import re
 import stat
 import struct
 import tarfile
-import tracemalloc
 import zipfile
 import zlib
 from contextlib import suppress
@@ -16,8 +15,9 @@ import pytest
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.members import iterate_members
+from tests.unit.ingest.conftest import peak_memory
 
-PLENTY = 2**30
+MAX_BYTES = 2**30
 OUTSIDE = [
     "../evil.png",
     "cats/../../evil.png",
@@ -28,21 +28,21 @@ OUTSIDE = [
 ]
 
 
-def contents(source: Path, max_bytes: int = PLENTY) -> dict[str, bytes | None]:
+def contents(source: Path, max_bytes: int = MAX_BYTES) -> dict[str, bytes | None]:
     return {
         member.name: None if member.is_folder else member.content()
         for member in iterate_members(source, max_bytes)
     }
 
 
-def zip_of(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
+def write_zip(path: Path, *entries: tuple[zipfile.ZipInfo | str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in entries:
             archive.writestr(name, data)
     return path
 
 
-def tar_of(
+def write_tar(
     path: Path, *entries: tarfile.TarInfo, data: bytes = b"data", form: int = tarfile.PAX_FORMAT
 ) -> Path:
     with tarfile.open(path, "w:gz", format=form, compresslevel=1) as archive:
@@ -69,15 +69,15 @@ def test_folder_zip_and_tar_have_the_same_members(pack) -> None:
 def test_the_root_folder_of_an_archive_is_not_a_member(tmp_path) -> None:
     folder = tarfile.TarInfo("./")
     folder.type = tarfile.DIRTYPE
-    source = tar_of(tmp_path / "s.tgz", folder, entry("./cats/1.png"))
+    source = write_tar(tmp_path / "s.tgz", folder, entry("./cats/1.png"))
     assert contents(source) == {"cats/1.png": b"data"}
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_a_name_outside_of_the_source_is_refused_and_nothing_is_written(tmp_path, name) -> None:
     for source in (
-        zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), (name, b"data")),
-        tar_of(tmp_path / "s.tar.gz", entry("cats/1.png"), entry(name)),
+        write_zip(tmp_path / "s.zip", ("cats/1.png", b"data"), (name, b"data")),
+        write_tar(tmp_path / "s.tar.gz", entry("cats/1.png"), entry(name)),
     ):
         before = sorted(tmp_path.parent.rglob("*"))
         with pytest.raises(DataError, match=r"evil\.png.*is outside of the source") as error:
@@ -98,22 +98,22 @@ def test_a_name_outside_of_the_source_is_refused_and_nothing_is_written(tmp_path
     ],
 )
 def test_a_special_file_in_a_tar_is_refused(tmp_path, kind, target) -> None:
-    source = tar_of(
+    source = write_tar(
         tmp_path / "s.tar.gz",
         entry("cats/1.png"),
-        entry("cats/odd", 0, kind, target),
+        entry("cats/special", 0, kind, target),
         form=tarfile.GNU_FORMAT,
     )
-    with pytest.raises(DataError, match=r"'cats/odd' in .* special file"):
+    with pytest.raises(DataError, match=r"'cats/special' in .* special file"):
         contents(source)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
 def test_a_special_file_in_a_zip_is_refused(tmp_path, kind) -> None:
-    info = zipfile.ZipInfo("cats/odd")
+    info = zipfile.ZipInfo("cats/special")
     info.external_attr = (kind | 0o644) << 16
-    with pytest.raises(DataError, match=r"'cats/odd' in .* special file"):
-        contents(zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), (info, b"/etc/passwd")))
+    with pytest.raises(DataError, match=r"'cats/special' in .* special file"):
+        contents(write_zip(tmp_path / "s.zip", ("cats/1.png", b"data"), (info, b"/etc/passwd")))
 
 
 def test_links_in_a_folder_are_followed_and_a_cycle_is_refused(tmp_path) -> None:
@@ -135,7 +135,7 @@ def test_names_from_macos_and_info_zip_are_normalized(tmp_path) -> None:
     (tmp_path / decomposed).parent.mkdir()
     (tmp_path / decomposed).write_bytes(b"data")
     assert contents(tmp_path) == {"caf\xe9": None, composed: b"data"}
-    zipped = zip_of(tmp_path / "s.zip", (decomposed, b"data"), ("Icon\r", b"icon"))
+    zipped = write_zip(tmp_path / "s.zip", (decomposed, b"data"), ("Icon\r", b"icon"))
     assert contents(zipped) == {composed: b"data"}
     # Info-ZIP writes UTF-8 without the flag; DOS writes code page 437
     info_zip = zipped.read_bytes().replace(b"\0\x08", b"\0\0")
@@ -144,8 +144,8 @@ def test_names_from_macos_and_info_zip_are_normalized(tmp_path) -> None:
     info = zipfile.ZipInfo("caf_/1.bin")
     name = struct.pack("<BL", 1, zlib.crc32(b"caf_/1.bin")) + composed.encode()
     info.extra = struct.pack("<HHB", 1, 1, 0) + struct.pack("<HH", 0x7075, len(name)) + name
-    assert contents(zip_of(tmp_path / "w.zip", (info, b"data"))) == {composed: b"data"}
-    dos = zip_of(tmp_path / "d.zip", ("cafX/1.bin", b"data")).read_bytes().replace(b"cafX", b"caf\x82")
+    assert contents(write_zip(tmp_path / "w.zip", (info, b"data"))) == {composed: b"data"}
+    dos = write_zip(tmp_path / "d.zip", ("cafX/1.bin", b"data")).read_bytes().replace(b"cafX", b"caf\x82")
     (tmp_path / "d.zip").write_bytes(dos)
     assert contents(tmp_path / "d.zip") == {composed: b"data"}
 
@@ -162,16 +162,16 @@ def test_a_pipe_and_a_broken_link_in_a_folder_are_refused(tmp_path) -> None:
 
 
 def test_a_duplicate_name_is_refused(tmp_path) -> None:
-    tar = tar_of(tmp_path / "s.tar.gz", entry("cats/1.png"), entry("./cats//1.png"))
+    tar = write_tar(tmp_path / "s.tar.gz", entry("cats/1.png"), entry("./cats//1.png"))
     with pytest.warns(UserWarning, match="Duplicate"):
-        zipped = zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"), ("cats/1.png", b"other"))
+        zipped = write_zip(tmp_path / "s.zip", ("cats/1.png", b"data"), ("cats/1.png", b"other"))
     for source in (tar, zipped):
         with pytest.raises(DataError, match=r"'cats/1\.png' in .* exists twice"):
             contents(source)
 
 
 def test_an_encrypted_zip_is_refused(tmp_path) -> None:
-    source = zip_of(tmp_path / "s.zip", ("cats/1.png", b"data"))
+    source = write_zip(tmp_path / "s.zip", ("cats/1.png", b"data"))
     data = bytearray(source.read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1
     source.write_bytes(data)
@@ -181,7 +181,7 @@ def test_an_encrypted_zip_is_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[2Jb.png", "a\u2028b.png"])
 def test_a_name_with_control_characters_is_refused(tmp_path, name) -> None:
-    for source in (zip_of(tmp_path / "s.zip", (name, b"")), tar_of(tmp_path / "s.tgz", entry(name))):
+    for source in (write_zip(tmp_path / "s.zip", (name, b"")), write_tar(tmp_path / "s.tgz", entry(name))):
         with pytest.raises(DataError, match="control characters") as error:
             contents(source)
         assert str(error.value).isprintable()
@@ -197,28 +197,24 @@ def test_a_name_that_is_not_utf_8_is_refused_with_this_reason(tmp_path) -> None:
 def test_an_archive_bomb_is_refused_by_declared_or_actual_size(tmp_path) -> None:
     zeros = bytes(8 * 2**20)
     sources = [
-        zip_of(tmp_path / "one.zip", ("cats/1.png", zeros)),
-        zip_of(tmp_path / "many.zip", *((f"cats/{number}.png", zeros[: 2**18]) for number in range(32))),
-        tar_of(tmp_path / "s.tar.gz", entry("cats/1.png", len(zeros)), data=zeros),
+        write_zip(tmp_path / "one.zip", ("cats/1.png", zeros)),
+        write_zip(tmp_path / "many.zip", *((f"cats/{number}.png", zeros[: 2**18]) for number in range(32))),
+        write_tar(tmp_path / "s.tar.gz", entry("cats/1.png", len(zeros)), data=zeros),
     ]
     (tmp_path / "padding.tar.gz").write_bytes(gzip.compress(bytes(8 * 2**20)))
     for source in [*sources, tmp_path / "padding.tar.gz"]:
         assert source.stat().st_size < 2**16
-        tracemalloc.start()
-        try:
+        with peak_memory() as peak:
             with pytest.raises(DataError, match=r"unpacked, has .* data\.max_bytes allows 1,048,576"):
                 contents(source, 2**20)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 4 * 2**20
+            assert peak() < 4 * 2**20
 
 
 def test_a_zip_with_a_forged_size_is_refused(tmp_path) -> None:
-    source = zip_of(tmp_path / "s.zip", ("cats/1.png", bytes(100_000)))
+    source = write_zip(tmp_path / "s.zip", ("cats/1.png", bytes(100_000)))
     data = bytearray(source.read_bytes())
-    place = data.index(b"PK\1\2") + 24
-    data[place : place + 4] = (10).to_bytes(4, "little")
+    offset = data.index(b"PK\1\2") + 24
+    data[offset : offset + 4] = (10).to_bytes(4, "little")
     source.write_bytes(data)
     with pytest.raises(DataError, match=r"'cats/1\.png' in .* is damaged"):
         contents(source, 1000)
@@ -236,7 +232,7 @@ def test_a_forged_size_in_a_tar_is_refused(tmp_path, size, kind) -> None:
         archive.fileobj.write(bytes(1024))
     (tmp_path / "s.tar.gz").write_bytes(gzip.compress(plain.getvalue()))
     with pytest.raises(DataError, match=r"s\.tar\.gz.*(forged or damaged|data\.max_bytes)"):
-        list(iterate_members(tmp_path / "s.tar.gz", PLENTY))
+        list(iterate_members(tmp_path / "s.tar.gz", MAX_BYTES))
 
 
 def test_a_truncated_archive_is_refused(tmp_path, pack) -> None:
@@ -271,7 +267,7 @@ def test_another_kind_of_file_is_refused(tmp_path, data) -> None:
 
 def test_a_folder_is_not_read_as_a_file(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
-    (member,) = iterate_members(tmp_path, PLENTY)
+    (member,) = iterate_members(tmp_path, MAX_BYTES)
     with pytest.raises(IsADirectoryError), member.open():
         pass
 
@@ -279,12 +275,12 @@ def test_a_folder_is_not_read_as_a_file(tmp_path) -> None:
 def test_too_many_entries_are_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("modelyard.components.ingest.members.MAX_ENTRIES", 1)
     with pytest.raises(DataError, match="more than 1 entries"):
-        contents(zip_of(tmp_path / "two.zip", ("a", b"a"), ("b", b"b")))
+        contents(write_zip(tmp_path / "two.zip", ("a", b"a"), ("b", b"b")))
 
 
 def test_a_huge_file_is_refused(tmp_path) -> None:
     (tmp_path / "huge.png").touch()
-    os.truncate(tmp_path / "huge.png", 2**40)  # sparse: takes no room
+    os.truncate(tmp_path / "huge.png", 2**40)  # sparse: occupies no disk space
     with pytest.raises(DataError, match=r"'huge\.png' in .* 1,099,511,627,776 bytes, but the maximum"):
         contents(tmp_path)
 

@@ -47,7 +47,7 @@ def test_splits_are_kept_and_classes_named(save, run_ingest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "becomes"),
+    ("dtype", "expected"),
     [
         ("bool", "uint8"),
         ("int16", "uint8"),
@@ -58,11 +58,11 @@ def test_splits_are_kept_and_classes_named(save, run_ingest) -> None:
         (">f8", "float32"),
     ],
 )
-def test_integers_become_uint8_and_floating_point_float32(save, run_ingest, dtype, becomes) -> None:
+def test_integers_become_uint8_and_floating_point_float32(save, run_ingest, dtype, expected) -> None:
     array = (X % 2 if dtype == "bool" else X).astype(dtype)
     result = run_ingest("npz", save(x=array, y=Y)).examples["all"]
-    assert result.dtype == becomes
-    np.testing.assert_array_equal(result, array.astype(becomes))
+    assert result.dtype == expected
+    np.testing.assert_array_equal(result, array.astype(expected))
 
 
 @pytest.mark.parametrize("size", [1, 12, 25, 10**6])
@@ -73,9 +73,9 @@ def test_examples_are_independent_of_the_batch_size(save, run_ingest, monkeypatc
     np.testing.assert_array_equal(result.labels["all"], Y)
 
 
-def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.ndarray:
+def replace(array: np.ndarray, index: Any, value: Any, dtype: str = "float32") -> np.ndarray:
     changed = array.astype(dtype)
-    changed[place] = value
+    changed[index] = value
     return changed
 
 
@@ -97,17 +97,20 @@ def at(array: np.ndarray, place: Any, value: Any, dtype: str = "float32") -> np.
         ({"x": X, "y": np.eye(3)[Y] / 2}, "row 0 is not one-hot"),
         ({"x": X, "y": np.where(Y, "a", "")}, "has the label '' in row"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": np.eye(3)[Y]}, "has other labels than"),
-        ({"x": X, "y": at(Y, 3, -1, "int64")}, "has the label -1 in row 3"),
-        ({"x": X, "y": at(Y, 7, 9, "int64")}, "row 7, but there are only 9 examples"),
-        ({"x": X, "y": at(Y, 7, 2**40, "int64")}, "has the label 1099511627776 in row 7"),
+        ({"x": X, "y": replace(Y, 3, -1, "int64")}, "has the label -1 in row 3"),
+        ({"x": X, "y": replace(Y, 7, 9, "int64")}, "row 7, but there are only 9 examples"),
+        ({"x": X, "y": replace(Y, 7, 2**40, "int64")}, "has the label 1099511627776 in row 7"),
         ({"x": X[0, 0], "y": Y[:3]}, "is uint8 of shape (3,), but examples need at least two axes"),
         ({"x": X[:0], "y": Y[:0]}, "is uint8 of shape (0, 4, 3)"),
         ({"x": X[:, :0], "y": Y}, "is uint8 of shape (9, 0, 3)"),
-        ({"x": at(X, (5, 1, 2), np.nan), "y": Y}, "has the value nan in row 5"),
-        ({"x": at(X, (8, 0, 0), np.inf), "y": Y}, "has the value inf in row 8"),
-        ({"x": at(X, (2, 0, 0), 1e39, "float64"), "y": Y}, "has the value 1e+39 in row 2"),
-        ({"x": at(X, (4, 0, 0), 256, "int64"), "y": Y}, "has the value 256 in row 4: integers are pixels"),
-        ({"x": at(X, (4, 3, 1), -1, "int64"), "y": Y}, "has the value -1 in row 4"),
+        ({"x": replace(X, (5, 1, 2), np.nan), "y": Y}, "has the value nan in row 5"),
+        ({"x": replace(X, (8, 0, 0), np.inf), "y": Y}, "has the value inf in row 8"),
+        ({"x": replace(X, (2, 0, 0), 1e39, "float64"), "y": Y}, "has the value 1e+39 in row 2"),
+        (
+            {"x": replace(X, (4, 0, 0), 256, "int64"), "y": Y},
+            "has the value 256 in row 4: integers are pixels",
+        ),
+        ({"x": replace(X, (4, 3, 1), -1, "int64"), "y": Y}, "has the value -1 in row 4"),
         ({"x": X.astype(complex), "y": Y}, "is complex128"),
         ({"x": X.astype(str), "y": Y}, "is <U3"),
         ({"x": X.astype(object), "y": Y}, "contains Python objects"),
@@ -207,8 +210,8 @@ def test_numbers_are_regression_targets(save, run_ingest) -> None:
     ("y", "message"),
     [
         (np.eye(9, 2), "Train a model for each target"),
-        (at(np.zeros(9), 4, 1e39, "float64"), "has the value 1e+39 in row 4"),
-        (at(np.zeros(9), 4, np.nan, "float64"), "has the value nan in row 4"),
+        (replace(np.zeros(9), 4, 1e39, "float64"), "has the value 1e+39 in row 4"),
+        (replace(np.zeros(9), 4, np.nan, "float64"), "has the value nan in row 4"),
         (Y.astype(str), "is <U21"),
     ],
 )

@@ -22,9 +22,9 @@ FEATURES = {"image": {"_type": "Image"}, "label": {"names": CLASSES, "_type": "C
 
 @pytest.fixture
 def write(tmp_path: Path, png_image: Callable[..., bytes]) -> Write:
-    """Write a file below `hub` with labels and an image of each row number."""
+    """Return a function that writes a file below `hub` with labels and, by default, generated images."""
 
-    def run(
+    def write_file(
         name: str,
         labels: Any,
         features: dict[str, Any] | None = None,
@@ -44,7 +44,7 @@ def write(tmp_path: Path, png_image: Callable[..., bytes]) -> Write:
         pq.write_table(table, path, **options)
         return tmp_path / "hub"
 
-    return run
+    return write_file
 
 
 def test_hugging_face_shards_have_images_and_class_names(write, run_ingest) -> None:

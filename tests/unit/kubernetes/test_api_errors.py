@@ -1,4 +1,4 @@
-"""Explanations of refused requests."""
+"""Explanations of requests that the API server refuses."""
 
 import pytest
 

@@ -22,9 +22,13 @@ SILENT = b"SILENT"
 
 @pytest.fixture
 def start_cluster(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str]]]]:
-    """Return a function that starts an API server, which returns statuses or parts in turn, then the last."""
+    """Return a function that starts an API server and returns its cluster and the list of its requests.
+
+    The server sends the replies in order, and repeats the last one. A reply is a status, a status and a body,
+    or the parts of a chunked body.
+    """
     monkeypatch.setattr(client, "RETRY_INTERVAL", 0.01)
-    over = Event()
+    test_ended = Event()
 
     with ExitStack() as servers:
 
@@ -46,7 +50,7 @@ def start_cluster(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str
                     self.end_headers()
                     for part in reply:
                         if part == SILENT:
-                            over.wait()
+                            test_ended.wait()
                         if part in (CUT, SILENT):
                             return
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
@@ -58,7 +62,7 @@ def start_cluster(monkeypatch) -> Iterator[Callable[..., tuple[Cluster, list[str
             return Cluster(ApiClient(settings), "runs", in_cluster=False), requests
 
         yield start
-        over.set()
+        test_ended.set()
 
 
 def test_log_continues_after_a_lost_connection(start_cluster):
@@ -150,13 +154,13 @@ FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]
         ("", "is empty"),
         ("a: [", "ParserError"),
         ("[]", "TypeError"),
-        (json.dumps({**KUBECONFIG, "current-context": "gone"}), "gone"),
+        (json.dumps({**KUBECONFIG, "current-context": "missing"}), "missing"),
         (json.dumps(KUBECONFIG), "127.0.0.1:1 does not respond"),
         ("#" * (2**20 + 1), "config cannot be used: it has more than 1,048,576 bytes"),
         (json.dumps(FAILING_LOGIN), "login .* failed: exec: process returned 1. Log in"),
     ],
 )
-def test_missing_cluster_fails_at_once(tmp_path, monkeypatch, config, reason):
+def test_unusable_kubeconfig_fails_at_once(tmp_path, monkeypatch, config, reason):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     if config is not None:
         (tmp_path / "config").write_text(config)
@@ -175,8 +179,8 @@ def test_first_connection_is_not_retried(tmp_path, monkeypatch, proxy):
     server = "https://cluster.invalid"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = server if proxy else f"https://127.0.0.1:{silent.getsockname()[1]}"
-        named = {"clusters": [{"name": "c", "cluster": {"server": server}}]}
-        (tmp_path / "config").write_text(json.dumps({**KUBECONFIG, **named}))
+        clusters = {"clusters": [{"name": "c", "cluster": {"server": server}}]}
+        (tmp_path / "config").write_text(json.dumps({**KUBECONFIG, **clusters}))
         with pytest.raises(ConfigError if "socks" in proxy else ClusterError) as error:
             connect("runs").list_objects("Pod")
     assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(error.value)

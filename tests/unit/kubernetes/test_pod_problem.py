@@ -25,7 +25,7 @@ from modelyard.components.kubernetes.pod_problem import (
         ("crash-loop", "CrashLoopBackOff", None, ["exit code 8", "cannot be loaded by ONNX Runtime."]),
     ],
 )
-def test_problems(recorded, node, name, reason, wait_limit, parts):
+def test_problem_of_a_recorded_pod_is_explained(recorded, node, name, reason, wait_limit, parts):
     state = recorded(name)
     problem = find_problem(state["pod"], state["events"], [node])
     assert problem

@@ -32,7 +32,7 @@ def test_message_without_permission_to_read_nodes(pod):
     assert "Request less, or add a larger node." in explain(pod, [])[0]
 
 
-def test_full_nodes(pod, node):
+def test_message_names_a_node_that_is_full(pod, node):
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
     assert "It would fit on yard without the other pods" in explain(pod, [node])[0]
 
@@ -70,6 +70,6 @@ def test_pod_that_fits_on_no_node(pod, node):
     assert "requests 64 cores and 1 GiB of memory. An empty node has at most 2 cores" in (
         explain_impossible(pod, [node]) or ""
     )
-    assert explain_impossible(pod, []) is None, "nothing is known"
+    assert explain_impossible(pod, []) is None, "the nodes are unknown"
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2"
     assert explain_impossible(pod, [node]) is None

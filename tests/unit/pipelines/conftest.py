@@ -1,4 +1,4 @@
-"""A real store with two versions of a tiny real model, and the command line in this process."""
+"""A store with two versions of a small model, in an empty working directory."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> ModelStore:
             "tiny",
             {"model.onnx": model, "golden.json": golden},
             SIGNATURE,
-            config={"serving": {"port": 1}},  # where no server answers
+            config={"serving": {"port": 1}},  # no server listens there
             run=run,
             data="d",
             recipe_sha256="c",

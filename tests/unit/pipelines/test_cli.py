@@ -42,7 +42,7 @@ def test_help_names_arguments_without_types(modelyard):
     assert "<" not in out
 
 
-def test_version(modelyard):
+def test_version_is_printed(modelyard):
     assert re.fullmatch(r"modelyard \d+\.\d+\.\d+\n", modelyard("-V").out)
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_cannot_start_creates_no_files(
 def test_exit_code_does_not_depend_on_stdout():
     """The exit code is that of the command; only output that is lost on a full disk is an error."""
     version, shell = (*MODELYARD, "-V"), 'exec "$@" >'
-    lines = {
+    commands = {
         "unread": (version, 0),
         "closed": (["sh", "-c", f"{shell}&- 2>&-", "-", *version], 0),
         "full": (["sh", "-c", f"{shell}/dev/full", "-", *version], 1),
@@ -82,12 +82,12 @@ def test_exit_code_does_not_depend_on_stdout():
     }
     variables = {**os.environ, "PYTHONIOENCODING": "ascii"}
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": variables}
-    started = {name: subprocess.Popen(line, **pipe) for name, (line, _) in lines.items()}
-    started["unread"].stdout.close()
-    started["unread"].stdout = None
-    for name, process in started.items():
+    processes = {name: subprocess.Popen(command, **pipe) for name, (command, _) in commands.items()}
+    processes["unread"].stdout.close()
+    processes["unread"].stdout = None
+    for name, process in processes.items():
         out, err = process.communicate(timeout=120)
-        assert process.returncode == lines[name][1], err
+        assert process.returncode == commands[name][1], err
         assert "Traceback" not in err
         assert ("cannot be written" in err) == (name == "full")
         assert name != "ascii" or (out.isascii() and "rejects . 1 unexpected" in out)
@@ -96,7 +96,7 @@ def test_exit_code_does_not_depend_on_stdout():
 # Errors and exit codes
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["nope"], 2), (["models", "show", "gone"], 7)])
+@pytest.mark.parametrize(("arguments", "code"), [(["nope"], 2), (["models", "show", "missing"], 7)])
 def test_an_error_sets_the_exit_code_without_a_traceback(arguments, code):
     result = subprocess.run([*MODELYARD, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == code
@@ -111,12 +111,12 @@ def test_an_error_sets_the_exit_code_without_a_traceback(arguments, code):
         (["nope"], "UsageError", 2, "nope"),
         (["models", "show"], "UsageError", 2, "NAME"),
         (["models", "promote", "tiny", "abc"], "UsageError", 2, "'abc'"),
-        (["run", "gone.yaml"], "ConfigError", 2, "gone.yaml: there is no such file"),
+        (["run", "missing.yaml"], "ConfigError", 2, "missing.yaml: there is no such file"),
         (["config", "show", "--set", "training.epochs=x"], "ConfigError", 2, 'training.epochs is "x"'),
-        (["models", "list", "gone"], "NotFoundError", 7, "There is no model gone"),
-        (["report", "gone"], "NotFoundError", 7, "no run gone"),
+        (["models", "list", "missing"], "NotFoundError", 7, "There is no model missing"),
+        (["report", "missing"], "NotFoundError", 7, "no run missing"),
         (["models", "list", "--store", "ftp://x"], "ConfigError", 2, "ftp://x"),
-        (["predict", "gone", "x.npy"], "NotFoundError", 7, "gone"),
+        (["predict", "missing", "x.npy"], "NotFoundError", 7, "missing"),
         (["predict", "x", "y", "--url", "http://127.0.0.1:9"], "ServeError", 8, "http://127.0.0.1:9"),
     ],
 )
@@ -137,10 +137,10 @@ def test_every_exit_code_is_documented():
 
 @pytest.fixture
 def _bug(monkeypatch):
-    def broken(*_):
+    def raise_key_error(*_):
         raise KeyError("boom")
 
-    monkeypatch.setattr("modelyard.pipelines.api.open_store", broken)
+    monkeypatch.setattr("modelyard.pipelines.api.open_store", raise_key_error)
 
 
 @pytest.mark.usefixtures("_bug")
@@ -149,7 +149,7 @@ def test_the_traceback_of_a_bug_is_in_a_file(modelyard, tmp_path):
     (log,) = (tmp_path / ".modelyard" / "errors").iterdir()
     assert result.code == 1
     assert f"KeyError: 'boom'. This is a bug in modelyard; the traceback is in {log}" in result.err
-    assert "in broken" in log.read_text()
+    assert "in raise_key_error" in log.read_text()
     assert "Traceback" not in result.err
 
 
@@ -157,28 +157,28 @@ def test_the_traceback_of_a_bug_is_in_a_file(modelyard, tmp_path):
 def test_debug_prints_the_traceback_of_a_bug(modelyard, tmp_path):
     result = modelyard("--debug", "models", "list")
     assert result.code == 1
-    assert "in broken" in result.err
+    assert "in raise_key_error" in result.err
     assert not (tmp_path / ".modelyard").exists()
 
 
 @pytest.mark.usefixtures("_bug")
 def test_a_bug_is_reported_without_a_writable_folder(modelyard, monkeypatch):
-    monkeypatch.setenv("MODELYARD_HOME", "/proc/gone")
+    monkeypatch.setenv("MODELYARD_HOME", "/proc/missing")
     result = modelyard("models", "list")
     assert (result.code, "`modelyard --debug" in result.err) == (1, True)
 
 
 def test_debug_prints_the_traceback_of_an_error(modelyard):
-    result = modelyard("--debug", "models", "list", "gone")
+    result = modelyard("--debug", "models", "list", "missing")
     assert (result.code, "Traceback" in result.err) == (7, True)
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
 def test_ctrl_c_is_reported_as_json(modelyard, monkeypatch, output):
-    def interrupted(*_):
+    def raise_keyboard_interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("modelyard.pipelines.api.open_store", interrupted)
+    monkeypatch.setattr("modelyard.pipelines.api.open_store", raise_keyboard_interrupt)
     result = modelyard("models", "list", "--output", output)
     assert result.code == 130
     if output == "json":
@@ -188,13 +188,13 @@ def test_ctrl_c_is_reported_as_json(modelyard, monkeypatch, output):
 def test_ctrl_c_ends_with_130():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        line = [*MODELYARD, "predict", "tiny", "x.npy", "--url", url]
-        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        command = [*MODELYARD, "predict", "tiny", "x.npy", "--url", url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             connection, _ = silent.accept()
-            waiting.send_signal(signal.SIGINT)
-            out, err = waiting.communicate(timeout=120)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
             connection.close()
-    assert (waiting.returncode, out) == (130, "")
+    assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
 
 
@@ -214,14 +214,14 @@ def test_config_show_prints_the_effective_configuration(modelyard, monkeypatch):
 def test_config_init_creates_a_valid_file_and_overwrites_none(modelyard, tmp_path):
     assert modelyard("config", "init").code == 0
     assert modelyard("config", "show", "modelyard.yaml").out == modelyard("config", "show").out
-    (tmp_path / "modelyard.yaml").write_text("mine")
+    (tmp_path / "modelyard.yaml").write_text("content")
     result = modelyard("config", "init")
-    assert (result.code, (tmp_path / "modelyard.yaml").read_text()) == (2, "mine")
+    assert (result.code, (tmp_path / "modelyard.yaml").read_text()) == (2, "content")
     assert "modelyard.yaml" in result.err
-    assert "gone" in modelyard("config", "init", "gone/x.yaml").err
+    assert "missing" in modelyard("config", "init", "missing/x.yaml").err
 
 
-def test_config_schema_and_reference(modelyard):
+def test_config_schema_and_reference_are_printed(modelyard):
     assert json.loads(modelyard("config", "schema").out)["required"] == ["name", "data"]
     assert modelyard("config", "reference").out == (DOCS / "config.md").read_text(encoding="utf-8")
 
@@ -251,7 +251,7 @@ def test_a_file_that_cannot_be_written_is_a_machine_error_without_a_partial_file
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("file", ["x.txt", "gone/x.yaml"])
+@pytest.mark.parametrize("file", ["x.txt", "missing/x.yaml"])
 def test_compile_rejects_an_invalid_file_name(modelyard, file):
     result = modelyard("compile", "-o", file, "--output=json")
     assert result.code == 2
@@ -267,15 +267,15 @@ def test_report_prints_the_path_of_the_latest_run(modelyard, tmp_path):
     assert modelyard("report").out == f"{folder / 'report.html'}\n"
     assert modelyard.json("report", "20260101-000000-aaaa")["run"].endswith("aaaa")
     (folder / "report.html").unlink()
-    missing = modelyard("report")
-    assert missing.code == 7
-    assert "20260102-000000-bbbb" in missing.err
-    assert "has no report" in missing.err
+    result = modelyard("report")
+    assert result.code == 7
+    assert "20260102-000000-bbbb" in result.err
+    assert "has no report" in result.err
 
 
 @pytest.mark.usefixtures("store")
 def test_the_report_of_a_missing_version_is_an_error(modelyard):
-    assert modelyard("report", "gone").code == 7
+    assert modelyard("report", "missing").code == 7
     assert modelyard("report", "tiny", "9").code == 7
 
 
@@ -292,10 +292,10 @@ def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_pat
     network = ["proxy", "certificates", "netrc", "keras", "variables", "output"]
     assert list(checks) == ["python", "packages", "cpu", "disk", "store", "port", *network]
     assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store", *network))
-    odd = {"ALL_PROXY": "socks5://a:1", "SSL_CERT_FILE": "/nowhere", "KERAS_BACKEND": "torch"}
-    odd |= {"KUBECONFIG": "/nowhere", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"}
+    invalid = {"ALL_PROXY": "socks5://a:1", "SSL_CERT_FILE": "/nowhere", "KERAS_BACKEND": "torch"}
+    invalid |= {"KUBECONFIG": "/nowhere", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"}
     with monkeypatch.context() as patch:
-        for name, value in odd.items():
+        for name, value in invalid.items():
             patch.setenv(name, value)
         result = modelyard("doctor", "-e", "kind", "--store", "shop", "--output", "json")
     checks = {check["name"]: check for check in json.loads(result.out)}
@@ -317,10 +317,10 @@ def test_doctor_connects_to_the_proxy(modelyard, monkeypatch, listening):
         if listening:
             proxy.listen()
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy.getsockname()[1]}")
-        ended = modelyard("doctor", "--output", "json")
-    (check,) = [item for item in json.loads(ended.out) if item["name"] == "proxy"]
+        result = modelyard("doctor", "--output", "json")
+    (check,) = [item for item in json.loads(result.out) if item["name"] == "proxy"]
     assert check["ok"] == listening
-    assert "secret" not in ended.out
+    assert "secret" not in result.out
 
 
 @pytest.mark.parametrize(
@@ -359,8 +359,8 @@ def test_an_invalid_section_names_the_option(modelyard):
 
 @pytest.mark.usefixtures("store")
 def test_serve_uses_host_port_and_version():
-    line = [*MODELYARD, "serve", "tiny", "--version", "2", "--port", "0", "--host", "127.0.0.1"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    command = [*MODELYARD, "serve", "tiny", "--version", "2", "--port", "0", "--host", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             ready = json.loads(server.stdout.readline())
             assert (ready["event"], ready["name"], ready["version"]) == ("ready", "tiny", 2)

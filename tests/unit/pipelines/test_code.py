@@ -1,4 +1,4 @@
-"""The hash of a step's code; tests/integration/flow/test_code.py compares it with the modules that run."""
+"""The hash of a step's code. tests/integration/flow/test_code.py compares it with the imported modules."""
 
 import ast
 import re
@@ -21,12 +21,12 @@ from modelyard.pipelines.compile.code import (
 )
 from modelyard.pipelines.steps import SERVER_IMAGE, STEPS
 
-OURS = re.compile(r"modelyard\.components\.")
+COMPONENTS = re.compile(r"modelyard\.components\.")
 PARTS = [ROOT / part for part in ("components", "pipelines")]  # links, which rglob does not follow
 SOURCES = sorted(path.relative_to(ROOT) for part in PARTS for path in part.rglob("*.py"))
 
 
-def parsed(source: str) -> Iterator[str]:
+def parse_imports(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -40,7 +40,7 @@ def parsed(source: str) -> Iterator[str]:
 def test_imports_are_those_that_python_parses() -> None:
     for path in SOURCES:
         source = (ROOT / path).read_text()
-        assert find_imports(source) == set(parsed(source)), path
+        assert find_imports(source) == set(parse_imports(source)), path
 
 
 def test_neither_steps_nor_shared_modules_import_other_steps() -> None:
@@ -48,13 +48,15 @@ def test_neither_steps_nor_shared_modules_import_other_steps() -> None:
     for path in SOURCES:
         if path.parts[0] == "components":
             imported = {
-                name.split(".")[2] for name in find_imports((ROOT / path).read_text()) if OURS.match(name)
+                name.split(".")[2]
+                for name in find_imports((ROOT / path).read_text())
+                if COMPONENTS.match(name)
             }
             assert imported & independent <= {path.parts[1]}, path
 
 
 def test_imported_distributions_are_requirements_of_modelyard() -> None:
-    """So the name of each imported module leads to the version of what is installed."""
+    """Otherwise the hash would not include their versions."""
     required = {canonicalize_name(Requirement(line).name) for line in requires("modelyard") or ()}
     for step in filter(lambda step: step.cached, STEPS.values()):
         _, distributions = find_imported_modules((step.component,), IGNORED_MODULES)

@@ -1,4 +1,4 @@
-"""Pods in the YAML of the compiled pipeline, which the driver of KFP reads, and arguments of runs."""
+"""The pods of a compiled pipeline, and the arguments of its runs."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def recipe(arguments):
 
 
 def tasks(spec):
-    """Return every task of a pipeline, whatever group it is in."""
+    """Return the tasks of all groups of a pipeline, by name."""
     dags = [spec["root"], *spec["components"].values()]
     return {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
 
@@ -186,23 +186,23 @@ def test_options_for_the_store_override_the_environment():
 
 
 def test_the_recipe_depends_on_images_of_steps_but_not_of_the_server():
-    def of(text):
+    def recipe_of(text):
         environment = environment_of(text + "  train: {}\n")
         return recipe(create_arguments(load(environ={}, store=environment.model_store()), environment))
 
-    assert of(ENVIRONMENT) != of(ENVIRONMENT.replace("train: a/t", "train: a/new"))
-    assert of(ENVIRONMENT) == of(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
-    assert of(ENVIRONMENT) == of(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
+    assert recipe_of(ENVIRONMENT) != recipe_of(ENVIRONMENT.replace("train: a/t", "train: a/new"))
+    assert recipe_of(ENVIRONMENT) == recipe_of(ENVIRONMENT.replace("serve: a/s", "serve: a/new"))
+    assert recipe_of(ENVIRONMENT) == recipe_of(ENVIRONMENT + "  evaluate: {cpu: 3}\n")
 
 
 def test_the_recipe_does_not_depend_on_checkpoint_every():
-    often, longer = (
+    frequent, longer = (
         create_arguments(load(overrides=[f"training.{setting}"]))
         for setting in ("checkpoint_every=1", "epochs=99")
     )
-    usual = create_arguments(load())
-    assert recipe(often) == recipe(usual) != recipe(longer)
-    assert often["train_spec"] != usual["train_spec"]
+    default = create_arguments(load())
+    assert recipe(frequent) == recipe(default) != recipe(longer)
+    assert frequent["train_spec"] != default["train_spec"]
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ DIGITS = "name: x\ndata:\n  kind: digits\n"
 def load_text(tmp_path):
     """Return a function that loads a text as the file `folder/x.yaml`."""
 
-    def load_with(text, *overrides, **environ):
+    def load_from(text, *overrides, **environ):
         path = tmp_path / "folder" / "x.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return load(path, overrides, environ)
 
-    return load_with
+    return load_from
 
 
 def test_a_path_with_a_kfp_placeholder_is_rejected(error_text):
@@ -38,12 +38,12 @@ def test_a_path_with_a_kfp_placeholder_is_rejected(error_text):
 def error_text(load_text):
     """Return a function that loads an invalid text and returns the error message."""
 
-    def load_with(text, *overrides, **environ):
-        with pytest.raises(ConfigError) as caught:
+    def load_invalid(text, *overrides, **environ):
+        with pytest.raises(ConfigError) as error:
             load_text(text, *overrides, **environ)
-        return str(caught.value)
+        return str(error.value)
 
-    return load_with
+    return load_invalid
 
 
 def test_the_default_is_the_digits_example():
@@ -63,7 +63,7 @@ def test_the_cifar10_example_has_the_values_of_the_tutorial():
     assert config.training.early_stopping is None
 
 
-def test_order_of_precedence(load_text):
+def test_options_override_variables_and_variables_override_the_file(load_text):
     text = DIGITS + "training: {epochs: 2, batch_size: 2, seed: 2}\n"
     environ = {"MODELYARD_TRAINING__EPOCHS": "3", "MODELYARD_TRAINING__BATCH_SIZE": "3"}
     training = load_text(text, "training.epochs=4", **environ).training
@@ -221,7 +221,7 @@ def test_a_configuration_is_frozen(load_text):
         ("model: {build: 'nets.py:cnn', code: .}", ["model.build is nets.py:cnn", "nets:cnn"]),
         ("model: {build: './a/nets.py:cnn', code: .}", ["model.build is ./a/nets.py:cnn", " a.nets:cnn"]),
         ("model: {build: 'componens:cnn', code: .}", ["model.build is componens:cnn", "has no componens.py"]),
-        ("model: {build: 'm:f', code: gone}", ["gone', which is not a local folder", "model.build"]),
+        ("model: {build: 'm:f', code: missing}", ["missing', which is not a local folder", "model.build"]),
         (
             "model: {build: 'm:f', code: 's3://b/code'}",
             ["line 4", "'s3://b/code', which is not a local folder"],
@@ -338,7 +338,7 @@ def test_validation_on_the_test_split_excludes_model_selection(load_text, error_
 
 
 def test_an_error_of_a_section_names_the_origin_of_the_key(error_text):
-    """Also when another layer than the file has the key, and when several keys do not go together."""
+    """The key may come from an option or a variable, and the error may be about several keys."""
     text = f"{DIGITS}gate:\n  minimum:\n    accuracy: 0.9\n    acuracy: 0.9\n"
     assert "x.yaml, line 7: gate.minimum.acuracy" in error_text(text)
     valid = text.replace("acuracy", "log_loss").replace("    log_loss: 0.9\n", "")
@@ -374,7 +374,7 @@ def test_all_problems_are_listed_with_their_origins(error_text):
 
 
 @pytest.mark.parametrize(
-    ("override", "parts"),
+    ("override", "expected"),
     [
         ("epochs", "--set epochs: this is not KEY=VALUE"),
         ("=3", "--set =3: this is not KEY=VALUE"),
@@ -383,12 +383,12 @@ def test_all_problems_are_listed_with_their_origins(error_text):
         ("training.epochs=[", "--set training.epochs, line 1: this is not YAML"),
     ],
 )
-def test_an_invalid_override_is_an_error(error_text, override, parts):
-    assert parts in error_text(DIGITS, override)
+def test_an_invalid_override_is_an_error(error_text, override, expected):
+    assert expected in error_text(DIGITS, override)
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
+    ("text", "expected"),
     [
         ("", "the configuration is empty. It needs at least `name`"),
         ("# nothing\n", "the configuration is empty"),
@@ -396,15 +396,15 @@ def test_an_invalid_override_is_an_error(error_text, override, parts):
         ("digits", 'the configuration is "digits", without sections'),
     ],
 )
-def test_a_file_without_sections_is_an_error(error_text, text, parts):
+def test_a_file_without_sections_is_an_error(error_text, text, expected):
     message = error_text(text)
-    assert parts in message
+    assert expected in message
     assert "modelyard config init" in message
 
 
 def test_an_unreadable_file_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"gone.yaml: there is no such file\. `modelyard config init"):
-        load(tmp_path / "gone.yaml", environ={})
+    with pytest.raises(ConfigError, match=r"missing.yaml: there is no such file\. `modelyard config init"):
+        load(tmp_path / "missing.yaml", environ={})
     os.mkfifo(tmp_path / "fifo.yaml")
     with pytest.raises(ConfigError, match=r"fifo\.yaml.*cannot be read"):
         load(tmp_path / "fifo.yaml", environ={})
@@ -426,7 +426,7 @@ def test_load_section_reads_only_one_section():
         load_section("store", Store, environ={"MODELYARD_STORE__URI": "x"})
 
 
-def test_the_limit_of_a_whole_number_is_printed_as_such(error_text):
+def test_the_limit_of_a_whole_number_is_printed_without_an_exponent(error_text):
     assert "4294967296" in error_text(DIGITS, "training.seed=4294967296")
 
 

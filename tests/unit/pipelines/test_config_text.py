@@ -35,7 +35,7 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
     assert type(parsed) is type(value)
 
 
-def test_parsed_lines():
+def test_parse_records_the_line_of_each_key():
     parsed = parse("a: 1\nb:\n  c: 2\n  d:\n  - 1\n  - x\n", "x")
     assert parsed.value == {"a": 1, "b": {"c": 2, "d": [1, "x"]}}
     assert parsed.lines["a",] == 1
@@ -81,7 +81,7 @@ def test_dumped_yaml_is_parsed_to_an_equal_value():
 @pytest.mark.parametrize(
     ("text", "value"), [("90m", 5400), ("12h", 43200), ("30d", 2592000), ("8w", 4838400)]
 )
-def test_parse_duration(text: str, value: int) -> None:
+def test_a_duration_is_parsed_to_seconds(text: str, value: int) -> None:
     assert parse_duration(text, "--force-after") == value
 
 

@@ -22,10 +22,10 @@ def load(name, *overrides, **environ) -> Environment:
     return load_environment(name, overrides, environ)
 
 
-def refused(name, *overrides) -> str:
-    with pytest.raises(ConfigError) as caught:
+def error_text(name, *overrides) -> str:
+    with pytest.raises(ConfigError) as error:
         load(name, *overrides)
-    return str(caught.value)
+    return str(error.value)
 
 
 def test_the_shipped_environments_are_valid():
@@ -40,7 +40,7 @@ def test_the_file_of_the_user_is_merged_into_the_shipped_file(tmp_path):
     assert (train.spot, train.memory) == (False, "14Gi")
 
 
-def test_order_of_precedence():
+def test_options_override_variables_and_variables_override_the_file():
     variables = {"MODELYARD_ENVIRONMENT__SERVING__CPU": "3", "MODELYARD_ENVIRONMENT__SERVING__REPLICAS": "3"}
     serving = load("kind", "environment.serving.cpu=4", **variables).serving
     assert (serving.cpu, serving.replicas, serving.memory) == ("4", 3, "256Mi")
@@ -52,8 +52,8 @@ def test_overrides_of_the_configuration_are_ignored():
 
 
 def test_an_environment_can_be_a_path(tmp_path):
-    (tmp_path / "mine.yaml").write_text("kind: local\n")
-    assert load("mine.yaml").kind == "local"
+    (tmp_path / "custom.yaml").write_text("kind: local\n")
+    assert load("custom.yaml").kind == "local"
 
 
 def test_resources_of_a_step_override_the_defaults():
@@ -79,10 +79,10 @@ def test_default_retries_do_not_apply_to_deploy():
 
 
 def test_an_error_names_the_file_and_the_line(tmp_path):
-    own = tmp_path / "environments/gke.yaml"
-    own.write_text(GKE + "steps:\n  train: {memroy: 3Gi}\n")
+    file = tmp_path / "environments/gke.yaml"
+    file.write_text(GKE + "steps:\n  train: {memroy: 3Gi}\n")
     expected = "environments/gke.yaml, line 4: environment.steps.train.memroy is not a key; did you mean"
-    assert refused("gke").startswith(expected)
+    assert error_text("gke").startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_an_error_names_the_file_and_the_line(tmp_path):
     ],
 )
 def test_invalid_values_are_errors(override, expected):
-    assert expected in refused("gke", override)
+    assert expected in error_text("gke", override)
 
 
 def test_a_tpu_with_tensorflow_is_an_error():
-    message = refused("gke", TPU)
+    message = error_text("gke", TPU)
     assert "TensorFlow 2.21 has no TPU build" in message
     assert "environment.keras_backend: jax" in message
     assert load("gke", TPU, "environment.keras_backend=jax").resources("train").accelerator.kind == "tpu"
@@ -117,13 +117,13 @@ def test_a_tpu_with_tensorflow_is_an_error():
 
 @pytest.mark.parametrize("slice_", ["{count: 4}", "{count: 2, topology: 2x2}", "{count: 16, topology: 4x4}"])
 def test_a_tpu_slice_has_a_single_host(slice_):
-    wrong = f"environment.steps.train.accelerator={slice_.replace('{', '{type: tpu-v6e-slice, ')}"
-    assert "2x2 with 4" in refused("gke", wrong, "environment.keras_backend=jax")
+    override = f"environment.steps.train.accelerator={slice_.replace('{', '{type: tpu-v6e-slice, ')}"
+    assert "2x2 with 4" in error_text("gke", override, "environment.keras_backend=jax")
 
 
 def test_an_unknown_environment_lists_the_known_ones():
-    assert "did you mean kind?" in refused("knd")
-    assert "choose from gke, kind, local" in refused("production")
+    assert "did you mean kind?" in error_text("knd")
+    assert "choose from gke, kind, local" in error_text("production")
 
 
 # Images
@@ -184,4 +184,4 @@ def test_an_environment_without_a_pipeline_root_has_no_artifact_store() -> None:
 def test_a_damaged_record_of_built_images_is_a_configuration_error(tmp_path, text):
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(text)
-    assert "build/images.json" in refused("kind")
+    assert "build/images.json" in error_text("kind")

@@ -10,7 +10,7 @@ IMAGES = sorted(path.stem for path in REQUIREMENTS.glob("*.txt") if path.stem no
 
 
 def pins(name: str) -> dict[str, set[str]]:
-    """Return the versions that a requirements file allows, by package; more than one where Pythons differ."""
+    """Return the versions that a requirements file allows, by package; several if they depend on Python."""
     versions_by_package: dict[str, set[str]] = {}
     for package, version in re.findall(r"^([\w-]+)==(\S+)", (REQUIREMENTS / f"{name}.txt").read_text(), re.M):
         versions_by_package.setdefault(package, set()).add(version)

@@ -19,7 +19,7 @@ from modelyard.pipelines.runners.local.execution import LocalExecution
 from modelyard.pipelines.runners.local.tasks import Tasks
 from modelyard.pipelines.runners.run_folder import EVENTS
 
-STEPS = ("ingest", "branch", "train", "deploy")  # branch is in no pipeline here
+STEPS = ("ingest", "branch", "train", "deploy")  # the pipeline of these tests has no branch
 IMAGE = {"base_image": "python:3.11-slim", "install_kfp_package": False}
 
 
@@ -44,7 +44,7 @@ def train(n: int, ending: str) -> str:
             os.kill(os.getpid(), 9)
         if ending == "raise":
             raise DataError("No such file.")
-        if ending == "tell":
+        if ending == "report":
             raise KilledError("Its pod was killed.")
     return ending
 
@@ -65,6 +65,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, cache: Path) -> Run:
+    """Return a function that runs a pipeline whose step train ends as `ending` says."""
+
     def run(ending: str, cache: Path = cache) -> tuple[Tasks, list[tuple[str, str]]]:
         local = lean_kfp.load_local()
         folder = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
@@ -96,20 +98,22 @@ def states(tasks: Tasks) -> dict[str, str]:
     return {step.name: "cached" if step.cached else step.state for step in tasks.steps()}
 
 
-def test_states_outputs_and_logs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tasks, transitions = run("well", tmp_path / "cache")
+def test_tasks_have_states_outputs_and_logs(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks, transitions = run("success", tmp_path / "cache")
     assert states(tasks) == {step: "skipped" if step == "branch" else "succeeded" for step in STEPS}
     assert transitions[:2] == [("ingest", "running"), ("ingest", "succeeded")]
     assert transitions[2:4] == [("branch", "skipped"), ("train", "running")]
     assert tasks.last_line == ""
     assert tasks.outputs["ingest"] == {"Output": 2}
     assert "reading\n" in tasks.log("ingest").read_text()
-    again, transitions = run("well", tmp_path / "cache")
+    second, transitions = run("success", tmp_path / "cache")
     expected = {"ingest": "cached", "branch": "skipped", "train": "succeeded", "deploy": "cached"}
-    assert states(again) == expected
-    assert again.outputs == tasks.outputs
+    assert states(second) == expected
+    assert second.outputs == tasks.outputs
     assert transitions[0] == ("ingest", "succeeded")
-    assert again.steps()[0].seconds == 0
+    assert second.steps()[0].seconds == 0
     assert capsys.readouterr().out == ""
 
 
@@ -132,7 +136,7 @@ def test_a_failed_step_leaves_a_record(run: Run, ending: str, kind: str, message
 
 
 def test_last_line_excludes_lines_of_kfp(run: Run) -> None:
-    tasks, _ = run("well")
+    tasks, _ = run("success")
     dump = '[KFP Executor x INFO]: Got executor_input:\n{\n    "inputs": {\n    }\n}\n'
     for text in (dump, dump + "read 3 files\n", dump.replace("inputs", "1" * 9000) + "read 3 files\nha"):
         tasks.log("deploy").write_text(text)
@@ -149,11 +153,11 @@ def test_resume_message_names_the_last_checkpoint(tmp_path: Path) -> None:
     assert "after epoch 7" in execution.resume_message()
 
 
-@pytest.mark.parametrize(("ending", "kind"), [("kill", "OutOfMemoryError"), ("tell", "KilledError")])
+@pytest.mark.parametrize(("ending", "kind"), [("kill", "OutOfMemoryError"), ("report", "KilledError")])
 def test_only_a_step_killed_by_a_signal_is_out_of_memory(
     run: Run, monkeypatch: pytest.MonkeyPatch, ending: str, kind: str
 ) -> None:
-    """Another process of the machine may have been killed for its memory meanwhile."""
+    """The kernel may have killed another process for its memory at the same time."""
     kills = itertools.count()
     monkeypatch.setattr("modelyard.pipelines.runners.local.tasks._count_oom_kills", lambda: next(kills))
     failure = local_run.find_failure(run(ending)[0].log("train").parents[1])
@@ -192,5 +196,5 @@ def test_python_of_a_step_may_have_any_path_and_ignores_the_working_directory(tm
     python.symlink_to(Path(sys.executable).resolve())
     (tmp_path / "platform.py").write_text("raise ImportError('of the user')")
     command = lean_kfp.exec_python(["sh", "-ec", '_KFP_RUNTIME=true python3 -m platform "$@"'], str(python))
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -18,7 +18,7 @@ from tests.versions import publish
 
 
 @pytest.mark.usefixtures("store")
-def test_models_list(modelyard):
+def test_models_list_shows_models_and_their_versions(modelyard):
     rows = modelyard.json("models", "list")
     expected = {"model": "tiny", "champion": 1, "metric": "accuracy", "value": 0.9, "run": "", "versions": 2}
     assert rows == [{**expected, "latest": 2, "served": [], "error": None}]
@@ -48,7 +48,7 @@ def test_the_list_of_an_empty_store_names_modelyard_run(modelyard):
 
 
 @pytest.mark.usefixtures("store")
-def test_models_show(modelyard):
+def test_models_show_describes_a_version(modelyard):
     text = modelyard("models", "show", "tiny").out
     assert "1 of tiny, the champion" in text
     assert "uint8 2 x 2" in text
@@ -62,8 +62,8 @@ def test_models_show(modelyard):
 
 def test_promote_and_rollback_are_recorded_in_the_history(modelyard, store):
     assert "Version 2 is the champion" in modelyard("models", "promote", "tiny", 2, "--reason", "why not").out
-    back = modelyard.json("rollback", "tiny")
-    assert back["version"] == store.champion("tiny").version == 1
+    rollback = modelyard.json("rollback", "tiny")
+    assert rollback["version"] == store.champion("tiny").version == 1
     entries = modelyard.json("models", "history", "tiny")
     assert [(entry["action"], entry["version"]) for entry in entries] == [
         ("promote", 1),
@@ -117,7 +117,7 @@ def test_promotion_of_a_damaged_version_is_an_error(modelyard, store, command):
 
 @pytest.mark.usefixtures("damaged")
 def test_rollout_status_shows_a_damaged_champion(modelyard, store):
-    store.promote("tiny", 2, reason="past the verification", by="test")
+    store.promote("tiny", 2, reason="without verification", by="test")
     status = modelyard.json("rollout", "status", "tiny")
     assert (status["champion"], status["stable"]) == (2, None)
     (unreachable, damaged) = status["errors"]
@@ -173,7 +173,7 @@ def test_promotion_on_a_cluster_names_the_deploy_command(modelyard, store, tmp_p
 
     monkeypatch.setattr(platforms, "find_controller", find_controller)
     output = modelyard("models", "promote", "tiny", 2, "-e", "cluster.yaml").out
-    assert calls == [("local", "gs://b/models")], "a server of this machine verifies it"
+    assert calls == [("local", "gs://b/models")], "a local server verifies the version"
     assert store.champion("tiny").version == 2
     assert "`modelyard deploy tiny 2 -e cluster.yaml`" in " ".join(output.split())
     assert modelyard("rollback", "tiny", "-e", "cluster.yaml", "--store", "gs://c/models").code == 2
@@ -213,9 +213,7 @@ def promoted(store):
         ("history/000001.json", ""),
     ],
 )
-def test_a_damaged_record_is_named_once_by_commands_that_need_other_data(
-    modelyard, promoted, tmp_path, name, data
-):
+def test_commands_that_do_not_need_a_damaged_record_name_it_once(modelyard, promoted, tmp_path, name, data):
     path = Path(promoted.url, "tiny", name)
     path.unlink() if data is None else path.write_text(data)
     npy = tmp_path / "one.npy"
@@ -272,7 +270,7 @@ def test_promotion_of_another_version_keeps_the_history_of_a_damaged_pointer(
     path.unlink() if data is None else path.write_text(data)
     shown = modelyard.json("models", "show", "tiny")
     assert (shown["version"], shown["champion"], str(path) in shown["error"]) == (2, False, True)
-    result = modelyard("models", "promote", "tiny", 1, "--reason", "back")
+    result = modelyard("models", "promote", "tiny", 1, "--reason", "rollback")
     assert (result.code, state in result.err) == (0, True)
     entries = [
         (entry["action"], entry["previous"], entry["version"], entry["attempt"], entry["reason"])
@@ -280,7 +278,7 @@ def test_promotion_of_another_version_keeps_the_history_of_a_damaged_pointer(
     ]
     assert entries[1:] == [
         ("promote", 1, 2, False, "second promotion"),
-        ("promote", 2, 1, False, "back"),
+        ("promote", 2, 1, False, "rollback"),
     ]
     assert modelyard.json("rollback", "tiny")["version"] == 2
 
@@ -293,7 +291,7 @@ def test_promote_writes_the_pointer_of_a_model_without_a_readable_history(modely
     assert (store.champion("tiny").version, store.champion("tiny").previous) == (2, None)
 
 
-def test_a_champion_without_a_manifest_is_shown_and_refused(modelyard, promoted):
+def test_a_champion_without_a_manifest_is_shown_and_not_promoted(modelyard, promoted):
     for version in (1, 2):
         Path(promoted.url, "tiny", f"versions/00000{version}/manifest.json").unlink()
         rows = modelyard.json("models", "list", "tiny")
@@ -309,7 +307,7 @@ def test_a_champion_without_a_manifest_is_shown_and_refused(modelyard, promoted)
     assert modelyard("models", "list", "other").code == 7
 
 
-def test_a_publication_that_did_not_end_is_no_damage(modelyard, store):
+def test_an_unfinished_publication_is_not_shown(modelyard, store):
     store.reserve("tiny", "third")
     Path(store.url, "tiny/versions/000003/model.onnx").write_bytes(b"half")
     rows = modelyard.json("models", "list", "tiny")
@@ -317,7 +315,7 @@ def test_a_publication_that_did_not_end_is_no_damage(modelyard, store):
 
 
 @pytest.mark.parametrize("data", [None, ""])
-def test_a_lost_reservation_of_a_published_version_is_that_of_its_manifest(store, data):
+def test_the_manifest_replaces_a_lost_reservation(store, data):
     path = Path(store.url, "tiny/versions/000002/run.json")
     path.unlink() if data is None else path.write_text(data)
     assert store.reserve("tiny", "second") == 2

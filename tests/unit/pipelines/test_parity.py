@@ -1,6 +1,6 @@
-"""The parity list: the compiled pipeline has no construct that kfp.local or the backend treats differently.
+"""The compiled pipeline has no construct that kfp.local and the backend treat differently.
 
-Each construct was observed to fail in one of the two.
+Each tested construct failed in one of them.
 """
 
 import ast
@@ -134,7 +134,7 @@ def test_parameters_are_text_where_json_would_change(compiled):
             assert parameter["parameterType"] not in ("LIST", "STRUCT"), f"{name}.{key}"
 
 
-def test_artifacts_stay_under_the_pipeline_root(compiled):
+def test_artifacts_remain_under_the_pipeline_root(compiled):
     for step, source in compiled.sources():
         stores = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
         assert not [node for node in stores if node.attr == "uri" and isinstance(node.ctx, ast.Store)], step
@@ -148,7 +148,7 @@ def test_component_sources_use_only_names_defined_in_the_pod(compiled):
 
 
 def global_names(table: symtable.SymbolTable) -> set[str]:
-    """Return the names that functions take from outside of themselves."""
+    """Return the global names that functions use."""
     names = {
         symbol.get_name()
         for symbol in table.get_symbols()

@@ -72,7 +72,7 @@ def test_an_array_of_another_shape_or_dtype_is_refused_with_its_file(
 
 
 def test_missing_and_invalid_files_are_refused(model, tmp_path):
-    for name in ("gone.npy", "gone.png"):
+    for name in ("missing.npy", "missing.png"):
         with pytest.raises(DataError, match=rf"There is no file .*{name}"):
             predict(model, [tmp_path / name])
     (tmp_path / "x.png").touch()
@@ -99,8 +99,8 @@ def test_missing_and_invalid_files_are_refused(model, tmp_path):
 
 
 def test_a_model_without_champion_names_its_versions(store):
-    with pytest.raises(NotFoundError, match=r"There is no model gone .*models: tiny"):
-        LocalModel(store, "gone")
+    with pytest.raises(NotFoundError, match=r"There is no model missing .*models: tiny"):
+        LocalModel(store, "missing")
     (Path(store.url) / "tiny/champion.json").unlink()
     with pytest.raises(NotFoundError, match=r"tiny has no champion .*\(1, 2\).*models promote tiny 2"):
         LocalModel(store, "tiny")
@@ -123,49 +123,55 @@ def test_a_server_returns_the_predictions_of_the_local_model(
     file = save_array(np.arange(300 * 4).reshape(300, 2, 2) % 256)
     cert, key = (write_private(tmp_path / f"{n}.pem", data) for n, data in enumerate(make_certificate()))
     tokens = write_private(tmp_path / "tokens", "first\nsecond")
-    line = [
-        Path(sys.executable).with_name("modelyard"),
-        "serve",
-        "tiny",
-        "--port",
-        "0",
+    command = [Path(sys.executable).with_name("modelyard"), "serve", "tiny", "--port", "0"]
+    command += [
         "--token-file",
         tokens,
+        "--tls-cert",
+        cert,
+        "--tls-key",
+        key,
+        "--store",
+        store.url,
+        "--access-log",
     ]
-    line += ["--tls-cert", cert, "--tls-key", key, "--store", store.url, "--access-log"]
     access, local = ("--ca", cert, "--token-file", tokens), modelyard.json("predict", "tiny", file)
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             url = json.loads(server.stdout.readline())["url"]
             remote = modelyard("predict", "tiny", file, "--url", url, "--output", "json", *access)
-            unknown = modelyard("predict", "gone", file, "--url", url, *access)
-            wrong = modelyard("predict", "tiny", file, "--url", url, "--version", 2, *access)
-            untrusted = modelyard("predict", "tiny", file, "--url", url)
-            without = modelyard("predict", "tiny", file, "--url", url, "--ca", cert)
+            unknown_model = modelyard("predict", "missing", file, "--url", url, *access)
+            unknown_version = modelyard("predict", "tiny", file, "--url", url, "--version", 2, *access)
+            without_ca = modelyard("predict", "tiny", file, "--url", url)
+            without_token = modelyard("predict", "tiny", file, "--url", url, "--ca", cert)
             status = "rollout", "status", "tiny", "--url", url
-            shown = modelyard(*status, *access, "--output", "json")
-            refused = modelyard(*status, "--token-file", tokens)
+            remote_status = modelyard(*status, *access, "--output", "json")
+            status_without_ca = modelyard(*status, "--token-file", tokens)
             monkeypatch.setenv("MODELYARD_SERVING__PORT", url.rpartition(":")[2])
             monkeypatch.setenv("MODELYARD_SERVING__TLS_CERT", cert)
             monkeypatch.setenv("MODELYARD_SERVING__TLS_KEY", key)
-            own = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
+            local_status = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
             Path(store.url, "tiny/champion.json").write_text("damaged")
-            damaged = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
+            status_of_damaged_store = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
             other = write_private(tmp_path / "other.pem", make_certificate()[0])
             monkeypatch.setenv("MODELYARD_SERVING__TLS_CERT", other)
-            imposter = modelyard.json("rollout", "status", "tiny", "--token-file", tokens)
+            status_of_another_certificate = modelyard.json(
+                "rollout", "status", "tiny", "--token-file", tokens
+            )
         finally:
             server.terminate()
     assert json.loads(remote.out) == local
-    assert "CERTIFICATE_VERIFY_FAILED" in refused.err, "--url always verifies the certificate"
-    assert own["stable"]["version"] == damaged["stable"]["version"] == 1
-    assert (damaged["champion"], imposter["stable"]) == (None, None)
-    assert (unknown.code, wrong.code, untrusted.code, without.code) == (8, 8, 8, 8)
-    assert "404" in unknown.err
-    assert "CERTIFICATE_VERIFY_FAILED" in untrusted.err
-    assert "401" in without.err
-    assert json.loads(shown.out)["stable"]["version"] == 1
-    assert (refused.code, modelyard(*status, *access).code) == (8, 8)
+    assert "CERTIFICATE_VERIFY_FAILED" in status_without_ca.err, "--url always verifies the certificate"
+    assert local_status["stable"]["version"] == status_of_damaged_store["stable"]["version"] == 1
+    assert status_of_damaged_store["champion"] is None
+    assert status_of_another_certificate["stable"] is None
+    for result in (unknown_model, unknown_version, without_ca, without_token, status_without_ca):
+        assert result.code == 8
+    assert "404" in unknown_model.err
+    assert "CERTIFICATE_VERIFY_FAILED" in without_ca.err
+    assert "401" in without_token.err
+    assert json.loads(remote_status.out)["stable"]["version"] == 1
+    assert modelyard(*status, *access).code == 8, "the server has ended"
     assert modelyard(*status, "-e", "kind").code == 2, "the cluster has the status"
     assert modelyard("predict", "tiny", file, "--ca", cert).code == 2, "there is no server to trust"
 
@@ -177,7 +183,9 @@ def test_a_url_without_a_server_is_an_error(modelyard, save_array):
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize("option", ["--url=nonsense", "--url=http://[", "--url=ftp://x", "--token-file=gone"])
+@pytest.mark.parametrize(
+    "option", ["--url=nonsense", "--url=http://[", "--url=ftp://x", "--token-file=missing"]
+)
 def test_invalid_options_for_a_server_are_usage_errors(modelyard, save_array, option):
     file = save_array([[0, 0]] * 2)
     url = ["--url", "http://127.0.0.1:9"] if option.startswith("--token") else []

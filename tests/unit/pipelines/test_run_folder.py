@@ -10,7 +10,7 @@ from modelyard.components import lifeline
 from modelyard.components.errors import ConfigError, MachineError
 from modelyard.pipelines.runners import run_folder
 
-FILLS_ITS_DISK = """
+FILL_DISK = """
 import json, os
 from pathlib import Path
 from modelyard.components.step import VARIABLE, step
@@ -40,16 +40,16 @@ def test_a_run_has_scratch_and_lifeline_until_its_end(tmp_path):
 
 
 def test_partial_artifacts_of_a_killed_run_are_removed_by_the_next_run(tmp_path):
-    dead = tmp_path / "runs" / "20200101-000000-dead"
-    (dead / "scratch" / "x").mkdir(parents=True)
-    (dead / "artifacts" / "p" / "ingest" / "raw.partial").mkdir(parents=True)
-    (dead / "artifacts" / "p" / "ingest" / "whole").mkdir(parents=True)
-    with run_folder.create(tmp_path) as living:
-        (living / "artifacts" / "raw.partial").mkdir()
+    killed = tmp_path / "runs" / "20200101-000000-dead"
+    (killed / "scratch" / "x").mkdir(parents=True)
+    (killed / "artifacts" / "p" / "ingest" / "raw.partial").mkdir(parents=True)
+    (killed / "artifacts" / "p" / "ingest" / "complete").mkdir(parents=True)
+    with run_folder.create(tmp_path) as running:
+        (running / "artifacts" / "raw.partial").mkdir()
         with run_folder.create(tmp_path):
-            assert (living / "artifacts" / "raw.partial").exists()
-    assert not (dead / "scratch").exists()
-    assert [path.name for path in (dead / "artifacts" / "p" / "ingest").iterdir()] == ["whole"]
+            assert (running / "artifacts" / "raw.partial").exists()
+    assert not (killed / "scratch").exists()
+    assert [path.name for path in (killed / "artifacts" / "p" / "ingest").iterdir()] == ["complete"]
 
 
 def test_a_starting_run_is_not_a_killed_run(tmp_path, monkeypatch):
@@ -72,15 +72,15 @@ def test_a_starting_run_is_not_a_killed_run(tmp_path, monkeypatch):
 )
 def test_a_run_that_fills_its_disk_is_recorded(tmp_path):
     script = 'mount -t tmpfs -o size=17m tmpfs "$0" && cd "$0" && exec "$1" -c "$2"'
-    command = ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, FILLS_ITS_DISK]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    record, summary = json.loads(done.stdout)
+    command = ["unshare", "-m", "sh", "-c", script, tmp_path, sys.executable, FILL_DISK]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    record, summary = json.loads(result.stdout)
     for failure in (record, summary["failure"]):
         assert (failure["kind"], failure["exit_code"]) == ("MachineError", 15)
         assert "No space left on device (0.0 MB free)" in failure["message"]
 
 
-def test_a_run_does_not_start_without_room_or_open_files(tmp_path, monkeypatch):
+def test_a_run_does_not_start_without_disk_space_or_open_files(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "MINIMUM_OPEN_FILES", 2**62)
     with pytest.raises(MachineError, match="ulimit -n"), run_folder.create(tmp_path / "home"):
         pass

@@ -10,7 +10,7 @@ POD = {"apiVersion": "v1", "kind": "Pod", "metadata": META}
 
 
 class ClusterWithInterruptedLog:
-    """Each container prints, its log is interrupted, and it prints once more and ends."""
+    """Each container prints a line, its log is interrupted, and it prints another line and ends."""
 
     namespace, nodes = "runs", ()
 
@@ -33,14 +33,14 @@ class ClusterWithInterruptedLog:
         return {**POD, "status": status} if self.exists else None
 
     def stream_log(self, _pod, container, skip, ended):  # noqa: ARG002
-        lines = [f"{container} began"]
+        lines = [f"{container} started"]
         if self.ended[container]:
             lines.append(f"{container} ended")
         self.ended[container] = True
         yield from lines[skip:]
 
     def read_memory_usage(self, _pod, _container):
-        raise ClusterError("it may not be read")
+        raise ClusterError("forbidden")
 
     def delete(self, _kind, _observed):
         assert all(self.ended.values()), "the pod was removed while it ran"
@@ -50,7 +50,7 @@ class ClusterWithInterruptedLog:
 def test_an_interrupted_log_is_read_to_its_end(capsys, monkeypatch):
     monkeypatch.setattr(pods, "PAUSE", 0.0)
     assert pods.run_pod(ClusterWithInterruptedLog(), POD, start_timeout=1) == "step"
-    assert capsys.readouterr().out.splitlines() == ["step began", "step ended", "put began", "put ended"]
+    assert capsys.readouterr().out.splitlines() == ["step started", "step ended", "put started", "put ended"]
 
 
 def test_a_pod_deleted_before_its_step_is_a_retryable_failure(monkeypatch):

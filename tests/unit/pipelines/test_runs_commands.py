@@ -1,6 +1,5 @@
 """The commands `runs …` for runs of this machine."""
 
-import io
 import os
 import re
 import signal
@@ -74,16 +73,16 @@ def test_the_summary_shows_candidate_and_champion():
     def values(accuracy):
         return {"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=1.0, direction="higher")}
 
-    both = PairedMetrics(examples=90, candidate=values(0.85), champion=values(0.95))
+    paired = PairedMetrics(examples=90, candidate=values(0.85), champion=values(0.95))
     evaluation = metrics(0.8).model_copy(
-        update={"examples": 100, "compared_with": 3, "same_examples": both, "baseline": {"accuracy": 0.1}}
+        update={"examples": 100, "compared_with": 3, "same_examples": paired, "baseline": {"accuracy": 0.1}}
     )
     about = {"run": FIRST, "model": "digits", "state": "succeeded", "seconds": 1.0, "store": "x"}
     summary = RunSummary(
         **about, steps=(), decision="hold", reason="r", notes=("a", "b"), evaluation=evaluation
     )
     run = SimpleNamespace(environment=Environment(kind="local"), config=dict)
-    show_summary(summary, run, Console(file=(shown := io.StringIO()), width=80))
+    show_summary(summary, run, Console(file=(shown := StringIO()), width=80))
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
     assert "metrics 90 of 100 test examples candidate (95 % interval) version 3 baseline" in lines
     assert "accuracy 0.8500 (0.7500 to 1.0000) 0.9500 0.1000" in lines
@@ -91,7 +90,7 @@ def test_the_summary_shows_candidate_and_champion():
 
 
 def test_the_latest_run_has_the_latest_start_time(home, modelyard):
-    """The name of its folder has the local time and does not count."""
+    """The name of its folder has the local time and is ignored."""
     create_run(home, FIRST, started="2026-10-25T01:10:00+00:00")
     create_run(home, SECOND, started="2026-10-25T00:50:00+00:00")
     assert [run["name"] for run in modelyard.json("runs", "list")] == [FIRST, SECOND]
@@ -121,13 +120,13 @@ def test_the_serve_command_includes_the_keys_of_the_store():
     assert build_serve_command("pets", store) == command
 
 
-def test_runs_compare(home, modelyard):
+def test_runs_compare_shows_differences_and_metrics(home, modelyard):
     create_ended_run(home, FIRST, decision="promote", reason="r", evaluation=metrics(0.9))
     create_ended_run(home, SECOND, "training.epochs=3", decision="hold", reason="r", evaluation=metrics(0.8))
-    compared = modelyard.json("runs", "compare", FIRST, SECOND)
-    assert [run["name"] for run in compared["runs"]] == [FIRST, SECOND]
-    assert compared["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
-    assert compared["metrics"] == [{"key": "accuracy", "before": 0.9, "after": 0.8}]
+    comparison = modelyard.json("runs", "compare", FIRST, SECOND)
+    assert [run["name"] for run in comparison["runs"]] == [FIRST, SECOND]
+    assert comparison["differences"] == [{"key": "training.epochs", "before": 20, "after": 3}]
+    assert comparison["metrics"] == [{"key": "accuracy", "before": 0.9, "after": 0.8}]
     text = modelyard("runs", "compare", FIRST, SECOND).out
     assert re.search(r"^started +2026-01-01 00:00:00 UTC +2026-01-02 00:00:00 UTC *$", text, re.M)
     assert re.search(r"^training.epochs +20 +3 *$", text, re.M)
@@ -141,7 +140,7 @@ def test_runs_compare(home, modelyard):
     assert modelyard("runs", "compare", FIRST, "20260103-000000-cccc").code == 7
 
 
-def test_runs_logs(home, modelyard):
+def test_runs_logs_prints_the_lines_of_the_steps(home, modelyard):
     run = create_ended_run(home, FIRST)
     for step in ("train", "ingest"):
         (run / "logs" / f"{step}.log").write_text(f"[KFP Executor x]: {step}\n{step}ing\n")
@@ -154,13 +153,13 @@ def test_runs_logs(home, modelyard):
 def test_rejected_commands_give_the_reason(home, modelyard):
     create_ended_run(home, FIRST)
     for command in ("cancel", "retry"):
-        refused = modelyard("runs", command, FIRST)
-        assert (refused.code, "succeeded" in refused.err) == (2, True)
-    elsewhere = create_run(home, SECOND, host="elsewhere")
-    with lifeline.hold(elsewhere / "lifeline"):
-        refused = modelyard("runs", "cancel", SECOND)
-    assert refused.code == 2
-    assert f"`modelyard runs cancel {SECOND}` on elsewhere" in refused.err
+        result = modelyard("runs", command, FIRST)
+        assert (result.code, "succeeded" in result.err) == (2, True)
+    run = create_run(home, SECOND, host="other-host")
+    with lifeline.hold(run / "lifeline"):
+        result = modelyard("runs", "cancel", SECOND)
+    assert result.code == 2
+    assert f"`modelyard runs cancel {SECOND}` on other-host" in result.err
     assert modelyard("runs", "show", "20260101-000000-aaaa-digits").code == 7
 
 
@@ -205,24 +204,24 @@ with lifeline.hold(Path(sys.argv[1])):
 
 
 def test_cancel_does_not_end_other_processes(home, modelyard):
-    """Its process ID is that of the run's parent process, which has ended, or the ID was reused."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+    """The run has ended and the ID of its parent process was reused."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
         try:
-            run = create_run(home, FIRST, pid=other.pid, pid_start_time=process_start_time(other.pid))
+            run = create_run(home, FIRST, pid=process.pid, pid_start_time=process_start_time(process.pid))
             assert modelyard("runs", "cancel", FIRST).code == 2
             (run / "lifeline").unlink(missing_ok=True)
-            changed = create_run(home, SECOND, pid=other.pid, pid_start_time="another")
-            with lifeline.hold(changed / "lifeline"):
+            run = create_run(home, SECOND, pid=process.pid, pid_start_time="another")
+            with lifeline.hold(run / "lifeline"):
                 modelyard("runs", "cancel", SECOND)
-            assert other.poll() is None
+            assert process.poll() is None
         finally:
-            other.kill()
+            process.kill()
 
 
 def test_a_running_run_is_cancelled(home, modelyard):
     run = create_run(home, FIRST)
-    line = [sys.executable, "-c", PARENT, str(run / "lifeline")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE) as parent:
+    command = [sys.executable, "-c", PARENT, str(run / "lifeline")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         parent.stdout.readline()
         (run / run_folder.START).unlink()

@@ -20,40 +20,40 @@ from tests.access import write_private
 from tests.http_server import Handler, serve
 
 TOKENS = "first\nsecond\n"
-OBJECT = "/api/v1/namespaces/servers/secrets/model-token"
-PROXY = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
+SECRET_URL_PATH = "/api/v1/namespaces/servers/secrets/model-token"  # noqa: S105
+PROXY_PATH = "/api/v1/namespaces/servers/services/tiny:8501/proxy"
 
 
 @pytest.fixture
 def server(store, tmp_path):
     """The URL of a server of `tiny` that requires a token."""
     serving = json.dumps({"port": 0, "token_file": write_private(tmp_path / "tokens", TOKENS)})
-    line = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", serving]
-    line += ["--store", json.dumps({"url": store.url})]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
-        yield json.loads(running.stdout.readline())["url"]
-        running.terminate()
+    command = [sys.executable, "-m", "modelyard.components.serve", "--name", "tiny", "--serving", serving]
+    command += ["--store", json.dumps({"url": store.url})]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield json.loads(process.stdout.readline())["url"]
+        process.terminate()
 
 
 @pytest.fixture
 def environment(server, tmp_path, monkeypatch):
-    """The path of an environment whose cluster has the Service `tiny` and the Secret of its token alone."""
+    """The path of an environment whose cluster has only the Service `tiny` and the Secret of its token."""
 
     class ApiServer(Handler):
         def handle_request(self) -> None:
-            if self.path == OBJECT:
+            if self.path == SECRET_URL_PATH:
                 data = {"token": base64.b64encode(TOKENS.encode()).decode()}
                 return self.respond(200, json.dumps({"kind": "Secret", "data": data}).encode())
             if self.path.startswith("/api/v1/namespaces/modelyard-runs/pods?"):
                 return self.respond(200, b'{"items": []}')
-            if not self.path.startswith(PROXY):
-                status = {"kind": "Status", "message": 'services "gone" not found'}
+            if not self.path.startswith(PROXY_PATH):
+                status = {"kind": "Status", "message": 'services "missing" not found'}
                 return self.respond(404, json.dumps(status).encode())
             body = self.read_body()
-            own = ("host", "authorization")  # which go no further
-            head = {key: value for key, value in self.headers.items() if key.lower() not in own}
-            url = f"{server}{self.path.removeprefix(PROXY)}"
-            response = httpx.request(self.command, url, content=body, headers=head)
+            not_forwarded = ("host", "authorization")
+            headers = {key: value for key, value in self.headers.items() if key.lower() not in not_forwarded}
+            url = f"{server}{self.path.removeprefix(PROXY_PATH)}"
+            response = httpx.request(self.command, url, content=body, headers=headers)
             return self.respond(response.status_code, response.content)
 
     with serve(ApiServer) as api:
@@ -83,12 +83,12 @@ def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, envi
 
     result = modelyard("predict", "tiny", example, "-e", environment, "--version", 2)
     assert result.code == 8
-    assert "404" in result.err, "the server itself has no such version"
+    assert "404" in result.err, "the server has no such version"
 
-    result = modelyard("predict", "gone", example, "-e", environment)
+    result = modelyard("predict", "missing", example, "-e", environment)
     assert result.code == 9
-    assert 'services "gone" not found.' in result.err
-    assert "modelyard rollout status gone" in result.err
+    assert 'services "missing" not found.' in result.err
+    assert "modelyard rollout status missing" in result.err
 
     overrides = ["environment.serving.urls={tiny: 'http://127.0.0.1:30851/'}"]
     loaded = load_environment(str(environment), overrides, {})
@@ -98,8 +98,8 @@ def test_a_model_without_a_url_is_reached_through_the_api_server(modelyard, envi
     other = find_server("other", loaded)
     assert (other.kind, other.name, other.port, other.tls) == ("Service", "other", 8501, False)
     PodsRunner("servers", loaded, Path()).check()
-    without = load_environment(str(environment), ["environment.serving.token_secret=gone"], {})
-    with pytest.raises(ConfigError, match="no Secret gone"):
-        PodsRunner("servers", without, Path()).check()
+    without_secret = load_environment(str(environment), ["environment.serving.token_secret=missing"], {})
+    with pytest.raises(ConfigError, match="no Secret missing"):
+        PodsRunner("servers", without_secret, Path()).check()
     overrides = ["environment.serving.tls_secret=cert"]
     assert find_server("other", load_environment(str(environment), overrides, {})).tls

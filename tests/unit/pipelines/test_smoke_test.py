@@ -19,7 +19,7 @@ REPLY = {"predictions": [[0.25, 0.75]]}
 
 
 class Models:
-    """A store whose champion of `digits` is version 7; of another model there is none."""
+    """A store with the model `digits`, whose champion is version 7."""
 
     def champion(self, name):
         return SimpleNamespace(version=7) if name == "digits" else None
@@ -54,7 +54,7 @@ def server():
         yield Server, url
 
 
-def test_a_prediction_over_http(server):
+def test_a_prediction_has_the_version_and_the_class(server):
     prediction = predict_once(HttpServer(server[1]), "digits", Store())
     assert (prediction.version, prediction.text) == (7, "dog")
 
@@ -69,7 +69,7 @@ def test_a_missing_endpoint_is_a_no_server_error():
 
 
 def test_a_proxy_is_used_for_other_machines_only(server, monkeypatch):
-    """The server of the fixture is the proxy: it gets the whole URL."""
+    """The server of the fixture is the proxy; requests to a proxy have the whole URL."""
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, server[1])
     for name in ("no_proxy", "NO_PROXY"):
@@ -82,7 +82,7 @@ def test_a_proxy_is_used_for_other_machines_only(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(503, b"{}"), (302, b"{}"), (200, b"{}"), (200, b"no JSON"), (200, b"[]")]
+    ("status", "body"), [(503, b"{}"), (302, b"{}"), (200, b"{}"), (200, b"not JSON"), (200, b"[]")]
 )
 def test_an_invalid_response_is_an_error_with_the_url(server, status, body):
     server[0].status, server[0].body = status, body

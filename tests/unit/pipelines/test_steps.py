@@ -1,4 +1,4 @@
-"""The steps that a change of a key invalidates, and other properties of the registry of steps."""
+"""The steps that run again when a key of the configuration changes."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ BASE: dict[str, Any] = {
     "training": {"early_stopping": {}},
     "schedule": {"cron": "0 3 * * 1"},
 }
-OWN = {**BASE, "model": {"build": "a:b", "code": "networks", "arguments": {"width": 1}}}
+CUSTOM_MODEL = {**BASE, "model": {"build": "a:b", "code": "networks", "arguments": {"width": 1}}}
 
 
 def test_selected_modules_are_in_components():
@@ -31,13 +31,13 @@ def test_selected_modules_are_in_components():
     assert all(name.startswith("modelyard.components.") for modules in selected.values() for name in modules)
 
 
-# The key, what replaces a section of BASE before and after, and the first cached step that runs again: the
-# steps behind it get new artifacts, so they run again too. fingerprint, deploy and explain always run.
+# By key: sections that replace those of BASE before and after the change, and the first cached step that runs
+# again. The steps after it get new artifacts and run again too; fingerprint, deploy and explain always run.
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {}
 
 
 def changes(first: str | None, section: str, before: dict[str, Any] | None = None, **after: Any) -> None:
-    """Add keys of a section with another value each."""
+    """Add keys of a section, each with its changed value."""
     values = BASE.get(section, {}) if before is None else before
     for key, value in after.items():
         path = ".".join((section, *key.split("__")))
@@ -54,7 +54,7 @@ changes("ingest", "data", NPZ, endpoint="http://a:1", user_project="payer")
 changes("preprocess", "data", validation=0.3, test=0.3, normalize="none", scale=7.0, fail_on=["leakage"])
 changes("train", "model", {}, kernel_regularizer="L2", bias_regularizer={"name": "L1", "l1": 0.7})
 changes("train", "model", {}, logits=True, filters=[7], kernel=7, dense=[7], dropout=0.7)
-changes("train", "model", OWN["model"], build="a:c", code="copy", arguments={"width": 2})
+changes("train", "model", CUSTOM_MODEL["model"], build="a:c", code="copy", arguments={"width": 2})
 changes("train", "training", epochs=7, batch_size=7, optimizer="sgd", optimizer_settings={"beta_1": 0.7})
 changes("train", "training", early_stopping__monitor="val_accuracy", early_stopping__patience=7)
 changes("train", "training", early_stopping__min_delta=0.7)
@@ -106,7 +106,7 @@ SAME_RUN = {
     "store.endpoint",
     "store.user_project",
 }
-"""Keys with which cached steps run again but come to the same version: they change no result."""
+"""Keys that are in the specs of cached steps but not in the recipe, because they change no result."""
 
 
 @pytest.fixture(autouse=True)
@@ -137,8 +137,8 @@ def test_the_table_has_every_key() -> None:
 def test_a_changed_key_invalidates_the_steps_that_depend_on_it(key: str) -> None:
     before, after, first = CHANGES[key]
     old, new = step_inputs(before), step_inputs(after)
-    again = [step for step in STEPS if STEPS[step].cached and old[step] != new[step]]
-    assert again[:1] == [first] * bool(first)
+    invalidated = [step for step in STEPS if STEPS[step].cached and old[step] != new[step]]
+    assert invalidated[:1] == [first] * bool(first)
 
 
 def test_keys_outside_the_recipe_do_not_change_the_run() -> None:
@@ -146,6 +146,6 @@ def test_keys_outside_the_recipe_do_not_change_the_run() -> None:
         return step_inputs(changed)["deploy"]["recipe_sha256"]
 
     same = {key for key, (before, after, _) in CHANGES.items() if recipe(before) == recipe(after)}
-    # of `data`, the fingerprint of the data covers what decides the examples
+    # keys of ingest are in the fingerprint of the data
     source = {key for key, (_, _, first) in CHANGES.items() if first == "ingest"}
     assert same == SAME_RUN | source | {key for key, (_, _, first) in CHANGES.items() if first is None}

@@ -1,4 +1,4 @@
-"""A cost, a probe and data with round numbers, and plans made from them without TensorFlow."""
+"""A cost, a probe and a dataset with round numbers, and plans from them without TensorFlow."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,8 +37,8 @@ def cost() -> Cost:
 
 
 @pytest.fixture
-def probed() -> ProbeResult:
-    """An epoch of 0.5 s and 20 ms a step, a validation of 0.1 s and 10 ms a batch, and 5 s around them."""
+def probe_result() -> ProbeResult:
+    """An epoch takes 0.5 s and 20 ms per step, a validation 0.1 s and 10 ms per batch, the rest 5 s."""
     return ProbeResult(
         device="cpu:0",
         load=0.5,
@@ -69,9 +69,11 @@ def data() -> Dataset:
 
 
 @pytest.fixture
-def measurements(monkeypatch: pytest.MonkeyPatch, cost: Cost, probed: ProbeResult, data: Dataset) -> Results:
-    """Results of processes and pods, which a test may change; an exception is raised."""
-    results: Results = {"cost": cost, "probe": probed, "learning_curve": CURVE, "data": data}
+def measurements(
+    monkeypatch: pytest.MonkeyPatch, cost: Cost, probe_result: ProbeResult, data: Dataset
+) -> Results:
+    """The results of processes and pods. A test may change them; an exception is raised."""
+    results: Results = {"cost": cost, "probe": probe_result, "learning_curve": CURVE, "data": data}
 
     def get_result(name: str) -> Any:
         if isinstance(results[name], Exception):

@@ -32,7 +32,7 @@ def summary(folder: Path, cached: bool = False, **changes: Any) -> RunSummary:
     return RunSummary(run="run-1", model="digits", steps=(train,), seconds=70.0, store="models", **fields)
 
 
-def key() -> str | None:
+def plan_key() -> str | None:
     settings = ["training.epochs=10"]
     return comparison.find_plan_key(load(None, settings), load_environment("local", settings))
 
@@ -43,7 +43,7 @@ def report(folder: Path) -> str:
 
 def test_the_report_of_a_planned_run_compares_plan_and_actual(make_plan: MakePlan, folder: Path) -> None:
     plan = make_plan(probe=True, price=3.0)
-    comparison.add_plan_to_report(folder, key(), summary(folder))
+    comparison.add_plan_to_report(folder, plan_key(), summary(folder))
     page = report(folder)
     assert page.index("before") < page.index("Planned and actual values")
     assert page.endswith("</main></html>")
@@ -57,14 +57,14 @@ def test_the_report_of_a_planned_run_compares_plan_and_actual(make_plan: MakePla
 
 def test_a_cached_step_is_not_compared(make_plan: MakePlan, folder: Path) -> None:
     make_plan(probe=True)
-    comparison.add_plan_to_report(folder, key(), summary(folder, cached=True))
+    comparison.add_plan_to_report(folder, plan_key(), summary(folder, cached=True))
     assert "1,000,000 parameters" in report(folder)
     assert "Planned and actual values" not in report(folder)
 
 
 def test_without_a_probe_the_size_of_the_model_is_compared(make_plan: MakePlan, folder: Path) -> None:
     make_plan()
-    comparison.add_plan_to_report(folder, key(), summary(folder))
+    comparison.add_plan_to_report(folder, plan_key(), summary(folder))
     assert "<td>the exported model" in report(folder)
     assert "<td>train</td>" not in report(folder)
 
@@ -74,12 +74,12 @@ def test_a_run_that_failed_or_has_no_report_is_not_compared(
     make_plan: MakePlan, folder: Path, changes: dict[str, Any]
 ) -> None:
     make_plan()
-    comparison.add_plan_to_report(folder, key(), summary(folder, **changes))
+    comparison.add_plan_to_report(folder, plan_key(), summary(folder, **changes))
     assert report(folder) == PAGE
 
 
 def test_the_report_of_an_unplanned_run_is_not_changed(folder: Path) -> None:
-    comparison.add_plan_to_report(folder, key(), summary(folder))
+    comparison.add_plan_to_report(folder, plan_key(), summary(folder))
     comparison.add_plan_to_report(folder, None, summary(folder))
     assert report(folder) == PAGE
 
@@ -88,12 +88,12 @@ def test_an_unreadable_report_does_not_fail_the_run(
     make_plan: MakePlan, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_plan()
-    comparison.add_plan_to_report(folder, key(), summary(folder, report=str(folder / "none.html")))
+    comparison.add_plan_to_report(folder, plan_key(), summary(folder, report=str(folder / "none.html")))
     assert "plan" in capsys.readouterr().err
 
 
 def test_unreadable_code_has_no_plan_key(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # which a fingerprint does not follow
-    (tmp_path / "own.py").touch()
-    config = load(None, [f"model={{build: 'own:build', code: {tmp_path}}}"])
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)  # a fingerprint does not follow links
+    (tmp_path / "code.py").touch()
+    config = load(None, [f"model={{build: 'code:build', code: {tmp_path}}}"])
     assert comparison.find_plan_key(config, load_environment("local")) is None

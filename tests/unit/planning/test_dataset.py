@@ -1,4 +1,4 @@
-"""Descriptions of the data: counted on this machine, or from its kind, or from options."""
+"""Descriptions of the dataset: from prepared data, from the kind of the data, or from options."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_images_are_described_by_options() -> None:
     )
 
 
-def test_validation_on_the_test_examples() -> None:
+def test_validation_on_the_test_split_is_described() -> None:
     description = describe_dataset(config(**CIFAR10, validation="test"), None, None, fetch=False)
     assert description.examples == {"train": 50_000, "validation": 10_000, "test": 10_000}
 
@@ -67,14 +67,14 @@ def test_digits_are_prepared_once_without_a_run(tmp_path: Path, monkeypatch: pyt
     assert select.list_runs(select.RunScope()) == []
 
 
-def test_a_failed_preparation_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: object) -> None:
+def test_a_failed_preparation_is_not_listed_as_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
     with pytest.raises(DataError):
-        prepare_features(load(None, [f"data={{kind: npz, source: {tmp_path}/none.npz}}"]))
-    monkeypatch.setattr(dataset, "fingerprint_data", interrupted)
+        prepare_features(load(None, [f"data={{kind: npz, source: {tmp_path}/missing.npz}}"]))
+    monkeypatch.setattr(dataset, "fingerprint_data", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare_features(load())
     assert select.list_runs(select.RunScope()) == []

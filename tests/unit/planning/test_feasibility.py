@@ -14,7 +14,7 @@ from modelyard.pipelines.planning import feasibility
 from modelyard.pipelines.planning.feasibility import check_feasibility, find_unschedulable_steps
 from tests.unit.planning.conftest import GKE, MakePlan, Results
 
-TEN = "training.epochs=10"
+TEN_EPOCHS = "training.epochs=10"
 
 
 def node(**labels: str) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def node(**labels: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The nodes of the cluster: a small node."""
+    """The nodes of the cluster: by default a small node."""
     nodes = [node()]
     monkeypatch.setattr(feasibility, "connect", lambda _: SimpleNamespace(nodes=nodes))
     return nodes
@@ -64,10 +64,10 @@ def test_a_cluster_with_an_autoscaler_refuses_no_step(nodes: list[Any], label: s
 
 
 def test_a_cluster_whose_nodes_cannot_be_listed_refuses_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: str) -> None:
-        raise ClusterError("no.")
+    def connect(_: str) -> None:
+        raise ClusterError("forbidden")
 
-    monkeypatch.setattr(feasibility, "connect", refuse)
+    monkeypatch.setattr(feasibility, "connect", connect)
     assert find_unschedulable_steps(load_environment("kind", ["environment.steps.train.memory=64Gi"])) == ()
 
 
@@ -78,28 +78,28 @@ def test_errors_of_the_plan_refuse_a_run(
     measurements["cost"] = cost.model_copy(update={"weights": 10**12, "gradients": 10**12})
     plan = make_plan("gke")
     with pytest.raises(PlanError) as refused:
-        check(tmp_path, "gke", TEN)
+        check(tmp_path, "gke", TEN_EPOCHS)
     for error in plan.errors:
         assert error in str(refused.value)
     assert f"plan of {plan.created[:10]}" in str(refused.value)
-    check(tmp_path, "gke", "training.epochs=11")  # without a plan
+    check(tmp_path, "gke", "training.epochs=11")  # no plan has this configuration
 
 
 def test_a_budget_needs_a_plan_with_a_time_and_a_price(
-    make_plan: MakePlan, measurements: Results, probed: ProbeResult, nodes: list[Any], tmp_path: Path
+    make_plan: MakePlan, measurements: Results, probe_result: ProbeResult, nodes: list[Any], tmp_path: Path
 ) -> None:
     nodes.clear()
     with pytest.raises(PlanError, match="modelyard plan --probe -e gke"):
-        check(tmp_path, "gke", TEN, budget=5.0)
+        check(tmp_path, "gke", TEN_EPOCHS, budget=5.0)
     make_plan("gke")
     with pytest.raises(PlanError, match=r"--budget 5 USD .*--probe"):
-        check(tmp_path, "gke", TEN, budget=5.0)
-    measurements["probe"] = probed.model_copy(update={"device": "gpu:0"})
+        check(tmp_path, "gke", TEN_EPOCHS, budget=5.0)
+    measurements["probe"] = probe_result.model_copy(update={"device": "gpu:0"})
     make_plan("gke", probe=True, budget=0.0)  # exceeded
-    check(tmp_path, "gke", TEN, budget=5.0)
-    check(tmp_path, "gke", TEN)
+    check(tmp_path, "gke", TEN_EPOCHS, budget=5.0)
+    check(tmp_path, "gke", TEN_EPOCHS)
     with pytest.raises(PlanError, match="more than --budget 0 USD"):
-        check(tmp_path, "gke", TEN, budget=0.0)
+        check(tmp_path, "gke", TEN_EPOCHS, budget=0.0)
 
 
 def test_active_deadline_is_checked_if_it_changed_after_the_plan(
@@ -108,5 +108,5 @@ def test_active_deadline_is_checked_if_it_changed_after_the_plan(
     nodes.clear()
     make_plan("gke", probe=True)
     with pytest.raises(PlanError, match=r"environment\.active_deadline"):
-        check(tmp_path, "gke", TEN, "environment.active_deadline=10")
-    check(tmp_path, "gke", TEN, "environment.active_deadline=7200")
+        check(tmp_path, "gke", TEN_EPOCHS, "environment.active_deadline=10")
+    check(tmp_path, "gke", TEN_EPOCHS, "environment.active_deadline=7200")

@@ -35,22 +35,22 @@ def test_the_catalog_has_the_memory_of_all_accelerators() -> None:
 
 
 def test_a_custom_catalog_has_prices(tmp_path: Path) -> None:
-    kind = load_catalog(write(tmp_path / "own.yaml", gpu=ROW)).accelerators["gpu"]
+    kind = load_catalog(write(tmp_path / "catalog.yaml", gpu=ROW)).accelerators["gpu"]
     assert kind.price
     assert (kind.price.hourly(1, spot=False), kind.price.hourly(16, spot=True)) == (80.0, 40.0)
 
 
 @pytest.mark.parametrize(
-    ("change", "hour"),
+    ("change", "hourly"),
     [({"scope": "accelerator"}, 10.0), ({"on_demand": None}, None), ({"on_demand_counts": [8]}, None)],
 )
-def test_price_per_hour_of_one_accelerator(
-    tmp_path: Path, change: dict[str, Any], hour: float | None
+def test_the_price_per_hour_is_that_of_one_accelerator(
+    tmp_path: Path, change: dict[str, Any], hourly: float | None
 ) -> None:
     row = {**ROW, "price": {**PRICE, **change}}
-    kind = load_catalog(write(tmp_path / "own.yaml", gpu=row)).accelerators["gpu"]
+    kind = load_catalog(write(tmp_path / "catalog.yaml", gpu=row)).accelerators["gpu"]
     assert kind.price
-    assert kind.price.hourly(1, spot=False) == hour
+    assert kind.price.hourly(1, spot=False) == hourly
 
 
 @pytest.mark.parametrize(
@@ -59,24 +59,24 @@ def test_price_per_hour_of_one_accelerator(
         ("gpu", {**ROW, "price": {**PRICE, "spot": 90.0}}, "not below on_demand"),
         ("gpu", {**ROW, "price": {**PRICE, "count": 1, "on_demand": 700.0}}, "on_demand is 700"),
         ("gpu", {**ROW, "memory_gb": 24576}, "memory_gb"),
-        ("gpu", {**ROW, "colour": "green"}, "colour"),
+        ("gpu", {**ROW, "color": "green"}, "color"),
         ("nvidia-l3", ROW, "nvidia-l4"),
-        ("mine", ROW, "nvidia-tesla-t4"),
+        ("custom", ROW, "nvidia-tesla-t4"),
     ],
 )
 def test_an_invalid_entry_of_the_catalog_is_refused(
     tmp_path: Path, name: str, row: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_catalog(write(tmp_path / "own.yaml", **{name: row}))
+        load_catalog(write(tmp_path / "catalog.yaml", **{name: row}))
 
 
 @pytest.mark.parametrize("text", ["- a list", "read: 2026-11-23", "read: soon\naccelerators: {}", None])
 def test_an_invalid_catalog_is_refused(tmp_path: Path, text: str | None) -> None:
-    path = tmp_path / "own.yaml"
+    path = tmp_path / "catalog.yaml"
     if text:
         path.write_text(text)
-    with pytest.raises(ConfigError, match=r"own\.yaml"):
+    with pytest.raises(ConfigError, match=r"catalog\.yaml"):
         load_catalog(path)
 
 

@@ -1,4 +1,4 @@
-"""Processes and pods that measure a model: their results and failures, and their end."""
+"""Processes and pods that measure a model: their results, their failures and their cleanup."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ def probe_arguments(*overrides: str) -> tuple[ProbeRequest, Config, Environment]
         model=config.model,
         training=config.training,
         training_examples=1000,
-        features="of this machine",
+        features="/local/features",
     )
     return ProbeRequest(workload=workload, seconds=3.0), config, environment
 
@@ -84,22 +84,22 @@ def test_probe_pod_belongs_to_no_run_and_has_a_deadline() -> None:
 
 
 class Cluster:
-    """A cluster with a pod that has these statuses in turn and this log."""
+    """A cluster whose pod has these statuses in order, the last one repeatedly, and this log."""
 
     namespace, nodes = "runs", ()
 
     def __init__(self, lines: list[str], *statuses: Any) -> None:
         self.lines, self.statuses = lines, list(statuses)
         self.pod: Any = None
-        self.others: dict[str, Any] = {}
+        self.other_pods: dict[str, Any] = {}
 
     def apply(self, pod: Any, _manager: str) -> Any:
         self.pod = pod
         return pod
 
     def get(self, _kind: str, name: str) -> Any:
-        if name in self.others:
-            return self.others[name]
+        if name in self.other_pods:
+            return self.other_pods[name]
         if self.pod is None:
             return None
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -112,13 +112,13 @@ class Cluster:
         return []
 
     def list_objects(self, _kind: str, _labels: str) -> list[Any]:
-        return [*self.others.values()]
+        return [*self.other_pods.values()]
 
     def read_memory_usage(self, _pod: Any, _container: str) -> float:
-        raise ClusterError("it may not be read")
+        raise ClusterError("forbidden")
 
     def delete(self, _kind: str, observed: Any) -> bool:
-        if self.others.pop(observed["metadata"]["name"], None) is None:
+        if self.other_pods.pop(observed["metadata"]["name"], None) is None:
             self.pod = None
         return True
 
@@ -131,11 +131,11 @@ WAITING = {
 }
 
 
-def ended(code: int, **more: str) -> Any:
+def ended_status(code: int, **fields: str) -> Any:
     """Return the status of a pod whose step has ended with a code."""
     names = ("fetch", "step", "put")
     states = [
-        {"name": name, "state": {"terminated": {"exitCode": code if name == "step" else 0, **more}}}
+        {"name": name, "state": {"terminated": {"exitCode": code if name == "step" else 0, **fields}}}
         for name in names
     ]
     return {"phase": "Running", "initContainerStatuses": states[:2], "containerStatuses": states[2:]}
@@ -148,7 +148,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def failure_record(error: Exception) -> str:
-    """Return the record of a failed probe."""
+    """Return the record of a error probe."""
     return failure_document(error, "probe").decode()
 
 
@@ -161,13 +161,13 @@ def follow_probe(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[Pro
     return result, messages
 
 
-def test_problems_and_log_of_a_pod_are_reported_but_not_its_result(
-    probed: ProbeResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_problems_and_log_of_the_probe_pod_are_logged(
+    probe_result: ProbeResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ["probing on cpu:0 with tensorflow"]
-    cluster = Cluster(lines, WAITING, ended(0, message=probed.model_dump_json()))
+    cluster = Cluster(lines, WAITING, ended_status(0, message=probe_result.model_dump_json()))
     result, messages = follow_probe(cluster, monkeypatch)
-    assert result == probed
+    assert result == probe_result
     assert len(messages) == 2
     assert "requests" in messages[0]
     assert messages[1] == lines[0]
@@ -175,37 +175,42 @@ def test_problems_and_log_of_a_pod_are_reported_but_not_its_result(
     assert capsys.readouterr().out == ""
 
 
-def test_the_pod_of_a_killed_plan_is_removed_by_the_next_one(
-    probed: ProbeResult, monkeypatch: pytest.MonkeyPatch, home: Path
+def test_the_probe_pod_of_a_killed_plan_is_removed_by_the_next_plan(
+    probe_result: ProbeResult, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    cluster = Cluster([], ended(0, message=probed.model_dump_json()))
-    cluster.others = {name: {"metadata": {"name": name}} for name in ("killed", "alive", "elsewhere")}
+    cluster = Cluster([], ended_status(0, message=probe_result.model_dump_json()))
+    cluster.other_pods = {name: {"metadata": {"name": name}} for name in ("killed", "running", "remote")}
     (home / "plans").mkdir(parents=True)
     (home / "plans" / "killed.lifeline").touch()
-    with lifeline.hold(home / "plans" / "alive.lifeline"):
+    with lifeline.hold(home / "plans" / "running.lifeline"):
         follow_probe(cluster, monkeypatch)
-    assert set(cluster.others) == {"alive", "elsewhere"}
-    assert [path.name for path in (home / "plans").iterdir()] == ["alive.lifeline"]
+    assert set(cluster.other_pods) == {"running", "remote"}
+    assert [path.name for path in (home / "plans").iterdir()] == ["running.lifeline"]
 
 
 @pytest.mark.parametrize(
     ("status", "lines", "kind", "message"),
     [
-        (ended(137, reason="OOMKilled"), [], TooLargeError, "its limit is 3 GiB"),
-        (ended(1, message=failure_record(TooLargeError("Full."))), [], TooLargeError, r"^Full\.$"),
-        (ended(1, message=failure_record(TrainError("It is wrong."))), [], TrainError, r"^It is wrong\.$"),
-        (ended(3), ["Oh, no."], ClusterError, r"(?s)exit code 3 .*Oh, no\."),
+        (ended_status(137, reason="OOMKilled"), [], TooLargeError, "its limit is 3 GiB"),
+        (ended_status(1, message=failure_record(TooLargeError("Full."))), [], TooLargeError, r"^Full\.$"),
+        (
+            ended_status(1, message=failure_record(TrainError("Wrong."))),
+            [],
+            TrainError,
+            r"^Wrong\.$",
+        ),
+        (ended_status(3), ["Failed."], ClusterError, r"(?s)exit code 3 .*Failed\."),
     ],
 )
 def test_failures_of_the_pod_are_errors(
     status: Any, lines: list[str], kind: type[ModelyardError], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(kind, match=message) as failed:
+    with pytest.raises(kind, match=message) as error:
         follow_probe(Cluster(lines, status), monkeypatch)
-    assert type(failed.value) is kind
+    assert type(error.value) is kind
 
 
-REQUEST = CurvePoint(examples=7, error=0.1, low=0.0, high=0.2)  # any record does
+REQUEST = CurvePoint(examples=7, error=0.1, low=0.0, high=0.2)  # any record
 PYTHON = """#!{python}
 import os, signal, sys, time
 from pathlib import Path
@@ -224,17 +229,19 @@ measuring.run_in_process("cost", CurvePoint(examples=7, error=0.1, low=0.0, high
 """
 
 
-def stub(folder: Path, body: str) -> str:
-    """Return a program that replaces Python and executes other code than a module of train."""
+def write_stub(folder: Path, body: str) -> str:
+    """Write an interpreter that executes `body` instead of a module of train; return its path."""
     path = folder / "python"
     path.write_text(PYTHON.format(python=sys.executable, body=body))
     path.chmod(0o755)
     return str(path)
 
 
-def test_result_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: Cost) -> None:
+def test_the_result_of_a_process_is_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cost: Cost
+) -> None:
     body = "assert os.environ['KERAS_BACKEND'] == 'none'; result.write_text(request.read_text())"
-    monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
+    monkeypatch.setattr(measuring.sys, "executable", write_stub(tmp_path, body))
     result, seconds = measuring.run_in_process("cost", cost, Cost, KERAS_BACKEND="none")
     assert result == cost
     assert seconds > 0
@@ -245,7 +252,7 @@ def test_result_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, co
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", TooLargeError, "-9"),
         ("os.write(2, b'what(): std::bad_alloc'); os.abort()", TooLargeError, "batch_size"),
-        ("os.write(2, b'Oh, no.'); os._exit(3)", TrainError, r"3: Oh, no\. "),
+        ("os.write(2, b'Failed.'); os._exit(3)", TrainError, r"3: Failed\. "),
         ("os._exit(3)", TrainError, "3: "),
         (
             "from modelyard.components.errors import TrainError; raise TrainError('No.')",
@@ -258,22 +265,22 @@ def test_result_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, co
 def test_failures_of_the_process_are_errors(
     body: str, kind: type[ModelyardError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring.sys, "executable", stub(tmp_path, body))
-    with pytest.raises(kind, match=message) as ended:
+    monkeypatch.setattr(measuring.sys, "executable", write_stub(tmp_path, body))
+    with pytest.raises(kind, match=message) as error:
         measuring.run_in_process("cost", REQUEST, CurvePoint)
-    assert type(ended.value) is kind
-    assert "\n" not in str(ended.value)
+    assert type(error.value) is kind
+    assert "\n" not in str(error.value)
 
 
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     body = f"Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(120)"
-    plan = subprocess.Popen([sys.executable, "-c", PARENT, stub(tmp_path, body)])
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, write_stub(tmp_path, body)])
     wait_until(lambda: pid_file.is_file() and pid_file.read_text())
     child = int(pid_file.read_text())
     assert not has_ended(child)
-    plan.kill()
-    plan.wait()
+    parent.kill()
+    parent.wait()
     wait_until(lambda: has_ended(child))
 
 

@@ -20,17 +20,17 @@ from tests.command_line import CommandLine
 from tests.unit.planning.conftest import GKE, MakePlan, Results
 
 
-def screen(plan: Plan, everything: bool = False, config: str = "digits.yaml") -> str:
+def render(plan: Plan, full: bool = False, config: str = "digits.yaml") -> str:
     console = Console(width=80, force_terminal=False)
     with console.capture() as capture:
-        print_plan(plan, console, everything, f"modelyard plan {config} --probe")
+        print_plan(plan, console, full, f"modelyard plan {config} --probe")
     return capture.get().replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_a_plan_without_a_probe_has_size_and_memory(make_plan: MakePlan) -> None:
     plan = make_plan()
     long = "long/" * 20 + "digits.yaml"
-    text = screen(plan, config=long)
+    text = render(plan, config=long)
     assert (plan.parameters, plan.steps, plan.fit, plan.train) == (1_000_000, 300, "fits", None)
     assert plan.memory.fixed == 16 * plan.parameters
     assert "1,000,000 parameters" in text
@@ -56,39 +56,39 @@ def test_a_plan_without_a_probe_has_size_and_memory(make_plan: MakePlan) -> None
         ),
     ],
 )
-def test_a_plan_fits_eighty_columns_and_breaks_no_word(
+def test_a_plan_fits_into_80_columns_without_broken_words(
     make_plan: MakePlan, name: str, settings: tuple[str, ...], fields: dict[str, Any]
 ) -> None:
     plan = make_plan(name, settings, **fields)
-    text = screen(plan, everything=True)
+    text = render(plan, full=True)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line != line.rstrip()] == []
     words = text.split()
-    for fact in (*plan.warnings, *plan.errors, *plan.exceeded):
-        assert set(fact.replace("\N{NO-BREAK SPACE}", " ").split()) <= set(words)
+    for message in (*plan.warnings, *plan.errors, *plan.exceeded):
+        assert set(message.replace("\N{NO-BREAK SPACE}", " ").split()) <= set(words)
     for option in plan.options:
         assert option.accelerator in words
 
 
-def test_training_time_is_computed_from_the_probe(make_plan: MakePlan, probed: ProbeResult) -> None:
+def test_training_time_is_computed_from_the_probe(make_plan: MakePlan, probe_result: ProbeResult) -> None:
     plan = make_plan(probe=True)
     assert plan.train
-    # 46 s in all, of which 40 s inside, 1 s of setup; 2 s to compile and 2 s to export; 10 epochs of 30 steps
+    # the process takes 46 s, its probe 40 s; setup 1 s, compile 2 s, export 2 s; 10 epochs of 30 steps
     assert plan.train.start == pytest.approx(7.0)
     assert plan.train.epoch == pytest.approx(0.5 + 30 * 0.020 + 0.1 + 6 * 0.010)
     assert plan.train.total.value == pytest.approx(7.0 + 4.0 + 10 * plan.train.epoch)
     assert plan.train.total.low == pytest.approx(0.85 * plan.train.total.value)
     assert plan.train.total.high == pytest.approx(1.15 * plan.train.total.value)
-    assert plan.storage.model == probed.model_bytes
-    assert "10 epochs of" in screen(plan)
+    assert plan.storage.model == probe_result.model_bytes
+    assert "10 epochs of" in render(plan)
 
 
 def test_a_busy_machine_widens_the_interval(
-    make_plan: MakePlan, measurements: Results, probed: ProbeResult
+    make_plan: MakePlan, measurements: Results, probe_result: ProbeResult
 ) -> None:
     idle = make_plan(probe=True)
-    measurements["probe"] = probed.model_copy(update={"load": 3.0})
+    measurements["probe"] = probe_result.model_copy(update={"load": 3.0})
     busy = make_plan(probe=True)
     assert idle.train
     assert busy.train
@@ -97,11 +97,11 @@ def test_a_busy_machine_widens_the_interval(
     assert not idle.warnings
 
 
-def test_early_stopping_lowers_the_minimum_time(probed: ProbeResult) -> None:
+def test_early_stopping_lowers_the_minimum_time(probe_result: ProbeResult) -> None:
     examples, epochs = {"train": 960, "validation": 192}, 10
-    full = estimate_train_time(probed, 46.0, Training(epochs=epochs), examples)
+    full = estimate_train_time(probe_result, 46.0, Training(epochs=epochs), examples)
     early = estimate_train_time(
-        probed, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), examples
+        probe_result, 46.0, Training(epochs=epochs, early_stopping=EarlyStopping(patience=1)), examples
     )
     assert early.total.value == full.total.value
     assert early.total.low < full.total.low
@@ -111,9 +111,9 @@ def test_early_stopping_lowers_the_minimum_time(probed: ProbeResult) -> None:
 def test_the_last_probe_of_the_same_examples_is_used_again(
     make_plan: MakePlan, measurements: Results, data: Dataset
 ) -> None:
-    probed = make_plan(probe=True)
-    again = make_plan()
-    assert (again.train, again.probed_at) == (probed.train, probed.probed_at)
+    first = make_plan(probe=True)
+    second = make_plan()
+    assert (second.train, second.probed_at) == (first.train, first.probed_at)
     measurements["data"] = data.model_copy(update={"examples": {"train": 96, "validation": 192, "test": 300}})
     assert make_plan().train is None
 
@@ -125,13 +125,13 @@ def test_a_probe_that_runs_out_of_memory_is_an_error_of_the_plan(
     plan = make_plan("gke", probe=True)
     assert (plan.fit, plan.train) == ("does not fit", None)
     assert plan.errors == ("A batch of 32 does not fit. Lower training.batch_size",)
-    assert "does not fit into nvidia-l4" in screen(plan)
+    assert "does not fit into nvidia-l4" in render(plan)
     settings = [*GKE, "training.epochs=10"]
     environment = load_environment("gke", settings)
     saved = load_plan(tmp_path, plan_key(load(None, settings), environment))
     assert saved
     assert saved.errors == plan.errors
-    measurements["probe"] = AssertionError("it was probed again")
+    measurements["probe"] = AssertionError("the model is probed again")
     assert make_plan("gke").errors == plan.errors
 
 
@@ -139,7 +139,7 @@ def test_a_model_that_is_too_large_is_not_probed(
     make_plan: MakePlan, measurements: Results, cost: Cost
 ) -> None:
     measurements["cost"] = cost.model_copy(update={"weights": 10**13, "gradients": 10**13})
-    measurements["probe"] = AssertionError("it was probed")
+    measurements["probe"] = AssertionError("the model is probed")
     plan = make_plan(probe=True)
     assert plan.fit == "does not fit"
     (memory, disk) = plan.errors
@@ -157,7 +157,7 @@ def test_a_model_that_may_not_fit_has_a_warning_with_a_smaller_batch(
     (warning,) = plan.warnings
     assert "--probe" in warning
     assert "a batch of 20 would fit" in warning
-    assert make_plan("gke", probe=True).fit == "fits"  # the probe has seen that it does
+    assert make_plan("gke", probe=True).fit == "fits"  # the probe ran without an error
 
 
 def test_a_pod_without_a_memory_limit_has_no_fit(make_plan: MakePlan) -> None:
@@ -165,7 +165,7 @@ def test_a_pod_without_a_memory_limit_has_no_fit(make_plan: MakePlan) -> None:
         "kind", ("environment.steps.train={memory: null}", "environment.defaults={memory: null}")
     )
     assert (plan.device, plan.capacity, plan.fit) == ("the pod", None, None)
-    assert "fit into" not in screen(plan)
+    assert "fit into" not in render(plan)
 
 
 def test_a_probe_on_a_cpu_gives_no_price_of_a_gpu(make_plan: MakePlan) -> None:
@@ -174,8 +174,10 @@ def test_a_probe_on_a_cpu_gives_no_price_of_a_gpu(make_plan: MakePlan) -> None:
     assert any("cpu:0" in warning for warning in plan.warnings)
 
 
-def test_price_of_training_on_a_gpu(make_plan: MakePlan, measurements: Results, probed: ProbeResult) -> None:
-    measurements["probe"] = probed.model_copy(update={"device": "gpu:0", "device_memory": 10**9})
+def test_a_probe_on_a_gpu_gives_the_price_of_training(
+    make_plan: MakePlan, measurements: Results, probe_result: ProbeResult
+) -> None:
+    measurements["probe"] = probe_result.model_copy(update={"device": "gpu:0", "device_memory": 10**9})
     plan = make_plan("gke", ("environment.steps.train.spot=false",), probe=True)
     assert plan.train
     assert plan.cost
@@ -185,7 +187,7 @@ def test_price_of_training_on_a_gpu(make_plan: MakePlan, measurements: Results, 
     spot = make_plan("gke", probe=True)
     assert spot.cost
     assert spot.cost.per_hour < plan.cost.per_hour
-    assert "1 GB on the device" in screen(plan)
+    assert "1 GB on the device" in render(plan)
 
 
 def test_the_option_price_is_used(make_plan: MakePlan) -> None:
@@ -205,7 +207,9 @@ def test_the_option_price_is_used(make_plan: MakePlan) -> None:
         ({"budget": 1.0, "probe": True, "price": 3.0}, None),
     ],
 )
-def test_budget_is_checked(make_plan: MakePlan, fields: dict[str, Any], message: str | None) -> None:
+def test_a_budget_is_compared_with_the_price_of_training(
+    make_plan: MakePlan, fields: dict[str, Any], message: str | None
+) -> None:
     plan = make_plan(**fields)
     assert bool(plan.exceeded) is (message is not None)
     assert (message or "") in "".join(plan.exceeded)
@@ -220,9 +224,9 @@ def test_timeouts_of_the_environment_are_limits(make_plan: MakePlan) -> None:
     early = Training(epochs=10, early_stopping=EarlyStopping(patience=0))
     environment = load_environment("gke", [*GKE, *settings])
     assert plan.train
-    few = plan.train.model_copy(update={"total": plan.train.total.model_copy(update={"low": 20.5})})
-    (message,) = exceeded_limits(plan.model_copy(update={"train": few}), environment, early)
-    assert "at least" in message  # 20.5 s are certain
+    shorter = plan.train.model_copy(update={"total": plan.train.total.model_copy(update={"low": 20.5})})
+    (message,) = exceeded_limits(plan.model_copy(update={"train": shorter}), environment, early)
+    assert "at least" in message  # the minimum is 20.5 s
 
 
 def test_a_checkpoint_must_fit_on_the_disk_of_the_pod(
@@ -243,26 +247,28 @@ def test_a_checkpoint_must_fit_on_the_disk_of_the_pod(
         (("environment.steps.train.retries=0",), "environment.steps.train.retries"),
     ],
 )
-def test_known_pitfalls_are_warnings(make_plan: MakePlan, settings: tuple[str, ...], message: str) -> None:
+def test_unused_accelerators_and_missing_retries_are_warnings(
+    make_plan: MakePlan, settings: tuple[str, ...], message: str
+) -> None:
     (warning,) = make_plan("gke", settings).warnings
     assert message in warning
 
 
 def test_user_code_for_jax_has_a_warning(make_plan: MakePlan, tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text("")
-    settings = (f"model={{build: 'own:build', code: {tmp_path}}}", "environment.keras_backend=jax")
+    (tmp_path / "code.py").write_text("")
+    settings = (f"model={{build: 'code:build', code: {tmp_path}}}", "environment.keras_backend=jax")
     (warning,) = make_plan("kind", settings).warnings
-    assert "own:build" in warning
+    assert "code:build" in warning
 
 
 def test_a_learning_curve_is_shown(make_plan: MakePlan, measurements: Results) -> None:
-    assert "too few" in screen(make_plan(learning_curve=True))
+    assert "too few" in render(make_plan(learning_curve=True))
     points = tuple(CurvePoint(examples=examples, error=0.1, low=0.05, high=0.2) for examples in (120, 240))
     measurements["learning_curve"] = LearningCurve(
         measure="RMSE", points=points, extrapolated=points[1:], reason=None
     )
     assert "expected 240: 0.1000 (0.0500 to 0.2000)" in " ".join(
-        screen(make_plan(learning_curve=True)).split()
+        render(make_plan(learning_curve=True)).split()
     )
 
 
@@ -281,14 +287,14 @@ def test_a_plan_that_cannot_be_saved_is_shown(tmp_path: Path) -> None:
 
 def test_uncounted_operations_are_named(make_plan: MakePlan, measurements: Results, cost: Cost) -> None:
     measurements["cost"] = cost.model_copy(update={"uncounted": ("Einsum", "While")})
-    assert "Einsum, While" in screen(make_plan())
+    assert "Einsum, While" in render(make_plan())
 
 
 @pytest.mark.parametrize(
     ("setting", "fields", "name", "fetched"),
     [
         ("cifar10", {"probe": True}, "local", True),
-        ("cifar10", {"probe": True}, "gke", False),  # its pod has random examples, and the shape is known
+        ("cifar10", {"probe": True}, "gke", False),  # the probe pod uses random examples of the known shape
         ("cifar10", {"fetch": True}, "gke", True),
         ("cifar10", {"learning_curve": True}, "gke", True),
         ("npz", {"probe": True}, "gke", True),
@@ -332,7 +338,7 @@ def test_prices_below_a_cent_are_formatted() -> None:
 
 @pytest.mark.parametrize(("budget", "code"), [((), 0), (("--budget", "1"), 13)])
 @pytest.mark.usefixtures("measurements")
-def test_plan_command(
+def test_the_exit_code_of_plan_depends_on_the_budget(
     budget: tuple[str, ...],
     code: int,
     monkeypatch: pytest.MonkeyPatch,

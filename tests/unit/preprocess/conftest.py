@@ -15,7 +15,10 @@ Raw = Callable[..., Path]
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Raw:
-    """Write a raw dataset from (examples, labels) or (examples, labels, names) by split."""
+    """Return a function that writes the output of ingest.
+
+    Its splits are (examples, labels) or (examples, labels, names).
+    """
 
     def build(
         splits: dict[str, Examples],
@@ -41,7 +44,7 @@ def raw(tmp_path: Path) -> Raw:
 
 @pytest.fixture
 def images() -> Callable[[int], Examples]:
-    """Return n random 4x4 RGB images of three classes."""
+    """Return a function that returns random images (count, 4, 4, 3) and labels of three classes."""
 
     def build(count: int, seed: int = 0) -> Examples:
         random = np.random.default_rng(seed)

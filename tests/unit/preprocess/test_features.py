@@ -30,14 +30,14 @@ def test_each_example_is_in_one_split_with_its_label(raw, images) -> None:
     examples, labels = images(600)
     features = run(raw({"all": (examples, labels, [f"{image.tobytes()!r}.png" for image in examples])}))
     labels_by_image = {image.tobytes(): label for image, label in zip(examples, labels, strict=True)}
-    seen = 0
+    count = 0
     for split, size in artifacts.read(features / "schema.json", Schema).splits.items():
         part = Split(features, split)
         assert len(part) == size
         for image, label in zip(part.gather(np.arange(size)), part.targets, strict=True):
             assert labels_by_image.pop(image.tobytes()) == label
-            seen += 1
-    assert seen == 600
+            count += 1
+    assert count == 600
     test = Split(features, "test")
     all_indices = np.arange(len(test))
     assert test.names(all_indices) == [f"{image.tobytes()!r}.png" for image in test.gather(all_indices)]
@@ -54,15 +54,15 @@ def test_source_splits_are_used_and_numbers_are_exact(raw, images) -> None:
 
 
 def test_a_validation_split_of_the_source_is_used(raw, images) -> None:
-    own = images(30, seed=2)
-    splits = {"train": images(90), "validation": own, "test": images(30, seed=1)}
+    validation = images(30, seed=2)
+    splits = {"train": images(90), "validation": validation, "test": images(30, seed=1)}
     features = run(raw(splits), validation=5)
-    assert contents(features, "validation") == {image.tobytes() for image in own[0]}
+    assert contents(features, "validation") == {image.tobytes() for image in validation[0]}
     assert len(Split(features, "train")) == 90
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
-def test_validation_on_the_test_split(raw, images, names) -> None:
+def test_validation_on_the_test_split_uses_the_same_examples(raw, images, names) -> None:
     features = run(raw({name: images(90, seed) for seed, name in enumerate(names)}), validation="test")
     assert contents(features, "validation") == contents(features, "test") != set()
     assert not contents(features, "train") & contents(features, "test")
@@ -71,16 +71,16 @@ def test_validation_on_the_test_split(raw, images, names) -> None:
 def test_duplicates_and_leakage_are_counted_and_logged(raw, images, capsys) -> None:
     examples, labels = images(90)
     train = np.concatenate([examples, examples[:4]]), np.concatenate([labels, labels[:4]])
-    other, theirs = images(30, seed=1)
-    test = np.concatenate([other, examples[:7]]), np.concatenate([theirs, labels[:7]])
+    test_examples, test_labels = images(30, seed=1)
+    test = np.concatenate([test_examples, examples[:7]]), np.concatenate([test_labels, labels[:7]])
     features = run(raw({"train": train, "test": test}), validation=1)
     statistics = artifacts.read(features / "statistics.json", Statistics)
     leaked_validation = contents(features, "validation") & {image.tobytes() for image in examples[:7]}
     assert statistics.duplicates.count == 11
     assert statistics.duplicates.origins[0] == "row 0 of train and row 90 of train"
     assert statistics.leakage.count == 7 - len(leaked_validation)
-    logged = list(step_lines(capsys.readouterr().out.splitlines()))  # the lines of `runs logs`
-    assert [line.split()[3] for line in logged[:-1]] == ["11", str(7 - len(leaked_validation))]
+    lines = list(step_lines(capsys.readouterr().out.splitlines()))  # as `runs logs` prints them
+    assert [line.split()[3] for line in lines[:-1]] == ["11", str(7 - len(leaked_validation))]
     with pytest.raises(
         DataError, match=r"such as row 0 of train and row 30 of test; .*data.fail_on has leakage"
     ):
@@ -103,7 +103,7 @@ def test_standardize_uses_training_examples_per_channel(raw, images, dtype) -> N
 
 
 @pytest.mark.parametrize(("normalize", "scale"), [("scale", 16.0), ("scale", 1e6), ("none", 1.0)])
-def test_normalize_scale_and_none(raw, images, capsys, normalize, scale) -> None:
+def test_normalize_scale_divides_and_none_does_not(raw, images, capsys, normalize, scale) -> None:
     features = run(raw({"all": images(90)}), normalize=normalize, scale=scale)
     normalization = artifacts.read(features / "normalization.json", Normalization)
     assert (normalization.mean, normalization.scale) == ((0.0,), (scale,))
@@ -132,15 +132,15 @@ def test_targets_are_scaled_by_the_training_examples(raw) -> None:
 
 
 def assert_data_error(raw: Path, *parts: str, **settings: object) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         run(raw, **settings)
     for part in parts:
-        assert part in str(caught.value)
+        assert part in str(error.value)
     assert sorted(path.name for path in raw.parent.iterdir()) == ["raw"]
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_label_out_of_range(raw, images, label) -> None:
+def test_a_label_out_of_range_is_refused(raw, images, label) -> None:
     examples, labels = images(60)
     labels[41] = label
     assert_data_error(
@@ -149,7 +149,7 @@ def test_label_out_of_range(raw, images, label) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_infinite_values(raw, value) -> None:
+def test_nan_and_infinite_values_are_refused(raw, value) -> None:
     examples = np.zeros((60, 5), np.float32)
     examples[33, 2] = value
     assert_data_error(
@@ -161,36 +161,36 @@ def test_nan_and_infinite_values(raw, value) -> None:
     )
 
 
-def test_empty_dataset(raw, images) -> None:
+def test_an_empty_dataset_is_refused(raw, images) -> None:
     assert_data_error(raw({"all": images(0)}), "no examples", "data.source")
 
 
-def test_empty_split_of_the_source(raw, images) -> None:
+def test_an_empty_split_of_the_source_is_refused(raw, images) -> None:
     assert_data_error(
         raw({"train": images(60), "test": images(0)}), "split test has 0 examples", "Add examples"
     )
 
 
 @pytest.mark.parametrize("classes", [("cat", "dog", "emu"), ("cat",)], ids=["data", "schema"])
-def test_one_class(raw, images, classes) -> None:
+def test_a_single_class_is_refused(raw, images, classes) -> None:
     examples, labels = images(60)
     assert_data_error(raw({"all": (examples, labels * 0)}, classes=classes), "'cat'", "second class")
 
 
-def test_class_without_training_examples(raw, images) -> None:
+def test_a_class_without_training_examples_is_refused(raw, images) -> None:
     examples, labels = images(60)
     assert_data_error(
         raw({"all": (examples, labels % 2)}), "'emu'", "label 2", "no training examples", "remove the class"
     )
 
 
-def test_a_split_with_all_or_no_examples(raw, images) -> None:
+def test_a_split_size_that_leaves_another_split_empty_is_refused(raw, images) -> None:
     folder = raw({"train": images(60), "test": images(30, 1)})
     assert_data_error(folder, "split train has 0", "data.validation", validation=60)
     assert_data_error(folder, "split validation has 0", "data.validation", validation=1e-9)
 
 
-def test_a_split_that_duplicates_leave_empty(raw, images) -> None:
+def test_a_split_that_has_only_duplicates_is_refused(raw, images) -> None:
     examples, labels = images(3)
     same = np.repeat(examples, 20, axis=0), np.repeat(labels, 20)
     assert_data_error(
@@ -198,7 +198,7 @@ def test_a_split_that_duplicates_leave_empty(raw, images) -> None:
     )
 
 
-def test_shards_that_do_not_match_the_schema(raw, images) -> None:
+def test_shards_that_do_not_match_the_schema_are_refused(raw, images) -> None:
     folder = raw({"all": images(60)})
     schema = artifacts.read(folder / "schema.json", Schema)
     for change, word in (
@@ -211,7 +211,7 @@ def test_shards_that_do_not_match_the_schema(raw, images) -> None:
         assert_data_error(folder, word)
 
 
-def test_truncated_shard(raw, images) -> None:
+def test_a_truncated_shard_is_refused(raw, images) -> None:
     folder = raw({"all": images(60)})
     shard = next(folder.glob("all-*-of-00001.npy"))
     shard.write_bytes(shard.read_bytes()[:200])
@@ -219,7 +219,7 @@ def test_truncated_shard(raw, images) -> None:
 
 
 @pytest.mark.parametrize("names", [("all",), ("train", "test")])
-def test_hashes_and_origins_of_examples(raw, images, names) -> None:
+def test_features_have_the_hashes_and_origins_of_examples(raw, images, names) -> None:
     sources = {name: images(90, seed) for seed, name in enumerate(names)}
     features = run(raw(sources))
     hashes, test_index = read_hashes(features)
@@ -235,7 +235,9 @@ def test_hashes_and_origins_of_examples(raw, images, names) -> None:
 @pytest.mark.parametrize(
     ("field", "key"), [("named_slices", "gate"), ("weighted_slices", "training.class_weights")]
 )
-def test_an_unknown_class_in_the_gate_or_the_class_weights(raw, images, tmp_path, field, key) -> None:
+def test_an_unknown_class_in_the_gate_or_the_class_weights_is_refused(
+    raw, images, tmp_path, field, key
+) -> None:
     source = raw({"all": images(90)})
     for name, message in (("dogs", "Did you mean 'dog'"), ("x", "The classes are cat, dog, emu.")):
         spec = PreprocessSpec(preparation=Preparation(), **{field: (name,)})
@@ -246,15 +248,15 @@ def test_an_unknown_class_in_the_gate_or_the_class_weights(raw, images, tmp_path
 
 
 @pytest.mark.parametrize("amount", [0, -3, 0.0, 1.0, 1.5])
-def test_invalid_split_size(amount) -> None:
+def test_an_invalid_split_size_is_refused(amount) -> None:
     with pytest.raises(ValidationError, match=str(amount)):
         Preparation(test=amount)
 
 
-def test_conflicting_labels(raw, images) -> None:
+def test_conflicting_labels_are_counted_or_refused(raw, images) -> None:
     examples, labels = images(90)
-    both = np.concatenate([examples, examples[:3]]), np.concatenate([labels, labels[:3] * 0])
-    source = raw({"all": both})
+    conflicting = np.concatenate([examples, examples[:3]]), np.concatenate([labels, labels[:3] * 0])
+    source = raw({"all": conflicting})
     statistics = artifacts.read(run(source) / "statistics.json", Statistics)
     assert statistics.conflicting_labels.count == 2
     assert statistics.conflicting_labels.origins[0] == "row 1 of all and row 91 of all"
@@ -276,7 +278,7 @@ def test_conflicting_labels(raw, images) -> None:
         (-3, 5, np.float32, 5),
     ],
 )
-def test_default_scale(raw, low, high, dtype, scale) -> None:
+def test_the_default_scale_depends_on_the_range_of_values(raw, low, high, dtype, scale) -> None:
     examples = np.random.default_rng(0).uniform(low, high, (90, 16)).astype(dtype)
     examples[:, :2] = low, high
     features = run(raw({"all": (examples, np.arange(90) % 3)}))

@@ -9,9 +9,9 @@ def hashes(count: int) -> np.ndarray:
 
 
 def test_growing_or_shuffling_the_data_moves_no_example() -> None:
-    few, many = hashes(1000), hashes(3000)
-    before = split.assign_splits({"all": few}, Preparation())["all"]
-    after = split.assign_splits({"all": many[::-1]}, Preparation())["all"]
+    original, grown = hashes(1000), hashes(3000)
+    before = split.assign_splits({"all": original}, Preparation())["all"]
+    after = split.assign_splits({"all": grown[::-1]}, Preparation())["all"]
     for name, mask in before.items():
         np.testing.assert_array_equal(mask, after[name][::-1][:1000])
 
@@ -44,16 +44,16 @@ def test_each_class_has_test_examples_and_growth_adds_no_training_example_to_tes
         labels = np.repeat(np.arange(4), random.multinomial(size, (0.6, 0.2, 0.15, 0.05)))
         example_hashes = split.hash_examples(random.integers(0, 2**62, (len(labels), 1)))
         order = random.permutation(len(labels))
-        train, placed = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
+        train, present = np.zeros(len(labels), np.bool_), np.zeros(len(labels), np.bool_)
         for added in np.array_split(order, 5):
-            placed[added] = True
-            by_split, strata = {"all": example_hashes[placed]}, {"all": labels[placed]}
+            present[added] = True
+            by_split, strata = {"all": example_hashes[present]}, {"all": labels[present]}
             test = np.zeros(len(labels), np.bool_)
-            test[placed] = split.assign_splits(by_split, Preparation(), strata)["all"]["test"]
-            class_sizes = np.bincount(labels[placed], minlength=4)
+            test[present] = split.assign_splits(by_split, Preparation(), strata)["all"]["test"]
+            class_sizes = np.bincount(labels[present], minlength=4)
             assert (np.bincount(labels[test], minlength=4) >= np.minimum(10, class_sizes // 2)).all()
             assert not (test & train).any()
-            train = placed & ~test & (class_sizes >= 20)[labels]
+            train = present & ~test & (class_sizes >= 20)[labels]
 
 
 def test_an_example_with_two_labels_is_in_one_split() -> None:

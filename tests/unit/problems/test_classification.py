@@ -87,11 +87,11 @@ def test_the_interval_of_the_gain_matches_a_bootstrap() -> None:
     random = np.random.default_rng(1)
     correct, others = random.random(400) < 0.9, random.random(400) < 0.8
     indices = random.integers(0, 400, (5000, 400))
-    result, drawn = (
+    result, resampled = (
         compute_gain(correct, others),
         correct[indices].mean(axis=1) - others[indices].mean(axis=1),
     )
-    np.testing.assert_allclose((result.low, result.high), np.quantile(drawn, (0.025, 0.975)), atol=0.008)
+    np.testing.assert_allclose((result.low, result.high), np.quantile(resampled, (0.025, 0.975)), atol=0.008)
 
 
 def test_each_metric_is_compared_with_its_best_champion() -> None:
@@ -108,7 +108,7 @@ def test_each_metric_is_compared_with_its_best_champion() -> None:
 
 
 def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
-    """The model overfits them: on the other examples of class a it is as good as the candidate."""
+    """The champion overfits them; on the other examples it is as good as the candidate."""
     labels, unseen = np.array([0] * 40 + [1] * 40), np.arange(80) % 2 == 0
     correct = np.eye(2)[labels]
     candidate = PROBLEM.compute_scores(np.where(unseen[:, None], correct, correct[:, ::-1]), labels)
@@ -126,9 +126,13 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
 
 
 def test_golden_examples_cover_the_classes() -> None:
-    labels, three = np.array([0] * 90 + [2] * 3 + [1] * 2), schema("a", "b", "c")
-    assert np.bincount(labels[PROBLEM.select_golden_examples(three, labels, 16)]).tolist() == [11, 2, 3]
-    assert PROBLEM.select_golden_examples(three, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
+    labels, class_schema = np.array([0] * 90 + [2] * 3 + [1] * 2), schema("a", "b", "c")
+    assert np.bincount(labels[PROBLEM.select_golden_examples(class_schema, labels, 16)]).tolist() == [
+        11,
+        2,
+        3,
+    ]
+    assert PROBLEM.select_golden_examples(class_schema, labels[:5], 16).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_mistakes_are_the_most_confident_wrong_predictions() -> None:

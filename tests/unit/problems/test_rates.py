@@ -1,4 +1,4 @@
-"""The rates of false promotions, at most 5 %, and of true ones, as in docs/gate.md."""
+"""The rates of false promotions, at most 5 %, and of correct promotions, as in docs/gate.md."""
 
 from math import sqrt
 
@@ -20,8 +20,8 @@ def limit(draws: int) -> float:
     ("sizes", "differing", "margin"),
     [((360,), 0.03, 0.02), ((36,) * 10, 0.08, 0.02), ((800, 100), 0.1, 0.05), ((36,), 0.2, 0.1)],
 )
-def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -> None:
-    """At a true difference of minus the margin, and of zero for superiority."""
+def test_false_promotion_rate_of_accuracy_and_recall_is_at_most_5_percent(sizes, differing, margin) -> None:
+    """The true difference is minus the margin for non-inferiority, and zero for superiority."""
     assert share_passed_accuracy(sizes, differing, -margin, -margin, 3000) < limit(3000)
     assert share_passed_accuracy(sizes, differing, 0, 0, 3000) < limit(3000)
 
@@ -38,21 +38,23 @@ def test_false_promotion_rate_of_accuracy_and_recall(sizes, differing, margin) -
         ),
     ],
 )
-def test_false_promotion_rate_of_rmse_and_mae(examples, kind, draws) -> None:
+def test_false_promotion_rate_of_rmse_and_mae_is_at_most_5_percent(examples, kind, draws) -> None:
     assert max(share_passed_errors(examples, kind, -0.03, -0.03, draws).values()) < limit(draws)
 
 
 @pytest.mark.parametrize(("examples", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
 def test_an_equal_model_passes_with_the_recommended_number_of_examples(examples, differing):
-    """Uses the median of the recommendations; with few examples they are somewhat higher."""
+    """The test uses the median of the recommendations, which are higher with few examples."""
     shares, margin = (differing / 2, differing / 2, 1 - differing), 0.02
     recommended = []
-    for won, lost, _ in np.random.default_rng(0).multinomial(examples, shares, 200):
-        least = intervals.paired_gain_interval(
-            np.array([won]), np.array([lost]), np.array([1 / examples]), intervals.ONE_SIDED
+    for better, worse, _ in np.random.default_rng(0).multinomial(examples, shares, 200):
+        lower_limit = intervals.paired_gain_interval(
+            np.array([better]), np.array([worse]), np.array([1 / examples]), intervals.ONE_SIDED
         )
-        value = (won - lost) / examples
-        comparison = Comparison(metric="accuracy", value=value, low=0, high=0, other=0, at_least=least[0])
+        value = (better - worse) / examples
+        comparison = Comparison(
+            metric="accuracy", value=value, low=0, high=0, other=0, at_least=lower_limit[0]
+        )
         recommended.append(examples_needed(comparison, examples, -margin, counted=True) or examples)
     passed = share_passed_accuracy((int(np.median(recommended)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92

@@ -26,7 +26,7 @@ def test_each_problem_has_description_module_and_template(name: str) -> None:
     assert (ROOT / "components" / "report" / f"{name}.html").is_file()
 
 
-def test_unknown_problem() -> None:
+def test_an_unknown_problem_is_an_error() -> None:
     with pytest.raises(ConfigError, match="regression"):
         problems.get_problem("clustering")
 

@@ -28,13 +28,13 @@ def targets_and_predictions(count: int, noise: float, seed: int = 0) -> tuple[np
 def test_metrics_match_scikit_learn() -> None:
     targets, predictions = targets_and_predictions(300, 20)
     result = measure(targets, PROBLEM.compute_scores(predictions, targets))
-    for name, of_sklearn in (
+    for name, reference in (
         ("rmse", root_mean_squared_error),
         ("mae", mean_absolute_error),
         ("r2", r2_score),
     ):
         metric = result.values[name]
-        assert metric.value == pytest.approx(of_sklearn(targets, predictions[:, 0]), rel=1e-5)
+        assert metric.value == pytest.approx(reference(targets, predictions[:, 0]), rel=1e-5)
         assert metric.low < metric.value < metric.high
         assert metric.direction == get_description("regression").metrics[name]
     assert (result.primary, result.champion, result.gain) == ("rmse", None, None)
@@ -53,7 +53,7 @@ def test_metrics_match_scikit_learn() -> None:
 
 @pytest.mark.parametrize(("count", "noise"), [(2, 20), (12, 60), (84, 20), (84, 0)])
 def test_one_sided_limit_of_a_gain_is_within_its_interval(count: int, noise: float) -> None:
-    """Also the limit of the gate's rule."""
+    """The gate uses the same limit."""
     targets, predictions = targets_and_predictions(count, noise)
     other = PROBLEM.compute_scores(predictions + 3, targets)
     result = measure(targets, PROBLEM.compute_scores(predictions, targets), {3: other})
@@ -73,7 +73,7 @@ def test_gain_is_paired() -> None:
     assert result.gain
     assert result.champion.value > result.primary_metric.value
     assert result.gain.value == pytest.approx(result.champion.value - result.primary_metric.value)
-    assert 0 < result.gain.low < result.gain.high  # though the intervals of the two overlap
+    assert 0 < result.gain.low < result.gain.high  # although the intervals of both models overlap
     assert result.primary_metric.high > result.champion.low
 
 
@@ -98,7 +98,7 @@ def test_examples_a_champion_was_trained_on_are_not_compared() -> None:
         assert abs(value) < 1
 
 
-def test_comparison_with_a_perfect_model() -> None:
+def test_gains_over_equal_and_perfect_models_are_not_negative() -> None:
     targets, predictions = targets_and_predictions(12, 40)
     perfect = targets.astype(np.float64)[:, None]
     same = measure(
@@ -125,7 +125,7 @@ def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -
         assert result.high - result.low == pytest.approx(expected, rel=0.15)
 
 
-def test_invalid_targets() -> None:
+def test_invalid_targets_are_refused() -> None:
     good = np.arange(10, dtype=np.float32)
     with pytest.raises(DataError, match=r"Example 107 of all has the target nan"):
         PROBLEM.check_targets(SCHEMA, "all", 100, np.where(good == 7, np.nan, good))
@@ -138,9 +138,9 @@ def test_invalid_targets() -> None:
 
 def test_golden_examples_cover_the_range_of_targets() -> None:
     targets = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    chosen = PROBLEM.select_golden_examples(SCHEMA, targets, 16)
-    assert len(chosen) == 16
-    assert {int(targets.argmin()), int(targets.argmax())} <= set(chosen.tolist())
+    golden = PROBLEM.select_golden_examples(SCHEMA, targets, 16)
+    assert len(golden) == 16
+    assert {int(targets.argmin()), int(targets.argmax())} <= set(golden.tolist())
     assert PROBLEM.select_golden_examples(SCHEMA, targets[:3], 16).tolist() == [0, 1, 2]
 
 
@@ -156,12 +156,12 @@ def test_a_prediction_is_formatted_as_a_number() -> None:
     assert str(get_description("regression").format_prediction(("price",), [1234.5678])) == "1235"
 
 
-def test_resampled_rmse() -> None:
+def test_the_spread_of_resampled_rmse_matches_theory() -> None:
     targets, predictions = targets_and_predictions(500, 20)
-    error, drawn = PROBLEM.resample_error(targets, PROBLEM.compute_scores(predictions, targets), 200)
+    error, resampled = PROBLEM.resample_error(targets, PROBLEM.compute_scores(predictions, targets), 200)
     assert error == pytest.approx(root_mean_squared_error(targets, predictions[:, 0]), rel=1e-5)
-    assert drawn.shape == (200,)
-    assert drawn.std() == pytest.approx(20 / np.sqrt(2 * 500), rel=0.25)
+    assert resampled.shape == (200,)
+    assert resampled.std() == pytest.approx(20 / np.sqrt(2 * 500), rel=0.25)
 
 
 def test_mistakes_are_the_largest_errors() -> None:

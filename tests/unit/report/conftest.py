@@ -19,9 +19,9 @@ def scored_class(name: str, examples: int, recall: float | None) -> Slice:
 
 @pytest.fixture
 def page() -> Callable[..., str]:
-    """Render a report of some classes; keywords change the metrics."""
+    """Return a function that renders a report of some classes; keywords change the metrics."""
 
-    def build(
+    def render(
         classes: tuple[str, ...],
         metrics: dict[str, list[float]] | None = None,
         slices: tuple[Slice, ...] = (),
@@ -56,4 +56,4 @@ def page() -> Callable[..., str]:
             "digits", evaluation, decision, history, schema, data_statistics(), "sha256:1", mistakes
         )
 
-    return build
+    return render

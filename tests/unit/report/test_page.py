@@ -16,8 +16,8 @@ from tests.unit.report.conftest import scored_class
 VOID = {"meta", "wbr", "br", "img", "line", "circle", "polyline", "link", "input"}
 
 
-class Balance(HTMLParser):
-    """Fails on a tag that is closed and not open; collects the names of all tags."""
+class TagParser(HTMLParser):
+    """Fails on an end tag without a start tag; collects the names of all tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def test_the_page_is_self_contained(page) -> None:
     mistake = Mistake(number=7, actual=DisplayValue("a", "0.1"), predicted=DisplayValue("b", "0.9"))
     pixels = np.zeros((8, 8), np.uint8)
     html = page(("a", "b"), mistakes=[ReportedMistake(mistake, "a/7.png", encode_data_uri(pixels, 0, 16))])
-    parsed = Balance()
+    parsed = TagParser()
     parsed.feed(html)
     assert parsed.open == []
     assert not parsed.tags & {"script", "link", "iframe"}
@@ -86,12 +86,12 @@ def test_mistakes_are_shown_with_their_names(page) -> None:
         number=1234, actual=DisplayValue("<cat>", "0.001"), predicted=DisplayValue("dog", "0.998")
     )
     long = f"{'folder/' * 20}7.png"
-    shown = [
+    mistakes = [
         ReportedMistake(mistake, "cat/<1>.png"),
         ReportedMistake(mistake, numbers="1, 2"),
         ReportedMistake(mistake, long),
     ]
-    html = page(("<cat>", "dog"), mistakes=shown)
+    html = page(("<cat>", "dog"), mistakes=mistakes)
     for text in (
         "true 0.001 <b>&lt;cat&gt;",
         "predicted 0.998 <b",
@@ -105,7 +105,7 @@ def test_mistakes_are_shown_with_their_names(page) -> None:
 
 def test_run_facts_come_first_and_are_escaped(page) -> None:
     html = add_run_facts(page(("a", "b")), {"run": "20261129-1", "data": "<b>/x&y", "version": ""})
-    parsed = Balance()
+    parsed = TagParser()
     parsed.feed(html)
     assert parsed.open == []
     assert html.index("</header>") < html.index("<dt>run</dt><dd>20261129-1</dd>") < html.index("Rules of")
@@ -130,29 +130,29 @@ def test_metrics_are_shown(page) -> None:
         champion=Metric(value=0.85, low=0.82, high=0.88, direction="higher"),
         gain=Interval(value=0.05, low=0.01, high=0.09),
     )
-    for fact in ("0.9000", "0.8500", "0.0500\n", "5,678", "1,234", "3.15.0", "8 × 8 × 1", "stopped early"):
-        assert fact in html
+    for text in ("0.9000", "0.8500", "0.0500\n", "5,678", "1,234", "3.15.0", "8 × 8 × 1", "stopped early"):
+        assert text in html
     assert html.count("<polyline") == 2
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_an_accuracy_without_spread(page, value) -> None:
+def test_an_accuracy_with_an_empty_interval_is_shown(page, value) -> None:
     certain = Metric(value=value, low=value, high=value, direction="higher")
     assert f"{value:.4f}" in page(("a", "b"), values={"accuracy": certain})
 
 
 @pytest.mark.parametrize("metrics", [{}, {"loss": [1.0], "accuracy": [1.0]}])
-def test_a_history_without_metrics_or_with_one_epoch(page, metrics) -> None:
+def test_a_history_without_metrics_or_with_one_epoch_is_shown(page, metrics) -> None:
     assert page(("a", "b"), metrics).count("<polyline") == len(metrics)
 
 
-def test_classes_are_ranked_and_one_without_a_score_comes_last(page) -> None:
+def test_classes_are_sorted_by_score_and_those_without_a_score_come_last(page) -> None:
     scored = [scored_class("nothing", 0, None), scored_class("good", 1, 0.9), scored_class("bad", 1, 0.0)]
     html = page(("nothing", "good", "bad"), slices=tuple(scored))
     assert re.findall(r'<tr><th scope="row" class="text name">(\w+)', html) == ["bad", "good", "nothing"]
 
 
-def test_both_models_are_shown_on_the_examples_that_no_champion_was_trained_on(page) -> None:
+def test_candidate_and_champion_are_shown_on_the_examples_that_no_champion_was_trained_on(page) -> None:
     candidate_values, champion_values = (
         {"accuracy": Metric(value=value, low=value, high=value, direction="higher")}
         for value in (0.8125, 0.875)
@@ -164,15 +164,15 @@ def test_both_models_are_shown_on_the_examples_that_no_champion_was_trained_on(p
         champion=champion_values["accuracy"],
         trained_on={3: Duplicates(count=8, origins=("row 4 of train and row 2 of test",))},
     )
-    for fact in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test examples", "row 2 of test"):
-        assert fact in html
+    for text in ("0.8125", "0.8750", "version 3</span>", "the same 32 of 40 test examples", "row 2 of test"):
+        assert text in html
     assert "0.9000" in html.partition("On all 40")[2]
 
 
 def test_the_rules_and_a_constant_prediction_are_shown(page) -> None:
     html = page(("a", "b"), baseline={"accuracy": 0.625})
-    for fact in ("accuracy at least", "0.8125", "<td>0.6250</td>", "too few to judge: a (3)"):
-        assert fact in html
+    for text in ("accuracy at least", "0.8125", "<td>0.6250</td>", "too few to judge: a (3)"):
+        assert text in html
 
 
 def test_many_classes_are_shown_with_the_most_frequent_confusions(page) -> None:
@@ -190,7 +190,7 @@ def test_the_plan_comes_last_and_is_escaped(page) -> None:
         [PlanComparison("train", "50 s", "55 s", 1.1), PlanComparison("the whole run", "–", "60 s", None)],
         "Planned <today>.",
     )
-    parsed = Balance()
+    parsed = TagParser()
     parsed.feed(html)
     assert parsed.open == []
     assert "<dt>model</dt>" in html

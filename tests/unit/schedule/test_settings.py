@@ -14,9 +14,9 @@ from modelyard.pipelines.config.schedule import to_numeric_cron
 
 
 def error_text(*overrides: str) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error:
         load(None, [f"schedule.{override}" for override in ("cron=0 3 * * 1", *overrides)], {})
-    return str(caught.value)
+    return str(error.value)
 
 
 def test_no_schedule_by_default() -> None:
@@ -46,8 +46,8 @@ def test_force_after_without_skip_unchanged_is_refused() -> None:
 
 
 def test_schedule_does_not_change_the_arguments_of_a_run() -> None:
-    plain, often = (load(None, overrides, {}) for overrides in ((), ('schedule.cron="* * * * *"',)))
-    assert create_arguments(plain) == create_arguments(often)
+    unscheduled, scheduled = (load(None, overrides, {}) for overrides in ((), ('schedule.cron="* * * * *"',)))
+    assert create_arguments(unscheduled) == create_arguments(scheduled)
 
 
 @pytest.mark.parametrize(

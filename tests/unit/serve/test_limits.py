@@ -1,4 +1,4 @@
-"""The limits of a server follow from its container, and bodies are read up to them."""
+"""The limits of a server are computed from its container; a larger body is refused."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ MIB = 2**20
 
 @pytest.mark.parametrize("cpus", [1, 64])
 @pytest.mark.parametrize("memory", [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB, 2**36])
-def test_simultaneous_work_fits_into_the_container(memory, cpus):
+def test_concurrent_requests_fit_into_the_container(memory, cpus):
     limits = compute_limits(Serving(), memory, cpus)
     assert limits.workers >= 1
     assert limits.body <= 32 * MIB
@@ -43,13 +43,13 @@ def test_configured_limits_are_used():
 
 
 def receive(*parts):
-    """Return ASGI's receive for a body in parts, whose last is the end."""
+    """Return the ASGI function `receive` for a body in parts."""
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages[-1]["more_body"] = False
-    waiting = iter(messages)
+    remaining = iter(messages)
 
     async def next_message():
-        return next(waiting)
+        return next(remaining)
 
     return next_message
 

@@ -31,11 +31,11 @@ def test_requests_are_counted_by_code_version_and_traffic():
 def test_the_champion_and_the_served_version_are_metrics():
     metrics = Metrics("digits", lambda: 0)
     metrics.version = 7
-    assert ("modelyard_champion_failures_total", ("digits",)) not in samples(metrics), "it is pinned"
+    assert ("modelyard_champion_failures_total", ("digits",)) not in samples(metrics), "the server is pinned"
     metrics.count_poll(7, failed=False)
     assert samples(metrics)["modelyard_champion_failures_total", ("digits",)] == 0
     metrics.count_poll(8, failed=True)
-    metrics.count_poll(None, failed=True)  # the store is away
+    metrics.count_poll(None, failed=True)  # the store is unreachable
     values = samples(metrics)
     assert values["modelyard_champion_failures_total", ("digits",)] == 2
     assert values["modelyard_champion_version", ("8", "digits")] == 1
@@ -59,9 +59,7 @@ def test_the_histogram_is_cumulative_and_includes_its_bounds():
 def test_only_executed_or_golden_requests_are_failures():
     metrics = Metrics("digits", lambda: 0)
     metrics.count_request(1, Reply(b"", 500, seconds=0.1), golden=False)  # the model raised an error
-    metrics.count_request(
-        1, Reply(b"", 500), golden=False
-    )  # a client's input gave an answer that is not finite
+    metrics.count_request(1, Reply(b"", 500), golden=False)  # a client's input led to NaN
     metrics.count_request(1, Reply(b"", 500), golden=True)
     for code in (400, 408, 413, 499, 503, 504):
         metrics.count_request(1, Reply(b"", code), golden=False)

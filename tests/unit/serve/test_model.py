@@ -1,4 +1,4 @@
-"""A version is run on slices of a large batch."""
+"""A large batch is predicted in slices."""
 
 import numpy as np
 import pytest

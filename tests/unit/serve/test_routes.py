@@ -5,7 +5,7 @@ from modelyard.components.serve.replies import HttpError
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "call"),
+    ("method", "path", "target"),
     [
         ("POST", "/v1/models/digits:predict", RequestTarget("predict", "digits", None)),
         ("POST", "/v1/models/digits/versions/7:predict", RequestTarget("predict", "digits", "7")),
@@ -20,8 +20,8 @@ from modelyard.components.serve.replies import HttpError
         ("GET", "/", RequestTarget("page", None, None)),
     ],
 )
-def test_paths_are_resolved(method, path, call):
-    assert resolve(method, path) == call
+def test_paths_are_resolved(method, path, target):
+    assert resolve(method, path) == target
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A server's address, and its connections, by a clock that stands still."""
+"""The connections of a server with a simulated event loop, and its port."""
 
 from unittest.mock import Mock
 
@@ -18,7 +18,7 @@ def loop() -> Mock:
 
 @pytest.fixture
 def connection(loop: Mock) -> Connection:
-    """A connection that was just made, on which a request is to arrive within 7 seconds."""
+    """A new connection, which times out if no request arrives within 7 s."""
     transport = Mock()
     transport.get_extra_info.return_value = None
     transport.is_closing.return_value = False
@@ -33,11 +33,11 @@ def test_the_timeout_starts_with_the_request(connection, loop):
     before = connection._timer
     connection.data_received(b"POST / HTTP/1.1\r\nhost")
     before.cancel.assert_called_once()
-    begun = connection._timer
-    assert begun not in (None, before)
+    started = connection._timer
+    assert started not in (None, before)
     connection.data_received(b": tiny\r\n")
-    assert connection._timer is begun
-    begun.cancel.assert_not_called()
+    assert connection._timer is started
+    started.cancel.assert_not_called()
     assert [call.args[0] for call in loop.call_later.call_args_list] == [7.0, 7.0]
 
 
@@ -56,7 +56,7 @@ def test_a_pipelined_request_does_not_time_out(connection):
 
 def test_nothing_is_written_to_a_closed_connection(connection):
     connection.transport.is_closing.return_value = True
-    connection.refuse(400, "Nonsense.")
+    connection.refuse(400, "Invalid.")
     connection.transport.write.assert_not_called()
 
 

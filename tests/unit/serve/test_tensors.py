@@ -17,7 +17,7 @@ def batch(text: str, signature: Tensor = PIXELS, key: str = "instances") -> np.n
     return tensors.parse_batch(tensors.parse(data)[key], key, data, signature, max_batch=4)
 
 
-def refusal(text: str, signature: Tensor = PIXELS) -> tuple[int, str]:
+def parse_refused(text: str, signature: Tensor = PIXELS) -> tuple[int, str]:
     with pytest.raises(HttpError) as refused:
         batch(text, signature)
     return refused.value.reply.status, str(refused.value)
@@ -52,14 +52,14 @@ def test_floats_keep_their_values():
 
 @pytest.mark.parametrize("value", ["256", "-1", "12.5", "1e9", "18446744073709551615"])
 def test_an_invalid_pixel_is_refused(value):
-    status, message = refusal(f'{{"instances": [[[1, 2, 3], [4, {value}, 6]]]}}')
+    status, message = parse_refused(f'{{"instances": [[[1, 2, 3], [4, {value}, 6]]]}}')
     assert status == 400
     assert f"Value 4 of the input is {float(value):g}, but" in message
     assert "integers 0 to 255" in message
 
 
 def test_a_float_beyond_float32_is_refused():
-    status, message = refusal('{"instances": [[[1, 2, 3], [4, 1e39, 6]]]}', FLOATS)
+    status, message = parse_refused('{"instances": [[[1, 2, 3], [4, 1e39, 6]]]}', FLOATS)
     assert (status, message.startswith("Value 4")) == (400, True)
 
 
@@ -87,7 +87,7 @@ def test_a_float_beyond_float32_is_refused():
 )
 @pytest.mark.parametrize("signature", [PIXELS, FLOATS])
 def test_a_wrong_shape_or_type_is_refused(array, expected, signature):
-    status, message = refusal(f'{{"instances": {array}}}', signature)
+    status, message = parse_refused(f'{{"instances": {array}}}', signature)
     assert status == 400
     assert expected in message
 
@@ -101,7 +101,7 @@ def test_json_with_more_values_than_can_be_parsed_at_once_is_refused_with_413():
 
 
 def test_deep_nesting_is_a_wrong_shape():
-    status, message = refusal('{"instances": ' + "[" * 1000 + "5" + "]" * 1000 + "}")
+    status, message = parse_refused('{"instances": ' + "[" * 1000 + "5" + "]" * 1000 + "}")
     assert (status, "1x2x3 is expected" in message) == (400, True)
 
 
@@ -110,7 +110,7 @@ def test_equal_names_are_described_once():
 
 
 def test_too_many_examples_are_refused_with_413():
-    status, message = refusal(json.dumps({"instances": np.zeros((5, 2, 3), int).tolist()}))
+    status, message = parse_refused(json.dumps({"instances": np.zeros((5, 2, 3), int).tolist()}))
     assert status == 413
     assert "5 examples" in message
     assert "maximum is 4" in message

@@ -34,7 +34,7 @@ def test_copies_and_touched_files_have_the_same_identity(tmp_path: Path) -> None
 
 def test_a_large_file_is_identified_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(location, "HASHED_BYTES", 3)
-    monkeypatch.setattr(location.artifacts, "sha256", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(location.artifacts, "sha256", lambda _: pytest.fail("the file was read"))
     path = tmp_path / "large"
     path.write_bytes(b"data")
     first = DiskLocation(path).identity()
@@ -96,10 +96,10 @@ def test_a_local_directory_is_not_copied(images: Path, tmp_path: Path) -> None:
 def test_a_given_sha256_is_the_identity_and_checked_by_fetch(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(b"data")
-    right, wrong = hashlib.sha256(b"data").hexdigest(), "0" * 64
-    assert DiskLocation(path, right).fetch(tmp_path) == path
+    correct, wrong = hashlib.sha256(b"data").hexdigest(), "0" * 64
+    assert DiskLocation(path, correct).fetch(tmp_path) == path
     assert DiskLocation(path, wrong).identity() == wrong
-    with pytest.raises(DataError, match=f"data.npz is {right}, but data.sha256 is {wrong}"):
+    with pytest.raises(DataError, match=f"data.npz is {correct}, but data.sha256 is {wrong}"):
         DiskLocation(path, wrong).fetch(tmp_path)
 
 
@@ -116,9 +116,9 @@ def test_a_sha256_of_a_directory_is_refused(images: Path, tmp_path: Path) -> Non
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for sha256 in (None, "0" * 64):
         expect_data_error(
-            DiskLocation(tmp_path / "no.npz", sha256),
+            DiskLocation(tmp_path / "missing.npz", sha256),
             tmp_path,
-            r"no\.npz \(data\.source\): .* does not exist.*Correct",
+            r"missing\.npz \(data\.source\): .* does not exist.*Correct",
         )
 
 
@@ -131,5 +131,5 @@ def test_a_pipe_is_an_error(tmp_path: Path) -> None:
 
 def test_a_broken_link_changes_the_identity(images: Path) -> None:
     before = DiskLocation(images).identity()
-    (images / "dog/2.png").symlink_to("gone.png")
+    (images / "dog/2.png").symlink_to("missing.png")
     assert DiskLocation(images).identity() not in (before, "")

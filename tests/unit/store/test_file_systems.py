@@ -1,4 +1,4 @@
-"""A store and runs on file systems that lack something, as NFS, SMB and FUSE do: they work or are refused."""
+"""Stores and runs on file systems without a feature, such as NFS, SMB and FUSE, work or are refused."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-TRY = """
+USE_STORE = """
 import json, os, sys
 from pathlib import Path
 from modelyard.components.errors import ConflictError, ModelyardError
 from modelyard.components.store.folder import Folder
 from modelyard.pipelines.runners import run_folder
 
-def result(act):
+def result(action):
     try:
-        return act() or "works"
+        return action() or "works"
     except ModelyardError as error:
         return type(error).__name__, str(error)
 
@@ -29,7 +29,7 @@ for number, missing in enumerate(sys.argv[1].split(",")):
     folder = Folder(Path(f"store-{number}"))
     results[missing] = {
         "create": result(lambda: folder.create("m/a", b"1")),
-        "again": result(lambda: folder.create("m/a", b"2")),
+        "create_again": result(lambda: folder.create("m/a", b"2")),
         "replace": result(lambda: len(folder.replace("m/a", b"3", folder.read("m/a")[1]))),
         "stale": result(lambda: folder.replace("m/a", b"4", "0")),
         "read": folder.read("m/a")[0].decode(),
@@ -37,21 +37,21 @@ for number, missing in enumerate(sys.argv[1].split(",")):
     }
 print(json.dumps(results))
 """
-RACE = """
+CREATE_OBJECTS = """
 import sys
 from pathlib import Path
 from modelyard.components.errors import ConflictError
 from modelyard.components.store.folder import Folder
-folder, won = Folder(Path("store")), []
+folder, created = Folder(Path("store")), []
 for number in range(60):
     try:
         folder.create(f"m/{number}", sys.argv[1].encode())
-        won.append(str(number))
+        created.append(str(number))
     except ConflictError:
         pass
-print(" ".join(won))
+print(" ".join(created))
 """
-CASES = ("links", "locks", "answers", "flush", "maps")
+CASES = ("links", "locks", "replies", "flush", "maps")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    command = [sys.executable, "-c", TRY, ",".join(CASES)]
+    command = [sys.executable, "-c", USE_STORE, ",".join(CASES)]
     environ = {**os.environ, "LD_PRELOAD": str(shim)}
     folder = tmp_path_factory.mktemp("file-systems")
     return json.loads(
@@ -74,10 +74,10 @@ def results(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
 
 
-@pytest.mark.parametrize("missing", ["links", "answers", "flush", "maps"])
+@pytest.mark.parametrize("missing", ["links", "replies", "flush", "maps"])
 def test_a_store_works_without_optional_features(results: Any, missing: str) -> None:
     assert results[missing]["create"] == "works"
-    assert results[missing]["again"][0] == "ConflictError"
+    assert results[missing]["create_again"][0] == "ConflictError"
     assert results[missing]["replace"] == 64
     assert results[missing]["stale"][0] == "ConflictError"
     assert results[missing]["read"] == "3"
@@ -101,13 +101,17 @@ def test_runs_are_refused_without_locks_or_memory_maps(results: Any) -> None:
 
 def test_one_of_several_writers_creates_an_object_without_hard_links(shim: Path, tmp_path: Path) -> None:
     environ = {**os.environ, "LD_PRELOAD": str(shim), "MISSING": "links"}
-    racers = [
+    writers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACE, name], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CREATE_OBJECTS, name],
+            cwd=tmp_path,
+            env=environ,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for name in ("a", "b")
     ]
-    won = {name: racer.communicate()[0].split() for name, racer in zip("ab", racers, strict=True)}
-    assert sorted(map(int, won["a"] + won["b"])) == list(range(60))
-    for name, numbers in won.items():
+    created = {name: writer.communicate()[0].split() for name, writer in zip("ab", writers, strict=True)}
+    assert sorted(map(int, created["a"] + created["b"])) == list(range(60))
+    for name, numbers in created.items():
         assert {(tmp_path / "store/m" / number).read_text() for number in numbers} <= {name}

@@ -12,7 +12,7 @@ from modelyard.components.store.folder import Folder
 from modelyard.components.store.models import open_store
 from modelyard.components.store.settings import Store
 
-BLOCKED = """
+UPLOAD = """
 import sys
 from pathlib import Path
 from modelyard.components.store.folder import Folder
@@ -25,7 +25,7 @@ def test_a_killed_upload_keeps_the_old_object(tmp_path: Path) -> None:
     folder.create("m/big", b"old")
     pipe = tmp_path / "pipe"
     subprocess.run(["mkfifo", pipe], check=True)
-    writer = subprocess.Popen([sys.executable, "-c", BLOCKED, str(folder.root), str(pipe)])
+    writer = subprocess.Popen([sys.executable, "-c", UPLOAD, str(folder.root), str(pipe)])
     with pipe.open("wb") as source:  # opens when the writer reads from it
         source.write(b"new" * 1000)
         source.flush()
@@ -35,13 +35,13 @@ def test_a_killed_upload_keeps_the_old_object(tmp_path: Path) -> None:
     assert folder.keys("") == ["m/big"]
 
 
-def test_only_partial_files_of_dead_writers_are_removed(tmp_path: Path, monkeypatch) -> None:
+def test_only_partial_files_of_ended_writers_are_removed(tmp_path: Path, monkeypatch) -> None:
     folder = Folder(tmp_path)
     partial = tmp_path / ".partial" / "of-another-process"
     partial.parent.mkdir()
     partial.touch()
     folder.create("m/a", b"")
-    assert partial.exists()  # its writer may be alive
+    assert partial.exists()  # its writer may be running
     monkeypatch.setattr(storage_folder, "ABANDONED_SECONDS", -1.0)
     folder.create("m/b", b"")
     assert list(partial.parent.iterdir()) == []
@@ -57,7 +57,7 @@ def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
 def test_a_file_at_the_path_of_a_folder_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = Folder(tmp_path / "file" / "models")
-    for use in (
+    for operation in (
         lambda: folder.create("m/a", b""),
         lambda: folder.read("m/a"),
         lambda: folder.find("m/a"),
@@ -65,11 +65,11 @@ def test_a_file_at_the_path_of_a_folder_is_a_store_error(tmp_path: Path) -> None
         lambda: folder.folders(""),
         lambda: folder.upload("m/a", tmp_path / "file"),
     ):
-        with pytest.raises(StoreError) as caught:
-            use()
-        assert not isinstance(caught.value, NotFoundError | ConflictError)
-        assert str(folder.root) in str(caught.value)
-        assert "store.url" in str(caught.value)
+        with pytest.raises(StoreError) as error:
+            operation()
+        assert not isinstance(error.value, NotFoundError | ConflictError)
+        assert str(folder.root) in str(error.value)
+        assert "store.url" in str(error.value)
 
 
 def test_a_folder_without_write_permission_is_a_store_error() -> None:
@@ -79,9 +79,9 @@ def test_a_folder_without_write_permission_is_a_store_error() -> None:
 
 def test_a_missing_file_is_not_uploaded_and_a_folder_is_no_object(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with pytest.raises(StoreError, match=r"Cannot write .*/m/a ") as caught:
-        folder.upload("m/a", tmp_path / "gone")
-    assert not isinstance(caught.value, NotFoundError)
+    with pytest.raises(StoreError, match=r"Cannot write .*/m/a ") as error:
+        folder.upload("m/a", tmp_path / "missing")
+    assert not isinstance(error.value, NotFoundError)
     folder.create("m/a", b"")
     assert folder.find("m") is None
 
@@ -90,17 +90,17 @@ def test_a_folder_removed_by_another_process_is_created_again(tmp_path: Path) ->
     partial, path = tmp_path / "partial", tmp_path / "m" / "a"
     partial.touch()
 
-    def late(source: Path, target: Path) -> None:
+    def move(source: Path, target: Path) -> None:
         if not moves:
             target.parent.rmdir()
         moves.append(target)
         source.replace(target)
 
     moves: list[Path] = []
-    storage_folder._move(late, partial, path)
+    storage_folder._move(move, partial, path)
     assert (len(moves), path.exists()) == (2, True)
     with pytest.raises(FileNotFoundError):
-        storage_folder._move(late, partial, path)
+        storage_folder._move(move, partial, path)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_mounts_with_local_locks_are_refused(tmp_path, monkeypatch, kind, option
 
 
 def test_unusable_store_paths_are_refused():
-    for url in ("file:///a%0Ab", "file:///%ff", "a\nb", "~nobody-here/models"):
+    for url in ("file:///a%0Ab", "file:///%ff", "a\nb", "~unknown-user/models"):
         with pytest.raises(ConfigError, match=r"store\.url"):
             open_store(Store(url=url))
 
@@ -149,7 +149,7 @@ def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
 def test_a_version_reserved_concurrently_is_not_reserved_twice(tmp_path, monkeypatch):
     store = open_store(Store(url=str(tmp_path)))
     assert store.reserve("digits", "first") == 1
-    monkeypatch.setattr(store, "_reservations", lambda _: {})  # as it was just before
+    monkeypatch.setattr(store, "_reservations", lambda _: {})  # the reservation is not visible yet
     assert store.reserve("digits", "first") == 1
     assert store.reserve("digits", "second") == 2
 
@@ -157,19 +157,19 @@ def test_a_version_reserved_concurrently_is_not_reserved_twice(tmp_path, monkeyp
 def test_an_empty_version_folder_is_not_reserved(tmp_path):
     store = open_store(Store(url=str(tmp_path)))
     assert store.reserve("digits", "first") == 1
-    (tmp_path / "digits/versions/000002").mkdir()  # as another process has it just before run.json
+    (tmp_path / "digits/versions/000002").mkdir()  # another process has not written its run.json yet
     assert store.reserve("digits", "second") == 2
     assert store.reserve("digits", "third") == 3
 
 
-def test_a_changed_object_is_restored_though_its_folder_was_removed(tmp_path, monkeypatch):
+def test_delete_restores_a_changed_object_whose_folder_was_removed(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
     folder.create("m/a", b"old")
-    seen = folder.find("m/a")
+    entry = folder.find("m/a")
     folder.upload("m/a", Path(__file__))
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", lambda path, to: (rename(path, to), path.parent.rmdir()))
-    assert folder.delete(seen) is False
+    assert folder.delete(entry) is False
     assert folder.read("m/a")[0] == Path(__file__).read_bytes()
 
 

@@ -36,10 +36,10 @@ def test_a_relative_path_is_resolved_in_the_working_directory(
 
 @pytest.mark.parametrize("url", ["s3://bucket/models", "gs://", "gs:///models", "file://models", ""])
 def test_an_unknown_url_is_refused_with_the_known_forms(url: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error:
         open_objects(Store(url=url))
-    assert repr(url) in str(caught.value)
-    assert "gs://bucket/prefix" in str(caught.value)
+    assert repr(url) in str(error.value)
+    assert "gs://bucket/prefix" in str(error.value)
 
 
 def test_an_endpoint_is_for_buckets_and_has_a_scheme() -> None:
@@ -64,12 +64,12 @@ assert not [name for name in sys.modules if name.startswith(("google", "requests
 def test_an_error_names_the_setting_that_the_url_comes_from(setting: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     objects, key = open_uri(f"{tmp_path}/file/code.zip", None, setting)
-    for use in (
+    for operation in (
         lambda: open_uri("s3://bucket/code.zip", None, setting),
         lambda: open_uri("code.zip", "http://localhost:1", setting),
         lambda: objects.read(f"{key}/x"),
     ):
-        with pytest.raises((ConfigError, StoreError)) as caught:
-            use()
-        assert setting in str(caught.value)
-        assert "store.url" not in str(caught.value)
+        with pytest.raises((ConfigError, StoreError)) as error:
+            operation()
+        assert setting in str(error.value)
+        assert "store.url" not in str(error.value)
