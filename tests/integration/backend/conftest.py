@@ -1,6 +1,5 @@
 """A fake KFP server for each test, and an environment that uses it."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,12 +11,12 @@ import pytest
 import yaml
 
 from modelyard.pipelines import steps
-from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.compile.compiler import compile_package
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.environments.environment import Pipelines as Endpoints
 from modelyard.pipelines.runners.kfp import runs as kfp_runs
 from modelyard.pipelines.runners.kfp import submission
+from tests.command_line import CommandLine
 from tests.integration.backend.pipelines import Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer
@@ -46,7 +45,7 @@ def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class FakeKfp:
-    """A fake KFP server with its services."""
+    """A fake KFP server and its services."""
 
     server: BackendServer
     pipelines: Pipelines
@@ -88,11 +87,11 @@ def environment(fake_kfp: FakeKfp, emulator: str, bucket: str) -> Environment:
 
 @pytest.fixture
 def environment_file(environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Change to an empty folder; return the environment's file in it."""
+    """Change to an empty folder, write the environment into a file there, and return its path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kfp_runs, "PAUSE", 0.02)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     path = tmp_path / "environment.yaml"
     path.write_text(yaml.safe_dump(environment.model_dump(mode="json", exclude_defaults=True)))
     return str(path)
@@ -100,14 +99,14 @@ def environment_file(environment: Environment, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def modelyard(environment_file: str, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command on this environment, unless it has `-e`; return exit code and output, parsed if JSON."""
+    """Return a function that runs a command and returns its exit code and output, which is parsed if JSON.
 
-    def modelyard(*arguments: str) -> tuple[int, Any]:
-        try:
-            code = invoke([*arguments, *(() if "-e" in arguments else ("-e", environment_file))])
-        except SystemExit as error:  # from Typer for text output
-            code = int(error.code or 0)
-        output = capsys.readouterr()
-        return code, json.loads(output.out) if "json" in arguments else output.out + output.err
+    The option `-e` has this environment by default.
+    """
 
-    return modelyard
+    def run(*arguments: str) -> tuple[int, Any]:
+        options = () if "-e" in arguments else ("-e", environment_file)
+        result = CommandLine(capsys, *options)(*arguments)
+        return result.code, result.json if "json" in arguments else result.out + result.err
+
+    return run

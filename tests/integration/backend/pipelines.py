@@ -18,7 +18,7 @@ V2 = "/apis/v2beta1"
 
 
 class Pipelines:
-    """Pipelines, their versions, and experiments; `specs` holds the packages by the version's id."""
+    """Pipelines, their versions, and experiments; `specs` has the package of each version by its id."""
 
     def __init__(self, server: BackendServer) -> None:
         self._server = server
@@ -30,7 +30,7 @@ class Pipelines:
         self.routes = {
             ("POST", f"{V2}/pipelines"): self.create,
             ("GET", f"{V2}/pipelines"): self.list,
-            ("GET", rf"{V2}/pipelines/names/(?P<name>[^/]+)"): self.by_name,
+            ("GET", rf"{V2}/pipelines/names/(?P<name>[^/]+)"): self.get_by_name,
             ("POST", f"{V2}/pipelines/upload_version"): self.upload_version,
             ("GET", f"{path}/versions"): self.list_versions,
             ("GET", rf"{path}/versions/(?P<version_id>[^/:]+)"): self.get_version,
@@ -52,7 +52,7 @@ class Pipelines:
         pipelines = [item for item in self.pipelines.values() if name in (item.name, item.display_name)]
         return self._server.page(request, pipelines, "pipelines", "V2beta1ListPipelinesResponse")
 
-    def by_name(self, request: Request, name: str) -> Any:
+    def get_by_name(self, request: Request, name: str) -> Any:
         namespace = request.query.get("namespace") or None
         for pipeline in self.pipelines.values():
             if (pipeline.name, pipeline.namespace) == (name, namespace):
@@ -61,10 +61,10 @@ class Pipelines:
 
     def upload_version(self, request: Request) -> Any:
         pipeline_id, name = request.query["pipelineid"], request.query["name"]
-        _known(self.pipelines, "Pipeline", pipeline_id)
+        _get(self.pipelines, "Pipeline", pipeline_id)
         new = SimpleNamespace(name=name, pipeline_id=pipeline_id)
         _refuse_existing(new, self.versions, "name", "pipeline_id")
-        spec = list(yaml.load_all(_file(request), LOADER))
+        spec = list(yaml.load_all(_read_file(request), LOADER))
         if "pipelineInfo" not in spec[0]:
             raise ApiError(INVALID, "InvalidInputError: unknown template format")
         created = kfp.V2beta1PipelineVersion(
@@ -81,15 +81,15 @@ class Pipelines:
         return created
 
     def list_versions(self, request: Request, pipeline_id: str) -> Any:
-        _known(self.pipelines, "Pipeline", pipeline_id)
+        _get(self.pipelines, "Pipeline", pipeline_id)
         versions = [item for item in self.versions.values() if item.pipeline_id == pipeline_id]
         return self._server.page(
             request, versions, "pipeline_versions", "V2beta1ListPipelineVersionsResponse"
         )
 
     def get_version(self, _: Request, pipeline_id: str, version_id: str) -> Any:
-        _known(self.pipelines, "Pipeline", pipeline_id)
-        return _known(self.versions, "PipelineVersion", version_id)
+        _get(self.pipelines, "Pipeline", pipeline_id)
+        return _get(self.versions, "PipelineVersion", version_id)
 
     def create_experiment(self, request: Request) -> Any:
         created = request.read("V2beta1Experiment")
@@ -114,13 +114,13 @@ def _refuse_existing(created: Any, table: dict[str, Any], *keys: str) -> None:
         raise ApiError(EXISTS, f"Already exist error: The name {identity(created)[0]} already exist")
 
 
-def _known(table: dict[str, Any], kind: str, key: str) -> Any:
+def _get(table: dict[str, Any], kind: str, key: str) -> Any:
     if key not in table:
         raise ApiError(NOT_FOUND, f"Failed to get it: ResourceNotFoundError: {kind} {key} not found")
     return table[key]
 
 
-def _file(request: Request) -> bytes:
+def _read_file(request: Request) -> bytes:
     """Return the file of a form."""
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
     form = BytesParser().parsebytes(head + request.body)

@@ -1,4 +1,4 @@
-"""A plan for tests."""
+"""A plan for tests of budgets."""
 
 from modelyard.pipelines.planning.plan import Estimate, Memory, Plan, Storage, TrainingCost, TrainTime
 

@@ -1,7 +1,7 @@
-"""The API server's recurring runs, and their controller, whose clock a test moves.
+"""The API server's recurring runs, and their controller with a clock that a test advances.
 
-A workflow belongs to the recurring run that started it and is deleted with it, unless the deletion says
-ORPHAN. One that is not recorded yet (`report`) is always deleted with it, as by the real server.
+A workflow belongs to the recurring run that started it and is deleted with it, unless the propagation policy
+is ORPHAN. As on the real server, a workflow that is not recorded as a run yet (`report`) is always deleted.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ POLICIES = ("FOREGROUND", "BACKGROUND", "ORPHAN")
 
 @dataclass
 class Workflow:
-    """A workflow in the cluster, started by `owner`; not always recorded as a run yet."""
+    """A workflow in the cluster, which the recurring run `owner` started; a run has a record of it."""
 
     run: Any
     owner: str
@@ -33,7 +33,7 @@ class RecurringRuns:
 
     Attributes:
         records_at_once: whether a workflow is recorded when it starts.
-        killed: the runs whose workflow was deleted under them.
+        killed: the runs whose workflow was deleted while they ran.
     """
 
     def __init__(self, server: BackendServer, pipelines: Pipelines, runs: Runs) -> None:
@@ -67,7 +67,7 @@ class RecurringRuns:
             raise ApiError(INVALID, f"Experiment belongs to namespace '' instead of '{created.namespace}'")
         if len(created.description) > 191:
             raise ApiError(INTERNAL, "Failed to store job: Data too long for column 'Description'")
-        _clock(created, self.now)
+        _schedule(created, self.now)
         self._runs._check(created, self._pipelines.specs[version][0])
         created.namespace = created.namespace or "kubeflow"
         created.recurring_run_id, created.created_at = str(uuid4()), datetime.now(UTC)
@@ -110,17 +110,17 @@ class RecurringRuns:
         return self._switch(request, recurring_run_id, "DISABLE", "DISABLED")
 
     @property
-    def firing(self) -> list[Any]:
-        """The recurring runs that are switched on."""
+    def enabled(self) -> list[Any]:
+        """The enabled recurring runs."""
         return [item for item in self.recurring.values() if item.mode == "ENABLE"]
 
-    def pass_time(self, **time: float) -> None:
+    def advance(self, **time: float) -> None:
         """Advance the clock minute by minute, and run the controller."""
         end = self.now + timedelta(**time)
         while self.now < end:
             self.now = min(end, self.now + timedelta(minutes=1))
-            for recurring_run in self.firing:
-                self._fire(recurring_run)
+            for recurring_run in self.enabled:
+                self._start_due_runs(recurring_run)
 
     def report(self) -> None:
         """Record started workflows as runs."""
@@ -142,15 +142,15 @@ class RecurringRuns:
         recurring.mode, recurring.status, recurring.updated_at = mode, status, datetime.now(UTC)
         return {}
 
-    def _fire(self, recurring: Any) -> None:
-        """Start due runs within the concurrency; without catch-up, only the last missed run."""
+    def _start_due_runs(self, recurring: Any) -> None:
+        """Start due runs up to the concurrency; without catch-up, only the last missed run."""
         while True:
             active = [workflow for workflow in self.workflows if workflow.owner == recurring.recurring_run_id]
-            due = next(_clock(recurring, self._last[recurring.recurring_run_id]))
+            due = next(_schedule(recurring, self._last[recurring.recurring_run_id]))
             if due > self.now or len(active) >= int(recurring.max_concurrency):
                 return
             if recurring.no_catchup:
-                due = next(_clock(recurring, self.now + timedelta(seconds=1), reverse=True))
+                due = next(_schedule(recurring, self.now + timedelta(seconds=1), reverse=True))
             self._last[recurring.recurring_run_id] = due
             self._start(recurring)
 
@@ -171,9 +171,9 @@ class RecurringRuns:
             self.report()
 
 
-def _clock(recurring: Any, after: datetime, reverse: bool = False) -> CronSim:
+def _schedule(recurring: Any, after: datetime, reverse: bool = False) -> CronSim:
     cron = recurring.trigger.cron_schedule.cron
     if len(cron.split()) != 6 or "7" in cron.split()[5]:
-        # five would be read as second, minute, hour, day, month
+        # the server reads five fields as second, minute, hour, day, month
         raise ApiError(INVALID, f"Schedule cron is not a supported format: {cron}")
     return CronSim(cron, after, reverse=reverse)

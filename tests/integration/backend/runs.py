@@ -53,7 +53,7 @@ class Runs:
         return run
 
     def workflow(self, run_id: str) -> Any:
-        """Return the Workflow of a run, as Argo has it."""
+        """Return the Workflow of a run in Argo."""
         empty = {"metadata": {"name": WORKFLOW}, "spec": {}, "status": {"nodes": {}}}
         return self._workflows.setdefault(run_id, empty)
 
@@ -70,28 +70,27 @@ class Runs:
     def set_step(self, run_id: str, name: str, phase: str, log: str | None = None, message: str = "") -> str:
         """Set the phase and log of a step's pod; return the pod's name.
 
-        "Cached" is the phase of a step without a pod, "Driver" of one whose driver is running.
+        The phase "Cached" means that the step has no pod, "Driver" that its driver is running.
         """
-        own = {"Cached": [], "Driver": []}.get(phase, [("executor", "Pod", phase)])
-        own = [("executor", "Skipped", "Skipped")] if phase == "Cached" else own
-        driver = ("driver", "Pod", "Running" if phase == "Driver" else "Succeeded")
-        self.node(run_id, f"{name}-driver", None, *driver[1:])
+        self.node(run_id, f"{name}-driver", None, "Pod", "Running" if phase == "Driver" else "Succeeded")
         self.node(run_id, name, None, "DAG", "Succeeded" if phase == "Cached" else phase)
-        for display, kind, state in own:
-            self.node(run_id, display, name, kind, state, message)
-        return self._log(run_id, "executor", name, log)
+        if phase == "Cached":
+            self.node(run_id, "executor", name, "Skipped", "Skipped", message)
+        elif phase != "Driver":
+            self.node(run_id, "executor", name, "Pod", phase, message)
+        return self._set_log(run_id, "executor", name, log)
 
     def fail_step(self, run_id: str, name: str, error: Exception, log: str | None = None) -> None:
-        """Let a step fail with an error, and write its failure record."""
+        """Fail a step with the record of an error."""
         record = failure_document(error, name).decode()
         self.set_step(run_id, name, "Failed", log, f"main: Error (exit code 1): {record}")
 
     def node(
         self, run_id: str, name: str, task: str | None, kind: str, phase: str, message: str = ""
     ) -> None:
-        """Add a node to the Workflow of a run, as Argo does."""
+        """Add a node to the Workflow of a run, or replace it."""
         nodes = self.workflow(run_id)["status"]["nodes"]
-        key, before = _key(name, task), nodes.get(_key(name, task), {})
+        key, before = _node_id(name, task), nodes.get(_node_id(name, task), {})
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         nodes[key] = {
             "id": key,
@@ -99,22 +98,22 @@ class Runs:
             "displayName": name,
             "type": kind,
             "templateName": "system-container-impl" if task else "system-container-driver",
-            "boundaryID": _key(task, None) if task else _key("root", None),
+            "boundaryID": _node_id(task, None) if task else _node_id("root", None),
             "phase": phase,
             "message": message,
             "startedAt": before.get("startedAt", now),
             "finishedAt": now if phase in ("Succeeded", "Failed", "Error", "Skipped") else None,
         }
 
-    def _log(self, run_id: str, name: str, task: str | None, log: str | None) -> str:
-        node = self.workflow(run_id)["status"]["nodes"].get(_key(name, task))
-        pod = f"{WORKFLOW}-{node['templateName']}-{_key(name, task).rpartition('-')[2]}" if node else ""
+    def _set_log(self, run_id: str, name: str, task: str | None, log: str | None) -> str:
+        node = self.workflow(run_id)["status"]["nodes"].get(_node_id(name, task))
+        pod = f"{WORKFLOW}-{node['templateName']}-{_node_id(name, task).rpartition('-')[2]}" if node else ""
         if log is not None:
             self.logs[pod] = log
         return pod
 
     def get_v1beta1(self, request: Request, run_id: str) -> Any:
-        """Return a run in v1beta1, which alone has the Workflow."""
+        """Return a run in v1beta1, the only version with the Workflow."""
         run = self.get(request, run_id)
         manifest = json.dumps(self.workflow(run_id))
         return {
@@ -149,7 +148,7 @@ class Runs:
             raise ApiError(INVALID, f"Failed to terminate a run: the run {run_id} has ended")
         self.set_state(run_id, "CANCELING")
         self.workflow(run_id)["spec"]["shutdown"] = "Terminate"
-        self.set_state(run_id, "FAILED")  # as the real server does
+        self.set_state(run_id, "FAILED")  # like the real server
         return {}
 
     def retry(self, request: Request, run_id: str) -> Any:
@@ -160,14 +159,14 @@ class Runs:
 
     def log(self, request: Request, run_id: str, pod: str) -> Any:
         self.get(request, run_id)
-        # the real server has sent 200 before it reads the log
+        # the real server sends status 200 before it reads the log
         return self.logs.get(pod, '{"error_message":"Failed to read logs","error_details":"pod not found"}')
 
     def _check(self, run: Any, spec: Any) -> None:
         """Refuse unknown and missing parameters."""
         expected = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-        needed = {
+        required = {
             name
             for name, field in expected.items()
             if "defaultValue" not in field and not field.get("isOptional")
@@ -175,10 +174,10 @@ class Runs:
         if unknown := sorted(parameters.keys() - expected.keys()):
             message = f"parameter(s) provided are not required by pipeline: {', '.join(unknown)}"
             raise ApiError(INVALID, f"Failed to create a run: {message}")
-        if missing := sorted(needed - parameters.keys()):
+        if missing := sorted(required - parameters.keys()):
             raise ApiError(INVALID, f"Failed to create a run: parameter(s) missing: {', '.join(missing)}")
 
 
-def _key(name: str, task: str | None) -> str:
-    """Return the id of a node, which ends with a hash of its name."""
+def _node_id(name: str, task: str | None) -> str:
+    """Return the id of a node; it ends with a hash of its name."""
     return f"{WORKFLOW}-{zlib.crc32(f'{task}.{name}'.encode())}"

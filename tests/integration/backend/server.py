@@ -4,7 +4,7 @@
     server.start()
     server.faults.append(Fault(status=500, path="/runs"))
 
-Requests and responses use the models of kfp-server-api, so that neither side has a field that the API lacks.
+Requests and responses use the models of kfp-server-api, so they have only fields of the API.
 A service is a class with `routes`; `mount` adds one.
 """
 
@@ -38,7 +38,7 @@ class ApiError(Exception):
 
 @dataclass
 class Request:
-    """A request, as a service sees it."""
+    """A request to a service."""
 
     method: str
     path: str
@@ -66,7 +66,8 @@ class Fault:
         location: target of a redirect.
         delay: seconds before the response.
         cut: close the connection instead, `before` or `after` the request is handled.
-        path: part of the paths that it affects, and `method` their method.
+        path: part of the path of affected requests.
+        method: method of affected requests; default: all.
         times: number of requests.
     """
 
@@ -86,7 +87,10 @@ Routes = Mapping[tuple[str, str], Handler]
 
 
 class Service(Protocol):
-    """Part of the API: handlers by method and path (a regular expression, whose groups are arguments)."""
+    """Part of the API: handlers by method and path.
+
+    The path is a regular expression; its groups are arguments of the handler.
+    """
 
     routes: Routes
 
@@ -97,10 +101,10 @@ class BackendServer:
 
     Attributes:
         token: required token, if any; also `cookie`.
-        multi_user: whether it is in multi-user mode.
+        multi_user: whether the server is in multi-user mode.
         page_limit: maximum page size.
-        prefix: prefix of all paths behind the API server of Kubernetes.
-        faults: the next faults.
+        prefix: prefix of all paths, as behind the API server of Kubernetes.
+        faults: the faults of the next requests.
         requests: received requests, as "GET /apis/v2beta1/healthz".
     """
 
@@ -187,11 +191,11 @@ class BackendServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are two writes
+    disable_nagle_algorithm = True  # headers and body are written separately
     server_of: ClassVar[BackendServer]
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # a client that gave up
+        with suppress(ConnectionError):  # the client closed the connection
             super().handle()
 
     def handle_any(self) -> None:
@@ -217,13 +221,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(fault.status, fault.body.encode(), fault.content_type, location)
                 return
         try:
-            with server.lock:  # as in a database
+            with server.lock:  # requests are serialized, as by a database
                 response = server.respond(request)
-        except ApiError as refusal:
-            body = refusal.body
-            if "/upload" in request.path:  # without gRPC
-                body = {"error_message": str(refusal), "error_details": f"{refusal}\ngithub.com/kubeflow/..."}
-            self._send(refusal.status, json.dumps(body).encode())
+        except ApiError as error:
+            body = error.body
+            if "/upload" in request.path:  # uploads do not use gRPC
+                body = {"error_message": str(error), "error_details": f"{error}\ngithub.com/kubeflow/..."}
+            self._send(error.status, json.dumps(body).encode())
             return
         if isinstance(response, str):
             self._send(200, response.encode(), "text/plain")
@@ -232,9 +236,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
-    def _send(self, status: int, body: bytes, kind: str = "application/json", head: Any = ()) -> None:
+    def _send(
+        self, status: int, body: bytes, kind: str = "application/json", extra_headers: Any = ()
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **dict(head)}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **dict(extra_headers),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -246,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _matches(item: Any, expected: Mapping[str, Any]) -> bool:
     for predicate in expected["predicates"]:
         assert predicate["operation"] in ("EQUALS", 1, "NOT_EQUALS"), predicate
-        expected_value = predicate.get("string_value") or predicate.get("stringValue")  # protobuf takes both
+        expected_value = predicate.get("string_value") or predicate.get("stringValue")
         is_equal = str(getattr(item, predicate["key"])) == expected_value
         if is_equal == (predicate["operation"] == "NOT_EQUALS"):
             return False

@@ -1,4 +1,4 @@
-"""Connections to Kubeflow Pipelines; errors have the URL and no secret."""
+"""Connections to Kubeflow Pipelines. Errors have the URL and no secret."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ from tests.integration.backend.server import Fault
 
 PAGE = "<html><body>Log in</body></html>"
 SECRET = "s3cr3t"  # noqa: S105
-GONE = "8f3f1c9e-0000-4000-8000-000000000000"
+UNKNOWN_RUN = "8f3f1c9e-0000-4000-8000-000000000000"
 HEALTH = "GET /apis/v2beta1/healthz"
 IN_CLUSTER = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
 
@@ -35,42 +35,44 @@ def cluster(fake_kfp: FakeKfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))  # for kfp
-    named = {"name": "there"}
+    name = {"name": "kfp"}
     config = {
-        "clusters": [{**named, "cluster": {"server": fake_kfp.server.url}}],
-        "contexts": [{**named, "context": {"cluster": "there", "user": "there"}}],
-        "users": [{**named, "user": {"token": SECRET}}],
-        "current-context": "there",
+        "clusters": [{**name, "cluster": {"server": fake_kfp.server.url}}],
+        "contexts": [{**name, "context": {"cluster": "kfp", "user": "kfp"}}],
+        "users": [{**name, "user": {"token": SECRET}}],
+        "current-context": "kfp",
     }
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     fake_kfp.server.prefix, fake_kfp.server.token = IN_CLUSTER, SECRET
 
 
-def test_connection_refused(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error_with_its_url(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
-    for url, why in {closed: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}.items():
-        with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not respond: {why}"):
+    for url, reason in {closed: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}.items():
+        with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not respond: {reason}"):
             connect(environment, url)
     monkeypatch.setenv("HTTP_PROXY", closed)
-    with pytest.raises(BackendError, match=r"http://far\.invalid .* through the proxy"):
-        connect(environment, "http://far.invalid")
+    with pytest.raises(BackendError, match=r"http://remote\.invalid .* through the proxy"):
+        connect(environment, "http://remote.invalid")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
-        connect(environment, "https://far.invalid")
+        connect(environment, "https://remote.invalid")
 
 
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8888", "ftp://x", "http://me:s3cr3t@host", "http://h?token=s3cr3t"]
 )
-def test_malformed_url(environment: Environment, url: str) -> None:
-    with pytest.raises(ConfigError, match="--endpoint") as caught:
+def test_a_malformed_url_is_refused_without_its_secret(environment: Environment, url: str) -> None:
+    with pytest.raises(ConfigError, match="--endpoint") as error:
         connect(environment, url)
-    assert SECRET not in str(caught.value)
+    assert SECRET not in str(error.value)
 
 
-def test_order_of_precedence(
+def test_the_option_overrides_the_variable_and_the_environment(
     fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert connect(environment).endpoint.origin == "environment.kfp.endpoint"
@@ -80,10 +82,12 @@ def test_order_of_precedence(
     assert connect(environment, f"{fake_kfp.server.url}/").endpoint.url == fake_kfp.server.url
 
 
-def test_without_a_url(without_url: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_url_the_service_of_the_cluster_is_used(
+    without_url: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert find_endpoint(without_url).url == "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(BackendError, match=r"KUBECONFIG.* --endpoint, KF_PIPELINES_ENDPOINT or"):
         connect(without_url)
@@ -92,7 +96,7 @@ def test_without_a_url(without_url: Environment, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("cluster")
-def test_connection_through_the_api_server(fake_kfp: FakeKfp, without_url: Environment) -> None:
+def test_runs_are_requested_through_the_api_server(fake_kfp: FakeKfp, without_url: Environment) -> None:
     backend = connect(without_url)
     assert backend.endpoint.url == f"{fake_kfp.server.url}{IN_CLUSTER}"
     assert runs.list_runs(backend, None, 5) == []
@@ -104,10 +108,10 @@ def test_connection_through_the_api_server(fake_kfp: FakeKfp, without_url: Envir
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_cluster_without_kfp_and_a_token_without_a_url(
+def test_a_cluster_without_kfp_or_a_token_without_a_url_is_an_error(
     fake_kfp: FakeKfp, without_url: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_kfp.server.prefix = "/elsewhere"
+    fake_kfp.server.prefix = "/other"
     with pytest.raises(BackendError, match=r"environment\.kfp\.namespace"):
         connect(without_url)
     requests = list(fake_kfp.server.requests)
@@ -117,7 +121,7 @@ def test_a_cluster_without_kfp_and_a_token_without_a_url(
     assert fake_kfp.server.requests == requests
 
 
-def test_no_output_and_no_saved_context(
+def test_connect_prints_nothing_and_ignores_the_saved_context(
     fake_kfp: FakeKfp,
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
@@ -141,20 +145,22 @@ def test_no_output_and_no_saved_context(
     assert capfd.readouterr() == ("", "")
 
 
-def test_token(fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_of_the_variable_is_sent_and_not_shown(
+    fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_kfp.server.token = SECRET
     with pytest.raises(BackendError, match=r"\(401\)\. Set KF_PIPELINES_TOKEN"):
         connect(environment)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", SECRET)
     backend = connect(environment)
     fake_kfp.server.token = "another"  # noqa: S105
-    for use in (backend.runs.run_service_list_runs, lambda: backend.get_text("/apis/v1beta1/runs/1")):
-        with pytest.raises(BackendError, match=r"KF_PIPELINES_TOKEN \(401\)") as caught:
-            use()
-        assert SECRET not in f"{caught.value}{caught.getrepr()}{vars(backend)}"
+    for request in (backend.runs.run_service_list_runs, lambda: backend.get_text("/apis/v1beta1/runs/1")):
+        with pytest.raises(BackendError, match=r"KF_PIPELINES_TOKEN \(401\)") as error:
+            request()
+        assert SECRET not in f"{error.value}{error.getrepr()}{vars(backend)}"
 
 
-def test_renewed_token(
+def test_a_renewed_token_file_is_read_again(
     fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     mounted = tmp_path / "token"
@@ -184,7 +190,7 @@ def test_renewed_token(
         (Fault(cut="before"), "does not respond: "),
     ],
 )
-def test_invalid_first_response(
+def test_an_invalid_first_response_is_an_error_with_the_url(
     fake_kfp: FakeKfp,
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
@@ -193,22 +199,24 @@ def test_invalid_first_response(
 ) -> None:
     monkeypatch.setattr(client, "HEALTH_TIMEOUT", (10.0, 0.4 if fault.delay else 60.0))
     fake_kfp.server.faults.append(fault)
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(BackendError) as error:
         connect(environment)
-    assert expected_message in str(caught.value)
-    assert fake_kfp.server.url in str(caught.value)
-    assert SECRET not in str(caught.value)
-    assert fake_kfp.server.requests == [HEALTH], "it is not repeated"
+    assert expected_message in str(error.value)
+    assert fake_kfp.server.url in str(error.value)
+    assert SECRET not in str(error.value)
+    assert fake_kfp.server.requests == [HEALTH], "the request is repeated"
 
 
-def test_server_restart(fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_read_requests_are_repeated_during_a_restart(
+    fake_kfp: FakeKfp, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "RETRIES", client.RETRIES.new(total=3, backoff_factor=0.01))
     backend = connect(environment)
     fake_kfp.server.faults += [Fault(status=503, times=2), Fault(cut="before")]
     assert backend.runs.run_service_list_runs().runs == []
     fake_kfp.server.faults.append(Fault(status=503, body='{"message": "starting"}'))
     with pytest.raises(LostResponseError, match="starting"):
-        backend.runs.run_service_terminate_run(GONE)  # a POST is not repeated
+        backend.runs.run_service_terminate_run(UNKNOWN_RUN)  # a POST is not repeated
     fake_kfp.server.stop()
     with pytest.raises(BackendError, match="does not respond"):
         backend.runs.run_service_list_runs()
@@ -216,7 +224,7 @@ def test_server_restart(fake_kfp: FakeKfp, environment: Environment, monkeypatch
     backend.runs.run_service_list_runs()
 
 
-def test_total_retry_time() -> None:
+def test_requests_are_retried_for_about_a_minute() -> None:
     retries, seconds = client.RETRIES, 0.0
     with pytest.raises(urllib3.exceptions.MaxRetryError):
         while True:
@@ -225,13 +233,13 @@ def test_total_retry_time() -> None:
     assert 40 < seconds < 90
 
 
-def test_error_types(fake_kfp: FakeKfp, environment: Environment) -> None:
+def test_statuses_become_error_classes(fake_kfp: FakeKfp, environment: Environment) -> None:
     backend = connect(environment)
-    for name in (GONE, "digits-1"):
+    for name in (UNKNOWN_RUN, "digits-1"):
         with pytest.raises(NotFoundError, match=rf"'{name}' at {fake_kfp.server.url}"):
             runs.find_run(backend, name)
     kinds = ((409, ConflictError), (403, BackendError), (400, BackendError), (500, BackendError))
     for status, kind in kinds:
-        fake_kfp.server.faults.append(Fault(status=status, body=json.dumps({"message": "because of this."})))
-        with pytest.raises(kind, match=r"because of this\."):
+        fake_kfp.server.faults.append(Fault(status=status, body=json.dumps({"message": "the reason."})))
+        with pytest.raises(kind, match=r"the reason\."):
             backend.runs.run_service_list_runs()

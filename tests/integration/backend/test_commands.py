@@ -18,7 +18,7 @@ from tests.integration.backend.conftest import IMAGES, Command, FakeKfp
 from tests.integration.backend.plans import plan_of_an_hour
 
 
-def test_dry_run_and_differences(fake_kfp: FakeKfp, modelyard: Command) -> None:
+def test_a_dry_run_shows_the_differences_from_the_last_run(fake_kfp: FakeKfp, modelyard: Command) -> None:
     code, plan = modelyard("submit", "--dry-run", "--output", "json")
     assert code == 0
     assert (plan["pipeline"], plan["new_pipeline"], plan["new_version"]) == ("digits", True, True)
@@ -51,13 +51,13 @@ def test_dry_run_and_differences(fake_kfp: FakeKfp, modelyard: Command) -> None:
 def test_a_new_version_is_a_difference(fake_kfp: FakeKfp, modelyard: Command) -> None:
     modelyard("submit")
     (version,) = fake_kfp.pipelines.versions.values()
-    version.name = version.display_name = "sha256-0"  # of a package with other programs
-    assert changes_of(modelyard) == [("version", "sha256-0")]
+    version.name = version.display_name = "sha256-0"  # another package
+    assert list_differences(modelyard) == [("version", "sha256-0")]
     fake_kfp.pipelines.versions.clear()
-    assert changes_of(modelyard) == [("version", "deleted")]
+    assert list_differences(modelyard) == [("version", "deleted")]
 
 
-def changes_of(modelyard: Command) -> list[tuple[str, Any]]:
+def list_differences(modelyard: Command) -> list[tuple[str, Any]]:
     _, plan = modelyard("submit", "--dry-run", "--output", "json")
     return [(item["key"], item["before"]) for item in plan["differences"]]
 
@@ -77,21 +77,21 @@ def test_a_run_over_the_budget_is_refused(
 
 
 def test_invalid_options_are_refused_first(fake_kfp: FakeKfp, modelyard: Command) -> None:
-    """They are refused before anything is read, packed or sent."""
-    refused = {
-        ("nowhere.yaml", "-e", "local"): "environment local",
-        ("nowhere.yaml", "--endpoint", "somewhere"): "--endpoint is 'somewhere'",
+    """No file is read and no request is sent before."""
+    messages = {
+        ("missing.yaml", "-e", "local"): "environment local",
+        ("missing.yaml", "--endpoint", "nonsense"): "--endpoint is 'nonsense'",
         ("--set", "environment.images.train=repo/train:latest"): "repo/train:latest",
         ("--force-after", "2d"): "--skip-unchanged",
     }
-    for options, expected_message in refused.items():
+    for options, expected_message in messages.items():
         code, text = modelyard("submit", *options)
         assert code == 2
         assert expected_message in text
     assert fake_kfp.server.requests == []
 
 
-def test_skip_unchanged(fake_kfp: FakeKfp, modelyard: Command) -> None:
+def test_skip_unchanged_and_force_after_are_parameters(fake_kfp: FakeKfp, modelyard: Command) -> None:
     assert modelyard("submit", "--skip-unchanged", "--force-after", "2d")[0] == 0
     assert modelyard("submit")[0] == 0
     parameters = [run.runtime_config.parameters for run in fake_kfp.runs.runs.values()]
@@ -101,7 +101,7 @@ def test_skip_unchanged(fake_kfp: FakeKfp, modelyard: Command) -> None:
     ]
 
 
-def test_list_and_show(fake_kfp: FakeKfp, modelyard: Command) -> None:
+def test_runs_are_listed_from_the_newest_and_shown(fake_kfp: FakeKfp, modelyard: Command) -> None:
     names = [modelyard("submit", "--output", "json")[1]["run"] for _ in range(3)]
     fake_kfp.server.page_limit = 2
     _, listed = modelyard("runs", "list", "--output", "json")
@@ -120,7 +120,7 @@ def test_list_and_show(fake_kfp: FakeKfp, modelyard: Command) -> None:
     assert names[0] in text
 
 
-def test_cancel_and_retry(modelyard: Command) -> None:
+def test_a_run_is_cancelled_and_retried(modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     code, text = modelyard("runs", "retry", name)
     assert code == 2
@@ -134,17 +134,17 @@ def test_cancel_and_retry(modelyard: Command) -> None:
     assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "running"
 
 
-def test_logs(fake_kfp: FakeKfp, modelyard: Command) -> None:
+def test_logs_are_printed_by_step(fake_kfp: FakeKfp, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
     code, text = modelyard("runs", "logs", run["run"])
     assert code == 0
     assert "There is no log" in text
-    fake_kfp.runs.set_step(run["id"], "fingerprint", "Succeeded", 'time="x" level=info\nlooked at the data\n')
+    fake_kfp.runs.set_step(run["id"], "fingerprint", "Succeeded", 'time="x" level=info\nhashed the data\n')
     fake_kfp.runs.set_step(run["id"], "ingest", "Failed", "fetched\n")
-    assert modelyard("runs", "logs", run["run"])[1] == "fingerprint:\nlooked at the data\ningest:\nfetched\n"
+    assert modelyard("runs", "logs", run["run"])[1] == "fingerprint:\nhashed the data\ningest:\nfetched\n"
     assert modelyard("runs", "logs", run["run"], "ingest")[1] == "fetched\n"
     expected = [
-        {"step": "fingerprint", "lines": ["looked at the data"]},
+        {"step": "fingerprint", "lines": ["hashed the data"]},
         {"step": "ingest", "lines": ["fetched"]},
     ]
     assert modelyard("runs", "logs", run["run"], "--output", "json") == (0, expected)
@@ -156,11 +156,11 @@ def test_logs(fake_kfp: FakeKfp, modelyard: Command) -> None:
     assert modelyard("runs", "logs", run["run"], "--follow")[1].endswith("ingest:\nfetched\n")
 
 
-def test_wait(fake_kfp: FakeKfp, modelyard: Command) -> None:
+def test_show_with_wait_returns_the_exit_code_of_the_failure(fake_kfp: FakeKfp, modelyard: Command) -> None:
     name = modelyard("submit", "--output", "json")[1]["run"]
     (run,) = fake_kfp.runs.runs.values()
     spec = deploy_spec(run.runtime_config.parameters)
-    changed = {**spec, "config": {**spec["config"], "a_key_of_tomorrow": 1}}
+    changed = {**spec, "config": {**spec["config"], "unknown_key": 1}}
     run.runtime_config.parameters["deploy_spec"] = json.dumps(changed)
     fake_kfp.runs.fail_step(run.run_id, "ingest", DataError("No such file. Name one."), "fetching\n")
     fake_kfp.runs.set_state(run.run_id, "FAILED")
@@ -171,7 +171,7 @@ def test_wait(fake_kfp: FakeKfp, modelyard: Command) -> None:
     assert "last lines of ingest:" not in text
     assert "log of ingest: " in text
     assert "error: No such file. Name one." in text
-    del run.runtime_config.parameters["deploy_spec"]  # it was started by other means
+    del run.runtime_config.parameters["deploy_spec"]  # as of a run that another client started
     code, text = modelyard("runs", "show", name, "--wait")
     assert code == 10
     assert "modelyard explain" in text
@@ -180,8 +180,6 @@ def test_wait(fake_kfp: FakeKfp, modelyard: Command) -> None:
 def test_ctrl_c_does_not_end_the_run(
     fake_kfp: FakeKfp, modelyard: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends the command, not the run."""
-
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -195,11 +193,10 @@ def test_ctrl_c_does_not_end_the_run(
     assert run.state == "PENDING"
 
 
-def test_the_printed_follow_command_has_the_same_server(
+def test_the_printed_command_has_the_same_endpoint_and_namespace(
     fake_kfp: FakeKfp, modelyard: Command, environment_file: str
 ) -> None:
-    """It has the same endpoint and namespace."""
-    options = ("--endpoint", fake_kfp.server.url, "--namespace", "elsewhere")
+    options = ("--endpoint", fake_kfp.server.url, "--namespace", "other")
     _, text = modelyard("submit", *options)
     (run,) = fake_kfp.runs.runs.values()
     assert f"modelyard runs show {run.display_name} -e {environment_file} --wait {' '.join(options)}" in text

@@ -16,7 +16,7 @@ from modelyard.pipelines.environments.environment import Environment
 from tests.integration.backend.conftest import Command, FakeKfp
 
 
-def test_explain(fake_kfp: FakeKfp, modelyard: Command) -> None:
+def test_running_failed_and_cancelled_runs_are_explained(fake_kfp: FakeKfp, modelyard: Command) -> None:
     run = modelyard("submit", "--output", "json")[1]
     assert modelyard("explain", run["run"], "--output", "json")[1]["state"] == "running"
     fake_kfp.runs.fail_step(run["id"], "ingest", DataError("No such file. Name one."))
@@ -38,7 +38,7 @@ def test_explain(fake_kfp: FakeKfp, modelyard: Command) -> None:
     second = modelyard("submit", "--output", "json")[1]
     assert modelyard("runs", "cancel", second["run"])[0] == 0
     assert "was cancelled" in modelyard("explain", second["run"])[1]
-    assert modelyard("explain", "nobody")[0] == 7
+    assert modelyard("explain", "unknown")[0] == 7
     assert second["run"] in modelyard("explain")[1]
 
 
@@ -59,7 +59,7 @@ def test_explain_names_why_a_stuck_run_was_terminated(
     )
     assert "Insufficient memory" in explanation["text"]
     assert "environment.steps.train" in explanation["text"]
-    # not for a later attempt
+    # a later attempt has not the same reason
     assert modelyard("runs", "retry", run["run"])[0] == 0
     assert modelyard("runs", "cancel", run["run"])[0] == 0
     _, explanation = modelyard("explain", run["run"], "--output", "json")
@@ -88,20 +88,22 @@ def test_the_record_of_the_exit_task_is_used_after_the_pods_are_deleted(
     assert (explanation["kind"], explanation["text"]) == ("OutOfMemoryError", "It had 3 GiB.")
 
 
-def test_unreachable_cluster(fake_kfp: FakeKfp, modelyard: Command, tmp_path: Path, monkeypatch: Any) -> None:
-    """Then the API server of Kubeflow Pipelines has the end of the run."""
+def test_a_run_is_explained_without_access_to_its_cluster(
+    fake_kfp: FakeKfp, modelyard: Command, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The Workflow comes from the API server of Kubeflow Pipelines."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    named = {"name": "away"}
+    name = {"name": "unreachable"}
     kubeconfig = {
-        "clusters": [{**named, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{**named, "context": {"cluster": "away", "user": "away"}}],
-        "users": [{**named, "user": {}}],
-        "current-context": "away",
+        "clusters": [{**name, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "contexts": [{**name, "context": {"cluster": "unreachable", "user": "unreachable"}}],
+        "users": [{**name, "user": {}}],
+        "current-context": "unreachable",
     }
-    (tmp_path / "away").write_text(yaml.safe_dump(kubeconfig))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "away"))
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setattr(cluster, "RETRY_SECONDS", 0.0)
     run = modelyard("submit", "--output", "json")[1]
     fake_kfp.runs.fail_step(run["id"], "ingest", DataError("No such file."))

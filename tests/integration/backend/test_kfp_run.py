@@ -1,4 +1,4 @@
-"""A run on Kubeflow Pipelines is followed to each possible end."""
+"""Following a run on Kubeflow Pipelines until it succeeds, fails, is cancelled or is stuck."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.server import Fault
 
-DATA_ERROR = DataError("data.source is gs://nowhere/x, where there is nothing. Correct it.")
+DATA_ERROR = DataError("data.source is gs://bucket/missing, which does not exist. Correct it.")
 LOG = "reading\nTraceback (most recent call last):\n"
 
 
@@ -29,7 +29,7 @@ def fast_polls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runs, "PAUSE", 0.02)
     monkeypatch.setattr(client, "RETRIES", client.RETRIES.new(total=6, backoff_factor=0.02))
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
 
@@ -56,9 +56,9 @@ def open_run(backend: Backend, run: Any, environment: Environment) -> KfpRun:
 @pytest.fixture
 def follow(fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment) -> Follow:
     def follow(during: Callable[[], None] = lambda: None, **options: Any) -> RunSummary:
-        changed = environment.model_copy(update=options.pop("update", {}))
+        updated = environment.model_copy(update=options.pop("update", {}))
         with call_during_follow(fake_kfp, run, during):
-            return open_run(options.pop("backend", backend), run, changed).result(**options)
+            return open_run(options.pop("backend", backend), run, updated).result(**options)
 
     return follow
 
@@ -66,20 +66,20 @@ def follow(fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environme
 @contextmanager
 def call_during_follow(fake_kfp: FakeKfp, run: Any, during: Callable[[], None]) -> Iterator[None]:
     """Call `during` after a few polls of the run, or at the end of the block."""
-    poll, ended = f"GET /apis/v2beta1/runs/{run.run_id}", threading.Event()
+    poll, block_ended = f"GET /apis/v2beta1/runs/{run.run_id}", threading.Event()
     before = fake_kfp.server.requests.count(poll)
 
-    def later() -> None:
-        while fake_kfp.server.requests.count(poll) < before + 3 and not ended.wait(0.01):
+    def poll_and_call() -> None:
+        while fake_kfp.server.requests.count(poll) < before + 3 and not block_ended.wait(0.01):
             pass
         during()
 
-    thread = threading.Thread(target=later)
+    thread = threading.Thread(target=poll_and_call)
     thread.start()
     try:
         yield
     finally:
-        ended.set()
+        block_ended.set()
         thread.join()
 
 
@@ -92,14 +92,16 @@ def test_steps_without_pods_are_skipped_when_the_exit_task_starts(
     assert (states["ingest"], states["deploy"], states["explain"]) == ("failed", "skipped", "running")
 
 
-def test_error_of_a_step(fake_kfp: FakeKfp, run: Any, follow: Follow, tmp_path: Path) -> None:
+def test_the_error_of_a_failed_step_is_that_of_the_run(
+    fake_kfp: FakeKfp, run: Any, follow: Follow, tmp_path: Path
+) -> None:
     for state in ("RUNNING", "CANCELING", "FAILED", "RUNNING"):  # cancelled, then retried
         fake_kfp.runs.set_state(run.run_id, state)
     fake_kfp.runs.set_step(run.run_id, "fingerprint", "Succeeded")
     fake_kfp.runs.fail_step(run.run_id, "ingest", DATA_ERROR, LOG)
     summary = follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED"))
     assert (summary.state, summary.run) == ("failed", run.display_name)
-    failure = failure_of(summary)
+    failure = get_failure(summary)
     assert (failure.kind, failure.exit_code, failure.step) == ("DataError", 3, "ingest")
     assert failure.message == str(DATA_ERROR)
     assert Path(str(failure.log)).read_text() == LOG
@@ -110,31 +112,33 @@ def test_error_of_a_step(fake_kfp: FakeKfp, run: Any, follow: Follow, tmp_path: 
     assert json.loads(recorded.read_text()) == summary.model_dump(mode="json")
 
 
-def failure_of(summary: RunSummary) -> RunFailure:
+def get_failure(summary: RunSummary) -> RunFailure:
     assert summary.failure
     return summary.failure
 
 
-def test_out_of_memory_and_error_of_the_workflow(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None:
+def test_out_of_memory_and_an_error_of_the_workflow_have_exit_codes(
+    fake_kfp: FakeKfp, run: Any, follow: Follow
+) -> None:
     fake_kfp.runs.set_step(run.run_id, "train", "Failed", "epoch 1\n", "main: OOMKilled (exit code 137)")
-    failure = failure_of(follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED")))
+    failure = get_failure(follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED")))
     assert (failure.kind, failure.exit_code) == ("OutOfMemoryError", 14)
     assert "environment.steps.train.memory" in failure.message
-    message = 'pods "x" is forbidden: serviceaccount "nobody" not found'
+    message = 'pods "x" is forbidden: serviceaccount "unknown" not found'
     fake_kfp.runs.workflow(run.run_id)["status"]["nodes"].clear()
     fake_kfp.runs.node(run.run_id, "root-driver", None, "Pod", "Error", message)
-    failure = failure_of(follow())
+    failure = get_failure(follow())
     assert (failure.step, failure.log, failure.exit_code) == (None, None, 9)
     assert message in failure.message
 
 
-def test_states_of_the_steps_of_a_running_run(
+def test_steps_of_a_running_run_have_states(
     fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment
 ) -> None:
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
     fake_kfp.runs.set_step(run.run_id, "fingerprint", "Succeeded")
     fake_kfp.runs.set_step(run.run_id, "ingest", "Cached")
-    fake_kfp.runs.set_step(run.run_id, "preprocess", "Running", "half of it")
+    fake_kfp.runs.set_step(run.run_id, "preprocess", "Running", "partial")
     fake_kfp.runs.set_step(run.run_id, "train", "Driver")
     steps = open_run(backend, run, environment).steps()
     states = [(step.name, step.state, step.cached) for step in steps][:5]
@@ -165,44 +169,47 @@ def test_a_log_is_not_fetched_at_every_poll(fake_kfp: FakeKfp, run: Any, follow:
     assert len(logs) == 2, "at the first poll and after the failure"
 
 
-def test_cancelled_and_deleted(fake_kfp: FakeKfp, backend: Backend, run: Any, follow: Follow) -> None:
+def test_a_cancelled_or_deleted_run_is_cancelled(
+    fake_kfp: FakeKfp, backend: Backend, run: Any, follow: Follow
+) -> None:
     fake_kfp.runs.set_step(run.run_id, "train", "Running")
     summary = follow(lambda: backend.runs.run_service_terminate_run(run.run_id))
-    assert (summary.state, failure_of(summary).exit_code) == ("cancelled", 12)
+    assert (summary.state, get_failure(summary).exit_code) == ("cancelled", 12)
     backend.runs.run_service_delete_run(run.run_id)
     summary = follow()
     assert summary.state == "cancelled"
-    assert "was deleted" in failure_of(summary).message
+    assert "was deleted" in get_failure(summary).message
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow, leave: bool) -> None:
+def test_a_stuck_run_is_terminated_unless_leave_stuck_is_set(
+    fake_kfp: FakeKfp, run: Any, follow: Follow, leave: bool
+) -> None:
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
     message = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
     fake_kfp.runs.set_step(run.run_id, "train", "Pending", message=message)
-    failure = failure_of(follow(leave_stuck=leave, update={"start_timeout": 0}))
+    failure = get_failure(follow(leave_stuck=leave, update={"start_timeout": 0}))
     assert (failure.kind, failure.exit_code, failure.step) == ("UnschedulableError", 11, "train")
     assert "Insufficient nvidia.com/gpu" in failure.message
     assert "environment.steps.train" in failure.message
     assert fake_kfp.runs.runs[run.run_id].state == ("RUNNING" if leave else "FAILED")
 
 
-def test_slow_but_not_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None:
-    """A pod that is initializing is not stuck."""
+def test_a_run_with_an_initializing_pod_is_not_stuck(fake_kfp: FakeKfp, run: Any, follow: Follow) -> None:
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
     fake_kfp.runs.set_step(run.run_id, "train", "Pending", message="PodInitializing")
     summary = follow(lambda: fake_kfp.runs.set_state(run.run_id, "FAILED"), update={"start_timeout": 0})
-    assert failure_of(summary).exit_code != 11
+    assert get_failure(summary).exit_code != 11
 
 
-def test_server_restart_while_a_run_is_followed(
+def test_a_run_is_followed_across_a_server_restart(
     fake_kfp: FakeKfp, run: Any, follow: Follow, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackendError, match="does not respond"):
         follow(fake_kfp.server.stop)
     fake_kfp.server.start()
-    patient = client.RETRIES.new(total=200, backoff_max=0.2)  # more than a restart takes
-    monkeypatch.setattr(client, "RETRIES", patient)
+    retries = client.RETRIES.new(total=200, backoff_max=0.2)  # more than a restart takes
+    monkeypatch.setattr(client, "RETRIES", retries)
 
     def restart() -> None:
         fake_kfp.server.stop()
@@ -214,7 +221,7 @@ def test_server_restart_while_a_run_is_followed(
     assert follow(restart, backend=connect(environment)).failure
 
 
-def test_logs_of_a_running_run(
+def test_the_log_of_a_running_step_is_followed(
     fake_kfp: FakeKfp, backend: Backend, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "LOG_PAUSE", 0.0)
@@ -233,13 +240,13 @@ def test_logs_of_a_running_run(
 def test_epochs_are_parsed_from_json_lines_of_the_log(
     fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment
 ) -> None:
-    """Each epoch once, including those between the last poll and the end of the step."""
+    """Each epoch is an event once, also if it ended between the last poll and the end of the step."""
     first, second = (
         Epoch(step="train", epoch=number, epochs=2, metrics={"loss": 0.5}, seconds=1.0) for number in (1, 2)
     )
     fake_kfp.runs.set_state(run.run_id, "RUNNING")
     fake_kfp.runs.set_step(run.run_id, "train", "Running", f"epoch 1 of 2\n{first.model_dump_json()}\n")
-    followed = open_run(backend, run, environment)
+    kfp_run = open_run(backend, run, environment)
 
     def end() -> None:
         log = "\n".join(epoch.model_dump_json() for epoch in (first, second))
@@ -247,9 +254,9 @@ def test_epochs_are_parsed_from_json_lines_of_the_log(
         fake_kfp.runs.set_state(run.run_id, "FAILED")
 
     with call_during_follow(fake_kfp, run, end):
-        followed.result()
-    assert [event for event in followed.events() if isinstance(event, Epoch)] == [first, second]
+        kfp_run.result()
+    assert [event for event in kfp_run.events() if isinstance(event, Epoch)] == [first, second]
     states = [
-        event.state for event in followed.events() if isinstance(event, StepChange) and event.step == "train"
+        event.state for event in kfp_run.events() if isinstance(event, StepChange) and event.step == "train"
     ]
     assert states == ["running", "succeeded"]

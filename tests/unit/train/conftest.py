@@ -1,4 +1,4 @@
-"""Runs the step `train` in a temporary folder, with features and user code."""
+"""The step train in a temporary folder, with features and user code."""
 
 import sys
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
 
 @dataclass(frozen=True)
 class TrainEnv:
-    """The folder of one run of the step, with its input and output."""
+    """The folder of an execution of the step, with its inputs and outputs."""
 
     root: Path
 
@@ -44,7 +44,7 @@ class TrainEnv:
     def images(
         self, count: int = 60, shape: tuple[int, ...] = (8, 8, 1), dtype: str = "uint8", seed: int = 0
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return images of three classes with noise, each class with another bright row."""
+        """Return images with noise and labels of three classes; each class has a different bright row."""
         random, labels = np.random.default_rng(seed), np.arange(count) % 3
         images = random.integers(0, 60, (count, *shape))
         images[np.arange(count), 2 * labels % shape[0]] += 190
@@ -57,7 +57,7 @@ class TrainEnv:
         mean: tuple[float, ...] = (0.0,),
         scale: tuple[float, ...] = (255.0,),
     ) -> Path:
-        """Write features as preprocess does; by default of `images`."""
+        """Write features as preprocess does; by default those of `images`."""
         examples, labels = train or self.images()
         shape, dtype = examples.shape[1:], str(examples.dtype)
         held_out = self.images(validation, shape, dtype, seed=1)
@@ -67,9 +67,9 @@ class TrainEnv:
             with ShardWriter(folder, split, shape, dtype) as writer:
                 writer.append(part, classes)
         sizes = {"train": len(examples), "validation": validation}
-        facts = {"shape": shape, "dtype": dtype, "splits": sizes}
-        facts |= {"problem": "classification", "names": ("cat", "dog", "emu")}
-        artifacts.write(folder / "schema.json", Schema.model_validate(facts))
+        fields = {"shape": shape, "dtype": dtype, "splits": sizes}
+        fields |= {"problem": "classification", "names": ("cat", "dog", "emu")}
+        artifacts.write(folder / "schema.json", Schema.model_validate(fields))
         artifacts.write(folder / "normalization.json", Normalization(mean=mean, scale=scale))
         return folder
 

@@ -15,7 +15,7 @@ def test_a_missing_required_accelerator_is_an_error() -> None:
         list_devices(GPU)
 
 
-def test_a_missing_optional_accelerator_is_no_error() -> None:
+def test_a_missing_optional_accelerator_is_replaced_by_the_cpu() -> None:
     assert list_devices({**GPU, "MODELYARD_ACCELERATOR_OPTIONAL": "1"}) == ["cpu:0"]
 
 

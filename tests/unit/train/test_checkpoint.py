@@ -1,4 +1,4 @@
-"""An interrupted training that resumes from its checkpoint ends like an uninterrupted one."""
+"""An interrupted training that resumes from its checkpoint reaches the same weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ QUICK = {"batch_size": 16, "checkpoint_every": EVERY_EPOCH}
 
 
 class InterruptedTrainingError(BaseException):
-    """The machine is terminated."""
+    """Simulates the termination of the machine."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ def resume_env(train_env: Any) -> ResumeEnv:
     return ResumeEnv(train_env)
 
 
-def equal(first_values: list[Any], second_values: list[Any]) -> bool:
+def equal_weights(first_values: list[Any], second_values: list[Any]) -> bool:
     return all(
         np.array_equal(first, second) for first, second in zip(first_values, second_values, strict=True)
     )
@@ -109,7 +109,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(resume_env: ResumeEn
     assert (history.resumed_after, history.epochs) == (3, 5)
     assert history.metrics == expected.metrics
     assert len(set(history.metrics["learning_rate"])) > 1
-    assert equal(resumed_weights, weights)
+    assert equal_weights(resumed_weights, weights)
 
 
 def test_early_stopping_state_is_restored(resume_env: ResumeEnv) -> None:
@@ -126,10 +126,10 @@ def test_early_stopping_state_is_restored(resume_env: ResumeEnv) -> None:
     history, resumed_weights = resume_env.resume(**training)
     assert history.resumed_after == expected.epochs - 1
     assert (history.metrics, history.stopped_early) == (expected.metrics, True)
-    assert equal(resumed_weights, weights)
+    assert equal_weights(resumed_weights, weights)
 
 
-@pytest.mark.parametrize("change", ["nothing", "half", "text", "array", "other"])
+@pytest.mark.parametrize("change", ["empty", "truncated", "text", "array", "other model"])
 def test_a_damaged_checkpoint_is_ignored(
     resume_env: ResumeEnv, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,19 +139,19 @@ def test_a_damaged_checkpoint_is_ignored(
     path = resume_env.train_env.root / "state.npz"
     write_state(path, TrainingState(epochs=1), [*network.variables, *network.optimizer.variables], ())
     content, weights = path.read_bytes(), network.get_weights()
-    if change == "other":
+    if change == "other model":
         write_state(path, TrainingState(epochs=1), [keras.Variable(np.ones(3, "float32"))], ())
     elif change == "array":
         with path.open("wb") as file:
             np.save(file, weights[0])
     else:
-        path.write_bytes({"nothing": b"", "half": content[: len(content) // 2], "text": b"no state"}[change])
+        path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"text"}[change])
     resume_env.store.save(path)
     checkpoints = CheckpointCallback(resume_env.store, EVERY_EPOCH, network)
     checkpoints.restore()
     assert checkpoints.state == TrainingState()
     assert "starting with the first epoch, because the checkpoint is damaged: " in capsys.readouterr().out
-    assert equal(network.get_weights(), weights)
+    assert equal_weights(network.get_weights(), weights)
 
 
 def test_training_continues_when_a_checkpoint_cannot_be_saved(
@@ -165,12 +165,12 @@ def test_training_continues_when_a_checkpoint_cannot_be_saved(
 def test_an_unreachable_store_is_an_error_on_restore(resume_env: ResumeEnv) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.compile("adam")
-    (resume_env.train_env.root / "store").write_text("in the way")
+    (resume_env.train_env.root / "store").write_text("a file")
     with pytest.raises(StoreError):
         CheckpointCallback(resume_env.store, EVERY_EPOCH, network).restore()
 
 
-def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpoint(
+def test_a_checkpoint_is_used_only_with_the_same_settings_and_deleted_after_the_training(
     train_env: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "export", lambda *_: None)
@@ -186,12 +186,12 @@ def test_changed_settings_start_over_and_a_finished_training_deletes_its_checkpo
         raise InterruptedTrainingError
 
     save_checkpoint = CheckpointStore.save
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(InterruptedTrainingError):
-        patched.setattr(CheckpointStore, "save", save)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedTrainingError):
+        patch.setattr(CheckpointStore, "save", save)
         train_env.train(NET, checkpoint_every=EVERY_EPOCH, epochs=2)
     assert [path.parent.name for path in states()] == keys
     assert train_env.train(NET, checkpoint_every=EVERY_EPOCH, epochs=3).resumed_after == 0
-    assert [path.parent.name for path in states()] == keys  # the interrupted training's
+    assert [path.parent.name for path in states()] == keys  # of the interrupted training
     assert train_env.train(NET, checkpoint_every=2 * EVERY_EPOCH, epochs=2).resumed_after == 1
     assert states() == []
 

@@ -17,7 +17,7 @@ EXAMPLES = np.random.default_rng(0).integers(0, 255, (5, 4, 4, 1), dtype=np.uint
 CUSTOM_LAYER = """
 import keras
 
-@keras.saving.register_keras_serializable("own")
+@keras.saving.register_keras_serializable("custom")
 class Half(keras.layers.Layer):
     def call(self, x):
         return x / 2
@@ -27,18 +27,18 @@ class Half(keras.layers.Layer):
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[keras.Model]:
     """A model with a custom layer, saved as model.keras."""
-    (tmp_path / "own_layers.py").write_text(CUSTOM_LAYER)
+    (tmp_path / "custom_layers.py").write_text(CUSTOM_LAYER)
     monkeypatch.syspath_prepend(tmp_path)
-    import own_layers
+    import custom_layers
 
     raw = keras.Input((4, 4, 1), dtype="uint8", name="input")
-    examples = own_layers.Half()(keras.ops.cast(raw, "float32"))
+    examples = custom_layers.Half()(keras.ops.cast(raw, "float32"))
     outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(examples))
     model = keras.Model(raw, outputs)
     model.save(tmp_path / "model.keras")
     monkeypatch.setattr(export, "BACKEND", "jax")
     yield model
-    del sys.modules["own_layers"]
+    del sys.modules["custom_layers"]
     keras.saving.get_custom_objects().clear()
 
 
@@ -53,6 +53,6 @@ def test_a_jax_model_converts_to_onnx_and_saved_model(model: keras.Model, tmp_pa
 
 @pytest.mark.soak  # another process with TensorFlow
 def test_a_layer_that_tensorflow_cannot_run_is_an_error(model: keras.Model, tmp_path: Path) -> None:
-    (tmp_path / "own_layers.py").write_text(CUSTOM_LAYER.replace("x / 2", "x.at[0].set(0)"))
+    (tmp_path / "custom_layers.py").write_text(CUSTOM_LAYER.replace("x / 2", "x.at[0].set(0)"))
     with pytest.raises(TrainError, match=r"cannot run on TensorFlow.*'at'.* only keras.ops"):
         export.convert(model, "probabilities", tmp_path)

@@ -30,22 +30,24 @@ def workload(model: dict[str, Any], training_examples: int = 60, **training: Any
 
 def user_code_workload(train_env: Any, code: str, **training: Any) -> TrainingWorkload:
     """Return a workload with the model of user code."""
-    folder = train_env.code(own=code)
-    return workload({"build": "own:build", "code": str(folder)}, **training).model_copy(
+    folder = train_env.code(net=code)
+    return workload({"build": "net:build", "code": str(folder)}, **training).model_copy(
         update={"code": CodeLocation(url=str(folder)).to_json(), "code_sha256": artifacts.tree_sha256(folder)}
     )
 
 
-def test_cost_of_a_dense_network() -> None:
+def test_the_cost_of_a_dense_network_matches_a_manual_calculation() -> None:
     cost = compute_cost(workload(DENSE, batch_size=16))
     assert cost.parameters == PARAMETERS
     assert cost.weights == cost.gradients == 4 * PARAMETERS
     assert 8 * PARAMETERS <= cost.optimizer <= 8 * PARAMETERS + 64  # two moments, a step and a learning rate
     assert cost.batch_size == 16
     products = 2 * (64 * 8 + 8 * 3)
-    assert 2 * 16 * products <= cost.flops <= 4 * 16 * products  # forward, weights, and inputs of the second
+    assert (
+        2 * 16 * products <= cost.flops <= 4 * 16 * products
+    )  # forward pass, gradients of weights and inputs
     assert cost.uncounted == ()
-    # of each example: 64 pixels and 8 values after relu as float32, and the probabilities or logits
+    # per example: 64 pixels and 8 values after relu as float32, and the probabilities or logits
     assert 16 * 4 * (64 + 8) <= cost.activations <= 16 * 4 * (64 + 8 + 4 * 3) + 64
     assert 16 * 4 * 64 <= cost.working <= 4 * 16 * 4 * 64
 
@@ -87,7 +89,7 @@ def test_uncounted_operations_are_listed(train_env: Any) -> None:
     assert "MatMul" not in cost.uncounted
 
 
-def test_cost_of_user_code_that_computes_eagerly(train_env: Any) -> None:
+def test_user_code_may_compute_eagerly(train_env: Any) -> None:
     code = """
     import numpy as np
 
@@ -105,16 +107,16 @@ def test_cost_of_user_code_that_computes_eagerly(train_env: Any) -> None:
 def test_errors_of_user_code_name_file_and_line(train_env: Any) -> None:
     code = """
     @keras.saving.register_keras_serializable("cost")
-    class Late(layers.Layer):
+    class Failing(layers.Layer):
         def call(self, x, training=False):
             assert not training
             return x
 
     def build(input_shape, classes):
         x = keras.Input(input_shape)
-        return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
+        return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Failing()(x))))
     """
-    with pytest.raises(TrainError, match=r"own\.py:\d+: AssertionError"):
+    with pytest.raises(TrainError, match=r"net\.py:\d+: AssertionError"):
         compute_cost(user_code_workload(train_env, code))
 
 

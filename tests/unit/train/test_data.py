@@ -16,59 +16,59 @@ from modelyard.components.train.data import Features
 
 
 @pytest.fixture
-def numbered(train_env, monkeypatch) -> Any:
-    """50 training examples in several shards: example i is i, its label is i modulo 3."""
+def numbered_examples(train_env, monkeypatch) -> Any:
+    """50 training examples in several shards: example i has the value i and the label i modulo 3."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4)
     numbers = np.arange(50)
     return Features.read(train_env.features(numbers.astype(np.float32)[:, None], numbers % 3)).train
 
 
-def epoch(dataset: Any) -> list[int]:
-    seen = []
+def read_epoch(dataset: Any) -> list[int]:
+    values = []
     for examples, labels in dataset:
         numbers = examples.numpy()[:, 0].astype(int)
         np.testing.assert_array_equal(labels, numbers % 3)
-        seen += numbers.tolist()
-    return seen
+        values += numbers.tolist()
+    return values
 
 
 @pytest.mark.parametrize("chunk", [1, 4 * 16, 2**20])
-def test_each_epoch_shuffles_all_examples(numbered, monkeypatch, chunk) -> None:
+def test_each_epoch_shuffles_all_examples(numbered_examples, monkeypatch, chunk) -> None:
     monkeypatch.setattr(data, "CHUNK_BYTES", chunk)
-    batches = data.shuffled_batches(numbered, 8, seed=1)
-    first, second = epoch(batches), epoch(batches)
+    batches = data.shuffled_batches(numbered_examples, 8, seed=1)
+    first, second = read_epoch(batches), read_epoch(batches)
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
     assert first != sorted(first)
-    again = data.shuffled_batches(numbered, 8, seed=1)
-    assert [epoch(again), epoch(again)] == [first, second]
-    assert epoch(data.shuffled_batches(numbered, 8, seed=2)) != first
+    repeated = data.shuffled_batches(numbered_examples, 8, seed=1)
+    assert [read_epoch(repeated), read_epoch(repeated)] == [first, second]
+    assert read_epoch(data.shuffled_batches(numbered_examples, 8, seed=2)) != first
 
 
-def test_batch_sizes_and_cardinality(numbered) -> None:
-    batches = data.shuffled_batches(numbered, 16, seed=0)
+def test_the_last_batch_is_smaller_and_the_cardinality_is_known(numbered_examples) -> None:
+    batches = data.shuffled_batches(numbered_examples, 16, seed=0)
     assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
     assert batches.cardinality() == 4
 
 
-def test_the_first_chunk_is_small(numbered, monkeypatch) -> None:
+def test_the_first_chunk_is_small(numbered_examples, monkeypatch) -> None:
     sizes: list[int] = []
     datasets = data.tf.data.Dataset
-    make = datasets.from_generator
+    from_generator = datasets.from_generator
 
-    def seen(parts: Callable[[], Any], **options: Any) -> Any:
+    def record_sizes(parts: Callable[[], Any], **options: Any) -> Any:
         sizes.extend(len(targets) for _, targets in parts())
-        return make(parts, **options)
+        return from_generator(parts, **options)
 
-    monkeypatch.setattr(datasets, "from_generator", seen)
+    monkeypatch.setattr(datasets, "from_generator", record_sizes)
     monkeypatch.setattr(data, "CHUNK_BYTES", 4 * 32)
     monkeypatch.setattr(data, "FIRST_CHUNK_DIVISOR", 4)
-    assert epoch(data.ordered_batches(numbered, 8)) == list(range(50))
+    assert read_epoch(data.ordered_batches(numbered_examples, 8)) == list(range(50))
     assert sizes == [8, 32, 10]
 
 
-def test_ordered_batches_keep_the_order(numbered) -> None:
-    assert epoch(data.ordered_batches(numbered, 8)) == list(range(50))
+def test_ordered_batches_keep_the_order(numbered_examples) -> None:
+    assert read_epoch(data.ordered_batches(numbered_examples, 8)) == list(range(50))
 
 
 @pytest.mark.parametrize("steps", [1, 64])
@@ -92,10 +92,10 @@ def test_fit_uses_each_example_once_per_epoch(train_env, steps) -> None:
             x = keras.Input(input_shape)
             return keras.Model(x, layers.Dense(classes, activation="softmax")(Count()(x)))
     """
-    own = {"build": "counting:build", "code": str(train_env.code(counting=code))}
+    model = {"build": "counting:build", "code": str(train_env.code(counting=code))}
     train_env.features(np.arange(60, dtype=np.uint8)[:, None], np.arange(60) % 3)
-    _, network = train_env.fit(own, epochs=3, batch_size=8, steps_per_execution=steps)
-    (counts,) = (w for w in network.get_weights() if w.shape == (60,))
+    _, network = train_env.fit(model, epochs=3, batch_size=8, steps_per_execution=steps)
+    (counts,) = (weights for weights in network.get_weights() if weights.shape == (60,))
     assert Counter(counts.tolist()) == {3.0: 60}
 
 
@@ -132,15 +132,15 @@ def truncate(features: Path) -> None:
         (rewrite({"names": ["cat", "dog"]}), r"Example 2 of train has the label 2"),
     ],
 )
-def test_malformed_features(train_env, damage, message) -> None:
+def test_malformed_features_are_refused(train_env, damage, message) -> None:
     features = train_env.features()
     damage(features)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as error:
         Features.read(features)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_features_without_training_examples(train_env) -> None:
+def test_features_without_training_examples_are_refused(train_env) -> None:
     features = train_env.features(*train_env.images(0))
     with pytest.raises(DataError, match=r"has no training examples. Lower data.validation and data.test"):
         Features.read(features)

@@ -1,4 +1,4 @@
-"""The exported files, each loaded with its own runtime."""
+"""The exported files, each loaded with its runtime."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def test_nan_weights_after_the_last_step_write_nothing(train_env) -> None:
 
 def test_exported_models_do_not_augment(train_env) -> None:
     train_env.code(
-        turned="""
+        augmented="""
         def build(input_shape, classes):
             return keras.Sequential([
                 layers.RandomFlip(), layers.RandomRotation(0.2), layers.RandomContrast(0.3),
@@ -82,7 +82,7 @@ def test_exported_models_do_not_augment(train_env) -> None:
         """
     )
     train_env.features(*train_env.images(24), validation=0)
-    train_env.export("turned:build")
+    train_env.export("augmented:build")
     examples, _ = train_env.images(8, seed=2)
     outputs = predict_with_all_formats(train_env.model, examples)
     np.testing.assert_allclose(outputs["onnx"], outputs["keras"], atol=1e-5)
@@ -93,10 +93,10 @@ def test_mixed_precision_models_are_exported_in_float32(train_env) -> None:
     train_env.code(
         mixed="""
         def build(input_shape, classes):
-            half = keras.DTypePolicy("mixed_bfloat16")
+            policy = keras.DTypePolicy("mixed_bfloat16")
             return keras.Sequential([
-                layers.Normalization(mean=0.3, variance=0.7, dtype=half), layers.Conv2D(2, 3, dtype=half),
-                layers.BatchNormalization(dtype=half), layers.LayerNormalization(), layers.Flatten(),
+                layers.Normalization(mean=0.3, variance=0.7, dtype=policy), layers.Conv2D(2, 3, dtype=policy),
+                layers.BatchNormalization(dtype=policy), layers.LayerNormalization(), layers.Flatten(),
                 layers.Dense(8, activation="relu"), layers.Dense(classes, "softmax", dtype="float32"),
             ])
         """
@@ -112,21 +112,21 @@ def test_mixed_precision_models_are_exported_in_float32(train_env) -> None:
 
 def test_an_export_that_predicts_differently_is_an_error(train_env) -> None:
     train_env.code(
-        moody="""
+        scale="""
         import random
 
-        @keras.saving.register_keras_serializable("moody")
-        class Moody(layers.Layer):
+        @keras.saving.register_keras_serializable("scale")
+        class Scale(layers.Layer):
             def call(self, x):
-                return x * random.random()  # once for every graph
+                return x * random.random()  # a new value for each graph
 
         def build(input_shape, classes):
             x = keras.Input(input_shape)
-            return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Moody()(x))))
+            return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Scale()(x))))
         """
     )
     with pytest.raises(TrainError, match=r"predict differently: by 0.*random"):
-        train_env.train_user_code("moody:build")
+        train_env.train_user_code("scale:build")
     assert train_env.output_files() == []
 
 
@@ -140,8 +140,8 @@ def test_a_killed_export_writes_nothing_and_the_next_run_succeeds(train_env) -> 
         "'gs://bucket/features', *sys.argv[3:])"
     )
     arguments = [features, train_env.spec(epochs=1).to_json(), train_env.model, train_env.history]
-    killed = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True)
-    assert killed.returncode == -9
+    result = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True)
+    assert result.returncode == -9
     assert not train_env.model.exists()
     assert not train_env.history.exists()
     train_env.train(epochs=1)

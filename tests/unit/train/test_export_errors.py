@@ -17,15 +17,15 @@ from modelyard.components.train.backend import keras
 EXAMPLES = np.zeros((2, 3), np.float32)
 
 
-def fails(*_: Any, **__: Any) -> None:
+def raise_error(*_: Any, **__: Any) -> None:
     raise RuntimeError("no such operation")
 
 
 def test_nan_predictions_are_not_exported(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input(EXAMPLES.shape[1:]), keras.layers.Rescaling(np.nan)])
-    nothing: Any = None
+    unused: Any = None
     with pytest.raises(TrainError, match=r"predicts nan .*learning_rate"):
-        export.export(model, nothing, nothing, EXAMPLES, tmp_path)
+        export.export(model, unused, unused, EXAMPLES, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -35,21 +35,21 @@ def test_a_prediction_of_another_shape_is_an_error() -> None:
 
 
 def test_a_model_that_onnx_runtime_cannot_load_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"no model")
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(TrainError, match="ONNX Runtime cannot load the exported model"):
         export._load_onnx(tmp_path / "model.onnx", "output")
 
 
 def test_errors_of_keras_while_saving_are_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="SavedModel: RuntimeError: no such operation"):
-        export._write_saved_model(SimpleNamespace(export=fails), tmp_path)
+        export._write_saved_model(SimpleNamespace(export=raise_error), tmp_path)
     with pytest.raises(TrainError, match=r"saved as \.keras: RuntimeError: no such operation"):
-        export._write_keras(SimpleNamespace(save=fails), tmp_path)
+        export._write_keras(SimpleNamespace(save=raise_error), tmp_path)
 
 
 def test_a_killed_conversion_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
-    ended = subprocess.CompletedProcess([], -9, stdout="")
-    monkeypatch.setattr(export.subprocess, "run", lambda *_, **__: ended)
+    process = subprocess.CompletedProcess([], -9, stdout="")
+    monkeypatch.setattr(export.subprocess, "run", lambda *_, **__: process)
     with pytest.raises(TrainError, match="ended with exit code -9: no output"):
         export._convert_in_child_process("output", tmp_path)
 

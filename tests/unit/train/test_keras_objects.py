@@ -46,16 +46,16 @@ def optimizer_settings(**settings: Any) -> dict[str, Any]:
 
 
 def test_signatures_match_keras() -> None:
-    """If not: python -m modelyard.components.train.keras_objects > components/train/keras_signatures.json."""
+    """`python -m modelyard.components.train.keras_objects` prints components/train/keras_signatures.json."""
     assert json.loads(json.dumps(keras_objects.inspect_signatures())) == keras_objects.load_signatures()
 
 
 def test_settings_import_neither_keras_nor_numpy() -> None:
-    check = (
+    code = (
         "import sys, modelyard.components.train.settings; "
         "sys.exit(bool({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize("problem", problems.PROBLEMS)
@@ -80,7 +80,7 @@ def test_optimizer_settings_are_passed_to_keras(name, settings) -> None:
         assert config[key] == pytest.approx(value), key
 
 
-def test_learning_rate_schedule() -> None:
+def test_a_learning_rate_schedule_is_passed_to_keras() -> None:
     arguments = {"initial_learning_rate": 0.5, "decay_steps": 10, "decay_rate": 0.1}
     optimizer_object = keras_object(
         "optimizers", "adam", learning_rate={"name": "ExponentialDecay", **arguments}
@@ -141,15 +141,15 @@ def test_learning_rate_schedule() -> None:
         ),
     ],
 )
-def test_invalid_training_settings(training, parts) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_invalid_training_settings_are_errors(training, parts) -> None:
+    with pytest.raises(ConfigError) as error:
         check_keras_settings(
             Model(), Training.model_validate(training), problems.get_description("classification")
         )
-    assert [part for part in parts if part not in str(caught.value)] == []
+    assert [part for part in parts if part not in str(error.value)] == []
 
 
-def test_invalid_regularizer_and_invalid_loss_of_regression() -> None:
+def test_an_invalid_regularizer_or_loss_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"model.kernel_regularizer is 'L3'.*L2"):
         check_keras_settings(
             Model(kernel_regularizer="L3"), Training(), problems.get_description("regression")
@@ -205,8 +205,8 @@ def test_regression_losses_and_metrics_accept_targets() -> None:
     scaling = Normalization(target_mean=(5.0,), target_scale=(2.0,))
     targets, predictions = np.float32([4, 6, 9]), np.float32([[5], [7], [3]])
     for name in description.losses:
-        part = 1 if "Percentage" in name or "Logarithmic" in name else 2
-        expected = keras_object("losses", name).build()(targets / part, predictions / part)
+        divisor = 1 if "Percentage" in name or "Logarithmic" in name else 2
+        expected = keras_object("losses", name).build()(targets / divisor, predictions / divisor)
         actual = problem.adapt_loss(keras_object("losses", name).build(), False, scaling)(
             targets, predictions
         )
@@ -217,6 +217,6 @@ def test_regression_losses_and_metrics_accept_targets() -> None:
         assert float(actual) == pytest.approx(float(expected)), name
 
 
-def test_metric_names() -> None:
+def test_metrics_have_the_names_that_keras_logs() -> None:
     metrics = [keras_object("metrics", name) for name in ("FBetaScore", "Recall", "AUC", "recall")]
     assert metric_names(metrics) == ["fbeta_score", "recall", "auc", "recall_2"]

@@ -1,4 +1,4 @@
-"""Learning curves of known power laws, and of too few examples."""
+"""Learning curves: known power laws, errors without a power law, and too few examples."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_fit_of_rising_errors_is_constant() -> None:
 
 def extrapolate_errors(counts: list[int], errors: list[float], validation_examples: int) -> Any:
     """Extrapolate shares of wrong predictions on `validation_examples` validation examples."""
-    targets, drawn = np.zeros(validation_examples, np.int64), []
+    targets, resampled = np.zeros(validation_examples, np.int64), []
     for error in errors:
         scores = np.stack(
             [
@@ -39,21 +39,21 @@ def extrapolate_errors(counts: list[int], errors: list[float], validation_exampl
             ],
             axis=1,
         ).astype(float)
-        drawn.append(PROBLEM.resample_error(targets, scores, curves.RESAMPLES)[1])
-    return extrapolate(PROBLEM.error_name, counts, errors, np.stack(drawn, axis=1))
+        resampled.append(PROBLEM.resample_error(targets, scores, curves.RESAMPLES)[1])
+    return extrapolate(PROBLEM.error_name, counts, errors, np.stack(resampled, axis=1))
 
 
-def test_extrapolation_to_two_and_four_times_the_examples() -> None:
+def test_errors_are_extrapolated_to_two_and_four_times_the_examples() -> None:
     errors = [float(3 * count**-0.5 + 0.05) for count in COUNTS]
-    few = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=100)
-    many = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=10_000)
-    assert [point.examples for point in few.extrapolated] == [8000, 16000]
-    for curve in (few, many):
+    small = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=100)
+    large = extrapolate_errors([int(count) for count in COUNTS], errors, validation_examples=10_000)
+    assert [point.examples for point in small.extrapolated] == [8000, 16000]
+    for curve in (small, large):
         for estimate in curve.extrapolated:
             assert estimate.low <= 3 * estimate.examples**-0.5 + 0.05 <= estimate.high
     assert (
-        many.extrapolated[1].high - many.extrapolated[1].low
-        < few.extrapolated[1].high - few.extrapolated[1].low
+        large.extrapolated[1].high - large.extrapolated[1].low
+        < small.extrapolated[1].high - small.extrapolated[1].low
     )
 
 
@@ -107,33 +107,32 @@ def workload(train_env: Any, training_examples: int, validation: int, **training
     )
 
 
-def test_too_few_training_examples(train_env: Any) -> None:
+def test_too_few_training_examples_give_no_learning_curve(train_env: Any) -> None:
     curve = measure_learning_curve(workload(train_env, training_examples=40, validation=60))
     assert curve.reason
     assert "at least 120" in curve.reason
     assert curve.points == curve.extrapolated == ()
 
 
-def test_too_few_validation_examples(train_env: Any) -> None:
+def test_too_few_validation_examples_give_no_learning_curve(train_env: Any) -> None:
     curve = measure_learning_curve(workload(train_env, training_examples=400, validation=12))
     assert curve.reason
     assert "data.validation" in curve.reason
 
 
 def test_the_error_is_that_of_the_final_weights(train_env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_, fitted = trainer.fit, []
+    fit, example_counts = trainer.fit, []
 
-    def forget(network: Any, part: Any, training: Any) -> Any:
-        history = fit_(network, part, training)
-        fitted.append(len(part.train))
-        network.set_weights(
-            [0 * weights for weights in network.get_weights()]
-        )  # always predicts the first class
+    def fit_and_reset(network: Any, part: Any, training: Any) -> Any:
+        history = fit(network, part, training)
+        example_counts.append(len(part.train))
+        # the network predicts only the first class
+        network.set_weights([0 * weights for weights in network.get_weights()])
         return history
 
     monkeypatch.setattr(curves, "FRACTIONS", (1 / 2, 1.0))
-    monkeypatch.setattr(trainer, "fit", forget)
+    monkeypatch.setattr(trainer, "fit", fit_and_reset)
     curve = measure_learning_curve(workload(train_env, 60, 60, epochs=1))
-    assert fitted == [point.examples for point in curve.points] == [30, 60]
+    assert example_counts == [point.examples for point in curve.points] == [30, 60]
     assert [point.error for point in curve.points] == [pytest.approx(2 / 3)] * 2
     assert all(point.low <= point.error <= point.high for point in curve.points)

@@ -14,18 +14,18 @@ from modelyard.components.train.backend import keras
 from modelyard.components.train.data import Features
 from modelyard.components.train.settings import Model, Training
 
-TEN = tuple("0123456789")
+CLASSES = tuple("0123456789")
 
 
 def build(shape: tuple[int, ...], dtype: str = "uint8", scale: float = 255.0, **settings: Any) -> Any:
     schema = Schema.model_validate(
-        {"shape": shape, "dtype": dtype, "problem": "classification", "names": TEN, "splits": {}}
+        {"shape": shape, "dtype": dtype, "problem": "classification", "names": CLASSES, "splits": {}}
     )
     model = Model.model_validate(settings)
     return networks.build_network(model, schema, Normalization(scale=(scale,)), Path(), "")
 
 
-def tutorial() -> Any:
+def tutorial_network() -> Any:
     return keras.Sequential(
         [
             keras.Input((32, 32, 3)),
@@ -51,31 +51,32 @@ def test_default_network_is_that_of_the_tutorial() -> None:
     keras.utils.set_random_seed(3)
     network = build((32, 32, 3))
     keras.utils.set_random_seed(3)
-    theirs = tutorial()
-    assert layer_shapes(network) == layer_shapes(theirs)
-    assert network.count_params() == theirs.count_params() == 167_562
-    for weight, expected in zip(network.get_weights(), theirs.get_weights(), strict=True):
+    reference = tutorial_network()
+    assert layer_shapes(network) == layer_shapes(reference)
+    assert network.count_params() == reference.count_params() == 167_562
+    for weight, expected in zip(network.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 
 def test_training_computes_the_weights_of_the_tutorial(train_env) -> None:
     images, labels = train_env.images(100, (32, 32, 3))
-    features = Features.read(train_env.features(images, labels, scale=(256.0,)))  # exact in floating point
-    schema = features.schema.model_copy(update={"names": TEN})
+    # a division by 256 is exact in floating point
+    features = Features.read(train_env.features(images, labels, scale=(256.0,)))
+    schema = features.schema.model_copy(update={"names": CLASSES})
     keras.utils.set_random_seed(3)
     network = networks.build_network(Model(), schema, features.normalization, Path(), "")
     network.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", steps_per_execution=4)
     trainer.fit(network, features, Training(epochs=2, seed=5))
 
     keras.utils.set_random_seed(3)
-    theirs = tutorial()
-    theirs.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    reference = tutorial_network()
+    reference.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     same_order = data.shuffled_batches(features.train, 32, 5)
     for _ in range(2):
         for examples, classes in same_order:
-            theirs.train_on_batch(examples.numpy() / 256.0, classes)
+            reference.train_on_batch(examples.numpy() / 256.0, classes)
 
-    for weight, expected in zip(network.get_weights(), theirs.get_weights(), strict=True):
+    for weight, expected in zip(network.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-6)
 
 
@@ -105,7 +106,7 @@ def test_standardization_is_per_channel() -> None:
         ((2, 3, 4, 5), {"filters": [], "dense": []}),
     ],
 )
-def test_network_sizes_and_example_ranks(shape, settings) -> None:
+def test_networks_of_any_size_accept_examples_of_any_rank(shape, settings) -> None:
     model = build(shape, **settings)
     outputs = np.asarray(model(np.ones((5, *shape), np.uint8)))
     assert outputs.shape == (5, 10)

@@ -42,12 +42,14 @@ def as_floats(function: Any) -> Any:
         pytest.param(layers.LSTM(2, dropout=0.1), (3, 2), id="variables that are assigned"),
     ],
 )
-def test_handler(function: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_an_exported_operation_predicts_like_keras(
+    function: Any, shape: tuple[int, ...], tmp_path: Path
+) -> None:
     examples = keras.Input(shape)
     model = keras.Model(examples, function(examples))
     onnx_export.convert(model, "input", "output", tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    assert [each.name for each in session.get_inputs()] == ["input"]
+    assert [tensor.name for tensor in session.get_inputs()] == ["input"]
     values = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
     values[0, 0], values[1, 0] = 0.0, -0.0
     for batch in (values, values[:1]):

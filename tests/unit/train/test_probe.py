@@ -1,4 +1,4 @@
-"""A probe of real training steps, with and without features, and its windows."""
+"""A probe of training steps, with and without features, and its timing windows."""
 
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ def test_probe_measures_training_steps(
     assert result.validation.seconds(3) > 0
     assert 0 < result.setup + result.compile + result.export < result.seconds
     assert result.memory > 10**8
-    written = sum(file.stat().st_size for file in (scratch / "model").rglob("*") if file.is_file())
-    assert result.model_bytes == written
+    model_bytes = sum(file.stat().st_size for file in (scratch / "model").rglob("*") if file.is_file())
+    assert result.model_bytes == model_bytes
 
 
 def test_an_image_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,14 +66,14 @@ def test_an_image_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch
 def test_the_result_in_a_pod_is_the_termination_message(
     workload: TrainingWorkload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is mounted, so it must not be replaced."""
+    """The file is mounted and must not be replaced."""
     (message := tmp_path / "termination-log").touch()
-    mounted, request = message.stat().st_ino, ProbeRequest(workload=workload, seconds=0.5)
+    inode, request = message.stat().st_ino, ProbeRequest(workload=workload, seconds=0.5)
     monkeypatch.setenv(VARIABLE, str(message))
     monkeypatch.setattr(probing.sys, "argv", ["probe", request.model_dump_json()])
     monkeypatch.setattr(probing, "probe", lambda request, _scratch: request)
     probing.main()
-    assert message.stat().st_ino == mounted
+    assert message.stat().st_ino == inode
     assert ProbeRequest.model_validate_json(message.read_bytes()) == request
 
 
@@ -95,19 +95,19 @@ def test_with_xla_the_size_of_the_last_batch_is_compiled(
 ) -> None:
     passes = timed_passes(workload, train_env.features(*train_env.images(600), validation=0))
     passes._network.jit_compile = jit
-    fitted: list[int] = []
+    small_batches: list[int] = []
 
     def fit(batches: Any) -> float:
         batch_sizes = [len(labels) for _, labels in batches.take(1)]
-        fitted.extend(size for size in batch_sizes if size < 16)
+        small_batches.extend(size for size in batch_sizes if size < 16)
         return 0.0
 
     monkeypatch.setattr(passes, "_time_fit", fit)
     passes.warm_up()
-    assert fitted == sizes  # 600 examples are 37 batches of 16, and one of 8
+    assert small_batches == sizes  # 600 examples are 37 batches of 16, and one of 8
 
 
-LATE = """
+FAILING_CODE = """
 import keras
 import numpy as np
 import tensorflow as tf
@@ -116,8 +116,8 @@ from keras import layers
 def fail():
     {raises}
 
-@keras.saving.register_keras_serializable("late")
-class Late(layers.Layer):
+@keras.saving.register_keras_serializable("failing")
+class Failing(layers.Layer):
     def call(self, x):
         return x + tf.stop_gradient(tf.ensure_shape(tf.numpy_function(fail, [], tf.float32), ()))
 
@@ -126,18 +126,18 @@ class Late(layers.Layer):
 
 def build(input_shape, classes):
     x = keras.Input(input_shape)
-    return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Late()(x))))
+    return keras.Model(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(Failing()(x))))
 """
 
 
 @pytest.mark.parametrize(
     ("raises", "kind", "message"),
     [
-        ("raise KeyError('forgotten')", TrainError, r"Probing failed.*networks"),
-        ("raise MemoryError('no room')", TooLargeError, r"batch of 16 does not fit"),
+        ("raise KeyError('missing')", TrainError, r"Probing failed.*networks"),
+        ("raise MemoryError('out of memory')", TooLargeError, r"batch of 16 does not fit"),
     ],
 )
-def test_errors_of_user_code_in_a_probe(
+def test_errors_of_user_code_in_a_probe_are_reported(
     workload: TrainingWorkload,
     train_env: Any,
     tmp_path: Path,
@@ -145,29 +145,29 @@ def test_errors_of_user_code_in_a_probe(
     kind: type[TrainError],
     message: str,
 ) -> None:
-    folder = train_env.code(late=LATE.format(raises=raises))
-    own = {
-        "model": Model(build="late:build", code=str(folder)),
+    folder = train_env.code(failing=FAILING_CODE.format(raises=raises))
+    update = {
+        "model": Model(build="failing:build", code=str(folder)),
         "code": CodeLocation(url=str(folder)).to_json(),
         "code_sha256": artifacts.tree_sha256(folder),
     }
     with pytest.raises(kind, match=message):
-        probe(ProbeRequest(workload=workload.model_copy(update=own), seconds=0.5), tmp_path)
+        probe(ProbeRequest(workload=workload.model_copy(update=update), seconds=0.5), tmp_path)
 
 
 class SimulatedRun:
-    """Takes 2 s for a call and 0.5 s for each batch, multiplied by `slow`."""
+    """Takes 2 s for a call and 0.5 s for each batch, multiplied by `factor`."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
-        self.slow = 1.0
+        self.factor = 1.0
 
     def __call__(self, count: int) -> float:
         self.calls.append(count)
-        return (2.0 + 0.5 * count) * self.slow
+        return (2.0 + 0.5 * count) * self.factor
 
 
-def test_pace_separates_call_from_batch() -> None:
+def test_pace_separates_the_time_of_a_call_and_of_a_batch() -> None:
     windows = TimingWindows(SimulatedRun(), maximum=1000)
     windows.choose_size(52.0)
     for _ in range(3):
@@ -190,7 +190,9 @@ def test_pace_separates_call_from_batch() -> None:
         (5, 3.0, [1, 5]),
     ],
 )
-def test_window_size(maximum: int, seconds: float, calls: list[int]) -> None:
+def test_the_window_size_depends_on_the_available_seconds(
+    maximum: int, seconds: float, calls: list[int]
+) -> None:
     simulated = SimulatedRun()
     windows = TimingWindows(simulated, maximum)
     windows.choose_size(seconds)
@@ -203,7 +205,7 @@ def test_pace_includes_slow_windows() -> None:
     simulated = SimulatedRun()
     windows = TimingWindows(simulated, maximum=100)
     windows.choose_size(1000.0)
-    for simulated.slow in (1.0, 1.0, 1.0, 3.0):
+    for simulated.factor in (1.0, 1.0, 1.0, 3.0):
         windows.measure()
     pace = windows.pace()
     assert pace.seconds(100) == pytest.approx(52.0 * 1.5)

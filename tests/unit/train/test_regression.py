@@ -15,7 +15,7 @@ MEAN, DEVIATION = 20_000.0, 500.0
 
 @pytest.fixture
 def features(train_env) -> np.ndarray:
-    """Write features of three numbers, the first of which decides the target; return those of validation."""
+    """Write features whose target depends on the first of three numbers; return the validation examples."""
     folder = train_env.root / "features"
     folder.mkdir()
     random, sizes = np.random.default_rng(0), {"train": 200, "validation": 40}
@@ -36,7 +36,7 @@ def test_predictions_are_in_the_unit_of_the_target(train_env, features) -> None:
     )
     assert set(history.metrics) == {"loss", "mae", "rmse", "val_loss", "val_mae", "val_rmse"}
     assert history.metrics["val_rmse"][-1] < 0.1 * DEVIATION
-    assert history.metrics["loss"][-1] < 0.01  # of differences in standard deviations
+    assert history.metrics["loss"][-1] < 0.01  # in standard deviations of the target
     signature = artifacts.read(train_env.model / "signature.json", Signature)
     assert (signature.problem, signature.output.names) == ("regression", ("price",))
     session = onnxruntime.InferenceSession(str(train_env.model / "model.onnx"))
@@ -47,21 +47,21 @@ def test_predictions_are_in_the_unit_of_the_target(train_env, features) -> None:
 @pytest.mark.usefixtures("features")
 def test_user_code_gets_the_number_of_targets(train_env) -> None:
     train_env.code(
-        own="""
+        current="""
         def build(input_shape, targets):
             return keras.Sequential([keras.Input(input_shape), layers.Dense(targets)])
         """,
-        old="""
+        outdated="""
         def build(input_shape, classes):
             return keras.Sequential([keras.Input(input_shape), layers.Dense(classes)])
         """,
     )
     stopping = {"monitor": "val_mae", "patience": 1}
-    train_env.train_user_code("own:build", epochs=2, loss="huber", early_stopping=stopping)
+    train_env.train_user_code("current:build", epochs=2, loss="huber", early_stopping=stopping)
     with pytest.raises(
         TrainError, match=r"called with input_shape, targets, but its signature is \(.*classes\)"
     ):
-        train_env.train_user_code("old:build")
+        train_env.train_user_code("outdated:build")
 
 
 @pytest.mark.usefixtures("features")

@@ -9,14 +9,14 @@ from modelyard.components.train.backend import keras
 FAST = {"learning_rate": 0.05}
 
 
-def test_training_without_validation_examples(train_env) -> None:
+def test_training_without_validation_examples_has_no_validation_metrics(train_env) -> None:
     train_env.features(*train_env.images(), validation=0)
     assert set(train_env.fit()[0].metrics) == {"loss", "accuracy"}
 
 
-def test_the_seed_decides_the_weights(train_env) -> None:
+def test_equal_seeds_give_equal_weights(train_env) -> None:
     runs = []
-    train_env.features(*train_env.images(), validation=0)  # validation is not traced
+    train_env.features(*train_env.images(), validation=0)  # faster without validation
     for seed in (1, 1, 2):
         _, network = train_env.fit({"filters": [4], "dense": [8], "dropout": 0.3}, seed=seed)
         runs.append(network.get_weights())
@@ -60,20 +60,20 @@ def test_a_nan_loss_is_an_error(train_env, steps) -> None:
 
 def test_class_weights_apply_to_the_training_loss_only(train_env) -> None:
     images, labels = train_env.images(48)
-    train_env.features(images, np.where(labels == 2, 0, labels))  # 32, 16 and no example
+    train_env.features(images, np.where(labels == 2, 0, labels))  # 32, 16 and 0 examples
     no_learning = {
         "optimizer": "sgd",
         "optimizer_settings": {"learning_rate": 1e-9},
         "epochs": 1,
         "batch_size": 48,
     }
-    plain, network = train_env.fit(**no_learning)
+    unweighted, network = train_env.fit(**no_learning)
     losses = -np.log(np.asarray(network(images))[np.arange(48), np.where(labels == 2, 0, labels)])
     for setting, weights in (({"dog": 3.0}, [1, 3]), ("balanced", [0.5, 1])):
         weighted, _ = train_env.fit(class_weights=setting, **no_learning)
         expected = (losses * np.where(labels == 1, weights[1], weights[0])).mean()
         assert weighted.metrics["loss"][0] == pytest.approx(expected, rel=1e-4)
-        assert weighted.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-4)
+        assert weighted.metrics["val_loss"] == pytest.approx(unweighted.metrics["val_loss"], rel=1e-4)
     with pytest.raises(TrainError, match=r"class_weights has 'cow', which is not a class.*cat, dog, emu"):
         train_env.fit(class_weights={"cow": 1}, **no_learning)
 
@@ -101,7 +101,7 @@ def test_keras_objects_are_used_and_recorded(train_env) -> None:
             "restore_best_weights": False,
         },
     )
-    assert history.metrics["val_loss"][0] > 10  # with the weights' squares
+    assert history.metrics["val_loss"][0] > 10  # includes the L2 penalty
     assert set(history.metrics) > {"f1_score", "val_f1_score"}
     assert history.metrics["learning_rate"][0] > history.metrics["learning_rate"][-1]
     assert history.settings["loss"]["config"]["label_smoothing"] == pytest.approx(0.1)

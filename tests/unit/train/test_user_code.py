@@ -27,7 +27,7 @@ def network(body: str, head: str = "layers.Dense(classes, activation='softmax')(
 
 
 def test_user_code_may_import_modules_and_define_layers(train_env) -> None:
-    """A package that imports a module, with a custom layer, arguments and logits."""
+    """The code is a package that imports a module, with a custom layer, arguments and logits."""
     folder = train_env.code(
         helper="""
     @keras.saving.register_keras_serializable("scaled")
@@ -59,7 +59,7 @@ def test_user_code_may_import_modules_and_define_layers(train_env) -> None:
 
 
 def test_changed_code_is_not_executed(train_env) -> None:
-    train_env.code(changed="raise SystemExit('it ran')")
+    train_env.code(changed="raise SystemExit('executed')")
     with pytest.raises(TrainError, match=r"fingerprint is \w{12}, but was abababababab"):
         train_env.train_user_code("changed:build", code_sha256="ab" * 32)
 
@@ -73,22 +73,22 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
     ("build", "code", "message"),
     [
         ("typo:bild", NETWORK, r"typo.py has no function bild\. Choose one of build\.$"),
-        ("nothing:build", "build = 3", r"has no function build. Define it\."),
+        ("constant:build", "build = 3", r"has no function build. Define it\."),
         (
-            "elsewhere:build",
+            "missing_module:build",
             None,
-            r"The import of elsewhere .* failed: ModuleNotFoundError: .*'elsewhere'. Correct",
+            r"The import of missing_module .* failed: ModuleNotFoundError: .*'missing_module'. Correct",
         ),
         ("json:dumps", NETWORK, r"json is the module .*json/__init__.py, outside .*Rename"),
         ("broken:build", "x = 1 +", r"The import of broken .* failed at .*broken.py:4: SyntaxError"),
         (
-            "needs:build",
-            "import no_such_thing",
-            r"failed at .*needs.py:4: .*'no_such_thing'. Correct that line",
+            "failing_import:build",
+            "import no_such_module",
+            r"failed at .*failing_import.py:4: .*'no_such_module'. Correct that line",
         ),
-        ("leaves:build", "raise SystemExit(0)", r"failed at .*leaves.py:4: SystemExit: 0"),
+        ("exits:build", "raise SystemExit(0)", r"failed at .*exits.py:4: SystemExit: 0"),
         (
-            "unasked:build",
+            "extra_argument:build",
             "def build(input_shape, classes, depth): ...",
             r"called with input_shape, classes, but its signature is \(.*, depth\): missing .*'depth'",
         ),
@@ -98,7 +98,7 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
             r"model.build raises:build failed at .*raises.py:5: ValueError: seven lines. Correct that line",
         ),
         (
-            "number:build",
+            "returns_number:build",
             "def build(input_shape, classes):\n        return 7",
             r"returned int. Return a keras.Model",
         ),
@@ -107,9 +107,9 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
             network("", "layers.Dense(classes + 1, activation='softmax')(layers.Flatten()(x))"),
             r"is \(None, 4\), but must be \(None, 3\), as classes is 3",
         ),
-        ("two:build", network("", "[x, x]"), r"is list, but must be \(None, 3\)"),
+        ("two_outputs:build", network("", "[x, x]"), r"is list, but must be \(None, 3\)"),
         (
-            "half:build",
+            "float16:build",
             network("", "layers.Dense(classes, activation='softmax', dtype='float16')(layers.Flatten()(x))"),
             r'is float16, but must be float32. .*dtype="float32"',
         ),
@@ -135,30 +135,30 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
             r"was compiled with SGD and the loss mse, which would not be used\. Remove compile\(\)",
         ),
         (
-            "stepping:build",
+            "custom_step:build",
             """
-    class Stepping(keras.Model):
+    class CustomStep(keras.Model):
         def train_step(self, data):
             return {"loss": 0.0}
 
     def build(input_shape, classes):
         x = keras.Input(input_shape)
-        return Stepping(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(x)))
+        return CustomStep(x, layers.Dense(classes, activation="softmax")(layers.Flatten()(x)))
 """,
             r"overrides train_step, which would not be used",
         ),
         (
-            "anonymous:build",
+            "lambda_layer:build",
             network(
                 "", "layers.Dense(classes, activation='softmax')(layers.Lambda(lambda v: v[:, 0, :, 0])(x))"
             ),
             r"model.keras cannot be loaded: .*ambda.*do not use Lambda",
         ),
         (
-            "opaque:build",
+            "no_config:build",
             network(
                 """
-    class Opaque(layers.Layer):
+    class NoConfig(layers.Layer):
         def __init__(self, function):
             super().__init__()
             self.function = function
@@ -166,41 +166,41 @@ def test_a_missing_code_folder_is_an_error(train_env) -> None:
         def call(self, x):
             return self.function(x)
 """,
-                "layers.Dense(classes, activation='softmax')(layers.Flatten()(Opaque(lambda v: v)(x)))",
+                "layers.Dense(classes, activation='softmax')(layers.Flatten()(NoConfig(lambda v: v)(x)))",
             ),
-            r"cannot be saved as .keras: NotImplementedError: Object Opaque .*get_config\(\)",
+            r"cannot be saved as .keras: NotImplementedError: Object NoConfig .*get_config\(\)",
         ),
         (
-            "outside:build",
+            "external:build",
             network(
                 """
     import numpy as np
     import tensorflow as tf
 
-    @keras.saving.register_keras_serializable("outside")
-    class Outside(layers.Layer):
+    @keras.saving.register_keras_serializable("external")
+    class External(layers.Layer):
         def call(self, x):
             return tf.ensure_shape(tf.numpy_function(np.abs, [x], tf.float32), x.shape)
 
         def compute_output_shape(self, shape):
             return shape
 """,
-                "layers.Dense(classes, activation='softmax')(layers.Flatten()(Outside()(x)))",
+                "layers.Dense(classes, activation='softmax')(layers.Flatten()(External()(x)))",
             ),
-            r"cannot be exported to ONNX: in the layer outside \(Outside\): .*operation PyFunc\. Replace",
+            r"cannot be exported to ONNX: in the layer external \(External\): .*operation PyFunc\. Replace",
         ),
     ],
 )
 def test_errors_in_user_code_are_reported_before_training(train_env, capsys, build, code, message) -> None:
     train_env.code(**({build.partition(":")[0]: code} if code else {}))
-    with pytest.raises(TrainError, match=message) as caught:
+    with pytest.raises(TrainError, match=message) as error:
         train_env.train_user_code(build)
-    assert not set("\n\x1b") & set(str(caught.value))
+    assert not set("\n\x1b") & set(str(error.value))
     assert "epoch" not in capsys.readouterr().out
     assert train_env.output_files() == []
 
 
-def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
+def test_an_exported_model_in_user_code_is_not_normalized_twice(train_env) -> None:
     features, images = train_env.features(mean=(30.0,), scale=(90.0,)), train_env.images(60)[0]
     _, network = train_env.fit(epochs=1)
     first = networks.add_export_layer(network, Model(), Features.read(features).schema)
@@ -208,11 +208,11 @@ def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
     train_env.code(
         start="""
         def build(input_shape, classes, path, layer=None):
-            whole = keras.saving.load_model(path)
+            model = keras.saving.load_model(path)
             if layer is None:
-                return whole
-            inside = whole.get_layer(layer).output
-            return keras.Model(whole.inputs, layers.Dense(classes, activation="softmax")(inside))
+                return model
+            features = model.get_layer(layer).output
+            return keras.Model(model.inputs, layers.Dense(classes, activation="softmax")(features))
         """
     )
     model = {"build": "start:build", "code": str(train_env.root / "networks")}
@@ -226,22 +226,22 @@ def test_an_exported_model_as_start_is_not_normalized_twice(train_env) -> None:
 
 def test_an_exception_during_training_is_reported_with_file_and_line(train_env) -> None:
     train_env.code(
-        late=network(
+        failing=network(
             """
-    @keras.saving.register_keras_serializable("late")
-    class Late(layers.Layer):
+    @keras.saving.register_keras_serializable("failing")
+    class Failing(layers.Layer):
         def call(self, x, training=False):
             if training:
-                raise KeyError("forgotten")
+                raise KeyError("missing")
             return x
 """,
-            "layers.Dense(classes, activation='softmax')(layers.Flatten()(Late()(x)))",
+            "layers.Dense(classes, activation='softmax')(layers.Flatten()(Failing()(x)))",
         )
     )
     with pytest.raises(
-        TrainError, match=r"Training failed at .*late.py:9: KeyError: .*forgotten .*Correct that line"
+        TrainError, match=r"Training failed at .*failing.py:9: KeyError: .*missing .*Correct that line"
     ):
-        train_env.train_user_code("late:build")
+        train_env.train_user_code("failing:build")
     assert train_env.output_files() == []
 
 

@@ -26,7 +26,7 @@ def controller(fake_kfp: FakeKfp, monkeypatch: pytest.MonkeyPatch) -> recurring.
 
 
 class Clock:
-    """The controller's clock, which advances while a command waits."""
+    """The clock of the controller; it advances while a command waits."""
 
     def __init__(self, controller: recurring.RecurringRuns) -> None:
         self.controller = controller
@@ -35,7 +35,7 @@ class Clock:
         return self.controller.now.timestamp()
 
     def sleep(self, seconds: float) -> None:
-        self.controller.pass_time(seconds=seconds)
+        self.controller.advance(seconds=seconds)
         self.controller.report()
 
 

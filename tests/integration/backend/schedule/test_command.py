@@ -14,21 +14,21 @@ from tests.integration.backend.schedule.conftest import write_requests
 
 @pytest.fixture(autouse=True)
 def digits(environment_file: str) -> None:
-    """A configuration in the folder of the test."""
+    """Write a configuration into the working directory."""
     Path(environment_file).with_name("digits.yaml").write_text(
         'name: digits\ndata: {kind: digits}\nschedule: {cron: "0 3 * * *"}\n'
     )
 
 
-def test_json_output(modelyard: Command) -> None:
+def test_each_schedule_command_prints_json(modelyard: Command) -> None:
     def schedule(*arguments: str) -> Any:
         code, output = modelyard("schedule", *arguments, "--output", "json")
         assert code == 0
         return output
 
     assert schedule("apply", "digits.yaml")["action"] == "create"
-    again = schedule("apply", "digits.yaml", "--dry-run")
-    assert (again["action"], again["applied"], again["changes"]) == ("nothing", False, [])
+    dry_run = schedule("apply", "digits.yaml", "--dry-run")
+    assert (dry_run["action"], dry_run["applied"], dry_run["changes"]) == ("nothing", False, [])
     (listed,) = schedule("list")
     assert (listed["name"], listed["cron"], listed["paused"]) == ("digits", "0 3 * * *", False)
     assert schedule("pause", "digits") == {"name": "digits", "state": "paused"}
@@ -38,7 +38,7 @@ def test_json_output(modelyard: Command) -> None:
     assert schedule("list") == []
 
 
-def test_text_output(modelyard: Command) -> None:
+def test_schedule_commands_print_text(modelyard: Command) -> None:
     def text(*arguments: str) -> str:
         return str(modelyard("schedule", *arguments)[1])
 
@@ -55,7 +55,7 @@ def test_text_output(modelyard: Command) -> None:
 
 
 def test_environment_local_has_no_schedules(modelyard: Command) -> None:
-    for arguments in (("apply", "nowhere.yaml"), ("list",), ("delete", "digits")):
+    for arguments in (("apply", "missing.yaml"), ("list",), ("delete", "digits")):
         code, text = modelyard("schedule", *arguments, "-e", "local")
         assert code == ConfigError.exit_code
         assert "docs/schedule.md" in text

@@ -26,23 +26,26 @@ class KilledError(Exception):
 
 @pytest.fixture(autouse=True)
 def _without_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desired, "check_pipeline", lambda *_: ())  # it reads the whole package
+    """Skip the checks of the pipeline, which are slow."""
+    monkeypatch.setattr(desired, "check_pipeline", lambda *_: ())
 
 
-def at_request(number: int, schedules: RecurringRuns, do: Callable[[], object]) -> Callable[[], bool]:
-    """Call `do` before a request of a scheduler; return a function that tells whether it was called."""
+def call_before_request(
+    number: int, schedules: RecurringRuns, action: Callable[[], object]
+) -> Callable[[], bool]:
+    """Call `action` before a request of a command; return a function that returns whether it was called."""
     transport = schedules.backend.recurring_runs.api_client.rest_client
     request, numbers = transport.request, itertools.count(1)
-    done = threading.Event()
+    called = threading.Event()
 
-    def disturbed(*arguments: Any, **options: Any) -> Any:
+    def call_and_request(*arguments: Any, **options: Any) -> Any:
         if next(numbers) == number:
-            done.set()
-            do()
+            called.set()
+            action()
         return request(*arguments, **options)
 
-    transport.request = disturbed
-    return done.is_set
+    transport.request = call_and_request
+    return called.is_set
 
 
 def kill() -> None:
@@ -61,11 +64,11 @@ def test_one_recurring_run_remains_after_a_kill_before_any_request_and_a_retry(
     new_schedules(environment).apply(config(DAILY))
     for number in itertools.count(1):
         expected = config(HOURLY, f"training.epochs={number}")
-        dying = new_schedules(environment)
-        killed = at_request(number, dying, kill)
+        first = new_schedules(environment)
+        killed = call_before_request(number, first, kill)
         with suppress(KilledError):
-            dying.apply(expected)
-        assert len(controller.firing) in (1, 2)
+            first.apply(expected)
+        assert len(controller.enabled) in (1, 2)
         new_schedules(environment).apply(expected)
         check_single_recurring_run(controller, number)
         if not killed():
@@ -79,25 +82,25 @@ def test_one_recurring_run_remains_after_a_concurrent_apply_at_any_request(
 ) -> None:
     conflicts = 0
     for number in itertools.count(1):
-        slow, faster = new_schedules(environment), new_schedules(environment)
+        first, second = new_schedules(environment), new_schedules(environment)
         epochs = f"training.epochs={number}"
-        overtaken = at_request(number, slow, partial(faster.apply, config(other, epochs)))
+        replaced = call_before_request(number, first, partial(second.apply, config(other, epochs)))
         try:
-            slow.apply(config(HOURLY, epochs))
+            first.apply(config(HOURLY, epochs))
         except ConflictError:
             conflicts += 1
         check_single_recurring_run(controller, number)
-        if not overtaken():
+        if not replaced():
             break
     assert number > 8
-    assert bool(conflicts) == (other == DAILY), "the replaced one gets the error"
+    assert bool(conflicts) == (other == DAILY), "only a different schedule is a conflict"
 
 
 @pytest.mark.parametrize("other", [HOURLY, DAILY], ids=["same", "different"])
-def test_one_recurring_run_remains_after_two_simultaneous_applies(
+def test_one_recurring_run_remains_after_two_concurrent_applies(
     environment: Environment, controller: recurring.RecurringRuns, other: str
 ) -> None:
-    compile_cached(environment.to_json())  # by KFP's compiler, of which there can only be one at a time
+    compile_cached(environment.to_json())  # KFP's compiler does not support threads
     for epochs in range(1, 4):
         results: list[AppliedSchedule | ConflictError] = []
         barrier = threading.Barrier(2)

@@ -1,4 +1,4 @@
-"""Recurring runs that match a configuration, the runs that they start, and what is not changed."""
+"""Recurring runs match the configuration; replacing them neither ends nor duplicates their runs."""
 
 import pytest
 
@@ -14,10 +14,10 @@ def test_the_recurring_run_matches_the_configuration(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     expected = config("schedule.cron=0 3 * * mon", "schedule.concurrency=2", "schedule.force_after=30d")
-    plan = schedules.apply(expected)
-    (created,) = controller.firing
-    assert plan.action == "create"
-    assert [due[11:] for due in plan.next] == 3 * ["03:00:00+00:00"]
+    applied = schedules.apply(expected)
+    (created,) = controller.enabled
+    assert applied.action == "create"
+    assert [due[11:] for due in applied.next] == 3 * ["03:00:00+00:00"]
     assert created.trigger.cron_schedule.cron == "0 0 3 * * 1"
     assert len(created.description) <= 191
     assert (created.display_name, created.max_concurrency, created.no_catchup) == ("digits", "2", True)
@@ -25,38 +25,38 @@ def test_the_recurring_run_matches_the_configuration(
     assert created.runtime_config.pipeline_root == "gs://bucket/runs"
     assert created.runtime_config.parameters["skip_unchanged"] is True
     assert created.runtime_config.parameters["force_after"] == 30 * 86400
-    controller.pass_time(days=8)
+    controller.advance(days=8)
     runs = controller.runs_of(created.recurring_run_id)
     assert len(runs) in (1, 2)
     assert runs[0].runtime_config == created.runtime_config
 
 
-def test_nothing_is_sent_by_a_dry_run_or_when_nothing_differs(
+def test_a_dry_run_or_an_unchanged_schedule_sends_nothing(
     fake_kfp: FakeKfp, schedules: RecurringRuns
 ) -> None:
     assert schedules.apply(config(DAILY), dry_run=True).action == "create"
     assert write_requests(fake_kfp) == []
     schedules.apply(config(DAILY))
     before = write_requests(fake_kfp)
-    again = schedules.apply(config(DAILY))
-    assert (again.action, again.changes) == ("nothing", ())
-    plan = schedules.apply(config(HOURLY, "training.epochs=7", "schedule.paused=true"), dry_run=True)
-    assert plan.action == "replace"
-    assert {(change.key, change.before, change.after) for change in plan.changes} == {
+    second = schedules.apply(config(DAILY))
+    assert (second.action, second.changes) == ("nothing", ())
+    applied = schedules.apply(config(HOURLY, "training.epochs=7", "schedule.paused=true"), dry_run=True)
+    assert applied.action == "replace"
+    assert {(change.key, change.before, change.after) for change in applied.changes} == {
         ("schedule.cron", "0 3 * * *", "0 * * * *"),
         ("schedule.paused", False, True),
         ("training.epochs", 20, 7),
     }
-    assert plan.next == ()
+    assert applied.next == ()
     assert write_requests(fake_kfp) == before
 
 
-def test_a_replaced_schedule_leaves_its_run_alone(
+def test_a_replaced_schedule_does_not_end_its_run(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(HOURLY))
-    (old,) = controller.firing
-    controller.pass_time(hours=1)
+    (old,) = controller.enabled
+    controller.advance(hours=1)
     (run,) = controller.runs_of(old.recurring_run_id)
     assert schedules.apply(config(HOURLY, "training.epochs=7")).action == "replace"
     (new,) = controller.recurring.values()
@@ -64,17 +64,17 @@ def test_a_replaced_schedule_leaves_its_run_alone(
     assert new.recurring_run_id != old.recurring_run_id
     assert '"epochs":7' in new.runtime_config.parameters["deploy_spec"]
     assert (controller.killed, run.state) == ([], "RUNNING")
-    controller.pass_time(hours=1)
+    controller.advance(hours=1)
     assert len(controller.runs_of(new.recurring_run_id)) == 1
 
 
 @pytest.mark.parametrize("seconds", [-40, 0, 40], ids=["before", "at", "after"])
-def test_near_a_due_time_replace_waits_so_that_one_run_starts_and_survives(
+def test_replace_near_a_due_time_starts_one_run_and_does_not_end_it(
     controller: recurring.RecurringRuns, schedules: RecurringRuns, seconds: int
 ) -> None:
     schedules.apply(config(HOURLY))
     controller.records_at_once = False
-    controller.pass_time(seconds=3570 + seconds)  # it is half a minute past the hour
+    controller.advance(seconds=3570 + seconds)  # the clock starts 30 s after the full hour
     schedules.apply(config('schedule.cron="*/30 * * * *"'))
     (run,) = controller.workflows
     assert (run.owner, controller.killed) == ("", [])
@@ -87,7 +87,7 @@ def test_a_frequent_schedule_is_disabled_before_it_is_replaced(
 ) -> None:
     schedules.apply(config(f'schedule.cron="{cron}"', "schedule.concurrency=10"))
     controller.records_at_once = False
-    controller.pass_time(minutes=60)
+    controller.advance(minutes=60)
     before, sent = len(controller.workflows), len(write_requests(fake_kfp))
     assert before > 1
     applied = schedules.apply(config(HOURLY))
@@ -100,42 +100,46 @@ def test_a_frequent_schedule_is_disabled_before_it_is_replaced(
     assert (len(controller.recurring), controller.killed) == (1, [])
 
 
-def test_a_run_that_waited_for_a_free_slot_survives(
+def test_delete_does_not_end_a_run_that_waited_for_a_free_slot(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(HOURLY))
-    (old,) = controller.firing
-    controller.pass_time(hours=2, minutes=10)  # the first run is in flight, the second waits for it
+    (old,) = controller.enabled
+    controller.advance(hours=2, minutes=10)  # the first run is running, the second waits for it
     (first,) = controller.runs_of(old.recurring_run_id)
     controller.records_at_once = False
     controller.end(first.run_id)
-    controller.pass_time(seconds=20)
+    controller.advance(seconds=20)
     assert len(controller.workflows) == 1
     schedules.delete("digits")
     assert (controller.recurring, controller.killed) == ({}, [])
 
 
-def test_pause_and_resume(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
+def test_a_paused_schedule_starts_no_runs_until_it_is_resumed(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
     assert [not item.enabled for item in schedules.list_all()] == [True]
-    controller.pass_time(hours=5)
+    controller.advance(hours=5)
     assert controller.workflows == []
     schedules.resume("digits")
     assert [not item.enabled for item in schedules.list_all()] == [False]
-    controller.pass_time(minutes=1)
+    controller.advance(minutes=1)
     assert controller.workflows == []  # no catch-up
-    controller.pass_time(hours=1)
+    controller.advance(hours=1)
     assert len(controller.workflows) == 1
     assert schedules.apply(config(HOURLY)).action == "nothing"
 
 
-def test_catch_up(controller: recurring.RecurringRuns, schedules: RecurringRuns) -> None:
+def test_catch_up_starts_the_missed_runs(
+    controller: recurring.RecurringRuns, schedules: RecurringRuns
+) -> None:
     schedules.apply(config(HOURLY, "schedule.catch_up=true", "schedule.concurrency=10"))
     schedules.pause("digits")
-    controller.pass_time(hours=3)
+    controller.advance(hours=3)
     schedules.resume("digits")
-    controller.pass_time(minutes=1)
+    controller.advance(minutes=1)
     assert len(controller.workflows) == 3
 
 
@@ -143,23 +147,23 @@ def test_apply_pauses_and_resumes_as_configured(
     controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(HOURLY, "schedule.paused=true"))
-    assert controller.firing == []
-    plan = schedules.apply(config(HOURLY))
-    assert plan.action == "resume"
-    assert [(change.key, change.before, change.after) for change in plan.changes] == [
+    assert controller.enabled == []
+    applied = schedules.apply(config(HOURLY))
+    assert applied.action == "resume"
+    assert [(change.key, change.before, change.after) for change in applied.changes] == [
         ("schedule.paused", True, False)
     ]
-    (on,) = controller.recurring.values()
+    (enabled,) = controller.recurring.values()
     assert schedules.apply(config(HOURLY, "schedule.paused=true")).action == "pause"
-    (off,) = controller.recurring.values()
-    assert (off.recurring_run_id, off.mode) == (on.recurring_run_id, "DISABLE")
+    (paused,) = controller.recurring.values()
+    assert (paused.recurring_run_id, paused.mode) == (enabled.recurring_run_id, "DISABLE")
 
 
 def test_run_now_starts_the_same_run_as_the_schedule(
     fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
-    (created,) = controller.firing
+    (created,) = controller.enabled
     name = schedules.run_now("digits")
     (run,) = (run for run in fake_kfp.runs.runs.values() if run.display_name == name)
     assert run.runtime_config == created.runtime_config
@@ -172,8 +176,8 @@ def test_a_deleted_pipeline_version_is_uploaded_again(
 ) -> None:
     schedules.apply(config(DAILY))
     fake_kfp.pipelines.versions.clear()
-    plan = schedules.apply(config(DAILY))
-    assert plan.action == "replace"
+    applied = schedules.apply(config(DAILY))
+    assert applied.action == "replace"
     assert len(fake_kfp.pipelines.versions) == len(controller.recurring) == 1
 
 
@@ -181,7 +185,7 @@ def test_recurring_runs_of_other_tools_are_not_changed(
     fake_kfp: FakeKfp, controller: recurring.RecurringRuns, schedules: RecurringRuns
 ) -> None:
     schedules.apply(config(DAILY))
-    (created,) = controller.firing
+    (created,) = controller.enabled
     created.description = "The nightly run of the data team"
     before = write_requests(fake_kfp)
     for command in (
@@ -213,11 +217,11 @@ def test_a_time_zone_other_than_the_servers_is_refused(
         schedules.apply(berlin)
     berlin_server = environment.kfp.model_copy(update={"time_zone": "Europe/Berlin"})
     new_schedules(environment.model_copy(update={"kfp": berlin_server})).apply(berlin)
-    (created,) = controller.firing
+    (created,) = controller.enabled
     assert created.trigger.cron_schedule.cron == "0 0 3 * * *"
 
 
-def test_multi_user_server(
+def test_schedules_work_on_a_multi_user_server(
     fake_kfp: FakeKfp, controller: recurring.RecurringRuns, environment: Environment
 ) -> None:
     fake_kfp.server.multi_user = True
@@ -225,14 +229,14 @@ def test_multi_user_server(
     schedules.apply(config(HOURLY))
     schedules.pause("digits")
     schedules.resume("digits")
-    (created,) = controller.firing
+    (created,) = controller.enabled
     assert created.namespace == environment.runs.namespace
-    controller.pass_time(hours=1)
+    controller.advance(hours=1)
     schedules.delete("digits")
     assert (controller.recurring, controller.killed) == ({}, [])
 
 
-def test_a_missing_schedule(schedules: RecurringRuns) -> None:
+def test_a_missing_schedule_is_an_error(schedules: RecurringRuns) -> None:
     with pytest.raises(NotFoundError, match="no schedule digits"):
         schedules.pause("digits")
     schedules.apply(config(DAILY))
