@@ -80,28 +80,28 @@ def test_the_command_reference_is_current():
 
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Follow the tutorial; return its folder and what its commands printed."""
-    folder, printed = tmp_path_factory.mktemp("tutorial"), ""
+    """Follow the tutorial; return its folder and the output of its commands."""
+    folder, output = tmp_path_factory.mktemp("tutorial"), ""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for language, title, text in BLOCK.findall((ROOT / "docs/tutorial.md").read_text()):
         if title:
             (folder / title).parent.mkdir(exist_ok=True)
             (folder / title).write_text(text)
         elif language == "sh":
-            line = ["bash", "-e", "-c", text]
-            ended = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
-            assert ended.returncode == 0, text + ended.stderr
-            printed += ended.stdout
-    return folder, printed
+            command = ["bash", "-e", "-c", text]
+            result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            assert result.returncode == 0, text + result.stderr
+            output += result.stdout
+    return folder, output
 
 
-def test_the_tutorial_can_be_followed(tutorial):
-    _, printed = tutorial
-    assert re.search(r"^decision +promote:", printed, re.MULTILINE)
-    assert re.search(r"^bars/vertical/000.png +vertical", printed, re.MULTILINE)
+def test_the_tutorial_promotes_a_model_and_predicts(tutorial):
+    _, output = tutorial
+    assert re.search(r"^decision +promote:", output, re.MULTILINE)
+    assert re.search(r"^bars/vertical/000.png +vertical", output, re.MULTILINE)
 
 
-def test_a_users_pipeline_with_single_components(tutorial):
+def test_the_example_pipeline_uses_single_components(tutorial):
     folder, _ = tutorial
     (model,) = folder.glob(".modelyard/runs/*/artifacts/*/train/model")
     script = f"""
@@ -115,8 +115,8 @@ local.init(local.SubprocessRunner(use_venv=False), pipeline_root="own")
 task = pipeline(model={str(model)!r}, history={str(model.with_name("history"))!r}, date="today")
 print(task.outputs["Output"])
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
-    assert ended.stdout.splitlines()[-1] == "the model is good enough", ended.stdout + ended.stderr
+    result = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "the model is good enough", result.stdout + result.stderr
     assert "score-again" in (folder / "own.yaml").read_text()
 
 

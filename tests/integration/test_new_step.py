@@ -12,13 +12,13 @@ from modelyard.pipelines.compile.compiler import parse_package
 
 FILES = {
     "__init__.py": '"""The step `audit`."""\n',
-    "spec.py": '''"""What the step `audit` is told."""
+    "spec.py": '''"""The spec of the step `audit`."""
 
 from modelyard.components.settings import Spec
 
 
 class AuditSpec(Spec):
-    """Whose features are looked at."""
+    """The model whose features are audited."""
 
     name: str
 ''',
@@ -29,12 +29,12 @@ from kfp import dsl
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def audit(features: dsl.Input[dsl.Dataset], spec: str, findings: dsl.Output[dsl.Artifact]) -> None:
-    """Look at the features."""
+    """Audit the features."""
     from modelyard.components.audit.auditor import audit
 
     audit(features.path, spec, findings.path)
 ''',
-    "auditor.py": '"""The work of the step `audit`."""\n\nfrom modelyard.components import shards\n',
+    "auditor.py": '"""The audit of features."""\n\nfrom modelyard.components import shards\n',
 }
 TRAIN = '    Step(\n        "train",'
 ROW = (TRAIN, f'    Step("audit", AuditSpec, image="preprocess", cached=True),\n{TRAIN}')
@@ -76,15 +76,15 @@ def test_a_new_step_is_a_folder_a_row_and_a_call_in_the_pipeline(tmp_path: Path)
         (component, f"from modelyard.components.audit.component import audit\n{component}"),
     )
 
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert {"audit", "preprocess", "shards"} <= set(json.loads(done.stdout))
+    assert result.returncode == 0, result.stderr
+    assert {"audit", "preprocess", "shards"} <= set(json.loads(result.stdout))
     spec, platform = parse_package((tmp_path / "pipeline.yaml").read_bytes())
     container = spec["deploymentSpec"]["executors"]["exec-audit"]["container"]
     assert container["image"] == "a/preprocess"

@@ -25,7 +25,7 @@ def test_default_pod_under_all_attacks_is_never_restarted(new_workspace, capsys,
     artifacts.write(tmp_path / "golden.json", golden)
     files = {name: tmp_path / name for name in ("model.onnx", "golden.json")}
     workspace.deploy(publish(workspace.models, NAME, files, IMAGE_SIGNATURE))
-    outcomes = attackers.attack_in_all_ways(workspace.address)
+    outcomes = attackers.run_all_attacks(workspace.address)
     with capsys.disabled():
         print(f"\n{sum(outcomes.values())} outcomes: {dict(outcomes.most_common(12))}", end="")  # noqa: T201
     assert not [outcome for outcome in outcomes if outcome.startswith("BAD")]

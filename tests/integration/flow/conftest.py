@@ -1,4 +1,4 @@
-"""A workspace: a folder in which the real `modelyard` runs, with runs, cache and store."""
+"""A workspace: a folder in which the command `modelyard` runs, with runs, cache and store."""
 
 import json
 import os
@@ -23,14 +23,14 @@ MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder, and commands in it; `quick` are settings for a run of a few seconds."""
+    """A folder and commands in it; `quick` has settings for a run of a few seconds."""
 
     folder: Path
     quick: ClassVar[tuple[str, ...]] = ("training.epochs=2", "gate.minimum.accuracy=0.2")
 
     def command(self, *arguments: str | Path, settings: tuple[str, ...] = ()) -> list[str]:
-        line = [MODELYARD, *map(str, arguments)]
-        return line + [part for setting in settings for part in ("--set", setting)]
+        command = [MODELYARD, *map(str, arguments)]
+        return command + [part for setting in settings for part in ("--set", setting)]
 
     def modelyard(self, *arguments: str | Path, settings: tuple[str, ...] = ()) -> Any:
         """Run a command and return its completed process."""
@@ -45,34 +45,34 @@ class Workspace:
 
     def json(self, *arguments: str | Path, settings: tuple[str, ...] = (), code: int = 0) -> Any:
         """Run a command with `--output json`; return its parsed output."""
-        done = self.modelyard(*arguments, "--output", "json", settings=settings)
-        assert done.returncode == code, done.stdout + done.stderr
-        return json.loads(done.stdout)
+        result = self.modelyard(*arguments, "--output", "json", settings=settings)
+        assert result.returncode == code, result.stdout + result.stderr
+        return json.loads(result.stdout)
 
     @property
     def models(self) -> ModelStore:
         return open_store(Store(url=str(self.folder / ".modelyard" / "models")))
 
-    def leftovers(self) -> list[str]:
-        """Return temporary files that no ended run may leave."""
+    def temporary_files(self) -> list[str]:
+        """Return the temporary files; an ended run leaves none."""
         paths = [
             path for path in self.folder.rglob("*") if path.name == "scratch" or path.suffix == ".partial"
         ]
         return [str(path) for path in paths + list(self.folder.rglob(".partial/*"))]
 
     def processes(self) -> list[int]:
-        """Return the running processes of this workspace, by their environment."""
-        mark = f"{self.folder}/".encode()
+        """Return the IDs of processes whose environment has the path of this workspace."""
+        path = f"{self.folder}/".encode()
         pids = []
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile
-                if process.stat().st_uid == os.getuid() and mark in (process / "environ").read_bytes():
+            with suppress(OSError):  # the process has ended
+                if process.stat().st_uid == os.getuid() and path in (process / "environ").read_bytes():
                     pids.append(int(process.name))
         return pids
 
     def wait_until_idle(self) -> None:
         """Wait until this workspace has no processes."""
-        wait_until(lambda: not self.processes(), message="orphans")
+        wait_until(lambda: not self.processes(), message="processes remain")
 
     def state(self, name: str = "digits") -> dict[str, Any]:
         """Verify every version; return the state of the store."""
@@ -127,7 +127,7 @@ atexit.register(record)
 
 @pytest.fixture(scope="session")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which each step of `digits` writes its imported modules."""
+    """A folder in which each step of `digits` writes the names of its imported modules."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "sitecustomize.py").write_text(RECORD_MODULES)
     return folder
@@ -135,15 +135,15 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_plan(new_workspace: Callable[[], Workspace], modules: Path) -> tuple[Workspace, Any]:
-    """The workspace of `digits`, with a plan before the run, and the plan.
+    """The workspace of `digits` before its run, and a plan of the run.
 
-    Its path has special characters, and its modules have the names of imported ones.
+    The path has special characters, and the folder has modules with the names of imported modules.
     """
     workspace = Workspace(new_workspace().folder / "pets [v1] *?\\ $x '#%:~ python3")
     for name in CLASHING_MODULES:
         module = workspace.folder / f"{name}.py"
         module.parent.mkdir(parents=True, exist_ok=True)
-        module.write_text("raise ImportError('of the user')")
+        module.write_text("raise ImportError('imported')")
     options = ("--probe", "--probe-seconds", "1", "--budget", "0", "--price", "1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
@@ -159,12 +159,12 @@ UNRELATED_VARIABLES = {
     **{"MODELYARD_STORE_SERVICE_HOST": "10.0.0.7", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"},
     **{"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "No/Where", "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "[::1]"},
 }
-"""Variables of other projects, which must not change a run."""
+"""Variables of other projects; they must not change a run."""
 
 
 @pytest.fixture(scope="session")
 def digits(digits_plan: tuple[Workspace, Any], modules: Path) -> tuple[Workspace, Any]:
-    """A workspace after a `modelyard run` with the defaults, and its summary; read-only for tests."""
+    """A workspace after `modelyard run` with the defaults, and the summary; tests only read it."""
     workspace, _ = digits_plan
     (modules / "keras.json").write_text(json.dumps(OTHER_KERAS))
     with pytest.MonkeyPatch.context() as patch:
@@ -184,13 +184,13 @@ def champion(digits: tuple[Workspace, Any], workspace: Workspace) -> Workspace:
 
 @pytest.fixture
 def error_text() -> Callable[[str], str]:
-    """Return the error message of a failed command; it must be one paragraph without a traceback."""
+    """Return a function that returns the error message in stderr: one paragraph without a traceback."""
 
-    def of(stderr: str) -> str:
+    def find_error(stderr: str) -> str:
         message = re.search(r"^error: (.+)\Z", stderr.strip(), re.MULTILINE | re.DOTALL)
         assert message, stderr
         assert "\n" not in message[1].strip(), message[1]
         assert "Traceback" not in message[1]
         return message[1]
 
-    return of
+    return find_error

@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "cifar10.yaml"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-@pytest.mark.soak  # ten epochs; make test reads both layouts in tests/unit/ingest and runs a user's images
+@pytest.mark.soak  # ten epochs; tests/unit/ingest reads both layouts
 @pytest.mark.parametrize("layout", ["binary", "python"])
 def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive, layout):
     archive = cifar10_archive(workspace.folder / "cifar.tar.gz", layout, images_per_batch=200)
@@ -34,12 +34,12 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
 
     images, labels = read_test_images(workspace)
     np.save(workspace.folder / "batch.npy", images)
-    Image.fromarray(images[0]).resize((64, 48)).convert("RGBA").save(workspace.folder / "one.png")
+    Image.fromarray(images[0]).resize((64, 48)).convert("RGBA").save(workspace.folder / "image.png")
     with workspace.serving("cifar10") as url:
         batch = workspace.json("predict", "cifar10", workspace.folder / "batch.npy", "--url", url)[
             "predictions"
         ]
-        (prediction,) = workspace.json("predict", "cifar10", workspace.folder / "one.png", "--url", url)[
+        (prediction,) = workspace.json("predict", "cifar10", workspace.folder / "image.png", "--url", url)[
             "predictions"
         ]
     assert prediction["text"] in CLASSES
@@ -51,7 +51,7 @@ def test_the_tutorial_from_the_archive_to_predictions(workspace, cifar10_archive
 
 
 def read_test_images(workspace) -> tuple[np.ndarray, np.ndarray]:
-    """Return test images (50, 32, 32, 3) and their labels, as ingest read them from the archive."""
+    """Return 50 test images (50, 32, 32, 3) and their labels from the output of ingest."""
     raw = next((workspace.folder / ".modelyard" / "runs").glob("*/artifacts/*/ingest/raw"))
     shard = np.load(raw / "test-00000-of-00001.npy"), np.load(raw / "test-00000-of-00001.targets.npy")
     return shard[0][:50], shard[1][:50]
@@ -64,7 +64,7 @@ def predict_with_keras(path: Path, images: np.ndarray) -> np.ndarray:
         "model = keras.saving.load_model(sys.argv[1]);"
         "numpy.save(sys.argv[3], model.predict(numpy.load(sys.argv[2]), verbose=0))"
     )
-    inputs, outputs = path.with_name("images.npy"), path.with_name("answers.npy")
+    inputs, outputs = path.with_name("images.npy"), path.with_name("predictions.npy")
     np.save(inputs, images)
     subprocess.run([sys.executable, "-c", script, path, inputs, outputs], check=True, capture_output=True)
     return np.load(outputs)

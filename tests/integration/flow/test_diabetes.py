@@ -29,5 +29,5 @@ def test_the_example_promotes_a_champion_in_a_storage_plugin(workspace, tmp_path
     assert prediction["values"] == {"progression": pytest.approx(float(prediction["text"]), abs=0.1)}
     models = open_store(Store(url=URL))
     assert models.champion("diabetes").version == 1
-    assert models.fetch("diabetes", 1, tmp_path / "one").run == summary["fingerprint"]
+    assert models.fetch("diabetes", 1, tmp_path / "version").run == summary["fingerprint"]
     assert not (workspace.folder / ".modelyard" / "models").exists()

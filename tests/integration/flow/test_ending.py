@@ -1,4 +1,4 @@
-"""The end of a run: unchanged, or with an explanation, which the webhook gets."""
+"""The end of a run: `unchanged`, or an explanation that is posted to the webhook."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from tests.http_server import Handler, serve
 
 WEBHOOK_PATH = "/hooks/T0P-5ECRET"
-MISSING_DATA = ("data.kind=npz", "data.source=none.npz")
+MISSING_DATA = ("data.kind=npz", "data.source=missing.npz")
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_skip_unchanged_ends_the_run_after_fingerprint(champion, webhook_request
     assert (summary["state"], summary["decision"]) == ("succeeded", "unchanged")
     assert summary["reason"].startswith("version 1, the champion since ")
     assert (summary["version"], summary["champion"]) == (None, 1)
-    ran = [name for name, state in states(summary).items() if state == "succeeded"]
-    assert ran == ["fingerprint", "explain"]
+    executed = [name for name, state in states(summary).items() if state == "succeeded"]
+    assert executed == ["fingerprint", "explain"]
     assert set(states(summary).values()) == {"succeeded", "skipped"}
     assert champion.state() == before
     ((_, payload),) = webhook_requests
@@ -59,19 +59,19 @@ def test_skip_unchanged_ends_the_run_after_fingerprint(champion, webhook_request
     assert f"unchanged: {summary['reason']}" in payload["text"]
 
 
-@pytest.mark.soak  # a whole training; tests/unit/fingerprint has which run it is
+@pytest.mark.soak  # trains; tests/unit/fingerprint tests the fingerprint of the run
 def test_force_after_trains_again(champion):
     entry = champion.folder / ".modelyard/models/digits/history/000001.json"
     entry.write_text(json.dumps(json.loads(entry.read_text()) | {"at": "2020-01-01T00:00:00+00:00"}))
-    old = champion.models.champion("digits").run
+    previous = champion.models.champion("digits").run
     summary = champion.json("run", "--skip-unchanged", "--force-after", "30d")
     assert states(summary)["train"] == "succeeded"
-    assert (summary["decision"], summary["fingerprint"] != old) == ("promote", True)
-    again = champion.json("run", "--skip-unchanged", "--force-after", "30d")
-    assert again["decision"] == "unchanged"
+    assert (summary["decision"], summary["fingerprint"] != previous) == ("promote", True)
+    repeated = champion.json("run", "--skip-unchanged", "--force-after", "30d")
+    assert repeated["decision"] == "unchanged"
 
 
-def test_the_webhook_gets_the_failure_and_its_url_is_not_stored(champion, webhook_requests):
+def test_the_failure_is_posted_to_the_webhook_whose_url_is_not_stored(champion, webhook_requests):
     summary = champion.json("run", settings=MISSING_DATA, code=3)
     assert (summary["state"], summary["failure"]["kind"]) == ("failed", "DataError")
     assert Path(summary["failure"]["log"]).is_file()

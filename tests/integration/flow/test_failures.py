@@ -1,4 +1,4 @@
-"""Each failure of a step in a local run: summary, exit task and `explain`."""
+"""Failures of steps in a local run: summary, record and `explain`."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    # these start TensorFlow; test_readme.py has an exception, tests/unit/pipelines/test_local.py a small step
+    # slow; test_readme.py tests an exception in train, tests/unit/pipelines/test_local.py small steps
     [
         pytest.param(name, marks=[pytest.mark.soak] if case.step == "train" else [])
         for name, case in CASES.items()

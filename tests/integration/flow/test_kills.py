@@ -1,6 +1,6 @@
-"""After `kill -9` of a run at any time, the next run has the result of an undisturbed one, without orphans.
+"""After a run was killed at any time, the next run has the result of an uninterrupted run, without orphans.
 
-`make test` kills a training, `make soak` kills every step at random times; MODELYARD_SEED repeats a sequence.
+`make test` kills a training, `make soak` kills each step at random times. MODELYARD_SEED repeats a sequence.
 """
 
 import json
@@ -20,7 +20,7 @@ from modelyard.components.errors import NotFoundError
 from tests.processes import wait_until
 
 STEPS = ("fingerprint", "ingest", "preprocess", "train", "evaluate", "deploy")
-STEP_SECONDS = {  # seconds, about
+STEP_SECONDS = {  # approximate
     "fingerprint": 0.2,
     "ingest": 0.3,
     "preprocess": 0.3,
@@ -32,7 +32,7 @@ STEP_SECONDS = {  # seconds, about
 
 @pytest.fixture(scope="module")
 def reference_run(new_workspace: Callable[[], Any]) -> tuple[Any, Any]:
-    """The summary and the store's state of an undisturbed run."""
+    """The summary of an uninterrupted run, and the state of its store."""
     workspace = new_workspace()
     return workspace.json("run", settings=workspace.quick), workspace.state()
 
@@ -41,11 +41,11 @@ def reference_run(new_workspace: Callable[[], Any]) -> tuple[Any, Any]:
 def rng() -> random.Random:
     seed = os.environ.get("MODELYARD_SEED") or str(time.time_ns())
     print(f"MODELYARD_SEED={seed}")  # noqa: T201 - shown when a test fails
-    return random.Random(seed)  # noqa: S311 - moments, not secrets
+    return random.Random(seed)  # noqa: S311
 
 
 def kill_during(workspace: Any, step: str | None, delay: float) -> bool:
-    """Kill a run `delay` seconds after the start of `step`, or of the run; return whether that ended it."""
+    """Kill a run `delay` seconds after `step` or the run started; return whether the kill ended it."""
     before = set(workspace.folder.glob(".modelyard/runs/*"))
     command = workspace.command("run", settings=workspace.quick)
     with subprocess.Popen(
@@ -64,7 +64,7 @@ def _has_started(workspace: Any, step: str, before: set[Path]) -> bool:
 
 
 def create_killed_run(new_workspace: Callable[[], Any], rng: random.Random, step: str | None) -> Any:
-    """Return a workspace whose first run was killed; retry if the kill was too late."""
+    """Return a workspace whose run was killed; repeat if the run had ended before."""
     for _ in range(5):
         workspace = new_workspace()
         if kill_during(workspace, step, random_delay(rng, step)):
@@ -78,7 +78,7 @@ def random_delay(rng: random.Random, step: str | None) -> float:
 
 
 def check_store_is_complete(workspace: Any) -> None:
-    """Check that every version verifies, and that the champion is one of them."""
+    """Check that every version is complete, and that the champion is one of them."""
     state = workspace.state()
     assert state["champion"] is None or state["champion"] in state["versions"]
 
@@ -90,41 +90,44 @@ def check_the_next_run(
     command: tuple[str, ...] = ("run",),
 ) -> Any:
     summary, (versions, moves) = reference_run[0], outcome(reference_run[1])
-    again = workspace.json(*command, settings=settings)
+    result = workspace.json(*command, settings=settings)
     for key in ("fingerprint", "version", "champion", "decision"):
-        assert again[key] == summary[key], key
-    assert again["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
-    assert again["prediction"]["version"] == 1
+        assert result[key] == summary[key], key
+    assert result["metrics"]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"], abs=1e-6)
+    assert result["prediction"]["version"] == 1
     assert outcome(workspace.state()) == (versions, moves)
-    assert workspace.leftovers() == []
-    return again
+    assert workspace.temporary_files() == []
+    return result
 
 
 def outcome(state: dict[str, Any]) -> tuple[dict[int, str], Any]:
-    """Return the run of each version, and the moves of the champion pointer."""
+    """Return the run of each version, and the actions on the champion pointer."""
     return {version: run for version, (run, *_) in state["versions"].items()}, state["moves"]
 
 
-HOLD_SCRIPT = """
+BLOCK_SCRIPT = """
 import os, sys, time
-event, end, number = os.environ["HOLD"].split()
-seen = []
-def hold(name, arguments):
+event, end, number = os.environ["BLOCK_AT"].split()
+events = []
+def block(name, arguments):
     if name == event and any(str(argument).endswith(end) for argument in arguments[:2]):
-        seen.append(name)
-        if len(seen) == int(number):
+        events.append(name)
+        if len(events) == int(number):
             time.sleep(600)
-sys.addaudithook(hold)
+sys.addaudithook(block)
 """
 
 
 @pytest.fixture
 def start_blocked_run(workspace: Any, tmp_path: Path) -> Callable[..., Any]:
-    """Start a run whose processes block at the n-th audit event with an argument."""
+    """Return a function that starts a run whose processes block at an audit event.
 
-    def start(hold: str, *options: str, settings: tuple[str, ...]) -> "subprocess.Popen[str]":
-        (tmp_path / "sitecustomize.py").write_text(HOLD_SCRIPT)
-        variables = {**os.environ, "PYTHONPATH": str(tmp_path), "HOLD": hold}
+    `block_at` is the name of the event, the end of an argument, and the number of the event.
+    """
+
+    def start(block_at: str, *options: str, settings: tuple[str, ...]) -> "subprocess.Popen[str]":
+        (tmp_path / "sitecustomize.py").write_text(BLOCK_SCRIPT)
+        variables = {**os.environ, "PYTHONPATH": str(tmp_path), "BLOCK_AT": block_at}
         return subprocess.Popen(
             workspace.command("run", *options, settings=settings),
             cwd=workspace.folder,
@@ -147,9 +150,9 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(digits, workspace, s
     workspace.wait_until_idle()
     check_store_is_complete(workspace)
     (name,) = (path.name for path in workspace.folder.glob(".modelyard/runs/*"))
-    again = check_the_next_run(workspace, (digits[1], digits[0].state()), (), ("runs", "retry", name))
-    assert again["resumed_after"] > 0
-    folder = workspace.folder / ".modelyard" / "runs" / again["run"]
+    summary = check_the_next_run(workspace, (digits[1], digits[0].state()), (), ("runs", "retry", name))
+    assert summary["resumed_after"] > 0
+    folder = workspace.folder / ".modelyard" / "runs" / summary["run"]
     assert "resuming after epoch " in (folder / "logs" / "train.log").read_text()
     (path,) = folder.glob("artifacts/*/train/history/history.json")
     history = History.model_validate_json(path.read_bytes())
@@ -192,22 +195,24 @@ def _command(pid: int) -> bytes:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(25))
-def test_runs_killed_at_random_times(new_workspace, reference_run, rng, number, capsys):
+def test_the_next_run_completes_a_run_killed_at_random_times(
+    new_workspace, reference_run, rng, number, capsys
+):
     workspace, kills = create_killed_run(new_workspace, rng, rng.choice([None, *STEPS])), [True]
     check_store_is_complete(workspace)
-    for _ in range(rng.randint(0, 2)):  # may be too late, because steps are cached
+    for _ in range(rng.randint(0, 2)):  # the run may have ended, because steps are cached
         step = rng.choice([None, *STEPS])
         kills.append(kill_during(workspace, step, random_delay(rng, step)))
         workspace.wait_until_idle()
         check_store_is_complete(workspace)
     check_the_next_run(workspace, reference_run, workspace.quick)
     with capsys.disabled():
-        print(f" round {number}: {sum(kills)} of {len(kills)} kills hit", flush=True)  # noqa: T201
+        print(f" round {number}: {sum(kills)} of {len(kills)} runs were killed", flush=True)  # noqa: T201
 
 
 @pytest.fixture
 def start_run_in_train(workspace: Any, start_blocked_run: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a run; return it when its train step is blocked at the import of TensorFlow."""
+    """Return a function that starts a run and waits until train is blocked at the import of TensorFlow."""
 
     def start(*options: str) -> "subprocess.Popen[str]":
         run = start_blocked_run("import tensorflow 1", *options, settings=workspace.quick)
@@ -230,7 +235,7 @@ def test_ctrl_c_ends_a_run_with_exit_code_130_and_json(workspace, start_run_in_t
     started = [line.split()[0] for line in err.splitlines() if line.endswith("started")]
     assert started == ["fingerprint", "ingest", "preprocess", "train"]
     workspace.wait_until_idle()
-    assert workspace.leftovers() == []
+    assert workspace.temporary_files() == []
 
 
 def test_a_run_is_cancelled_by_another_command(workspace, start_run_in_train):
@@ -244,4 +249,4 @@ def test_a_run_is_cancelled_by_another_command(workspace, start_run_in_train):
     assert "`modelyard runs cancel` ended the run" in err
     assert workspace.json("explain")["state"] == "cancelled"
     workspace.wait_until_idle()
-    assert workspace.leftovers() == []
+    assert workspace.temporary_files() == []

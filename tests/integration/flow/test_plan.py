@@ -15,7 +15,7 @@ def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
     (exceeded,) = plan["exceeded"]
     assert "--budget 0 USD" in exceeded
     assert {step["name"]: step["cached"] for step in run["steps"]}.items() >= {
-        "ingest": True,  # by the plan
+        "ingest": True,  # from the plan
         "preprocess": True,
         "train": False,
     }.items()
@@ -28,5 +28,5 @@ def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
     for row in ("Planned and actual values", "<td>train</td>", "<td>the exported model</td>"):
         assert row in page
     (model,) = folder.glob("artifacts/*/train/model")
-    written = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
-    assert 0.9 < written / plan["storage"]["model"] < 1.1  # the probe exported the same files
+    model_bytes = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    assert 0.9 < model_bytes / plan["storage"]["model"] < 1.1  # the probe exported the same files

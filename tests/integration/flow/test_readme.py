@@ -13,17 +13,17 @@ from PIL import Image
 from modelyard.components.artifacts import tree_sha256
 
 README = Path(__file__).parents[3] / "README.md"
-COLOURS = {"cat": (220, 120, 40), "frog": (40, 180, 60), "mouse": (128, 128, 128)}
+COLORS = {"cat": (220, 120, 40), "frog": (40, 180, 60), "mouse": (128, 128, 128)}
 KINDS = [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"), ("JPEG", "CMYK")]
 QUICK = ("training.epochs=5", "training.optimizer_settings={learning_rate: 0.01}")
 
 
 @pytest.fixture(scope="module")
 def pets(new_workspace: Any) -> tuple[Any, Any]:
-    """A workspace in which the images, configuration and code of the README have run, and its summary."""
+    """A workspace after a run with the configuration and code of the README, and the summary."""
     workspace = new_workspace()
     with zipfile.ZipFile(workspace.folder / "pets.zip", "w") as archive:
-        for name in COLOURS:
+        for name in COLORS:
             for number in range(60):
                 archive.writestr(
                     f"pets/{name}/{number}.{KINDS[number % 5][0].lower()}", image_bytes(name, number)
@@ -36,7 +36,7 @@ def pets(new_workspace: Any) -> tuple[Any, Any]:
 
 
 def read_example() -> tuple[str, str]:
-    """Return the configuration and the code, which the README has side by side."""
+    """Return the configuration and the code, which are side by side in the README."""
     match = re.search(
         r"```yaml\n# pets\.yaml( +)# networks/small\.py\n(.+?)```", README.read_text(), re.DOTALL
     )
@@ -48,13 +48,13 @@ def read_example() -> tuple[str, str]:
 
 
 def image_bytes(name: str, number: int) -> bytes:
-    """Return an image file of this class, with noise, in one of the sizes, formats and modes."""
+    """Return an image file of a class; size, format and mode depend on the number."""
     random = np.random.default_rng([number, *name.encode()])
     form, mode = KINDS[number % 5]
     size = (40 + number, 90 - number, 1)
     if name == "mouse":
         mode = "LA" if mode == "RGBA" else "L"
-    pixels = np.clip(COLOURS[name] + random.normal(0, 20, size), 0, 255).astype(np.uint8)
+    pixels = np.clip(COLORS[name] + random.normal(0, 20, size), 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, form)
     return file.getvalue()
@@ -71,13 +71,13 @@ def cached_steps(summary: Any) -> list[str]:
 def test_the_example_of_the_readme_promotes_a_champion(pets):
     workspace, summary = pets
     assert (summary["state"], summary["decision"], summary["version"]) == ("succeeded", "promote", 1)
-    assert summary["prediction"]["text"] in COLOURS
+    assert summary["prediction"]["text"] in COLORS
     details = manifest(workspace)
     (input_tensor,), (output_tensor,) = details["signature"]["inputs"], details["signature"]["outputs"]
     assert (input_tensor["shape"], input_tensor["dtype"], output_tensor["names"]) == (
         [64, 64, 3],
         "uint8",
-        list(COLOURS),
+        list(COLORS),
     )
     assert input_tensor["image"] == {"height": 64, "width": 64, "channels": 3, "resize": "stretch"}
     assert details["code_sha256"] == tree_sha256(workspace.folder / "networks")
@@ -90,11 +90,11 @@ def test_the_champion_classifies_a_new_image(pets):
     assert prediction["text"] == "frog"
 
 
-def test_the_same_images_and_code_are_the_same_version_and_edited_code_is_not_cached(pets):
+def test_a_second_run_has_the_same_version_and_edited_code_trains_again(pets):
     workspace, first = pets
-    again = workspace.json("run", "pets.yaml", settings=QUICK)
-    assert cached_steps(again) == ["ingest", "preprocess", "train", "evaluate"]
-    assert (again["version"], again["fingerprint"]) == (first["version"], first["fingerprint"])
+    second = workspace.json("run", "pets.yaml", settings=QUICK)
+    assert cached_steps(second) == ["ingest", "preprocess", "train", "evaluate"]
+    assert (second["version"], second["fingerprint"]) == (first["version"], first["fingerprint"])
 
     small = workspace.folder / "networks" / "small.py"
     small.write_text(small.read_text().replace("relu", "rely"))

@@ -1,4 +1,4 @@
-"""Local data and code for pods: uploaded to a bucket, and fetched by the steps."""
+"""Local data and code for pods are uploaded to a bucket and fetched by the steps."""
 
 import dataclasses
 import io
@@ -50,7 +50,7 @@ def bucket(emulator: str) -> str:
 
 @pytest.fixture
 def environment(bucket: str) -> Environment:
-    """A cluster whose pods reach the emulator at the same address."""
+    """A cluster whose pods reach the emulator at the same URL."""
     base = f"gs://{BUCKET}/{uuid4().hex}"
     return Environment.model_validate(
         {
@@ -65,7 +65,7 @@ def environment(bucket: str) -> Environment:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """Images in class folders, and a hidden file, which is ignored."""
+    """Images in class folders, and a hidden file."""
     for name, number in (("cat", 1), ("cat", 2), ("dog", 3)):
         path = tmp_path / "images" / name / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def test_local_data_and_code_are_uploaded_and_configured(
     assert [file.key for file in uploads.files] == ["data.source", "model.code"]
     assert objects(environment).keys("") == sorted(names)
     assert [uploads.config.data.source, uploads.config.model.code] == [
-        f"{environment.store}/{n}" for n in names
+        f"{environment.store}/{name}" for name in names
     ]
     assert names[1] == f"uploads/code/{tree_sha256(code_folder)}.zip"
     pipeline_arguments = create_arguments(uploads.config, environment)
@@ -136,7 +136,7 @@ def test_local_data_and_code_are_uploaded_and_configured(
     assert deploy_spec(pipeline_arguments)["code_sha256"] == tree_sha256(code_folder)
 
 
-def test_ingest_reads_the_same_from_the_archive_and_the_folder(
+def test_ingest_reads_the_same_examples_from_the_archive_and_the_folder(
     environment: Environment, image_folder: Path, tmp_path: Path
 ) -> None:
     remote = upload(environment, data_setting(image_folder)).config.source()
@@ -165,7 +165,7 @@ def test_the_same_content_is_uploaded_once_and_is_the_same_run_at_any_path(
     assert create_arguments(second.config, environment) == create_arguments(first.config, environment)
     after = {entry.key: entry for entry in objects(environment).entries("")}
     assert after.keys() == before.keys()
-    for key, entry in after.items():  # not written again, but new for `gc`
+    for key, entry in after.items():  # not uploaded again, but new for `gc`
         assert entry.generation == before[key].generation
         assert entry.changed > before[key].changed
 
@@ -200,7 +200,7 @@ def test_train_unpacks_the_uploaded_folder(environment: Environment, code_folder
     assert not list(folder.rglob("__pycache__"))
 
 
-def test_missing_code_is_an_error(environment: Environment, code_folder: Path) -> None:
+def test_missing_uploaded_code_is_an_error(environment: Environment, code_folder: Path) -> None:
     code = prepare_uploads(config(environment, code_setting(code_folder)), environment).config.code()
     assert code
     with pytest.raises(TrainError, match="no longer exists"):
@@ -232,9 +232,9 @@ def test_an_archive_with_a_bomb_or_a_link_is_refused(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"), [(0x1, "password required"), (0x20, "patched data")], ids=["encrypted", "patched"]
+    ("flags", "message"), [(0x1, "password required"), (0x20, "patched data")], ids=["encrypted", "patched"]
 )
-def test_an_archive_that_cannot_be_read_is_refused(flags: int, says: str, tmp_path: Path) -> None:
+def test_an_archive_that_cannot_be_read_is_refused(flags: int, message: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
         archive.writestr("small.py", "print(1)")
     data = bytearray((tmp_path / "code.zip").read_bytes())
@@ -242,7 +242,7 @@ def test_an_archive_that_cannot_be_read_is_refused(flags: int, says: str, tmp_pa
     data[data.index(b"PK\x01\x02") + 8] |= flags
     (tmp_path / "code.zip").write_bytes(data)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(TrainError, match=f"cannot be unpacked .*{says}"):
+    with pytest.raises(TrainError, match=f"cannot be unpacked .*{message}"):
         unpack(tmp_path / "code.zip", tmp_path / "folder")
 
 
@@ -262,7 +262,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ("data={kind: npz, source: /nowhere/x.npz}", DataError, "/nowhere/x.npz"),
+        ("data={kind: npz, source: /missing/x.npz}", DataError, "/missing/x.npz"),
         ("data={kind: npz, source: .}", DataError, "npz is a file"),
         ("data={kind: npz, source: x.npz, sha256: '" + "0" * 64 + "'}", DataError, "but data.sha256 is"),
         ("data={kind: npz, source: x.npz, max_bytes: 2}", DataError, "data.max_bytes allows 2"),
@@ -291,7 +291,7 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
     uploads = prepare_uploads(config(environment, f"data={{kind: npz, source: {path}}}"), environment)
     (data,) = uploads.files
 
-    class Changing:
+    class ChangingFile:
         def __enter__(self) -> Any:
             self.opened = data.open()
             file = self.opened.__enter__()
@@ -301,7 +301,7 @@ def test_a_file_that_changes_during_the_upload_is_deleted(environment: Environme
         def __exit__(self, *error: Any) -> Any:
             return self.opened.__exit__(*error)
 
-    changed = dataclasses.replace(uploads, files=(dataclasses.replace(data, open=Changing),))
+    changed = dataclasses.replace(uploads, files=(dataclasses.replace(data, open=ChangingFile),))
     with pytest.raises(DataError, match="changed during the upload"):
         changed.send(QUIET)
     assert objects(environment).keys("") == []
@@ -317,7 +317,7 @@ def test_a_folder_that_changes_before_the_upload_is_refused(
     assert objects(environment).keys("") == []
 
 
-def test_progress_is_shown(environment: Environment, tmp_path: Path) -> None:
+def test_the_progress_of_an_upload_is_shown(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(bytes(2**20))
     uploads = prepare_uploads(
         config(environment, f"data={{kind: npz, source: {tmp_path}/x.npz}}"), environment

@@ -26,7 +26,7 @@ from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector, Removable
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from tests.http_server import Handler, serve
-from tests.integration.store.conftest import manifest_of
+from tests.integration.store.conftest import create_manifest
 
 BUCKET = "gc-for-tests"
 DAY = 86400.0
@@ -74,7 +74,9 @@ class FakeApiServers:
             return None
         pairs = [pair.partition("=") for pair in query.get("labelSelector", "").split(",")]
         labels = [(item, item["metadata"]["labels"]) for item in objects]
-        return {"items": [item for item, present in labels if all(_has(present, *pair) for pair in pairs)]}
+        return {
+            "items": [item for item, present in labels if all(_has_label(present, *pair) for pair in pairs)]
+        }
 
     def serve(self, name: str, version: int) -> None:
         labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "modelyard"}
@@ -97,13 +99,13 @@ class FakeApiServers:
         self.schedules.append({"display_name": "digits", "runtime_config": {"parameters": parameters}})
 
 
-def _has(labels: dict[str, str], key: str, equals: str, value: str) -> bool:
+def _has_label(labels: dict[str, str], key: str, equals: str, value: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
 @dataclass
 class Workspace:
-    """A configuration, an environment and local runs; `gc` runs 40 days later."""
+    """A configuration, an environment and local runs. By default, `gc` runs 40 days later."""
 
     config_file: Path
     environment_file: Path
@@ -141,7 +143,7 @@ class Workspace:
         return {name: item.keep_reason for name, item in self.find(*overrides, later=later).items()}
 
     def gc(self, *overrides: str, later: float = LATER) -> tuple[set[str], set[str]]:
-        """Remove what is unused; return the removed names, and those whose removal was refused."""
+        """Remove unused objects; return the names of those that were removed, and of those that were not."""
         unused = {
             name: item
             for name, item in self.find(*overrides, later=later).items()
@@ -151,11 +153,11 @@ class Workspace:
         return removed, unused.keys() - removed
 
     def publish(self, run: str, name: str = "digits", **config: Any) -> int:
-        """Publish a version of a run with a configuration."""
+        """Publish the version of a run with a configuration."""
         model = self.config_file.with_name("model.onnx")
         model.write_bytes(b"onnx" * 1000)
         version = self.models.reserve(name, run)
-        manifest = manifest_of(name, version, run, {"model.onnx": model})
+        manifest = create_manifest(name, version, run, {"model.onnx": model})
         manifest = manifest.model_copy(update={"config": config})
         self.models.publish(name, version, {"model.onnx": model}, manifest)
         return version

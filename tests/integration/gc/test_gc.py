@@ -31,8 +31,7 @@ def full_workspace(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def check_end(workspace: Workspace) -> None:
-    """Check that only used files remain."""
+def check_only_used_objects_remain(workspace: Workspace) -> None:
     for version in workspace.models.versions("digits"):
         workspace.models.fetch("digits", version, workspace.home / "fetched")
     assert workspace.models.versions("digits") == [2, 5]
@@ -41,7 +40,7 @@ def check_end(workspace: Workspace) -> None:
     assert all(item.keep_reason for item in workspace.find().values())
 
 
-def worker(workspace: Workspace) -> "subprocess.Popen[str]":
+def start_worker(workspace: Workspace) -> "subprocess.Popen[str]":
     kubeconfig = workspace.config_file.with_name("kubeconfig")
     paths = [workspace.config_file, workspace.environment_file, workspace.home, kubeconfig]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -50,11 +49,11 @@ def worker(workspace: Workspace) -> "subprocess.Popen[str]":
 
 def test_gc_removes_only_unused_objects(full_workspace: Workspace) -> None:
     full_workspace.gc()
-    check_end(full_workspace)
+    check_only_used_objects_remain(full_workspace)
 
 
 def test_gc_removes_all_unused_objects_after_a_kill_and_concurrently(full_workspace: Workspace) -> None:
-    killed, *pair = [worker(full_workspace) for _ in range(3)]
+    killed, *workers = [start_worker(full_workspace) for _ in range(3)]
     assert killed.stdin
     assert killed.stdout
     killed.stdin.write("\n")
@@ -67,23 +66,23 @@ def test_gc_removes_all_unused_objects_after_a_kill_and_concurrently(full_worksp
         full_workspace.models.fetch("digits", version, full_workspace.home / "fetched")
     stored = full_workspace.models.stored_files("digits")
     incomplete = {files.version for files in stored if not files.complete}
-    for process in pair:
+    for process in workers:
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    for process in pair:
+    for process in workers:
         process.communicate(timeout=100)
         assert process.returncode == 0
     _, remaining = full_workspace.gc()
     assert remaining == {f"digits/{version}" for version in incomplete}  # a run may be publishing them
     for version in incomplete:
         assert full_workspace.models.remove("digits", version, grace=0)
-    check_end(full_workspace)
+    check_only_used_objects_remain(full_workspace)
 
 
 @pytest.fixture
 def gc(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
-    """The command `gc` of the workspace."""
+    """Return a function that runs `modelyard gc` in the workspace."""
     options = ("-e", workspace.environment_file, "--set", "retention.younger_than=1m")
     return partial(CommandLine(capsys), "gc", workspace.config_file, *options)
 
@@ -93,12 +92,12 @@ def test_gc_removes_nothing_without_yes(full_workspace: Workspace, gc: Any, opti
     result = gc(*options)
     assert result.code == 0
     assert OLD[0] in result.out
-    assert "2 of " in result.out  # the others are too young
+    assert "2 of " in result.out  # the other objects are too young
     assert full_workspace.local_runs() == full_workspace.bucket.folders("") == OLD[:3]
 
 
 @pytest.mark.usefixtures("full_workspace")
-def test_json_output_lists_removed_and_used_objects_with_reasons(gc: Any) -> None:
+def test_json_output_has_removed_and_kept_objects_with_reasons(gc: Any) -> None:
     result = gc("--yes", "--output", "json")
     assert result.code == 0
     rows = {row["name"]: row for row in json.loads(result.out)}

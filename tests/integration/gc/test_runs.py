@@ -10,19 +10,19 @@ OLD = [f"2026010{day}-120000-aaaa" for day in range(1, 6)]
 
 
 def test_old_runs_are_removed_except_those_that_the_latest_run_uses(workspace: Workspace) -> None:
-    followed = f"{OLD[0]}-digits"  # on Kubeflow Pipelines
-    for name in (*OLD[:3], followed):
+    remote = f"{OLD[0]}-digits"  # a run on Kubeflow Pipelines
+    for name in (*OLD[:3], remote):
         workspace.run(name)
     workspace.run(OLD[3], uses=(OLD[1],))
     objects = workspace.find()
     assert objects[OLD[1]].keep_reason == f"{OLD[3]} uses its artifacts"
     assert objects[OLD[0]].size > 400
-    assert workspace.gc() == ({OLD[0], followed, OLD[2]}, set())
+    assert workspace.gc() == ({OLD[0], remote, OLD[2]}, set())
     assert workspace.local_runs() == workspace.cached() == [OLD[1], OLD[3]]
     assert list((workspace.home / "removed").iterdir()) == []
 
 
-def test_no_run_is_removed_while_one_is_running(workspace: Workspace) -> None:
+def test_no_run_is_removed_while_another_run_is_running(workspace: Workspace) -> None:
     old, running = workspace.run(OLD[0]), workspace.run(OLD[1])
     with lifeline.hold(running / "lifeline"):
         assert workspace.reasons("retention.runs=0")[OLD[1]] == "it is running"
@@ -32,7 +32,7 @@ def test_no_run_is_removed_while_one_is_running(workspace: Workspace) -> None:
     assert workspace.gc() == ({OLD[0]}, set())
 
 
-def test_remains_of_a_killed_gc_are_removed(workspace: Workspace) -> None:
+def test_files_of_a_killed_gc_are_removed(workspace: Workspace) -> None:
     (workspace.home / "removed" / OLD[0]).mkdir(parents=True)
     assert workspace.gc() == ({OLD[0]}, set())
     assert list((workspace.home / "removed").iterdir()) == []
@@ -55,9 +55,9 @@ def test_old_fetched_reports_and_tracebacks_are_removed(workspace: Workspace) ->
 def test_a_run_in_pods_is_removed_with_its_artifacts_in_the_bucket(workspace: Workspace) -> None:
     for name in OLD[:2]:
         workspace.run(name, pods=True)
-    workspace.bucket.create("of-another-tool/model", b"")
+    workspace.bucket.create("other-tool/model", b"")
     assert workspace.gc() == ({OLD[0]}, set())
-    assert workspace.bucket.keys("") == [f"{OLD[1]}/train/model.onnx", "of-another-tool/model"]
+    assert workspace.bucket.keys("") == [f"{OLD[1]}/train/model.onnx", "other-tool/model"]
     assert workspace.local_runs() == workspace.cached() == [OLD[1]]
 
 
@@ -65,7 +65,7 @@ def test_a_run_in_pods_is_removed_with_its_artifacts_in_the_bucket(workspace: Wo
 def test_a_run_in_pods_is_not_removed_without_its_environment(workspace: Workspace, kind: str) -> None:
     for name in OLD[:2]:
         workspace.run(name, pods=True)
-    update = {"pipeline_root": "gs://elsewhere/runs"}
+    update = {"pipeline_root": "gs://other/runs"}
     other = Environment(kind="local") if kind == "local" else workspace.environment.model_copy(update=update)
     reason = str(workspace.find(environment=other)[OLD[0]].keep_reason)
     assert f"{workspace.environment.pipeline_root}/{OLD[0]}" in reason

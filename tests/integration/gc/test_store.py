@@ -1,4 +1,4 @@
-"""Versions, uploads and checkpoints in use are not removed, whatever the policy."""
+"""Versions, uploads and checkpoints in use are not removed with any policy."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_champions_served_and_latest_versions_are_not_removed(workspace: Workspa
     assert workspace.models.versions("digits") == [1, 2, 4, 7]
     assert [entry.version for entry in workspace.models.history("digits")] == [2, 4]
     assert workspace.models.rollback("digits", reason="worse", by="test").version == 2
-    assert workspace.gc() == ({"digits/4"}, set())  # which was rolled back
+    assert workspace.gc() == ({"digits/4"}, set())  # it was rolled back
 
 
 def test_a_version_that_is_used_after_find_is_not_removed(workspace: Workspace) -> None:
@@ -77,7 +77,7 @@ def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Wo
     if runner == "kfp":
         run["state"] = "RUNNING"  # retried, 40 days later
     else:
-        workspace.servers.run_pod("20260101-120000-bbbb")  # of another machine
+        workspace.servers.run_pod("20260101-120000-bbbb")  # a run of another machine
     assert workspace.reasons()["digits/1"] == CHAMPION_OF_A_RUN
     workspace.servers.run_pod("20260101-120000-cccc", "Succeeded")
     run["state"], workspace.servers.pods[:1] = "SUCCEEDED", []
@@ -85,18 +85,18 @@ def test_the_champion_at_the_start_of_an_active_run_is_not_removed(workspace: Wo
 
 
 def test_an_incomplete_version_is_removed_after_the_deadline_of_a_run(workspace: Workspace) -> None:
-    workspace.config_file.with_name("half").write_bytes(b"half")
+    workspace.config_file.with_name("partial").write_bytes(b"partial")
     workspace.models.reserve("digits", "killed")
-    workspace.store.upload("digits/versions/000001/model.onnx", workspace.config_file.with_name("half"))
+    workspace.store.upload("digits/versions/000001/model.onnx", workspace.config_file.with_name("partial"))
     younger = "retention.younger_than=1m"
     assert workspace.reasons(younger, later=600)["digits/1"] == "a run of the last 86400 s may use it"
     (version,) = workspace.find().values()
     assert (version.name, version.keep_reason) == ("digits/1", None)
-    assert not version.remove()  # the real clock says that it is new
+    assert not version.remove()  # by the clock of the store, it is new
     assert workspace.store.find("digits/versions/000001/model.onnx")
 
 
-def test_a_deleted_manifest_is_named(workspace: Workspace) -> None:
+def test_a_version_without_a_manifest_is_removed_unless_it_is_the_champion(workspace: Workspace) -> None:
     workspace.publish_runs(4)
     workspace.promote(1, 2, 3)
 
@@ -106,8 +106,8 @@ def test_a_deleted_manifest_is_named(workspace: Workspace) -> None:
         assert workspace.store.delete(entry)
 
     delete_manifest(1)
-    former = workspace.find()["digits/1"]
-    assert (former.keep_reason, "manifest.json" in former.reason) == (None, True)
+    version = workspace.find()["digits/1"]
+    assert (version.keep_reason, "manifest.json" in version.reason) == (None, True)
     delete_manifest(3)
     with pytest.raises(NotFoundError, match=r"manifest\.json"):
         workspace.find()
@@ -133,7 +133,7 @@ def test_nothing_is_removed_while_a_server_is_unreachable(
         workspace.find()
 
 
-def test_a_cluster_without_kubeflow_pipelines(workspace: Workspace) -> None:
+def test_a_cluster_without_kubeflow_pipelines_has_only_the_runs_of_pods(workspace: Workspace) -> None:
     text = workspace.environment_file.read_text()
     workspace.environment_file.write_text(text.replace(f"endpoint: {workspace.servers.url}", "namespace: a"))
     workspace.servers.submit()
@@ -156,7 +156,7 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
 ) -> None:
     for key in (*DATA[:6], CODE):
         workspace.upload(key)
-    workspace.upload("uploads/data/of-another-tool")
+    workspace.upload("uploads/data/other-tool")
     model = {"code": f"gs://b/models/{CODE}"}
     workspace.publish("run", name="other", data={"source": f"gs://b/models/{DATA[0]}"}, model=model)
     workspace.publish("removed", data={"source": f"gs://b/models/{DATA[1]}"})
@@ -166,7 +166,7 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
     workspace.servers.schedule(source=f'{{"source": "gs://b/models/{DATA[4]}"}}')
     run = workspace.run("20260101-120000-aaaa")
     (run / "pipeline.yaml").write_text(f"source: gs://b/models/{DATA[5]}")
-    assert {name: why for name, why in workspace.reasons().items() if name.startswith("uploads/")} == {
+    assert {name: reason for name, reason in workspace.reasons().items() if name.startswith("uploads/")} == {
         DATA[0]: "version 1 of other uses it",
         DATA[1]: None,
         DATA[2]: "the run run-0 uses it",
@@ -178,7 +178,7 @@ def test_an_upload_is_not_removed_while_versions_runs_or_schedules_use_it_or_it_
     assert all(item.keep_reason for item in workspace.find(later=2 * DAY).values())
     removed, _ = workspace.gc()
     assert removed & set(DATA) == {DATA[1], DATA[3]}
-    assert "uploads/data/of-another-tool" in workspace.store.keys("uploads/data/")
+    assert "uploads/data/other-tool" in workspace.store.keys("uploads/data/")
 
 
 def test_an_upload_that_is_used_after_find_is_not_removed(workspace: Workspace) -> None:
@@ -195,7 +195,7 @@ def test_an_upload_that_is_used_after_find_is_not_removed(workspace: Workspace) 
 
 
 def test_a_checkpoint_is_removed_when_no_training_can_resume_from_it(workspace: Workspace) -> None:
-    model = "checkpoints/versions/000001/model.onnx"  # of a model of that name
+    model = "checkpoints/versions/000001/model.onnx"  # a model with the name checkpoints
     workspace.upload(CHECKPOINT)
     workspace.upload(model)
     assert workspace.reasons(later=2 * DAY)[CHECKPOINT] == "younger than 30d"

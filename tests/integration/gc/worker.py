@@ -1,4 +1,4 @@
-"""Runs gc with a time 40 days from now, after a line on stdin.
+"""Runs gc 40 days from now, after it reads a line from stdin.
 
 worker.py CONFIG ENVIRONMENT HOME KUBECONFIG
 """

@@ -1,4 +1,4 @@
-"""The names and pinned versions of the manifests' files."""
+"""The names of the manifests, and pinned versions."""
 
 import re
 from pathlib import Path

@@ -13,9 +13,9 @@ import java.util.concurrent.CompletableFuture;
 import java.util.zip.GZIPOutputStream;
 
 /**
- * Sends requests with what Java's HttpClient offers; prints a line for each: case, status, answer.
+ * Sends requests with the options of Java's HttpClient; prints the case, status and body of each response.
  *
- * No refusal with expectContinue: Java older than 17.0.17 waits forever after it (JDK-8286171).
+ * No request with expectContinue is refused, because Java before 17.0.17 would wait forever (JDK-8286171).
  */
 class Client {
     public static void main(String[] args) throws Exception {
@@ -28,7 +28,7 @@ class Client {
         for (var version : List.of(Version.HTTP_2, Version.HTTP_1_1)) { // HTTP/2 is the default
             var client = HttpClient.newBuilder().version(version).build();
             var predict = HttpRequest.newBuilder(URI.create(model + ":predict"));
-            send(client, version + " whole", predict.copy().POST(BodyPublishers.ofByteArray(body)));
+            send(client, version + " length", predict.copy().POST(BodyPublishers.ofByteArray(body)));
             send(client, version + " chunked", predict.copy().POST(streamed(body)));
             send(client, version + " gzip", predict.copy().header("Content-Encoding", "gzip")
                 .POST(BodyPublishers.ofByteArray(zipped.toByteArray())));
@@ -40,13 +40,13 @@ class Client {
                 .POST(BodyPublishers.ofByteArray(large)));
             send(client, version + " head", HttpRequest.newBuilder(URI.create(model))
                 .method("HEAD", BodyPublishers.noBody()));
-            var answers = new ArrayList<CompletableFuture<String>>();
+            var responses = new ArrayList<CompletableFuture<String>>();
             for (int i = 0; i < 20; i++) {
-                answers.add(client.sendAsync(predict.copy().POST(BodyPublishers.ofByteArray(body)).build(),
-                    BodyHandlers.ofString()).thenApply(answer -> answer.statusCode() + "\t" + answer.body()));
+                responses.add(client.sendAsync(predict.copy().POST(BodyPublishers.ofByteArray(body)).build(),
+                    BodyHandlers.ofString()).thenApply(response -> response.statusCode() + "\t" + response.body()));
             }
-            for (var answer : answers) {
-                System.out.println(version + " at once\t" + answer.join());
+            for (var response : responses) {
+                System.out.println(version + " concurrent\t" + response.join());
             }
         }
     }
@@ -56,7 +56,7 @@ class Client {
     }
 
     static void send(HttpClient client, String name, HttpRequest.Builder request) throws Exception {
-        var answer = client.send(request.build(), BodyHandlers.ofString());
-        System.out.println(name + "\t" + answer.statusCode() + "\t" + answer.body());
+        var response = client.send(request.build(), BodyHandlers.ofString());
+        System.out.println(name + "\t" + response.statusCode() + "\t" + response.body());
     }
 }

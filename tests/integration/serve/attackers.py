@@ -1,7 +1,8 @@
-"""Clients that attack a server: each function sends something once and returns how it was answered.
+"""Attacks on a server: each function sends requests once and returns their outcomes.
 
-An outcome is a status, as "200"; "closed" without an answer; or begins with "BAD" and says what is wrong.
-The bytes come from a seeded `Random`, so that a failure can be repeated.
+An outcome is a status such as "200", or "closed" if the server closed the connection without a response. An
+outcome that begins with "BAD" describes a failure of the server. The bytes come from a seeded `Random`, which
+makes a failure repeatable.
 """
 
 import base64
@@ -29,7 +30,7 @@ from PIL import Image
 SHARE = float(os.environ.get("MODELYARD_TEST_SOAK", "1"))
 SECONDS = 600 * SHARE
 SPAWN = multiprocessing.get_context("spawn")
-SIDE = 4  # of the images of the model that is attacked
+SIDE = 4  # of the images of the model
 PREDICT = b"POST /v1/models/tiny:predict HTTP/1.1\r\nhost: tiny\r\nconnection: close\r\n"
 INFER = PREDICT.replace(b"/v1/models/tiny:predict", b"/v2/models/tiny/infer")
 HEALTH = b"GET /v2/health/live HTTP/1.1\r\nhost: tiny\r\n\r\n"
@@ -37,64 +38,64 @@ UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-setting
 EXAMPLE = [[[9, 9, 9]] * SIDE] * SIDE
 PLAIN = json.dumps({"instances": [EXAMPLE]}).encode()
 Address = tuple[str, int]
-TIMEOUT = 60.0  # seconds that an answer may take
+TIMEOUT = 60.0  # seconds for a response
 
 
-def exchange(address: Address, *pieces: bytes, pause: float = 0.0, half: bool = False) -> bytes:
-    """Send the pieces on one connection and return all that comes until it is closed."""
-    answer = b""
+def exchange(address: Address, *pieces: bytes, pause: float = 0.0, half_close: bool = False) -> bytes:
+    """Send the pieces on one connection and return the bytes until the server closes it."""
+    response = b""
     with socket.create_connection(address, TIMEOUT) as connection, suppress(ConnectionError):
-        with suppress(ConnectionError):  # a refusal may come before the end of what is sent
+        with suppress(ConnectionError):  # the server may refuse the request before its end
             for piece in pieces:
                 connection.sendall(piece)
                 time.sleep(pause)
-            if half:
+            if half_close:
                 connection.shutdown(socket.SHUT_WR)
         while part := connection.recv(65536):
-            answer += part
-    return answer
+            response += part
+    return response
 
 
-def outcomes(answer: bytes) -> list[str]:
+def outcomes(response: bytes) -> list[str]:
     """Return the statuses in the responses of a server; an error must have a reason."""
-    found = []
-    for number, rest in re.findall(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n.*?\r\n\r\n([^\r]*)", answer, re.S):
+    statuses = []
+    for number, rest in re.findall(rb"HTTP/1\.1 (\d{3}) [^\r]*\r\n.*?\r\n\r\n([^\r]*)", response, re.S):
         status = number.decode()
         if rest and status[0] in "45" and not rest.startswith((b'{"error":"', b"HTTP/1.1 ")):  # or of a HEAD
             status = f"BAD {status} without a reason: {rest[:80]!r}"
         if status not in ("100", "503") and status[0] not in "234B":
             status = f"BAD {status}: {rest[:160]!r}"
-        found += [] if status == "100" else [status]
-    return found or ["closed"]
+        statuses += [] if status == "100" else [status]
+    return statuses or ["closed"]
 
 
 def post(address: Address, body: bytes, head: bytes = PREDICT) -> list[str]:
-    """Send one whole request, which must be answered."""
-    found = outcomes(exchange(address, head + b"content-length: %d\r\n\r\n" % len(body) + body))
-    return ["BAD no answer"] if found == ["closed"] else found
+    """Send one complete request, which must get a response."""
+    statuses = outcomes(exchange(address, head + b"content-length: %d\r\n\r\n" % len(body) + body))
+    return ["BAD no response"] if statuses == ["closed"] else statuses
 
 
-def well_behaved(address: Address, random: Random) -> list[str]:
-    """Predict one example, as clients do, on a connection that stays open."""
+def regular_client(address: Address, random: Random) -> list[str]:
+    """Send valid requests on a connection that remains open."""
     body = b"content-length: %d\r\n\r\n" % len(PLAIN) + PLAIN
     request = PREDICT.replace(b"connection: close\r\n", b"") + body
-    found = []
-    with socket.create_connection(address, TIMEOUT) as connection, connection.makefile("rb") as answers:
+    statuses = []
+    with socket.create_connection(address, TIMEOUT) as connection, connection.makefile("rb") as responses:
         for _ in range(20):
             connection.sendall(request)
-            if not (line := answers.readline()):
-                return [*found, "closed"]  # it was idle, and the server had no memory for it
+            if not (line := responses.readline()):
+                return [*statuses, "closed"]  # the server closes idle connections if memory is low
             status = line.split()[1].decode()
-            head = dict(line.split(b": ") for line in iter(lambda: answers.readline().strip(), b""))
-            body = answers.read(int(head[b"content-length"]))
+            head = dict(line.split(b": ") for line in iter(lambda: responses.readline().strip(), b""))
+            body = responses.read(int(head[b"content-length"]))
             if status == "200" and b"[[0.964705" not in body:
-                status = f"BAD answer {body[:80]!r}"
-            found.append(status if status in ("200", "503") else f"BAD {status} {body[:160]!r}")
+                status = f"BAD response {body[:80]!r}"
+            statuses.append(status if status in ("200", "503") else f"BAD {status} {body[:160]!r}")
             time.sleep(0.005 + 0.01 * random.random())
-    return found
+    return statuses
 
 
-# Bodies: JSON and binary tensors with values, keys and bytes that do not belong there.
+# Bodies: JSON and binary tensors with invalid values, keys and bytes.
 
 ATOMS: list[Any] = [
     *(None, True, False, 0, -1, 1, 255, 256, 2**31, 2**63, 2**64, -(2**63), 1.5, 1e308, -0.0, 1e-320),
@@ -108,18 +109,18 @@ KEYS = [
 BYTES = [b"[", b"]", b"{", b"}", b",", b'"', b"\\", b"\0", b"NaN", b"1e999", b"\xff", b"-", b"0", b"\\ud83d"]
 
 
-def value(random: Random, depth: int = 0) -> Any:
-    """Return a value that is rarely what is expected."""
+def random_value(random: Random, depth: int = 0) -> Any:
+    """Return a random JSON value, which is rarely valid."""
     kind = random.random()
     if kind < 0.6 or depth > 4:
         return copy.deepcopy(random.choice(ATOMS))
     if kind < 0.8:
-        return [value(random, depth + 1) for _ in range(random.randrange(5))]
-    return {random.choice(KEYS): value(random, depth + 1) for _ in range(random.randrange(4))}
+        return [random_value(random, depth + 1) for _ in range(random.randrange(5))]
+    return {random.choice(KEYS): random_value(random, depth + 1) for _ in range(random.randrange(4))}
 
 
 def mutate(random: Random, document: Any) -> Any:
-    """Return a document with some of its values replaced, removed or doubled."""
+    """Return a copy of a document with some values replaced, removed or repeated."""
     document = copy.deepcopy(document)
     for _ in range(random.choice((0, 0, 1, 1, 1, 2))):
         node = document
@@ -129,21 +130,21 @@ def mutate(random: Random, document: Any) -> Any:
                 break
             node = node[key]
         if not isinstance(node, dict | list) or not node:
-            return value(random)
+            return random_value(random)
         kind = random.random()
         if kind < 0.5:
-            node[key] = value(random)
+            node[key] = random_value(random)
         elif kind < 0.7:
             del node[key]
         elif isinstance(node, dict):
-            node[random.choice(KEYS)] = value(random)
+            node[random.choice(KEYS)] = random_value(random)
         else:
-            node.insert(key, copy.deepcopy(random.choice((node[key], value(random)))))
+            node.insert(key, copy.deepcopy(random.choice((node[key], random_value(random)))))
     return document
 
 
 def damage(random: Random, data: bytes, tokens: list[bytes]) -> bytes:
-    """Return bytes some of which were replaced, added or removed."""
+    """Return a copy of the data with some bytes replaced, added or removed."""
     result = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 5))):
         position, kind = random.randrange(len(result) + 1), random.random()
@@ -159,7 +160,7 @@ def damage(random: Random, data: bytes, tokens: list[bytes]) -> bytes:
 
 
 def structured(address: Address, random: Random) -> list[str]:
-    """Send a request of either protocol whose body is nearly right."""
+    """Send a request of one of the protocols with a nearly valid body."""
     count = random.choice((1, 1, 2, 3))
     examples = [[[[random.randrange(256)] * 3] * SIDE] * SIDE] * count
     head, tail = PREDICT, b""
@@ -230,29 +231,30 @@ def raw(address: Address, random: Random) -> list[str]:
         path, kind = random.choice(PATHS), random.random()
         if kind < 0.4:
             method = random.choice((b"GET", b"GET", b"HEAD", b"OPTIONS", b"PUT", b"TRACE"))
-            one = b"%s %s HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path)
+            request = b"%s %s HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path)
         elif kind < 0.75:
-            one = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, len(PLAIN)) + PLAIN
+            request = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path, len(PLAIN))
+            request += PLAIN
         else:
-            one = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
-            one += chunked(PLAIN, random.randrange(100, 2000)) + b"0\r\n\r\n"
-        head = one.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-        data += (damage(random, head, TOKENS) if random.random() < 0.8 else head) + one[len(head) :]
+            request = b"POST %s HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
+            request += chunked(PLAIN, random.randrange(100, 2000)) + b"0\r\n\r\n"
+        head = request.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        data += (damage(random, head, TOKENS) if random.random() < 0.8 else head) + request[len(head) :]
     cut = random.randrange(len(data) + 1)
     pieces = (data[:cut], data[cut:]) if random.random() < 0.3 else (data,)
-    return outcomes(exchange(address, *pieces, half=True))
+    return outcomes(exchange(address, *pieces, half_close=True))
 
 
 def chunked(body: bytes, size: int) -> bytes:
-    """Return a body in chunks, without the last one."""
+    """Return a body in chunks, without the last chunk."""
     parts = [body[start : start + size] for start in range(0, len(body), size)]
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
 def trailers(address: Address, random: Random) -> list[str]:
-    """Send more and more of what is not body: trailers, chunk extensions, tiny chunks, headers."""
+    """Send many bytes outside of the body: trailers, chunk extensions, tiny chunks, headers."""
     chunk = b"transfer-encoding: chunked\r\n\r\n"
-    begin, more = random.choice(
+    start, repeated = random.choice(
         (
             (PREDICT + chunk + b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 10_000),
             (PREDICT + chunk + b"2\r\n{}\r\n0\r\n", b"x" * 60_000),
@@ -263,7 +265,7 @@ def trailers(address: Address, random: Random) -> list[str]:
             (PREDICT, b"".join(b"a%d: b\r\n" % number for number in range(random.randrange(9_000)))),
         )
     )
-    return outcomes(exchange(address, begin, *[more] * random.choice((1, 2, 20)), b"\r\n\r\n"))
+    return outcomes(exchange(address, start, *[repeated] * random.choice((1, 2, 20)), b"\r\n\r\n"))
 
 
 def upgrade(address: Address, random: Random) -> list[str]:
@@ -271,8 +273,8 @@ def upgrade(address: Address, random: Random) -> list[str]:
     body = random.choice((PLAIN, HEALTH))
     head = PREDICT.replace(b"connection: close\r\n", UPGRADE) + b"content-length: %d\r\n\r\n" % len(body)
     pieces = (head + body,) if random.random() < 0.5 else (head, body)
-    found = outcomes(exchange(address, *pieces, half=True))
-    return found if len(found) == 1 else [f"BAD {found} to one request"]
+    statuses = outcomes(exchange(address, *pieces, half_close=True))
+    return statuses if len(statuses) == 1 else [f"BAD {statuses} to one request"]
 
 
 # Images.
@@ -283,10 +285,11 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, colour: int = 0, depth: int = 1, texts: int = 0) -> bytes:
+def png(width: int, height: int, color_type: int = 0, depth: int = 1, texts: int = 0) -> bytes:
     """Return a black PNG; `texts` are megabytes of text in it."""
-    data = zlib.compress(bytes(((width * {0: 1, 2: 3, 4: 2, 6: 4}[colour] * depth + 7) // 8 + 1) * height))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
+    data = zlib.compress(bytes(((width * channels * depth + 7) // 8 + 1) * height))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0))
     text = b"".join(
         chunk(b"zTXt", b"t%d\0\0" % number + zlib.compress(bytes(2**20 - 1))) for number in range(texts)
     )
@@ -294,7 +297,7 @@ def png(width: int, height: int, colour: int = 0, depth: int = 1, texts: int = 0
 
 
 def file(mode: str, width: int, height: int, form: str, **options: Any) -> bytes:
-    """Return the file of an image of one colour."""
+    """Return the file of an image of one color."""
     stream = io.BytesIO()
     Image.new(mode, (width, height)).save(stream, form, **options)
     return stream.getvalue()
@@ -317,7 +320,7 @@ def tiff(width: int, height: int, tile: int) -> bytes:
 
 
 def gif(width: int, height: int) -> bytes:
-    """Return a GIF without data whose frame is to be disposed of with transparency."""
+    """Return a GIF without data whose frame has a disposal method with transparency."""
     screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
     control = b"!\xf9\x04" + bytes([0b1001, 0, 0, 0, 0])
     return screen + control + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x01\x00\x00;"
@@ -325,13 +328,13 @@ def gif(width: int, height: int) -> bytes:
 
 @cache
 def images() -> dict[str, bytes]:
-    """Return images of a few bytes that cost much, within the limits of their size and beyond."""
+    """Return small files of images that need much memory or time, below and above the limit of pixels."""
     return {
         "narrow": png(1, 49_999_999),
         "wide": png(16_384, 100),
-        "grey": png(4000, 3000),
-        "grey with transparency": png(4000, 3000, 4, 8),
-        "colours with transparency": png(4000, 3000, 6, 8),
+        "gray": png(4000, 3000),
+        "gray with transparency": png(4000, 3000, 4, 8),
+        "colors with transparency": png(4000, 3000, 6, 8),
         "16 bits": png(4000, 3000, 0, 16),
         "too large": png(7071, 7071),
         "a megapixel": png(1000, 1000, 6, 8),
@@ -342,7 +345,7 @@ def images() -> dict[str, bytes]:
         "2,000 scans": scans(400, 300, 2000),
         "WebP": file("RGBA", 4000, 3000, "WEBP", lossless=True, method=0, quality=0),
         "GIF": file("P", 4000, 3000, "GIF"),
-        "GIF, disposed of": gif(65_535, 2700),
+        "GIF, disposal": gif(65_535, 2700),
         "TIFF": file("RGBA", 4000, 3000, "TIFF", compression="tiff_adobe_deflate"),
         "TIFF, large tile": tiff(64, 64, 8192),
     }
@@ -351,16 +354,16 @@ def images() -> dict[str, bytes]:
 @cache
 def small_images() -> list[bytes]:
     """Return small images of all formats and modes."""
-    found = []
+    files = []
     for form in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"):
         for mode in ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "F"):
             with suppress(OSError, ValueError):
-                found.append(file(mode, 23, 17, form))
-    return found
+                files.append(file(mode, 23, 17, form))
+    return files
 
 
 def image(random: Random) -> dict[str, str]:
-    """Return an example that is a small image, often a damaged one."""
+    """Return an example that is a small image, often damaged."""
     data = random.choice(small_images())
     if random.random() < 0.7:
         data = damage(random, data, [b"\0", b"\xff\xff", data[:40]])
@@ -376,19 +379,19 @@ def damaged_image(address: Address, random: Random) -> list[str]:
 def costly_image(address: Address, random: Random) -> list[str]:
     """Send images that are small in bytes, once or several times in a request."""
     data = images()[random.choice(list(images()))]
-    one = b'{"b64":"%s"}' % base64.b64encode(data)
-    count = min(random.choice((1, 1, 4, 20, 200)), max(1, 4_000_000 // len(one)))
-    return post(address, b'{"instances":[%s]}' % b",".join([one] * count))
+    request = b'{"b64":"%s"}' % base64.b64encode(data)
+    count = min(random.choice((1, 1, 4, 20, 200)), max(1, 4_000_000 // len(request)))
+    return post(address, b'{"instances":[%s]}' % b",".join([request] * count))
 
 
-# What is large.
+# Large requests.
 
-LARGE = 9_000_000  # bytes, nearly as large as a body may be at 512 MiB
+LARGE = 9_000_000  # bytes, just below the limit of a body with 512 MiB of memory
 
 
 @cache
 def bodies() -> list[tuple[bytes, bytes]]:
-    """Return heads and bodies that are large, or become so."""
+    """Return heads and bodies that are large, some after decompression."""
     example = json.dumps(EXAMPLE, separators=(",", ":")).encode()
     batch = b'{"instances":[%s]}' % b",".join([example] * 1024)
     zeros = b'{"instances":[[%s]]}' % b",".join([b"0"] * (LARGE // 2))
@@ -422,11 +425,11 @@ def large(address: Address, random: Random) -> list[str]:
     return post(address, body, head)
 
 
-# Clients that are slow, rude, or many.
+# Slow clients, aborted connections and many connections.
 
 
 def upload(address: Address, random: Random) -> list[str]:
-    """Send a body in an unusual way: in chunks or pieces, cut off, too long, after a pause, not at all."""
+    """Send a body in an unusual way: in chunks or pieces, truncated, too long, compressed, as a form."""
     length = b"content-length: %d\r\n\r\n"
     head, body = random.choice(((PREDICT, PLAIN), (PREDICT + b"expect: 100-continue\r\n", PLAIN)))
     whole = head + length % len(body) + body
@@ -449,26 +452,26 @@ def upload(address: Address, random: Random) -> list[str]:
             pieces = [head + b"content-type: multipart/form-data\r\n" + length % len(body) + body]
         case _:
             pieces = [whole[at : at + 1000] for at in range(0, len(whole), 1000)]
-    return outcomes(exchange(address, *pieces, pause=0.001, half=True))
+    return outcomes(exchange(address, *pieces, pause=0.001, half_close=True))
 
 
-RESET = struct.pack("ii", 1, 0)
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-def rude(address: Address, random: Random) -> list[str]:
-    """Open a connection and end it in some rude way."""
+def abort(address: Address, random: Random) -> list[str]:
+    """Open a connection and abort it."""
     request = PREDICT + b"content-length: %d\r\n\r\n" % len(PLAIN) + PLAIN
     data = random.choice((b"", b"P", HEALTH[:-2], request[:80], request[:-1], request, b"\x16\x03\x01\x02\0"))
     with socket.create_connection(address, TIMEOUT) as connection, suppress(OSError):
         connection.sendall(data)
         match random.randrange(4):
             case 0:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             case 1:
                 connection.shutdown(socket.SHUT_WR)
-                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+                response = b"".join(iter(lambda: connection.recv(65536), b""))
                 if data == request:
-                    return outcomes(answer)
+                    return outcomes(response)
             case 2:
                 connection.shutdown(socket.SHUT_RD)
             case _:
@@ -476,7 +479,7 @@ def rude(address: Address, random: Random) -> list[str]:
     return ["closed"]
 
 
-def crowd(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
+def many_connections(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
     """Keep 300 connections open: idle, stalled uploads, long heads, unread responses."""
     headers = b"".join(b"a%d: b\r\n" % number for number in range(8_000))
     many = b'{"instances":[%s]}' % b",".join([json.dumps(EXAMPLE, separators=(",", ":")).encode()] * 100)
@@ -494,7 +497,7 @@ def crowd(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
             (keep + b"content-length: %d\r\n\r\n" % len(many) + many) * 2,
         )
     )
-    found, connections = [], []
+    statuses, connections = [], []
     for _ in range(300):
         with suppress(OSError):
             connection = socket.create_connection(address, 2)
@@ -504,8 +507,8 @@ def crowd(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
     time.sleep(seconds * random.random())
     for connection in connections:
         with suppress(OSError), connection:
-            found += outcomes(connection.recv(4096).partition(b"HTTP/1.1 200")[0])
-    return found
+            statuses += outcomes(connection.recv(4096).partition(b"HTTP/1.1 200")[0])
+    return statuses
 
 
 def silent(address: Address, random: Random) -> list[str]:
@@ -533,27 +536,27 @@ KINDS: dict[str, tuple[Attack, float]] = {
     "trailers": (trailers, 0.04),
     "upgrade": (upgrade, 0.02),
     "large": (large, 0.002),
-    "rude": (rude, 0.016),
+    "abort": (abort, 0.016),
 }
 """Each attack, and its share of the requests of a mixture."""
 
 
 def repeat(attack: Attack, address: Address, seed: int, seconds: float) -> Counter[str]:
     """Attack for some seconds and count the outcomes."""
-    random, found = Random(seed), Counter[str]()  # noqa: S311
-    once(attack, address, random)  # makes what is large first
+    random, outcome_counts = Random(seed), Counter[str]()  # noqa: S311
+    attack_once(attack, address, random)  # creates large bodies before the time starts
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found.update(once(attack, address, random))
-    return found
+        outcome_counts.update(attack_once(attack, address, random))
+    return outcome_counts
 
 
 def count(attack: Attack, address: Address, seed: int, times: int) -> Counter[str]:
     """Attack some times and count the outcomes."""
-    random, found = Random(seed), Counter[str]()  # noqa: S311
+    random, outcome_counts = Random(seed), Counter[str]()  # noqa: S311
     for _ in range(times):
-        found.update(once(attack, address, random))
-    return found
+        outcome_counts.update(attack_once(attack, address, random))
+    return outcome_counts
 
 
 def mixture(address: Address, seed: int, times: int) -> Counter[str]:
@@ -564,12 +567,12 @@ def mixture(address: Address, seed: int, times: int) -> Counter[str]:
     )
 
 
-def once(attack: Attack, address: Address, random: Random) -> list[str]:
-    """Attack once; an answer that does not come is bad."""
+def attack_once(attack: Attack, address: Address, random: Random) -> list[str]:
+    """Attack once; a missing response is bad."""
     try:
         return attack(address, random)
     except TimeoutError:
-        return [f"BAD no answer in {TIMEOUT:g} s"]
+        return [f"BAD no response in {TIMEOUT:g} s"]
     except OSError as error:
         return [type(error).__name__]
 
@@ -581,8 +584,8 @@ def run_attacks(work: list[tuple[object, ...]], processes: int = 4) -> Counter[s
         return sum((call.result() for call in calls), Counter())
 
 
-def attack_in_all_ways(address: Address) -> Counter[str]:
-    """Attack in all ways at once, beside clients that behave well, and return the outcomes."""
-    attacks = (*(attack for attack, _ in KINDS.values()), crowd, well_behaved)
+def run_all_attacks(address: Address) -> Counter[str]:
+    """Run all attacks and a regular client concurrently; return the outcomes."""
+    attacks = (*(attack for attack, _ in KINDS.values()), many_connections, regular_client)
     work = [(repeat, attack, address, seed, SECONDS) for seed, attack in enumerate(attacks)]
     return run_attacks(work, len(work))

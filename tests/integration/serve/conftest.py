@@ -1,4 +1,4 @@
-"""Tiny models in a store, and server processes."""
+"""A small model in a store, and server processes."""
 
 import json
 import os
@@ -91,7 +91,7 @@ class RunningServer:
         path = f"{self.url}/v1/models/{NAME}:predict"
         return httpx.post(path, json={"instances": instances}, timeout=60, **options)
 
-    def raw(self, data: bytes, timeout: float = 60) -> bytes:
+    def send_bytes(self, data: bytes, timeout: float = 60) -> bytes:
         """Send bytes on a new connection; return the response until it is closed."""
         with socket.create_connection(self.address, timeout) as connection:
             connection.sendall(data)
@@ -104,10 +104,10 @@ class RunningServer:
         return sum(float(value) for present, value in lines if expected <= set(present.split(",")))
 
 
-def command(tiny_model: TinyModel, serving: Serving, version: int | None = None) -> list[str]:
-    line = [sys.executable, "-m", "modelyard.components.serve", "--name", NAME]
-    line += ["--store", tiny_model.settings.to_json(), "--serving", serving.to_json()]
-    return line + ([] if version is None else ["--version", str(version)])
+def serve_command(tiny_model: TinyModel, serving: Serving, version: int | None = None) -> list[str]:
+    command = [sys.executable, "-m", "modelyard.components.serve", "--name", NAME]
+    command += ["--store", tiny_model.settings.to_json(), "--serving", serving.to_json()]
+    return command + ([] if version is None else ["--version", str(version)])
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def start_server(
     log = tiny_model.scratch / f"server-{os.urandom(4).hex()}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*before, *command(tiny_model, serving, version)],
+            [*before, *serve_command(tiny_model, serving, version)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -173,7 +173,7 @@ def image_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
 
 @pytest.fixture(scope="session")
 def short_timeout_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of the image model with a timeout of a second for requests."""
+    """A server of the image model with a time-out of 1 s for requests."""
     with start_shared_server(tmp_path_factory, IMAGE_SIGNATURE, body_timeout=1.0) as server:
         yield server
 
@@ -181,11 +181,7 @@ def short_timeout_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 @pytest.fixture(scope="session")
 def default_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of the image model with the default limits."""
-    scratch = tmp_path_factory.mktemp("defaults")
-    settings = Store(url=str(scratch / "store"))
-    tiny_model = TinyModel(settings, open_store(settings), scratch)
-    tiny_model.publish()
-    with start_server(tiny_model) as server:
+    with start_shared_server(tmp_path_factory, IMAGE_SIGNATURE) as server:
         yield server
 
 

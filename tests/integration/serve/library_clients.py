@@ -1,6 +1,6 @@
-"""Requests of tritonclient and of KServe's client to the model `tiny` at a URL.
+"""Requests of tritonclient and the client of KServe to the model `tiny` at a URL.
 
-test_clients.py runs this in a venv, which has no pytest.
+test_clients.py runs this script in a venv without pytest.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 URL = sys.argv[1]
 IMAGES = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])
-ANSWER = [[1, 0], [0, 1]]
+PREDICTIONS = [[1, 0], [0, 1]]
 
 
 def check_triton() -> None:
@@ -36,7 +36,7 @@ def check_triton() -> None:
         return tensor
 
     def check(reply: Any) -> None:
-        np.testing.assert_array_equal(reply.as_numpy("probabilities"), ANSWER)
+        np.testing.assert_array_equal(reply.as_numpy("probabilities"), PREDICTIONS)
 
     for binary_in, binary_out in itertools.product((True, False), repeat=2):
         output = triton.InferRequestedOutput("probabilities", binary_data=binary_out)
@@ -54,8 +54,8 @@ def check_triton() -> None:
             )
         )
     check(client.infer("tiny", [inputs()], query_params={"a": 1}, headers={"x-request-timeout": "30"}))
-    for waiting in [client.async_infer("tiny", [inputs()]) for _ in range(8)]:
-        check(waiting.get_result())
+    for request in [client.async_infer("tiny", [inputs()]) for _ in range(8)]:
+        check(request.get_result())
 
     shared = triton.InferInput("pixels", list(IMAGES.shape), "UINT8")
     shared.set_shared_memory("region", IMAGES.nbytes)
@@ -75,10 +75,10 @@ def check_triton() -> None:
         ("404", lambda: client.get_model_config("tiny")),
         ("404", client.get_inference_statistics),
     ):
-        refused(call, status)
+        check_refused(call, status)
 
 
-def refused(call: Callable[[], Any], status: str) -> None:
+def check_refused(call: Callable[[], Any], status: str) -> None:
     actual_status = None
     try:
         call()
@@ -93,7 +93,7 @@ async def check_kserve(protocol: str) -> None:
     assert await client.is_model_ready(URL, "tiny")
     if protocol == "v1":
         body = {"instances": IMAGES.tolist()}
-        assert await client.infer(URL, body, model_name="tiny") == {"predictions": ANSWER}
+        assert await client.infer(URL, body, model_name="tiny") == {"predictions": PREDICTIONS}
         actual_status = None
         try:
             await client.explain(URL, "tiny", body)
@@ -110,7 +110,7 @@ async def check_kserve(protocol: str) -> None:
         request = InferRequest("tiny", [tensor], request_id="q7", parameters=parameters)
         reply = await client.infer(URL, request, model_name="tiny")
         assert reply.id == "q7"
-        np.testing.assert_array_equal(reply.outputs[0].as_numpy(), ANSWER)
+        np.testing.assert_array_equal(reply.outputs[0].as_numpy(), PREDICTIONS)
 
 
 check_triton()

@@ -44,7 +44,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tokens: Path) -> Iterator[Any]:
-    """A server with a token and an access log, whose lines are read as they come."""
+    """A server with a token and an access log; `lines` has the lines of the log."""
     tiny_model = create_tiny_model(tmp_path_factory.mktemp("model"))
     tiny_model.publish(IMAGE_SIGNATURE)
     with start_server(tiny_model, token_file=str(tokens), access_log=True) as server:
@@ -62,12 +62,12 @@ def client(server: Any) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def lines(server: Any, client: httpx.Client) -> Any:
-    """Return the lines of the access log since the last call."""
+    """Return a function that returns the lines of the access log since its last call."""
 
     def read() -> list[dict[str, Any]]:
-        mark = f"/end-{os.urandom(4).hex()}"
-        client.get(mark)
-        wait_until(lambda: mark in "".join(server.lines[-1:]))
+        end = f"/end-{os.urandom(4).hex()}"
+        client.get(end)
+        wait_until(lambda: end in "".join(server.lines[-1:]))
         entries = [json.loads(line) for line in server.lines[:-1]]
         server.lines.clear()
         return entries
@@ -80,18 +80,20 @@ def test_all_routes_except_health_and_the_page_need_the_token(client):
     for path in ("/", "/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
     for path in ("/metrics", "/v2", METADATA, f"{METADATA}/ready", f"/v1/models/{NAME}"):
-        refused = client.get(path)
-        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
-        assert NAME not in refused.text
+        response = client.get(path)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+        assert NAME not in response.text
         assert client.get(path, headers=bearer(OLD)).status_code == 200
     assert client.post(PREDICT, json=BODY).status_code == 401
     assert client.post(PREDICT, content=b" " * 2_000_000).status_code == 401
     for headers in (bearer(OLD), {"authorization": f"bearer  {OLD}"}, {TOKEN_HEADER: OLD}):
         assert client.post(PREDICT, json=BODY, headers=headers).json() == {"predictions": [[0, 1]]}
-    for wrong in (bearer(OLD + "x"), bearer(OLD[:-1]), {TOKEN_HEADER: ""}, bearer("é")):
-        refused = client.post(PREDICT, json=BODY, headers=[(k, v.encode()) for k, v in wrong.items()])
-        assert refused.status_code == 401
-        assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+    for invalid in (bearer(OLD + "x"), bearer(OLD[:-1]), {TOKEN_HEADER: ""}, bearer("é")):
+        response = client.post(
+            PREDICT, json=BODY, headers=[(name, value.encode()) for name, value in invalid.items()]
+        )
+        assert response.status_code == 401
+        assert 'error="invalid_token"' in response.headers["www-authenticate"]
     assert client.get("/metrics", headers={"authorization": f"Basic {OLD}"}).status_code == 401
     assert client.get("/nothing").status_code == 404
 
@@ -100,7 +102,7 @@ def test_tokens_are_replaced_without_a_failed_request(server, client, tokens):
     def status(token: str) -> int:
         return client.post(PREDICT, json=BODY, headers=bearer(token)).status_code
 
-    folder = tokens.parent / "data-2"  # Kubernetes lets a link lead to another folder
+    folder = tokens.parent / "data-2"  # Kubernetes updates a mounted Secret by replacing a link
     folder.mkdir()
     write_private(folder / "tokens", f"\n{OLD}\r\n{NEW}")
     (tokens.parent / "link").symlink_to(folder / "tokens")
@@ -110,8 +112,8 @@ def test_tokens_are_replaced_without_a_failed_request(server, client, tokens):
     write_private(tokens, NEW)
     while status(OLD) != 401:
         assert status(NEW) == 200
-    for number, (bad, mode) in enumerate([("", 0o600), ("two words", 0o600), (OLD, 0o644)], 1):
-        write_private(tokens, bad, mode)
+    for number, (text, mode) in enumerate([("", 0o600), ("two words", 0o600), (OLD, 0o644)], 1):
+        write_private(tokens, text, mode)
         while server.log.read_text().count("stays in use") < number:
             assert status(NEW) == 200
     assert status(NEW) == 200
@@ -151,17 +153,17 @@ def test_a_preflight_request_gets_405(client):
 
 
 def test_the_access_log_has_each_request_and_no_secret(server, client, lines):
-    head = {**bearer(OLD), "traceparent": TRACE, "tracestate": "a=1"}
-    response = client.post(f"{PREDICT}?key=secret", json=BODY, headers=head)
+    headers = {**bearer(OLD), "traceparent": TRACE, "tracestate": "a=1"}
+    response = client.post(f"{PREDICT}?key=secret", json=BODY, headers=headers)
     assert (response.headers["traceparent"], response.headers["tracestate"]) == (TRACE, "a=1")
     client.post("/v1/models/%22%0a%7b%7d%c3%a9:predict", json=BODY)
-    with socket.create_connection(server.address) as nonsense:
-        nonsense.sendall(b"secret\r\n\r\n")
-        assert nonsense.recv(12) == b"HTTP/1.1 400"
-    with socket.create_connection(server.address) as broken:
-        broken.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\n{TOKEN_HEADER}: {OLD}\r\n".encode())
-        broken.sendall(b"transfer-encoding: chunked\r\n\r\nsecret")
-        assert broken.recv(12) == b"HTTP/1.1 400"
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(b"secret\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 400"
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\n{TOKEN_HEADER}: {OLD}\r\n".encode())
+        connection.sendall(b"transfer-encoding: chunked\r\n\r\nsecret")
+        assert connection.recv(12) == b"HTTP/1.1 400"
     first, second, third, fourth = lines()
     message = {"event": "request", "client": "127.0.0.1", "method": "POST", "path": PREDICT, "status": 200}
     assert message.items() <= first.items()
@@ -180,9 +182,9 @@ def test_a_full_pipe_drops_lines_of_the_access_log():
     written, log = 1000, AccessLog(writing)
     for _ in range(written):
         log.write({"path": "/é" * 1000}, 200, 1, 0.0, 1, ())
-    got = os.read(reading, 2**20).splitlines()
+    received = os.read(reading, 2**20).splitlines()
     log.write({}, 200, 1, 0.0, 1, ())
-    assert json.loads(os.read(reading, 2**20))["dropped"] == written - len(got) > 0
+    assert json.loads(os.read(reading, 2**20))["dropped"] == written - len(received) > 0
 
 
 @pytest.mark.parametrize(
@@ -202,21 +204,21 @@ def test_an_invalid_trace_context_is_ignored(parent):
     assert trace_headers([(b"traceparent", TRACE.encode())] * 2) == ()
 
 
-def test_a_trace_context_is_returned():
+def test_a_valid_trace_context_is_returned():
     parent = (b"traceparent", TRACE.encode())
     later = TRACE.replace("00-", "cc-", 1).encode()
-    assert trace_headers([(b"traceparent", later + b"-what-comes")]) == (parent,)
+    assert trace_headers([(b"traceparent", later + b"-extra")]) == (parent,)
     assert trace_headers([(b"traceparent", later)]) == (parent,)
     states = [(b"tracestate", b"a=1, b@c=x y"), (b"tracestate", b",d=2")]
     assert trace_headers([*states, parent]) == (parent, (b"tracestate", b"a=1,b@c=x y,d=2"))
-    for wrong in (
+    for invalid in (
         b"a",
         b"a=1,\xe9=2",
         b"A=1",
         b"a=1=2",
         b",".join(b"k%d=1" % number for number in range(33)),
     ):
-        assert trace_headers([parent, (b"tracestate", wrong)]) == (parent,)
+        assert trace_headers([parent, (b"tracestate", invalid)]) == (parent,)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_an_invalid_certificate_is_refused(tmp_path):
 
 
 def write_fragile_model(path: Path) -> None:
-    """Write a model that fails for all but zeros."""
+    """Write a model that fails for inputs other than zeros."""
     save_mean_model(path, IMAGE_SIGNATURE)
     model, node = onnx.load(path), onnx.helper.make_node
     guard = [
@@ -308,31 +310,31 @@ def test_tls_uses_a_new_certificate_without_a_failed_request(tiny_model, start, 
         with httpx.Client(base_url=server.url, verify=trusted) as client:
             assert client.post(PREDICT, json=BODY).json() == {"predictions": [[0, 1]]}
             assert presented_certificate(None) == first[0].decode()
-            write_private(tmp_path / "key", second[1])  # half of it: the pair does not fit together
+            write_private(tmp_path / "key", second[1])  # the new key does not match the old certificate
             while "stays in use" not in server.log.read_text():
                 assert presented_certificate("localhost") == first[0].decode()
             write(*second)
             while presented_certificate(None) != second[0].decode():
                 pass
             assert presented_certificate("localhost") == second[0].decode()
-            assert client.post(PREDICT, json=BODY).status_code == 200, "on the connection from before"
+            assert client.post(PREDICT, json=BODY).status_code == 200, "an open connection fails"
             tiny_model.publish(make=write_fragile_model)
             while client.post(PREDICT, json=BODY, headers={"traceparent": TRACE}).status_code != 500:
                 pass
             assert f"failed in trace {TRACE[3:35]}\n" in server.log.read_text()
-        with socket.create_connection(address) as plain:  # what comes without TLS, and half of a request
+        with socket.create_connection(address) as plain:  # a request without TLS
             plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
             assert not plain.recv(9).startswith(b"HTTP")
         with socket.create_connection(address, timeout=30) as silent:  # no handshake within body_timeout
             assert silent.recv(1) == b""
         context = ssl.create_default_context(cadata=second[0].decode())
-        with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as slow:
-            slow.sendall(b"POST / HTTP/1.1\r\nhost: a\r\n")
-            assert slow.recv(12) == b"HTTP/1.1 408"
-        with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as closing:
+        with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as tls:
+            tls.sendall(b"POST / HTTP/1.1\r\nhost: a\r\n")
+            assert tls.recv(12) == b"HTTP/1.1 408"
+        with context.wrap_socket(socket.create_connection(address), server_hostname="localhost") as tls:
             head = f"POST {PREDICT} HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n"
-            closing.sendall(head.encode())
-            closing.unwrap().close()
+            tls.sendall(head.encode())
+            tls.unwrap().close()
         server.process.terminate()
         assert server.process.wait(60) == 0
         assert "has no effect" not in server.log.read_text()

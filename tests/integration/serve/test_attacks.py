@@ -1,7 +1,7 @@
-"""The server of a default pod under attack: `make soak`; MODELYARD_TEST_SOAK=0.01 is a hundredth of it.
+"""Attacks on a server with the memory of a default pod; MODELYARD_TEST_SOAK=0.01 runs a hundredth of them.
 
-The server has the memory of a default pod: in a separate control group where this process may create one,
-else by RLIMIT_DATA. As in a pod, nothing limits its processors, which the attackers share.
+A control group limits the memory, or RLIMIT_DATA if this process may not create control groups. As in a pod,
+the CPUs are not limited; the server shares them with the attackers.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
 REQUESTS, CONNECTIONS, PROMOTIONS = (max(1, int(SHARE * count)) for count in (100_000, 10_000, 50))
 MEMORY = 512 * 2**20
-SLOW = 0.1  # seconds in which a server says that it is alive
+SLOW = 0.1  # seconds for a response to a health check
 
 
 @dataclass
 class Pod:
-    """A server with the memory of a default pod, and how quickly it has said that it is alive."""
+    """A server with the memory of a default pod, and the latency of its health checks."""
 
     server: RunningServer
     group: Path | None
@@ -43,13 +43,13 @@ class Pod:
 
     @cached_property
     def health(self) -> list[tuple[float, float, float]]:
-        """What was seen until now; see `measure_health`."""
+        """The health checks; see `measure_health`."""
         self.watcher.send("end")
         return self.watcher.recv()
 
     @property
     def peak(self) -> int:
-        """The most memory that it has used, in MiB, with pages of files where a control group counts."""
+        """The peak memory in MiB; that of a control group includes cached files."""
         if self.group is None:
             status = Path(f"/proc/{self.server.process.pid}/status").read_text()
             return int(status.partition("VmHWM:")[2].split()[0]) >> 10
@@ -58,7 +58,7 @@ class Pod:
 
     @property
     def kills(self) -> int:
-        """How many processes were killed for their memory."""
+        """The number of processes that were killed because of too little memory."""
         if self.group is None:
             return 0
         events = self.group / "memory.events"
@@ -71,23 +71,24 @@ class Pod:
 
     def summary(self) -> str:
         times = sorted(seconds for seconds, _, _ in self.health)
-        beside = sorted(bare for _, bare, _ in self.health)
+        bare_times = sorted(bare for _, bare, _ in self.health)
         parts = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
         health = ", ".join(
-            f"{name} {at(times, part) * 1000:.1f} ({at(beside, part) * 1000:.1f})" for name, part in parts
+            f"{name} {quantile(times, part) * 1000:.1f} ({quantile(bare_times, part) * 1000:.1f})"
+            for name, part in parts
         )
-        where = "control group" if self.group else "RLIMIT_DATA"
+        limit = "control group" if self.group else "RLIMIT_DATA"
         return (
-            f"{where}: peak {self.peak} MiB, {self.kills} killed, {self.files} files; health in ms, and "
-            f"of a bare asyncio server: {health}; {len(times)} times, {len(self.slow())} slow by itself"
+            f"{limit}: peak {self.peak} MiB, {self.kills} killed, {self.files} files; health in ms, and "
+            f"of a bare asyncio server: {health}; {len(times)} checks, {len(self.slow())} too slow"
         )
 
     def slow(self) -> list[tuple[float, float, float]]:
         """Return the health checks that were slow because of the server."""
-        return [one for one in self.health if one[2] > SLOW > one[1]]
+        return [check for check in self.health if check[2] > SLOW > check[1]]
 
 
-def at(values: list[float], part: float) -> float:
+def quantile(values: list[float], part: float) -> float:
     return values[min(len(values) - 1, int(part * len(values)))]
 
 
@@ -115,28 +116,28 @@ def memory_group() -> Iterator[Path | None]:
 
 
 def memory_limited_command(group: Path | None) -> list[str]:
-    """Return what stands before a command that is to have the memory of a default pod."""
+    """Return the prefix of a command that limits its memory to that of a default pod."""
     if group is None:
         return ["prlimit", f"--data={MEMORY}"]
     return ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
 
 
 @contextmanager
-def pod(tiny_model, **settings) -> Iterator[Pod]:
-    """Start a server with the memory of a default pod, and look at its health all the time."""
+def start_pod(tiny_model, **settings) -> Iterator[Pod]:
+    """Start a server with the memory of a default pod, and measure its health continuously."""
     with (
         memory_group() as group,
         start_server(tiny_model, before=memory_limited_command(group), **settings) as server,
         run_in_process(serve_health) as bare,
         run_in_process(measure_health, server.address, bare.recv(), server.process.pid) as watcher,
     ):
-        watcher.recv()  # it has begun
+        watcher.recv()  # the measurement has started
         yield Pod(server, group, watcher)
 
 
 @contextmanager
 def run_in_process(work: Callable[..., None], *arguments: object) -> Iterator[Connection]:
-    """Run a function in another process, and give a pipe to it."""
+    """Run a function in another process; yield a pipe to it."""
     parent, child = SPAWN.Pipe()
     process = SPAWN.Process(target=work, args=(*arguments, child), daemon=True)
     process.start()
@@ -148,15 +149,15 @@ def run_in_process(work: Callable[..., None], *arguments: object) -> Iterator[Co
 
 
 def serve_health(end: Connection) -> None:
-    """Answer health checks with asyncio alone."""
+    """Respond to health checks with a bare asyncio server."""
 
-    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
     async def serve() -> None:
-        server = await asyncio.start_server(one, "127.0.0.1", 0)
+        server = await asyncio.start_server(respond, "127.0.0.1", 0)
         end.send(server.sockets[0].getsockname())
         await server.serve_forever()
 
@@ -166,59 +167,59 @@ def serve_health(end: Connection) -> None:
 def measure_health(
     address: attackers.Address, bare: attackers.Address, process: int, end: Connection
 ) -> None:
-    """Ask both servers for their health until told to end, and send what was seen.
+    """Check the health of both servers until a message arrives; then send the measurements.
 
-    That is for each time the seconds of the server, those of the bare one, and the most of the former that
-    can be the server's own doing: it computed, and its threads had processors.
+    A measurement has the seconds of the server, those of the bare server, and the maximum share of the former
+    that the server caused: its threads computed and did not wait for a CPU.
     """
     connections = [socket.create_connection(target, 60) for target in (address, bare)]
-    seen = []
-    end.send("began")
+    measurements = []
+    end.send("started")
     while not end.poll(0.02):
         before, started = threads(process), time.perf_counter()
         for connection in connections:
             connection.sendall(attackers.HEALTH)
         seconds = []
         for connection, ending in ((connections[1], b"\r\n\r\n"), (connections[0], b"}")):
-            answer = b""
-            while not answer.endswith(ending):
-                answer += (part := connection.recv(65536))
-                assert part, "it is not alive"
+            response = b""
+            while not response.endswith(ending):
+                response += (part := connection.recv(65536))
+                assert part, "the server closed the connection"
             seconds.append(time.perf_counter() - started)
         changes = [
             [(new - old) / 1e9 for new, old in zip(after, before.get(name, (0, 0)), strict=True)]
             for name, after in threads(process).items()
         ]
-        computed, waited = sum(one[0] for one in changes), max(one[1] for one in changes)
-        seen.append((seconds[1], seconds[0], min(computed, seconds[1] - waited)))
-    end.send(seen)
+        computed, waited = sum(change[0] for change in changes), max(change[1] for change in changes)
+        measurements.append((seconds[1], seconds[0], min(computed, seconds[1] - waited)))
+    end.send(measurements)
 
 
 def threads(process: int) -> dict[str, list[int]]:
-    """Return the nanoseconds for which each thread computed, and was ready to but had no processor."""
-    found = {}
+    """Return the nanoseconds for which each thread computed, and waited for a CPU."""
+    times = {}
     for thread in Path(f"/proc/{process}/task").iterdir():
         with suppress(OSError):
-            found[thread.name] = [int(part) for part in (thread / "schedstat").read_text().split()[:2]]
-    return found
+            times[thread.name] = [int(part) for part in (thread / "schedstat").read_text().split()[:2]]
+    return times
 
 
-def check(pod: Pod, found: Counter[str], report: Callable[[str], None]) -> None:
-    """Assert that the server has held, and print what was seen."""
-    report(f"{sum(found.values())} outcomes: {dict(found.most_common(12))}")
+def check(pod: Pod, outcomes: Counter[str], report: Callable[[str], None]) -> None:
+    """Assert that the server remained healthy, and print the outcomes."""
+    report(f"{sum(outcomes.values())} outcomes: {dict(outcomes.most_common(12))}")
     report(pod.summary())
-    assert not [outcome for outcome in found if outcome.startswith("BAD")]
+    assert not [outcome for outcome in outcomes if outcome.startswith("BAD")]
     assert pod.server.process.poll() is None, pod.server.log.read_text()
     assert pod.kills == 0
     assert pod.peak <= MEMORY >> 20
     assert pod.slow() == []
     assert "Traceback" not in pod.server.log.read_text()
-    assert attackers.well_behaved(pod.server.address, Random(0)) == ["200"] * 20  # noqa: S311
+    assert attackers.regular_client(pod.server.address, Random(0)) == ["200"] * 20  # noqa: S311
 
 
 @pytest.fixture
 def report(capsys):
-    """Print a sentence at once."""
+    """Return a function that prints a sentence during the test."""
 
     def show(sentence: str) -> None:
         with capsys.disabled():
@@ -227,26 +228,26 @@ def report(capsys):
     return show
 
 
-def test_a_mixture_of_all_attacks(tiny_model, report):
+def test_the_server_withstands_a_mixture_of_attacks(tiny_model, report):
     tiny_model.publish()
-    with pod(tiny_model, body_timeout=2.0) as one:
-        work = [(attackers.mixture, one.server.address, seed, REQUESTS // 100) for seed in range(100)]
-        check(one, run_attacks(work, 16), report)
+    with start_pod(tiny_model, body_timeout=2.0) as pod:
+        work = [(attackers.mixture, pod.server.address, seed, REQUESTS // 100) for seed in range(100)]
+        check(pod, run_attacks(work, 16), report)
 
 
-def test_connections_that_are_aborted(tiny_model, report):
+def test_the_server_closes_the_files_of_aborted_connections(tiny_model, report):
     tiny_model.publish()
-    with pod(tiny_model, body_timeout=2.0) as one:
-        before = one.files
+    with start_pod(tiny_model, body_timeout=2.0) as pod:
+        before = pod.files
         share = CONNECTIONS // 100
-        work = [(attackers.count, attackers.rude, one.server.address, seed, share) for seed in range(100)]
-        found = run_attacks(work)
-        while one.files > before + 5:  # the thread that follows the champion opens some
+        work = [(attackers.count, attackers.abort, pod.server.address, seed, share) for seed in range(100)]
+        outcomes = run_attacks(work)
+        while pod.files > before + 5:  # the thread that polls the champion opens files
             time.sleep(0.1)
-        check(one, found, report)
+        check(pod, outcomes, report)
 
 
-def test_tls_connections_without_a_handshake(tiny_model, report, tmp_path):
+def test_the_server_withstands_tls_connections_without_a_handshake(tiny_model, report, tmp_path):
     certificate, key = make_certificate()
     settings = {
         "tls_cert": write_private(tmp_path / "crt", certificate),
@@ -258,7 +259,9 @@ def test_tls_connections_without_a_handshake(tiny_model, report, tmp_path):
         memory_group() as group,
         start_server(tiny_model, before=memory_limited_command(group), **settings) as server,
     ):
-        outcomes = run_attacks([(attackers.count, attackers.silent, server.address, n, 5) for n in range(4)])
+        outcomes = run_attacks(
+            [(attackers.count, attackers.silent, server.address, seed, 5) for seed in range(4)]
+        )
         report(f"{dict(outcomes)} of TLS connections")
         context = ssl.create_default_context(cadata=certificate.decode())
         with (
@@ -269,13 +272,13 @@ def test_tls_connections_without_a_handshake(tiny_model, report, tmp_path):
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_all_attacks_at_once(tiny_model, report):
+def test_the_server_withstands_concurrent_attacks(tiny_model, report):
     tiny_model.publish()
-    with pod(tiny_model) as one:
-        check(one, attackers.attack_in_all_ways(one.server.address), report)
+    with start_pod(tiny_model) as pod:
+        check(pod, attackers.run_all_attacks(pod.server.address), report)
 
 
-def test_promotions_under_load(tiny_model, report):
+def test_no_request_fails_during_promotions_under_load(tiny_model, report):
     tiny_model.publish()
     with start_server(tiny_model) as server:
         load = Load(server.address, f"/v1/models/{NAME}:predict", attackers.EXAMPLE)

@@ -1,4 +1,4 @@
-"""Clients that people use, with what they offer: curl, Java's HttpClient, Python's libraries."""
+"""Common HTTP clients with their options: curl, Java's HttpClient, Python's libraries."""
 
 import gzip
 import http.client
@@ -18,14 +18,14 @@ import pytest
 import requests
 
 BODY = json.dumps({"instances": [np.full((4, 4, 3), 255).tolist()]})
-ANSWER = {"predictions": [[0, 1]]}
-LARGE = b" " * 2_000_000  # the server takes 100,000 bytes
+PREDICTION = {"predictions": [[0, 1]]}
+LARGE = b" " * 2_000_000  # above the limit of 100,000 bytes
 JAVA = Path(__file__).with_name("Client.java")
 LIBRARIES = Path(__file__).with_name("library_clients.py")
 REQUIREMENTS = Path(__file__).parents[3] / "requirements" / "clients.txt"
 
 
-def needs(program: str) -> pytest.MarkDecorator:
+def requires(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         not shutil.which(program), reason=f"NOT RUN: {program}, whose HTTP client is tested, is not installed"
     )
@@ -53,7 +53,7 @@ CURL = [
     (200, "--data-binary @json --compressed --raw", PREDICT),
     (200, "--json @json", PREDICT),
     (200, "-X POST -T json", PREDICT),
-    (200, "-X POST -T - -H Content-Type:", PREDICT),  # from stdin, so in chunks
+    (200, "-X POST -T - -H Content-Type:", PREDICT),  # stdin is sent in chunks
     (200, "--data-binary @json -H Expect:100-continue --expect100-timeout 30", PREDICT),
     (200, "--data-binary @json -H Content-Type:text/plain", PREDICT),
     (200, "--data-binary @gzip -H Content-Encoding:gzip", PREDICT),
@@ -80,32 +80,41 @@ CURL = [
 ]
 
 
-@needs("curl")
+@requires("curl")
 @pytest.mark.parametrize(("status", "options", "path"), CURL, ids=lambda value: str(value))
-def test_curl(image_server, files, status, options, path):
-    line = ["curl", "-sS", "-m", "60", "-w", r"\n%{http_code}", *options.split(), image_server.url + path]
+def test_curl_gets_the_status_of_each_request(image_server, files, status, options, path):
+    command = ["curl", "-sS", "-m", "60", "-w", r"\n%{http_code}", *options.split(), image_server.url + path]
     with (files / "json").open() as stdin:
-        done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=files, stdin=stdin)
-    text, _, code = done.stdout.rpartition("\n")
+        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=files, stdin=stdin)
+    text, _, code = result.stdout.rpartition("\n")
     assert int(code) == status
     if status != 200 and "-I" not in options:
         assert json.loads(text)["error"]
     elif path.endswith(":predict"):
-        assert status != 200 or json.loads(text) == ANSWER
+        assert status != 200 or json.loads(text) == PREDICTION
 
 
-@needs("curl")
+@requires("curl")
 def test_curl_with_http_2_prior_knowledge_is_refused(image_server, files):
-    line = ["curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--data-binary", "@json", image_server.url]
-    assert subprocess.run(line, capture_output=True, check=False, cwd=files).returncode
-    assert image_server.predict([np.full((4, 4, 3), 255).tolist()]).json() == ANSWER
+    command = [
+        "curl",
+        "-sS",
+        "-m",
+        "60",
+        "--http2-prior-knowledge",
+        "--data-binary",
+        "@json",
+        image_server.url,
+    ]
+    assert subprocess.run(command, capture_output=True, check=False, cwd=files).returncode
+    assert image_server.predict([np.full((4, 4, 3), 255).tolist()]).json() == PREDICTION
 
 
-@needs("java")
-def test_java(image_server):
-    line = ["java", "-XX:TieredStopAtLevel=1", str(JAVA), image_server.url + MODEL, BODY]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    results = [line.split("\t") for line in done.stdout.splitlines()]
+@requires("java")
+def test_java_gets_the_status_of_each_request(image_server):
+    command = ["java", "-XX:TieredStopAtLevel=1", str(JAVA), image_server.url + MODEL, BODY]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    results = [line.split("\t") for line in result.stdout.splitlines()]
     expected = {"large": "413", "large chunked": "413", "unknown": "404"}
     assert len(results) == 56
     for name, status, text in results:
@@ -114,16 +123,16 @@ def test_java(image_server):
         if status != "200":
             assert json.loads(text)["error"]
         else:
-            assert text == "" if case == "head" else json.loads(text) == ANSWER
+            assert text == "" if case == "head" else json.loads(text) == PREDICTION
 
 
-def refusal_of_urllib(url: str, body: bytes) -> tuple[int, Any]:
-    with pytest.raises(urllib.error.HTTPError) as refused:
+def post_with_urllib(url: str, body: bytes) -> tuple[int, Any]:
+    with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(urllib.request.Request(url, body), timeout=60)  # noqa: S310
-    return refused.value.code, json.load(refused.value)
+    return error.value.code, json.load(error.value)
 
 
-def refusal_of_http_client(url: str, body: bytes) -> tuple[int, Any]:
+def post_with_http_client(url: str, body: bytes) -> tuple[int, Any]:
     host, _, path = url.removeprefix("http://").partition("/")
     connection = http.client.HTTPConnection(host, timeout=60)
     connection.request("POST", f"/{path}", body)
@@ -134,12 +143,12 @@ def refusal_of_http_client(url: str, body: bytes) -> tuple[int, Any]:
     return result
 
 
-def refusal_of_requests(url: str, body: bytes) -> tuple[int, Any]:
+def post_with_requests(url: str, body: bytes) -> tuple[int, Any]:
     response = requests.post(url, data=body, timeout=60)
     return response.status_code, response.json()
 
 
-@pytest.mark.parametrize("client", [refusal_of_urllib, refusal_of_http_client, refusal_of_requests])
+@pytest.mark.parametrize("client", [post_with_urllib, post_with_http_client, post_with_requests])
 @pytest.mark.parametrize(("path", "status"), [(PREDICT, 413), ("/v1/models/other:predict", 404)])
 def test_an_early_refusal_reaches_a_client_that_is_still_sending(image_server, client, path, status):
     for _ in range(5):
@@ -148,11 +157,11 @@ def test_an_early_refusal_reaches_a_client_that_is_still_sending(image_server, c
         assert body["error"]
 
 
-@needs("chromium")
+@requires("chromium")
 @pytest.mark.soak
 def test_the_page_accepts_images_only_for_image_models(image_server, number_server):
     for server, hidden in ((image_server, "form"), (number_server, "drop")):
-        line = [
+        command = [
             "chromium",
             "--headless",
             "--no-sandbox",
@@ -160,17 +169,19 @@ def test_the_page_accepts_images_only_for_image_models(image_server, number_serv
             "--dump-dom",
             server.url,
         ]
-        page = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        page = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert re.findall(r'id="(drop|form)"[^>]* hidden=""', page) == [hidden]
         assert "Version 1 returns the probability of each class: dark, bright." in page
 
 
 @pytest.mark.soak  # installs half a gigabyte
-def test_tritonclient_and_kserves_client(image_server, tmp_path):
+def test_the_requests_of_tritonclient_and_kserve_succeed(image_server, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
     install = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", REQUIREMENTS]
     installed = subprocess.run(install, capture_output=True, text=True, check=False)
     assert installed.returncode == 0, installed.stderr
-    done = subprocess.run([python, LIBRARIES, image_server.url], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(
+        [python, LIBRARIES, image_server.url], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""HTTP of malicious and unusual clients. These tests must pass with a new version of uvicorn or httptools."""
+"""Malicious and unusual HTTP clients. Run these tests with a new version of uvicorn or httptools."""
 
 import asyncio
 import json
@@ -100,48 +100,48 @@ def test_requests_with_and_without_upgrade_have_the_same_response(image_server):
     rng = random.Random(7)  # noqa: S311
     bodies = [(LENGTH, BODY), (CHUNKED, chunked(BODY)), (b"content-length: 2\r\n", b"{}")]
     for _ in range(20):
-        plain, offering = b"", b""
+        plain, upgrading = b"", b""
         for _ in range(rng.randint(1, 3)):
             head, body = rng.choice(bodies)
             plain += POST + head + b"\r\n" + body
-            offering += POST + rng.choice([b"", H2C, WEBSOCKET]) + head + b"\r\n" + body
-        cut = rng.randrange(len(offering))
+            upgrading += POST + rng.choice([b"", H2C, WEBSOCKET]) + head + b"\r\n" + body
+        cut = rng.randrange(len(upgrading))
         responses = (
-            exchange(image_server, offering[:cut], offering[cut:] + LAST),
+            exchange(image_server, upgrading[:cut], upgrading[cut:] + LAST),
             exchange(image_server, plain + LAST),
         )
         assert len({re.sub(rb"date: .*\r\n", b"", response) for response in responses}) == 1
 
 
 @pytest.mark.parametrize(
-    ("begin", "more"),
+    ("start", "repeated"),
     [(b"2\r\n{}\r\n0\r\n", b"a: b\r\n" * 1000), (b"2\r\n{}\r\n0\r\n", b"x" * 6000), (b"2;", b"x" * 6000)],
     ids=["trailers", "one trailer", "extension of a chunk"],
 )
-def test_trailers_and_chunk_extensions_are_limited(image_server, begin, more):
+def test_trailers_and_chunk_extensions_are_limited(image_server, start, repeated):
     with socket.create_connection(image_server.address, 10) as connection:
-        connection.sendall(POST + CHUNKED + b"\r\n" + begin)
+        connection.sendall(POST + CHUNKED + b"\r\n" + start)
         response = b""
         try:
             for _ in range(200):
-                connection.sendall(more)
+                connection.sendall(repeated)
                 time.sleep(0.001)
         except OSError:
             pass
         else:
-            pytest.fail("The server took a megabyte.")
+            pytest.fail("The server accepted a megabyte.")
         response = receive_all(connection)
-    assert statuses(response) in ([431], [400], [])  # the answer may be lost in a reset
+    assert statuses(response) in ([431], [400], [])  # a reset may lose the response
     assert image_server.predict([WHITE]).json() == PREDICTION
 
 
-def test_chunks_of_single_bytes(image_server):
+def test_chunks_of_single_bytes_are_accepted(image_server):
     pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY.ljust(20_000)) + b"0\r\n\r\n"
     response = exchange(image_server, POST + CHUNKED + b"connection: close\r\n\r\n" + pieces)
     assert statuses(response) == [200]
 
 
-def test_trailers_are_dropped(image_server):
+def test_trailers_are_ignored(image_server):
     trailers = b"0\r\nx-modelyard-golden: 1\r\n\r\n"
     before = image_server.metric("modelyard_requests_total", traffic='"golden"')
     body = b"%x\r\n%s\r\n" % (len(BODY), BODY)
@@ -172,12 +172,12 @@ def test_head_has_the_headers_of_get_and_no_body(image_server):
     assert body == b""
 
 
-def test_expect_100_continue_and_http_1_0(image_server):
+def test_expect_100_continue_and_http_1_0_are_supported(image_server):
     expecting = POST + LENGTH + b"expect: 100-continue\r\nconnection: close\r\n\r\n"
     response = exchange(image_server, expecting, BODY)
     assert statuses(response) == [100, 200]
-    old = (POST + LENGTH + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
-    assert json.loads(exchange(image_server, old + BODY).partition(b"\r\n\r\n")[2]) == PREDICTION
+    http_1_0 = (POST + LENGTH + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert json.loads(exchange(image_server, http_1_0 + BODY).partition(b"\r\n\r\n")[2]) == PREDICTION
 
 
 class Echo:
@@ -200,7 +200,7 @@ class Echo:
 
 
 def run_with_connections(check: Callable[..., Any], timeout: float = 60.0, memory: int = 300_000) -> None:
-    """Run `check(app, connect)`, where `connect()` gives a reader and a writer, on such connections."""
+    """Run `check(app, connect)` with a server; `connect()` returns a reader and a writer."""
 
     async def run() -> None:
         app = Echo()
@@ -228,28 +228,28 @@ def post(path: int, length: int) -> bytes:
 def test_above_the_memory_limit_the_longest_waiting_connection_is_closed():
     async def check(app, connect):
         app.respond.set()
-        slow = [await connect() for _ in range(4)]
-        for _, writer in slow:
+        stalled = [await connect() for _ in range(4)]
+        for _, writer in stalled:
             writer.write(post(1, 200_000) + bytes(70_000))
             await writer.drain()
-        response = await slow[0][0].read()
+        response = await stalled[0][0].read()
         assert statuses(response) == [503]
         assert b"300000" in response
         reader, writer = await connect()
         writer.write(post(1, 4) + bytes(4))
         assert (await reader.readline()).split()[1] == b"200"
-        slow[3][1].write(bytes(130_000))
-        assert (await slow[3][0].readline()).split()[1] == b"200"
+        stalled[3][1].write(bytes(130_000))
+        assert (await stalled[3][0].readline()).split()[1] == b"200"
 
     run_with_connections(check)
 
 
 def test_headers_count_with_their_memory_use():
     async def check(_, connect):
-        slow = [await connect() for _ in range(3)]
-        for _, writer in slow:
+        stalled = [await connect() for _ in range(3)]
+        for _, writer in stalled:
             writer.write(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 600)
-        assert statuses(await slow[0][0].read()) == [503]
+        assert statuses(await stalled[0][0].read()) == [503]
 
     run_with_connections(check)
 
@@ -265,7 +265,7 @@ def test_pipelined_requests_are_read_one_after_the_other():
         assert len(app.paths) == 1
         app.respond.set()
         received = statuses(await reader.read())
-        # 100 finds out whether the client has closed the connection or only half of it
+        # with 100 Continue, the server tests whether the client still reads
         assert [status for status in received if status != 100] == [200] * 500
 
     run_with_connections(check)

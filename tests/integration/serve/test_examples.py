@@ -1,4 +1,4 @@
-"""The examples of docs/serving.md, on tiny models instead of `pets`, `diabetes` and `digits`."""
+"""The examples of docs/serving.md, with the small models of these tests."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.integration.serve.test_clients import needs
+from tests.integration.serve.test_clients import requires
 
 PAGE = Path(__file__).parents[3] / "docs/serving.md"
 SECTION = PAGE.read_text(encoding="utf-8").partition("### Examples")[2].partition("\n### ")[0]
@@ -31,16 +31,16 @@ def example(language: str, url: str, **replacements: str) -> str:
     return text
 
 
-def run(folder: Path, *line: str) -> str:
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True).stdout
+def run(folder: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-def test_all_languages_are_there():
+def test_the_page_has_examples_in_all_languages():
     assert [language for language, _ in BLOCKS] == ["sh", "python", "python", "java"]
 
 
-@needs("curl")
-def test_curl(image_server, regression_server, folder):
+@requires("curl")
+def test_the_examples_with_curl_print_predictions(image_server, regression_server, folder):
     numbers, image, inference = example("sh", "URL").replace("\\\n", "").splitlines()
     three = {"[0,0,0,0,0,0,0,0,0,0]": "[0,0,0]", "[1, 10]": "[1, 3]"}
     tiny = {"diabetes": "tiny", "pets": "tiny", **three}
@@ -53,12 +53,12 @@ def test_curl(image_server, regression_server, folder):
     assert outputs[2]["outputs"][0]["data"] == [0]
 
 
-def test_python(image_server, folder):
+def test_the_python_example_prints_a_prediction(image_server, folder):
     assert run(folder, sys.executable, "-c", example("python", image_server.url, pets="tiny")) == "[[0, 1]]\n"
 
 
-@needs("java")
-def test_java(image_server, folder):
+@requires("java")
+def test_the_java_example_prints_a_prediction(image_server, folder):
     (folder / "Predict.java").write_text(example("java", image_server.url, pets="tiny"))
     output = run(folder, "java", "-XX:TieredStopAtLevel=1", "Predict.java")
     assert json.loads(output.removeprefix("200 ")) == {"predictions": [[0, 1]]}

@@ -1,4 +1,4 @@
-"""The limits of the server: each returns its status, and the server continues to serve."""
+"""The limits of the server: a request above a limit gets its status, and the server continues to serve."""
 
 import base64
 import io
@@ -32,19 +32,19 @@ def error(reply: bytes) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _server_still_answers(request):
-    used = [
+def _server_continues_to_serve(request):
+    servers = [
         request.getfixturevalue(name)
         for name in ("image_server", "short_timeout_server")
         if name in request.fixturenames
     ]
     yield
-    for server in used:
+    for server in servers:
         assert server.predict([WHITE]).json() == {"predictions": [[0, 1]]}
 
 
 def test_an_incomplete_request_gets_408(short_timeout_server):
-    halves = [
+    incomplete = [
         (HEAD + b"content-length: 1000\r\n\r\n" + BODY[:10], "body"),
         (HEAD + b"content-length: 1000\r\n\r\n", "body"),
         (HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{", "body"),
@@ -52,23 +52,23 @@ def test_an_incomplete_request_gets_408(short_timeout_server):
         (b"P", "head"),
     ]
     before = short_timeout_server.metric("modelyard_requests_total", code="408")
-    with ThreadPoolExecutor(len(halves)) as threads:
-        responses = list(threads.map(short_timeout_server.raw, (data for data, _ in halves)))
-    for reply, (_, part) in zip(responses, halves, strict=True):
+    with ThreadPoolExecutor(len(incomplete)) as threads:
+        responses = list(threads.map(short_timeout_server.send_bytes, (data for data, _ in incomplete)))
+    for reply, (_, part) in zip(responses, incomplete, strict=True):
         assert status(reply) == 408
         assert part in error(reply)
     metric = partial(short_timeout_server.metric, "modelyard_requests_total", code="408")
     wait_until(lambda: metric() >= before + 3)
-    assert metric() == before + 3  # those whose head has arrived
+    assert metric() == before + 3  # requests with a complete head
 
 
 def test_a_silent_connection_is_closed(short_timeout_server):
-    assert short_timeout_server.raw(b"") == b""
+    assert short_timeout_server.send_bytes(b"") == b""
 
 
 def test_an_incomplete_second_request_gets_408(short_timeout_server):
     complete = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
-    reply = short_timeout_server.raw(complete + HEAD + b"content-length: 1000\r\n\r\n{")
+    reply = short_timeout_server.send_bytes(complete + HEAD + b"content-length: 1000\r\n\r\n{")
     assert status(reply) == 200
     assert b"HTTP/1.1 408" in reply
 
@@ -99,7 +99,7 @@ def test_a_chunked_body_over_the_limit_gets_413(image_server):
     assert "100000" in response.json()["error"]
 
 
-def test_a_refused_large_body_keeps_the_connection_open(image_server):
+def test_a_large_body_that_is_refused_keeps_the_connection_open(image_server):
     with httpx.Client() as client:
         url = f"{image_server.url}/v1/models/tiny:predict"
         assert client.post(url, content=b" " * 2_000_000).status_code == 413
@@ -107,7 +107,7 @@ def test_a_refused_large_body_keeps_the_connection_open(image_server):
 
 
 def test_a_request_without_a_length_gets_411(image_server):
-    reply = image_server.raw(HEAD + b"connection: close\r\n\r\n")
+    reply = image_server.send_bytes(HEAD + b"connection: close\r\n\r\n")
     assert status(reply) == 411
 
 
@@ -121,7 +121,7 @@ def test_a_request_without_a_length_gets_411(image_server):
     ],
 )
 def test_invalid_http_gets_400(image_server, data):
-    reply = image_server.raw(data)
+    reply = image_server.send_bytes(data)
     assert status(reply) == 400
     assert error(reply)
 
@@ -139,13 +139,13 @@ def test_too_many_headers_get_431(image_server):
 def test_stalled_uploads_do_not_block_other_requests(tiny_model, start):
     tiny_model.publish()
     with start(tiny_model, max_queue=2) as server:
-        waiting = []
+        connections = []
         for _ in range(20):
             connection = socket.create_connection(server.address)
             connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(BODY))
-            waiting.append(connection)
+            connections.append(connection)
         assert server.predict([WHITE]).status_code == 200
-        for connection in waiting:
+        for connection in connections:
             connection.sendall(BODY)
             assert status(connection.recv(65536)) == 200
             connection.close()
@@ -153,30 +153,30 @@ def test_stalled_uploads_do_not_block_other_requests(tiny_model, start):
 
 @pytest.fixture(scope="module")
 def slow_body():
-    """A request that takes about a second: its images are large."""
+    """The body of a request with large images, which takes about a second."""
     file = io.BytesIO()
     Image.linear_gradient("L").resize((3900, 3900)).save(file, "PNG")
     return json.dumps({"instances": [{"b64": base64.b64encode(file.getvalue()).decode()}] * 4}).encode()
 
 
 def send_slow_requests(server, slow_body, threads, count):
-    """Send slow requests and return them when the server executes or queues them."""
+    """Send slow requests; return them after the server executes or queues them."""
     post = partial(httpx.post, f"{server.url}/v1/models/tiny:predict", content=slow_body, timeout=60)
-    sent = [threads.submit(post) for _ in range(count)]
+    requests = [threads.submit(post) for _ in range(count)]
     in_progress = partial(server.metric, "modelyard_requests_in_progress")
-    wait_until(lambda: in_progress() >= count or any(request.done() for request in sent))
-    return sent
+    wait_until(lambda: in_progress() >= count or any(request.done() for request in requests))
+    return requests
 
 
 def test_a_full_queue_gets_503_with_retry_after(tiny_model, start, slow_body):
     tiny_model.publish()
     with start(tiny_model, max_queue=2) as server, ThreadPoolExecutor(2) as threads:
-        sent = send_slow_requests(server, slow_body, threads, 2)
-        refused = server.predict([WHITE])
-        assert refused.status_code == 503
-        assert refused.headers["retry-after"] == "1"
+        requests = send_slow_requests(server, slow_body, threads, 2)
+        response = server.predict([WHITE])
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
         assert httpx.get(f"{server.url}/v2/health/ready").status_code == 200
-        assert [request.result().status_code for request in sent] == [200, 200]
+        assert [request.result().status_code for request in requests] == [200, 200]
         assert server.predict([WHITE]).status_code == 200
         assert server.metric("modelyard_requests_total", code="503") == 1
 
@@ -184,9 +184,9 @@ def test_a_full_queue_gets_503_with_retry_after(tiny_model, start, slow_body):
 def test_late_and_abandoned_requests_are_not_executed(tiny_model, start, slow_body):
     tiny_model.publish()
     with start(tiny_model) as server, ThreadPoolExecutor(4 * WORKERS) as threads:
-        sent = send_slow_requests(server, slow_body, threads, 4 * WORKERS)
-        with socket.create_connection(server.address) as abandoned:
-            abandoned.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(slow_body) + slow_body)
+        requests = send_slow_requests(server, slow_body, threads, 4 * WORKERS)
+        with socket.create_connection(server.address) as connection:
+            connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(slow_body) + slow_body)
         late = httpx.post(
             f"{server.url}/v1/models/tiny:predict",
             content=slow_body,
@@ -194,8 +194,8 @@ def test_late_and_abandoned_requests_are_not_executed(tiny_model, start, slow_bo
             timeout=60,
         )
         assert late.status_code == 504
-        assert {request.result().status_code for request in sent} == {200}
-        assert server.metric("modelyard_request_seconds_count") == len(sent)
+        assert {request.result().status_code for request in requests} == {200}
+        assert server.metric("modelyard_request_seconds_count") == len(requests)
         assert server.metric("modelyard_requests_total", code="499") == 1
 
 
@@ -206,9 +206,9 @@ def test_an_invalid_timeout_gets_400(image_server):
 def test_requests_beyond_the_drain_timeout_get_503(tiny_model, start, slow_body):
     tiny_model.publish()
     with start(tiny_model, drain_timeout=0.2) as server, ThreadPoolExecutor(8) as threads:
-        sent = send_slow_requests(server, slow_body, threads, 8)
+        requests = send_slow_requests(server, slow_body, threads, 8)
         server.process.terminate()
-        responses = [request.result() for request in sent]
+        responses = [request.result() for request in requests]
         assert server.process.wait(30) == 0
     assert {reply.status_code for reply in responses} <= {200, 503}
     (late,) = {reply.text for reply in responses if reply.status_code == 503}

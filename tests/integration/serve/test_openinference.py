@@ -1,4 +1,4 @@
-"""Open Inference v2 on a real server, in JSON and in bytes."""
+"""The Open Inference Protocol v2, with JSON and binary tensors."""
 
 import json
 from typing import Any
@@ -26,28 +26,28 @@ def infer(server: Any, body: Any, path: str = "/v2/models/tiny/infer") -> httpx.
     return httpx.post(server.url + path, json=body)
 
 
-def binary(server: Any, document: Any, data: bytes, length: str | None = None) -> httpx.Response:
+def infer_binary(server: Any, document: Any, data: bytes, length: str | None = None) -> httpx.Response:
     head = json.dumps(document).encode()
     headers = {"inference-header-content-length": length or str(len(head))}
     return httpx.post(f"{server.url}/v2/models/tiny/infer", content=head + data, headers=headers)
 
 
-def test_health_server_and_model(image_server):
+def test_health_and_metadata_of_server_and_model(image_server):
     assert httpx.get(f"{image_server.url}/v2/health/live").json() == {"live": True}
     assert httpx.get(f"{image_server.url}/v2/health/ready").json() == {"ready": True}
     assert httpx.get(f"{image_server.url}/v2/models/tiny/ready").json() == {"name": "tiny", "ready": True}
     assert httpx.get(f"{image_server.url}/v2/models/other/ready").status_code == 404
     assert "binary_tensor_data" in httpx.get(f"{image_server.url}/v2").json()["extensions"]
-    about = httpx.get(f"{image_server.url}/v2/models/tiny").json()
-    assert about["versions"] == ["1"]
-    assert about["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 4, 4, 3]}]
-    assert about["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
-    assert about["parameters"]["signature"]["outputs"][0]["names"] == ["dark", "bright"]
-    assert about["parameters"]["ranked"]
+    metadata = httpx.get(f"{image_server.url}/v2/models/tiny").json()
+    assert metadata["versions"] == ["1"]
+    assert metadata["inputs"] == [{"name": "pixels", "datatype": "UINT8", "shape": [-1, 4, 4, 3]}]
+    assert metadata["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
+    assert metadata["parameters"]["signature"]["outputs"][0]["names"] == ["dark", "bright"]
+    assert metadata["parameters"]["ranked"]
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_json_in_json_out(image_server, nested):
+def test_a_json_tensor_gets_a_json_prediction(image_server, nested):
     input_tensor = tensor(data=BRIGHT.tolist()) if nested else tensor()
     body = infer(
         image_server, {"id": "q7", "inputs": [input_tensor]}, "/v2/models/tiny/versions/1/infer"
@@ -59,16 +59,16 @@ def test_json_in_json_out(image_server, nested):
 
 
 @pytest.mark.parametrize(
-    "asks",
+    "options",
     [
         {"outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]},
         {"parameters": {"binary_data_output": True}},
     ],
 )
-def test_bytes_in_bytes_out(image_server, asks):
+def test_a_binary_tensor_gets_a_requested_binary_prediction(image_server, options):
     data = BRIGHT.tobytes()
     input_tensor = tensor(data=None, parameters={"binary_data_size": len(data)})
-    response = binary(image_server, {"inputs": [input_tensor], **asks}, data)
+    response = infer_binary(image_server, {"inputs": [input_tensor], **options}, data)
     assert response.status_code == 200, response.text
     length = int(response.headers["inference-header-content-length"])
     (output,) = json.loads(response.content[:length])["outputs"]
@@ -77,10 +77,10 @@ def test_bytes_in_bytes_out(image_server, asks):
     np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4"), [1, 0, 0, 1])
 
 
-def test_bytes_in_json_out(number_server):
+def test_a_binary_tensor_gets_a_json_prediction_by_default(number_server):
     data = np.full((1, 3, 2), 0.25, "<f4")
     input_tensor = tensor(data, data=None, parameters={"binary_data_size": data.nbytes})
-    response = binary(number_server, {"inputs": [input_tensor]}, data.tobytes())
+    response = infer_binary(number_server, {"inputs": [input_tensor]}, data.tobytes())
     assert response.json()["outputs"][0]["data"] == [0.75, 0.25]
 
 
@@ -134,20 +134,20 @@ def test_an_invalid_request_is_refused(image_server, body, status, message):
 
 @pytest.mark.parametrize("length", ["0", "-1", "x", "999999", "9" * 5000])
 def test_an_invalid_header_length_is_refused(image_server, length):
-    response = binary(image_server, {"inputs": [tensor()]}, b"", length)
+    response = infer_binary(image_server, {"inputs": [tensor()]}, b"", length)
     assert response.status_code == 400
     assert "Inference-Header-Content-Length" in response.json()["error"]
 
 
 def test_invalid_binary_tensors_are_refused(number_server):
     data = np.zeros((1, 3, 2), "<f4")
-    for size, sent, message in (
+    for size, content, message in (
         (24, data.tobytes()[:-1], "binary_data_size is '24', but 23 bytes follow"),
         (20, data.tobytes()[:-4], "20 bytes, but 24 are expected"),
         (24, (data + np.nan).tobytes(), "Value 0 of the input is NaN"),
     ):
         input_tensor = tensor(data, data=None, parameters={"binary_data_size": size})
-        response = binary(number_server, {"inputs": [input_tensor]}, sent)
+        response = infer_binary(number_server, {"inputs": [input_tensor]}, content)
         assert response.status_code == 400
         assert message in response.json()["error"]
 

@@ -1,4 +1,4 @@
-"""A model of regression on a real server: numbers in the unit of the target."""
+"""A regression model predicts numbers in the unit of the target."""
 
 import httpx
 import numpy as np
@@ -19,15 +19,15 @@ def test_predictions_are_numbers(regression_server):
 
 
 def test_both_protocols_describe_inputs_and_outputs(regression_server):
-    about = httpx.get(f"{regression_server.url}/v2/models/tiny").json()
-    assert about["outputs"] == [{"name": "predictions", "datatype": "FP32", "shape": [-1, 1]}]
-    assert about["parameters"]["signature"]["problem"] == "regression"
-    assert about["parameters"]["signature"]["outputs"][0]["names"] == ["price"]
-    assert not about["parameters"]["ranked"]
+    metadata = httpx.get(f"{regression_server.url}/v2/models/tiny").json()
+    assert metadata["outputs"] == [{"name": "predictions", "datatype": "FP32", "shape": [-1, 1]}]
+    assert metadata["parameters"]["signature"]["problem"] == "regression"
+    assert metadata["parameters"]["signature"]["outputs"][0]["names"] == ["price"]
+    assert not metadata["parameters"]["ranked"]
     for path in ("/v1/models/tiny/metadata", "/v1/models/tiny/versions/1/metadata"):
-        about = httpx.get(regression_server.url + path).json()
-        assert about["model_spec"]["version"] == "1"
-        default = about["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        metadata = httpx.get(regression_server.url + path).json()
+        assert metadata["model_spec"]["version"] == "1"
+        default = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
         assert default["outputs"]["predictions"]["dtype"] == "DT_FLOAT"
         sizes = [dimension["size"] for dimension in default["inputs"]["input"]["tensor_shape"]["dim"]]
         assert sizes == ["-1", "3"]
@@ -49,14 +49,14 @@ def test_a_binary_tensor_may_have_infinity(regression_server):
     assert np.isinf(np.frombuffer(response.content[-4:], "<f4"))
 
 
-def test_predict_with_a_server(regression_server, tmp_path):
+def test_predict_requests_a_server(regression_server, tmp_path):
     np.save(tmp_path / "many.npy", np.array([[1, 2, 6], [0, 0, 0]], np.float32))
     predictions = predict(RemoteModel(HttpServer(regression_server.url), "tiny"), [tmp_path / "many.npy"])
     assert [prediction.values for prediction in predictions] == [{"price": 3000.0}, {"price": 0.0}]
     assert [float(prediction.text) for prediction in predictions] == [3000, 0]
 
 
-def test_predict_without_a_server_refuses_a_prediction_that_is_not_finite(tiny_model, tmp_path):
+def test_predict_refuses_a_local_prediction_that_is_not_finite(tiny_model, tmp_path):
     tiny_model.publish(regressor_signature((3,), ("price",)))
     np.save(tmp_path / "large.npy", np.array([3e38, 0, 0], np.float32))
     with pytest.raises(ServeError, match="NaN or infinite"):

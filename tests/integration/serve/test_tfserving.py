@@ -1,4 +1,4 @@
-"""TF Serving v1 on a real server: right answers, and a 4xx with its reason for what is wrong."""
+"""The API v1 of TF Serving: predictions, and a status 4xx with a reason for invalid requests."""
 
 import base64
 import gzip
@@ -73,13 +73,13 @@ def test_images_are_decoded_and_resized(image_server):
     )
 
 
-def test_the_state_of_the_model_and_of_its_version(image_server):
+def test_the_model_and_its_version_have_a_state(image_server):
     for path in ("/v1/models/tiny", "/v1/models/tiny/versions/1"):
         (state,) = httpx.get(image_server.url + path).json()["model_version_status"]
         assert (state["version"], state["state"]) == ("1", "AVAILABLE")
 
 
-def test_a_version_in_the_path(image_server):
+def test_the_path_may_have_a_version(image_server):
     url = f"{image_server.url}/v1/models/tiny/versions/1:predict"
     assert httpx.post(url, json={"instances": [WHITE.tolist()]}).status_code == 200
 
@@ -95,7 +95,7 @@ def test_a_version_in_the_path(image_server):
         ("text", "a JSON string"),
         (["text"], "neither a nested list of numbers"),
         ([{"b64": "***"}], "not base64"),
-        ([{"b64": base64.b64encode(b"no picture").decode()}], "Example 0"),
+        ([{"b64": base64.b64encode(b"not an image").decode()}], "Example 0"),
         ([{"b64": 7}], "is not a string"),
         ([{"wrong": [1]}], "key 'wrong', but tiny has one input, 'pixels'"),
         ([{}], "no keys, but tiny has one input, 'pixels'"),
@@ -153,14 +153,14 @@ def test_too_many_examples_get_413(image_server):
         ("GET", "/v1/models/other", 404, "no model 'other'"),
         ("GET", "/v1/models/tiny:predict", 405, "use POST"),
         ("POST", "/v1/models/tiny", 405, "use GET"),
-        ("GET", "/elsewhere", 404, "/elsewhere does not exist"),
+        ("GET", "/unknown", 404, "/unknown does not exist"),
         ("POST", "/v1/models/tiny:classify", 404, "/v1/models/NAME:predict"),
         ("POST", "/v1/models/tiny:regress", 404, "/v1/models/NAME:predict"),
         ("POST", "/v1/models/tiny/labels/stable:predict", 404, "/v1/models/NAME:predict"),
         ("POST", "/v2/repository/index", 404, "/v2 lists the supported extensions"),
     ],
 )
-def test_an_unknown_model_version_path_or_method(image_server, method, path, status, message):
+def test_an_unknown_model_version_path_or_method_is_an_error(image_server, method, path, status, message):
     content = b'{"instances": []}' if method == "POST" else None
     response = httpx.request(method, image_server.url + path, content=content)
     assert response.status_code == status
@@ -218,15 +218,15 @@ def test_the_page_has_the_models_name_and_no_external_resources(image_server):
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
-def test_base64_with_line_breaks_or_without_padding(image_server):
+def test_base64_may_have_line_breaks_or_no_padding(image_server):
     texts = [encode_image(255, size=(40, height))["b64"] for height in range(1, 20)]
     for text in (texts[0], next(text for text in texts if text.endswith("="))):
-        for written in (textwrap.fill(text, 76), text.rstrip("=")):
-            assert image_server.predict([{"b64": written}]).json() == {"predictions": [[0, 1]]}
+        for encoded in (textwrap.fill(text, 76), text.rstrip("=")):
+            assert image_server.predict([{"b64": encoded}]).json() == {"predictions": [[0, 1]]}
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG of one bit a pixel, whose rows are all black: few bytes for many pixels."""
+    """Return a black PNG with one bit per pixel: a small file with many pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -246,12 +246,12 @@ def test_an_image_with_too_many_pixels_gets_400_before_it_is_decoded(image_serve
 def test_predict_and_the_server_refuse_an_image_with_the_same_message(image_server, tiny_model, tmp_path):
     file = tmp_path / "large.png"
     file.write_bytes(png(5000, 5000))
-    refusal = image_server.predict([{"b64": base64.b64encode(file.read_bytes()).decode()}]).json()["error"]
+    expected = image_server.predict([{"b64": base64.b64encode(file.read_bytes()).decode()}]).json()["error"]
     tiny_model.publish()
     for model in (RemoteModel(HttpServer(image_server.url), "tiny"), LocalModel(tiny_model.models, "tiny")):
-        with pytest.raises(DataError) as refused:
+        with pytest.raises(DataError) as error:
             predict(model, [file])
-        assert str(refused.value) == f"{file}: {refusal.removeprefix('Example 0: ')}"
+        assert str(error.value) == f"{file}: {expected.removeprefix('Example 0: ')}"
 
 
 def test_the_pixels_of_a_request_are_limited(image_server):
@@ -265,8 +265,8 @@ def test_a_jpeg_with_too_many_scans_is_refused(image_server):
     file = io.BytesIO()
     Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
     scan = file.getvalue().rindex(b"\xff\xda")
-    many = file.getvalue()[:-2] + file.getvalue()[scan:-2] * 200 + b"\xff\xd9"
-    response = image_server.predict([{"b64": base64.b64encode(many).decode()}])
+    data = file.getvalue()[:-2] + file.getvalue()[scan:-2] * 200 + b"\xff\xd9"
+    response = image_server.predict([{"b64": base64.b64encode(data).decode()}])
     assert response.status_code == 400
     assert "scans" in response.json()["error"]
 
@@ -279,11 +279,11 @@ def test_health_is_answered_while_images_are_decoded(default_server):
     with ThreadPoolExecutor(4) as threads:
         post = partial(httpx.post, f"{url}/v1/models/tiny:predict", json=request, timeout=60)
         slow = [threads.submit(post) for _ in range(4)]
-        answered = 0
+        responses = 0
         while not all(future.done() for future in slow):
             assert httpx.get(f"{url}/v2/health/live", timeout=60).status_code == 200
-            answered += 1
-    assert answered > 1, "health waited for the images"
+            responses += 1
+    assert responses > 1, "health waited for the images"
     assert {future.result().status_code for future in slow} == {200}
 
 
@@ -302,30 +302,30 @@ def test_a_gzip_body_is_decompressed_within_the_limit(image_server):
     assert httpx.post(url, content=zlib.compress(plain), headers=deflate).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=body, headers=headers).json() == {"predictions": [[0, 1]]}
     assert httpx.post(url, content=gzip.compress(b" " * 100_001), headers=headers).status_code == 413
-    for broken, message in (
+    for damaged, message in (
         (body[:-9], "is truncated"),
         (b"{}", "gzip or deflate: incorrect header"),
         (body * 2, "after its end"),
     ):
-        response = httpx.post(url, content=broken, headers=headers)
+        response = httpx.post(url, content=damaged, headers=headers)
         assert response.status_code == 400
         assert message in response.json()["error"]
 
 
-def test_kserves_v1_health(image_server):
+def test_the_health_of_kserve_v1_is_served(image_server):
     assert httpx.get(image_server.url).json() == {"status": "alive"}
     assert httpx.get(f"{image_server.url}/v1/models/tiny").json()["ready"] is True
     assert httpx.get(f"{image_server.url}/v1/models").json() == {"models": ["tiny"]}
 
 
-def test_a_missing_value_in_a_last_dimension_of_one(tiny_model, start):
+def test_a_missing_value_in_a_last_dimension_of_1_is_refused(tiny_model, start):
     signature = classifier_signature((2, 1), "float32", ("dark", "bright"))
     model_input = signature.input.model_copy(update={"name": "pixels"})
     tiny_model.publish(signature.model_copy(update={"inputs": (model_input,)}))
     with start(tiny_model) as server:
         assert server.predict([[[1], [2]]]).status_code == 200
-        for wrong in ([[[], []]], [[[1], []]], [[[], [1]]]):
-            assert server.predict(wrong).status_code == 400
+        for invalid in ([[[], []]], [[[1], []]], [[[], [1]]]):
+            assert server.predict(invalid).status_code == 400
 
 
 def test_predictions_of_a_large_batch_are_in_order(default_server):
@@ -334,7 +334,7 @@ def test_predictions_of_a_large_batch_are_in_order(default_server):
     assert [round(probabilities[1] * 255) for probabilities in response["predictions"]] == levels
 
 
-def test_a_damaged_image_fills_no_log(image_server):
+def test_a_damaged_image_is_not_logged(image_server):
     tiff = b"II*\0" + struct.pack("<IHHHII", 8, 1, 270, 2, 10_000, 100) + bytes(4)
     response = image_server.predict([{"b64": base64.b64encode(tiff).decode()}])
     assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""Versions of a server: that of the champion, also under load, pinned ones, and refused ones."""
+"""The version of a server: the champion, also under load, a pinned version, and invalid versions."""
 
 import json
 import threading
@@ -70,7 +70,7 @@ def test_a_new_champion_is_served_under_load_without_a_failed_request(tiny_model
             wait_until(lambda: clients.predictions[old] > before + 50)
         assert set(clients.predictions) == {old, new}
 
-        tiny_model.publish(classifier_signature((2,), "float32", ("dark", "bright")))  # of another shape
+        tiny_model.publish(classifier_signature((2,), "float32", ("dark", "bright")))  # with another shape
         wait_until(lambda: served_version(server) == 3)
         assert server.predict([[0.5, 0.5]]).json() == {"predictions": [[0.5, 0.5]]}
         assert server.predict([IMAGE]).status_code == 400
@@ -89,7 +89,7 @@ def test_a_pinned_server_ignores_new_champions(tiny_model, start):
 
 
 def save_identity_model(path):
-    """Save a model whose predictions are not probabilities of the classes, but its input."""
+    """Save a model that predicts its input, which is not probabilities of the classes."""
     nodes = [make_node("Cast", ["pixels"], ["probabilities"], to=onnx.TensorProto.FLOAT)]
     save_model(path, nodes, ("pixels", "uint8", (4, 4, 3)), ("probabilities", (4, 4, 3)), {})
 
@@ -111,7 +111,7 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
             assert server.predict([IMAGE]).json() == {"predictions": [[0.25, 0.75]]}
             for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
                 ready = client.get(path)
-                assert ready.status_code == 200, "the last good version is served"
+                assert ready.status_code == 200, "the last valid version is not served"
                 assert (ready.json()["version"], ready.json()["champion"]) == (1, champion)
 
         def check_served(version):
@@ -126,8 +126,8 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         tiny_model.models.promote("tiny", damaged, reason="test", by="test")
         check_not_served("SHA-256", damaged)
-        champion, serves, (problem,) = rollout_status()
-        assert (champion, serves) == (damaged, 1)
+        champion, served, (problem,) = rollout_status()
+        assert (champion, served) == (damaged, 1)
         assert "SHA-256" in problem
         assert server.metric("modelyard_champion_version", version=str(damaged)) == 1
         assert server.metric("modelyard_model_version", version="1") == 1
@@ -139,40 +139,40 @@ def test_a_champion_that_cannot_be_loaded_is_skipped(tiny_model, start, monkeypa
         tiny_model.publish(make=save_identity_model)
         check_not_served("(1, 4, 4, 3)", 4)
         missing = tiny_model.publish(prediction=(0.5, 0.5), promote=False)
-        tiny_model.file(missing).rename(tiny_model.scratch / "elsewhere.onnx")
+        tiny_model.file(missing).rename(tiny_model.scratch / "moved.onnx")
         tiny_model.models.promote("tiny", missing, reason="test", by="test")
         check_not_served("model.onnx", missing)
 
         text = pointer.read_text()
-        pointer.write_text("{ torn")  # as if the store were away for a while
+        pointer.write_text("{")  # as if the pointer were written partially
         check_not_served("champion.json is damaged", None)
         pointer.unlink()
         check_not_served("champion.json is missing", None)
         pointer.write_text(text)
         check_not_served("model.onnx", missing)
-        (tiny_model.scratch / "elsewhere.onnx").rename(tiny_model.file(missing))
+        (tiny_model.scratch / "moved.onnx").rename(tiny_model.file(missing))
         check_served(missing)
         assert server.predict([IMAGE]).json() == {"predictions": [[0.5, 0.5]]}
         for message in ("SHA-256", "cannot be loaded by ONNX Runtime", "(1, 4, 4, 3)"):
-            assert server.log.read_text().count(message) == 1, "it is logged when it changes"
+            assert server.log.read_text().count(message) == 1, "an error is logged once"
 
 
 def test_a_reason_that_differs_only_in_a_memory_address_is_logged_once(caplog):
-    addresses, reported = iter(range(99)), []
+    addresses, reports = iter(range(99)), []
 
     def fail(_):
-        raise OSError(f"no answer on <Connection object at {next(addresses):#x}>")
+        raise OSError(f"no response on <Connection object at {next(addresses):#x}>")
 
     def report(champion, error):
-        reported.append((champion, error))
-        if len(reported) == 3:
+        reports.append((champion, error))
+        if len(reports) == 3:
             follower.stop()
 
     store, served = SimpleNamespace(require_champion=fail), SimpleNamespace(name="tiny", version=1)
     follower = model.ChampionFollower(store, served, 0.001, 1, print, report)
     follower.run()
-    assert [champion for champion, _ in reported] == [None] * 3
-    assert all("no answer" in error for _, error in reported)
+    assert [champion for champion, _ in reports] == [None] * 3
+    assert all("no response" in error for _, error in reports)
     assert len(caplog.records) == 1
 
 
@@ -183,7 +183,7 @@ def test_a_version_that_needs_too_much_memory_is_not_loaded(tiny_model, monkeypa
         model.load(tiny_model.models, "tiny", version, None, 1)
 
 
-def test_a_request_too_large_for_the_event_loop(tiny_model, start):
+def test_a_large_request_is_parsed_outside_of_the_event_loop(tiny_model, start):
     wide = classifier_signature((300, 300), "uint8", ("dark", "bright"))
     tiny_model.publish(wide)
     with start(tiny_model) as server:

@@ -1,4 +1,4 @@
-"""A real HTTP server whose responses a test defines."""
+"""An HTTP server whose responses a test defines."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class Request(Handler):
 
 @dataclass
 class WebServer:
-    """URL, handler and recorded requests of the server."""
+    """The URL, handler and requests of the server."""
 
     url: str = ""
     handle: Callable[[Request], None] = lambda request: request.respond(404)
@@ -66,7 +66,7 @@ def ca_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def https_url(web_server: WebServer, ca_file: Path) -> Iterator[str]:
-    """The https:// URL of the same server."""
+    """The https:// URL of `web_server`."""
     with run(web_server, ca_file.with_name("server.pem")) as url:
         yield url
 

@@ -1,4 +1,4 @@
-"""A source in a bucket: fake-gcs-server, and a server that returns errors."""
+"""A source in a bucket, on the fake-gcs-server and on a server that returns errors."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ IMAGES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 
 
 @pytest.fixture(scope="module")
 def bucket(emulator: str) -> str:
-    """The emulator's URL; it has the bucket."""
+    """The URL of the emulator, which has the bucket."""
     httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
     return emulator
 
@@ -49,22 +49,22 @@ def prefix() -> str:
 
 @pytest.fixture
 def image_prefix(upload: Any, prefix: str) -> str:
-    """A prefix with class folders and the placeholder objects of consoles and Hadoop."""
+    """A prefix with class folders and folder placeholders, as consoles and Hadoop create them."""
     for name, data in IMAGES.items():
-        upload(f"{prefix}/pictures/{name}", data)
+        upload(f"{prefix}/images/{name}", data)
     for folder in ("", "/", "_$folder$", "/cat", "/cat/", "/cat_$folder$", "/dog/deep", "/empty/"):
-        upload(f"{prefix}/pictures{folder}", b"")
-    upload(f"{prefix}/pictures-of-others/1.png", b"other")
-    return f"{prefix}/pictures"
+        upload(f"{prefix}/images{folder}", b"")
+    upload(f"{prefix}/images-other/1.png", b"other")
+    return f"{prefix}/images"
 
 
 @pytest.fixture
 def location(bucket: str) -> Callable[..., Location]:
-    def at(name: str, **keys: object) -> Location:
-        address = f"gs://{BUCKET}/{name}"
-        return locate(Source.model_validate({"kind": "npz", "source": address, "endpoint": bucket, **keys}))
+    def locate_object(name: str, **keys: object) -> Location:
+        url = f"gs://{BUCKET}/{name}"
+        return locate(Source.model_validate({"kind": "npz", "source": url, "endpoint": bucket, **keys}))
 
-    return at
+    return locate_object
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -73,13 +73,15 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def check_error(use: Callable[[], object], match: str) -> None:
-    with pytest.raises(DataError, match=match) as caught:
-        use()
-    assert "\n" not in str(caught.value)
+def check_error(operation: Callable[[], object], match: str) -> None:
+    with pytest.raises(DataError, match=match) as error:
+        operation()
+    assert "\n" not in str(error.value)
 
 
-def test_an_object(upload: Any, location: Any, prefix: str, tmp_path: Path) -> None:
+def test_an_object_is_identified_and_downloaded(
+    upload: Any, location: Any, prefix: str, tmp_path: Path
+) -> None:
     upload(f"{prefix}/set.npz", b"one")
     location = location(f"{prefix}/set.npz")
     first = location.identity()
@@ -105,7 +107,7 @@ def test_an_object_with_content_encoding_is_not_decoded(
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_prefix_is_a_folder(location: Any, image_prefix: str, tmp_path: Path, slash: str) -> None:
     folder = location(image_prefix + slash).fetch(tmp_path)
-    assert folder == tmp_path / "pictures"
+    assert folder == tmp_path / "images"
     assert files(folder) == IMAGES
 
 
@@ -114,7 +116,7 @@ def test_the_identity_of_a_prefix_depends_only_on_its_objects(
     upload: Any, location: Any, image_prefix: str, name: str
 ) -> None:
     first = location(image_prefix).identity()
-    upload(f"{image_prefix}-of-others/2.png", b"other")
+    upload(f"{image_prefix}-other/2.png", b"other")
     assert location(image_prefix).identity() == location(f"{image_prefix}/").identity() == first
     upload(f"{image_prefix}/dog/", b"")
     assert location(image_prefix).identity() == first
@@ -122,7 +124,7 @@ def test_the_identity_of_a_prefix_depends_only_on_its_objects(
     assert location(image_prefix).identity() != first
 
 
-def test_a_whole_bucket(bucket: str, tmp_path: Path) -> None:
+def test_a_bucket_is_a_folder(bucket: str, tmp_path: Path) -> None:
     httpx.post(f"{bucket}/storage/v1/b", json={"name": "pets"}).raise_for_status()
     source = Source(kind="images", source="gs://pets", endpoint=bucket)
     check_error(locate(source).identity, "no such object or prefix")
@@ -146,22 +148,24 @@ def test_an_object_with_a_path_outside_the_folder_is_refused(
     assert not files(tmp_path)
 
 
-def test_names_with_special_characters(upload: Any, location: Any, prefix: str, tmp_path: Path) -> None:
+def test_names_with_special_characters_are_downloaded(
+    upload: Any, location: Any, prefix: str, tmp_path: Path
+) -> None:
     names = ["a#b", "a?b=c", "a%2Fb", "a b+c", "\u00e9", "e\u0301", "A", "a", "a\\b", "\u202ea", "a\nb"]
     names.append("/".join(["n" * 190] * 5))  # at most 1,024 bytes with the prefix
     for name in names:
         upload(f"{prefix}/{name}", name.encode())
     assert files(location(prefix).fetch(tmp_path / "all")) == {name: name.encode() for name in names}
     for name in names:
-        path = location(f"{prefix}/{name}").fetch(tmp_path / "one")
-        assert (path.parent, path.read_bytes()) == (tmp_path / "one", name.encode())
+        path = location(f"{prefix}/{name}").fetch(tmp_path / "object")
+        assert (path.parent, path.read_bytes()) == (tmp_path / "object", name.encode())
 
 
-def test_an_object_that_is_a_file_and_a_folder(
+def test_an_object_with_the_name_of_a_folder_is_refused(
     upload: Any, location: Any, image_prefix: str, tmp_path: Path
 ) -> None:
     upload(f"{image_prefix}/cat", b"not a folder")
-    check_error(lambda: location(image_prefix).fetch(tmp_path), r"pictures.*cat.* cannot become a file")
+    check_error(lambda: location(image_prefix).fetch(tmp_path), r"images.*cat.* cannot become a file")
     assert not files(tmp_path)
 
 
@@ -169,11 +173,13 @@ def test_sha256_is_the_identity_and_is_verified_after_the_download(
     upload: Any, location: Any, prefix: str, tmp_path: Path
 ) -> None:
     upload(f"{prefix}/set.npz", b"one")
-    right, wrong = hashlib.sha256(b"one").hexdigest(), "0" * 64
-    assert location(f"{prefix}/set.npz", sha256=right).fetch(tmp_path / "right").read_bytes() == b"one"
+    correct, wrong = hashlib.sha256(b"one").hexdigest(), "0" * 64
+    assert location(f"{prefix}/set.npz", sha256=correct).fetch(tmp_path / "correct").read_bytes() == b"one"
     assert location(f"{prefix}/set.npz", sha256=wrong).identity() == wrong
     changed = location(f"{prefix}/set.npz", sha256=wrong)
-    check_error(lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {right}, but data.sha256 is {wrong}")
+    check_error(
+        lambda: changed.fetch(tmp_path / "wrong"), f"set.npz is {correct}, but data.sha256 is {wrong}"
+    )
     assert not files(tmp_path / "wrong")
 
 
@@ -184,9 +190,9 @@ def test_an_object_replaced_during_the_download_is_refused(
     find = Bucket.find
 
     def find_and_replace(bucket: Bucket, key: str) -> Any:
-        seen = find(bucket, key)
+        entry = find(bucket, key)
         upload(f"{prefix}/set.npz", b"two")
-        return seen
+        return entry
 
     monkeypatch.setattr(Bucket, "find", find_and_replace)
     check_error(
@@ -201,8 +207,8 @@ def test_sha256_is_refused_for_a_prefix(location: Any, image_prefix: str, tmp_pa
     )
 
 
-def test_more_bytes_than_allowed(location: Any, image_prefix: str, tmp_path: Path) -> None:
-    assert files(location(image_prefix, max_bytes=15).fetch(tmp_path / "right")) == IMAGES
+def test_more_bytes_than_allowed_are_refused(location: Any, image_prefix: str, tmp_path: Path) -> None:
+    assert files(location(image_prefix, max_bytes=15).fetch(tmp_path / "correct")) == IMAGES
     for name in (image_prefix, f"{image_prefix}/cat/1.png"):
         check_error(
             lambda name=name: location(name, max_bytes=4).fetch(tmp_path / "wrong"), r"max_bytes allows 4\."
@@ -210,23 +216,25 @@ def test_more_bytes_than_allowed(location: Any, image_prefix: str, tmp_path: Pat
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_missing_object(bucket: str, location: Any, prefix: str, tmp_path: Path) -> None:
-    for name in (f"{prefix}/no.npz", f"{prefix}/"):
-        for use in (location(name).identity, lambda name=name: location(name).fetch(tmp_path)):
-            check_error(use, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")
+def test_a_missing_object_is_an_error(bucket: str, location: Any, prefix: str, tmp_path: Path) -> None:
+    for name in (f"{prefix}/missing.npz", f"{prefix}/"):
+        for operation in (location(name).identity, lambda name=name: location(name).fetch(tmp_path)):
+            check_error(operation, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")
     missing = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=bucket))
     check_error(missing.identity, "there is no bucket no-such-bucket")
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_without_permission(web_server: Any, tmp_path: Path, code: int) -> None:
+def test_a_request_without_permission_is_an_error(web_server: Any, tmp_path: Path, code: int) -> None:
     web_server.handle = lambda request: request.respond(code, b'{"error": {"message": "no"}}')
     location = locate(Source(kind="npz", source="gs://private/set.npz", endpoint=web_server.url))
-    for use in (location.identity, lambda: location.fetch(tmp_path)):
-        check_error(use, r"credentials|\(403: no\)\. Grant .* roles/storage\.objectViewer on gs://private")
+    for operation in (location.identity, lambda: location.fetch(tmp_path)):
+        check_error(
+            operation, r"credentials|\(403: no\)\. Grant .* roles/storage\.objectViewer on gs://private"
+        )
 
 
-def test_requester_pays(web_server: Any) -> None:
+def test_the_user_project_pays_for_requests(web_server: Any) -> None:
     def handle(request: Any) -> None:
         if "userProject=payer" in request.path:
             metadata = {"name": "set.npz", "size": "1", "generation": "7", "updated": "2026-01-01T00:00:00Z"}
@@ -241,7 +249,7 @@ def test_requester_pays(web_server: Any) -> None:
     assert locate(source.model_copy(update={"user_project": "payer"})).identity() == "7"
 
 
-def test_a_service_that_is_busy_or_stalls(web_server: Any) -> None:
+def test_a_busy_or_stalled_service_is_an_error(web_server: Any) -> None:
     def identity(timeout: float) -> str:
         url = "gs://data/set.npz"
         source = Source(kind="npz", source=url, endpoint=web_server.url, timeout=timeout)
@@ -253,7 +261,7 @@ def test_a_service_that_is_busy_or_stalls(web_server: Any) -> None:
     check_error(lambda: identity(0.2), web_server.url)
 
 
-def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
     location = locate(Source(kind="npz", source="gs://private/set.npz"))

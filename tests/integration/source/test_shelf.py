@@ -17,20 +17,20 @@ def source(url: str, **keys: object) -> Source:
 
 
 @pytest.mark.usefixtures("shelf_storage")
-def test_an_object_or_a_prefix(tmp_path: Path) -> None:
+def test_an_object_and_a_prefix_are_downloaded(tmp_path: Path) -> None:
     objects = open_objects(Store(url="shelf://data"))
     for key in ("pets.zip", "pets/cat/1.png", "pets/dog/1.png"):
         objects.create(key, key.encode())
     sha256 = hashlib.sha256(b"pets.zip").hexdigest()
-    path = locate(source("shelf://data/pets.zip", sha256=sha256)).fetch(tmp_path / "one")
+    path = locate(source("shelf://data/pets.zip", sha256=sha256)).fetch(tmp_path / "object")
     assert path.read_bytes() == b"pets.zip"
     pets = locate(source("shelf://data/pets"))
     before = pets.identity()
-    assert (pets.fetch(tmp_path / "many") / "dog/1.png").read_bytes() == b"pets/dog/1.png"
+    assert (pets.fetch(tmp_path / "prefix") / "dog/1.png").read_bytes() == b"pets/dog/1.png"
     objects.replace("pets/dog/1.png", b"another", objects.read("pets/dog/1.png")[1])
     assert pets.identity() != before
-    with pytest.raises(DataError, match=r"shelf://data/none .*data\.source"):
-        locate(source("shelf://data/none")).identity()
+    with pytest.raises(DataError, match=r"shelf://data/missing .*data\.source"):
+        locate(source("shelf://data/missing")).identity()
 
 
 @pytest.mark.usefixtures("shelf_storage")

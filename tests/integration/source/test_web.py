@@ -1,4 +1,4 @@
-"""A source at a URL of a real server that misbehaves."""
+"""A source at a URL, on servers with invalid, slow or interrupted responses."""
 
 import gzip
 import hashlib
@@ -20,12 +20,12 @@ BODY = bytes(range(256)) * 16
 
 @pytest.fixture
 def location(web_server: Any) -> Callable[..., Location]:
-    """Return the location of a path on the server."""
+    """Return a function that returns the location of a path on the server."""
 
-    def at(path: str = "/set.npz", **keys: object) -> Location:
+    def locate_path(path: str = "/set.npz", **keys: object) -> Location:
         return locate(Source.model_validate({"kind": "npz", "source": web_server.url + path, **keys}))
 
-    return at
+    return locate_path
 
 
 @pytest.fixture
@@ -34,19 +34,19 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
-def check_error(use: Callable[[], object], match: str, scratch: Path | None = None) -> str:
-    """Check the error, which has one line, and that scratch is empty; return the traceback."""
-    with pytest.raises(DataError, match=match) as caught:
-        use()
-    assert "\n" not in str(caught.value)
+def check_error(operation: Callable[[], object], match: str, scratch: Path | None = None) -> str:
+    """Check that the error has one line and that scratch is empty; return the traceback."""
+    with pytest.raises(DataError, match=match) as error:
+        operation()
+    assert "\n" not in str(error.value)
     assert scratch is None or not list(scratch.iterdir())
-    return "".join(traceback.format_exception(caught.value))
+    return "".join(traceback.format_exception(error.value))
 
 
 # Identity
 
 
-def test_an_etag_is_enough_and_nothing_is_fetched(web_server: Any, location: Any) -> None:
+def test_an_etag_is_the_identity_without_a_download(web_server: Any, location: Any) -> None:
     web_server.handle = lambda request: request.respond(200, BODY, etag='"1"')
     first = location().identity()
     assert location().identity() == first
@@ -129,15 +129,15 @@ def test_redirects_are_followed(web_server: Any, location: Any, scratch: Path) -
     assert location().fetch(scratch).read_bytes() == BODY
     assert location().identity()
     web_server.handle = lambda request: request.respond(302, location=request.path)
-    check_error(lambda: location().fetch(scratch / "again"), "redirect")
+    check_error(lambda: location().fetch(scratch / "second"), "redirect")
 
 
 def test_a_password_comes_from_netrc(
     web_server: Any, location: Any, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def handle(request: Any) -> None:
-        right = request.headers["authorization"] == "Basic bWU6c2VjcmV0"  # me:secret
-        request.respond(200 if right else 401, BODY)
+        authorized = request.headers["authorization"] == "Basic bWU6c2VjcmV0"  # me:secret
+        request.respond(200 if authorized else 401, BODY)
 
     web_server.handle = handle
     check_error(lambda: location().fetch(scratch), r"denies access \(401\)")
@@ -145,7 +145,7 @@ def test_a_password_comes_from_netrc(
     for text in (
         "machine 127.0.0.1 login me password secret",
         "machine api.example.com\n  login x\n  password x\n  method interactive\n"
-        "machine 127.0.0.1\n  login me # or you\n  protocol https\n  password secret\n",
+        "machine 127.0.0.1\n  login me # a comment\n  protocol https\n  password secret\n",
         'macdef init\n  machine 127.0.0.1 login x password x\n\ndefault password "secret" login "m\\e"',
     ):
         netrc.write_text(text)
@@ -179,16 +179,16 @@ def test_a_proxy_is_used_for_other_hosts(
 ) -> None:
     web_server.handle = lambda request: request.respond(200, BODY)
     monkeypatch.setenv("HTTP_PROXY", web_server.url)
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")  # which http:// does not need
-    far = locate(Source(kind="npz", source="http://data.invalid/set.npz"))
-    assert far.fetch(scratch).read_bytes() == location("/near.npz").fetch(scratch).read_bytes() == BODY
-    assert web_server.requests == ["GET http://data.invalid/set.npz", "GET /near.npz"]
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")  # not needed for http://
+    remote = locate(Source(kind="npz", source="http://data.invalid/set.npz"))
+    assert remote.fetch(scratch).read_bytes() == location("/local.npz").fetch(scratch).read_bytes() == BODY
+    assert web_server.requests == ["GET http://data.invalid/set.npz", "GET /local.npz"]
     web_server.handle = lambda request: request.respond(302, location="https://data.invalid/")
     with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
         location().fetch(scratch)
     monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigError, match="socksio"):
-        far.fetch(scratch)
+        remote.fetch(scratch)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_proxy_is_used_for_other_hosts(
         (200, {"content_type": "Text/HTML", "etag": "1"}, r"web page"),
     ],
 )
-def test_an_invalid_response(
+def test_an_invalid_response_is_an_error(
     web_server: Any, location: Any, scratch: Path, code: int, headers: dict[str, str], match: str
 ) -> None:
     web_server.handle = lambda request: request.respond(code, b"<html>no</html>", **headers)
@@ -218,20 +218,20 @@ def test_a_busy_server_is_retried_a_limited_number_of_times(
     web_server.handle = lambda request: request.respond(codes.pop(0), BODY)
     assert location().fetch(scratch).read_bytes() == BODY
     web_server.handle = lambda request: request.respond(500)
-    check_error(lambda: location().fetch(scratch / "again"), r"returned 500, also after retries")
+    check_error(lambda: location().fetch(scratch / "second"), r"returned 500, also after retries")
     check_error(location().identity, r"returned 500")
     assert len(web_server.requests) == 3 + 3 + 2 * 3
 
 
-def half(request: Any) -> None:
-    """Send half of the announced bytes."""
+def send_half(request: Any) -> None:
+    """Send half of the declared bytes."""
     request.send_response(200)
     request.send_header("content-length", str(len(BODY)))
     request.end_headers()
     request.wfile.write(BODY[:2048])
 
 
-def half_in_chunks(request: Any) -> None:
+def send_half_in_chunks(request: Any) -> None:
     request.protocol_version = "HTTP/1.1"
     request.send_response(200)
     request.send_header("transfer-encoding", "chunked")
@@ -239,29 +239,29 @@ def half_in_chunks(request: Any) -> None:
     request.wfile.write(b"800\r\n" + BODY[:2048] + b"\r\n")
 
 
-@pytest.mark.parametrize("drop", [half, half_in_chunks])
+@pytest.mark.parametrize("drop", [send_half, send_half_in_chunks])
 def test_a_lost_connection_is_retried(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
     handlers = [drop, lambda request: request.respond(200, BODY)]
     web_server.handle = lambda request: handlers.pop(0)(request)
     assert location().fetch(scratch).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("drop", [half, half_in_chunks])
+@pytest.mark.parametrize("drop", [send_half, send_half_in_chunks])
 def test_a_truncated_file_is_deleted(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
     web_server.handle = drop
     check_error(lambda: location().fetch(scratch), "connection failed .* also after retries", scratch)
     assert len(web_server.requests) == 3
 
 
-@pytest.mark.parametrize("before", [lambda _: None, half], ids=["silence", "half"])
-def test_a_stalled_server_times_out(web_server: Any, location: Any, scratch: Path, before: Any) -> None:
+@pytest.mark.parametrize("send", [lambda _: None, send_half], ids=["nothing", "half"])
+def test_a_stalled_server_times_out(web_server: Any, location: Any, scratch: Path, send: Any) -> None:
     def handle(request: Any) -> None:
-        before(request)
+        send(request)
         request.stall()
 
     web_server.handle = handle
-    stalled = r"sent nothing for 0\.4 seconds.*data\.timeout"
-    check_error(lambda: location(timeout=0.4).fetch(scratch), stalled, scratch)
+    message = r"sent nothing for 0\.4 seconds.*data\.timeout"
+    check_error(lambda: location(timeout=0.4).fetch(scratch), message, scratch)
     assert len(web_server.requests) == 1
 
 
@@ -298,17 +298,17 @@ def test_a_wrong_sha256_is_refused(web_server: Any, location: Any, scratch: Path
     check_error(lambda: location(sha256="0" * 64).fetch(scratch), match, scratch)
 
 
-def test_unreachable_hosts(scratch: Path) -> None:
+def test_unreachable_hosts_are_errors(scratch: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         missing = locate(Source(kind="npz", source=f"http://127.0.0.1:{free.getsockname()[1]}/set.npz"))
         check_error(missing.identity, "connection failed .*refused")
         check_error(lambda: missing.fetch(scratch), "connection failed .*refused", scratch)
-    nowhere = locate(Source(kind="npz", source="https://no-such-host.invalid/set.npz"))
-    check_error(nowhere.identity, r"the host no-such-host\.invalid is unknown .*Correct data\.source")
+    unknown = locate(Source(kind="npz", source="https://no-such-host.invalid/set.npz"))
+    check_error(unknown.identity, r"the host no-such-host\.invalid is unknown .*Correct data\.source")
 
 
-def test_a_full_disk(web_server: Any, location: Any) -> None:
+def test_an_unwritable_folder_is_an_error(web_server: Any, location: Any) -> None:
     web_server.handle = lambda request: request.respond(200, BODY)
     check_error(lambda: location().fetch(Path("/proc/scratch")), "Free disk space")
 
@@ -317,9 +317,9 @@ def test_secrets_in_a_url_are_not_in_messages_and_logs(
     web_server: Any, scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    address = f"{web_server.url}/set.npz?key=hunter2#hunter2"
-    location = locate(Source(kind="npz", source=address, timeout=0.2, sha256="0" * 64))
-    without_sha256 = locate(Source(kind="npz", source=address, timeout=0.2))
+    url = f"{web_server.url}/set.npz?key=hunter2#hunter2"
+    location = locate(Source(kind="npz", source=url, timeout=0.2, sha256="0" * 64))
+    without_sha256 = locate(Source(kind="npz", source=url, timeout=0.2))
     for handle in (
         lambda request: request.respond(200, BODY),
         lambda request: request.respond(404),
@@ -328,7 +328,7 @@ def test_secrets_in_a_url_are_not_in_messages_and_logs(
         lambda request: request.respond(302, location="ftp://me:hunter2@host/?hunter2"),
         lambda request: request.respond(302, location="http://me:hunter2@host..net/?hunter2"),
         lambda request: request.stall(),
-        half,
+        send_half,
     ):
         web_server.handle = handle
         message = check_error(lambda: location.fetch(scratch), "127", scratch) + check_error(
@@ -341,7 +341,7 @@ def test_secrets_in_a_url_are_not_in_messages_and_logs(
 # Encryption
 
 
-def test_an_untrusted_certificate(web_server: Any, https_url: str, scratch: Path) -> None:
+def test_an_untrusted_certificate_is_refused(web_server: Any, https_url: str, scratch: Path) -> None:
     web_server.handle = lambda request: request.respond(200, BODY)
     location = locate(Source(kind="npz", source=f"{https_url}/set.npz"))
     check_error(

@@ -20,7 +20,7 @@ BUCKET = "models-for-tests"
 
 @pytest.fixture(scope="session")
 def emulator(emulator: str) -> str:
-    """The emulator, with a bucket in it."""
+    """The emulator, with the bucket."""
     httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
     return emulator
 
@@ -58,10 +58,10 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def manifest(files: dict[str, Path]) -> Callable[[str, int, str], Manifest]:
-    return lambda name, version, run: manifest_of(name, version, run, files)
+    return lambda name, version, run: create_manifest(name, version, run, files)
 
 
-def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Manifest:
+def create_manifest(name: str, version: int, run: str, files: dict[str, Path]) -> Manifest:
     return Manifest(
         model=name,
         version=version,
@@ -82,7 +82,7 @@ def manifest_of(name: str, version: int, run: str, files: dict[str, Path]) -> Ma
 def publish(
     store: ModelStore, files: dict[str, Path], manifest: Callable[[str, int, str], Manifest]
 ) -> Callable[[str], int]:
-    """Publish a version of `digits` for a run."""
+    """Return a function that publishes the version of `digits` of a run."""
 
     def publish_run(run: str) -> int:
         version = store.reserve("digits", run)

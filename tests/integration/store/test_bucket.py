@@ -1,4 +1,4 @@
-"""Errors of a bucket, and its requests."""
+"""The errors and the requests of a store in a bucket."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ BUCKET = "models-for-tests"
 
 @contextmanager
 def start_server(*codes: int, message: str = "no") -> Iterator[tuple[str, list[str]]]:
-    """Run a server that returns `codes` in turn, then the last one; yield its URL and its requests."""
+    """Run a server that returns the codes in order and repeats the last; yield its URL and requests."""
     requests: list[str] = []
     remaining = list(codes)
 
@@ -52,36 +52,36 @@ def operations(bucket: Bucket, path: Path) -> list[tuple[str, object]]:
 
 
 def check_errors(bucket: Bucket, path: Path, *phrases: str) -> None:
-    for verb, use in operations(bucket, path):
-        with pytest.raises(StoreError) as caught:
-            use()  # type: ignore[operator]
-        assert not isinstance(caught.value, NotFoundError | ConflictError)
+    for verb, operation in operations(bucket, path):
+        with pytest.raises(StoreError) as error:
+            operation()  # type: ignore[operator]
+        assert not isinstance(error.value, NotFoundError | ConflictError)
         for phrase in (f"Cannot {verb} ", "gs://", *phrases):
-            assert phrase in str(caught.value)
+            assert phrase in str(error.value)
 
 
-def test_without_permission(tmp_path: Path) -> None:
+def test_a_request_without_permission_is_an_error(tmp_path: Path) -> None:
     with start_server(403) as (url, _):
         bucket = Bucket("private", "models", Connection(url))
         check_errors(bucket, tmp_path / "f", "(403: no)", "roles/storage.objectUser on gs://private")
 
 
-def test_without_credentials(tmp_path: Path) -> None:
+def test_refused_credentials_are_an_error(tmp_path: Path) -> None:
     with start_server(401) as (url, _):
         bucket = Bucket("private", "models", Connection(url))
         check_errors(bucket, tmp_path / "f", "credentials", "gcloud auth application-default login")
 
 
-def test_without_the_bucket(emulator: str, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_an_error(emulator: str, tmp_path: Path) -> None:
     bucket = Bucket("no-such-bucket", "models", Connection(emulator))
     check_errors(bucket, tmp_path / "f", "no bucket no-such-bucket", "gcloud storage buckets create")
     with pytest.raises(StoreError, match="no bucket"):
         ModelStore(bucket).champion("digits")
 
 
-def test_an_unreachable_server(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_an_error(tmp_path: Path) -> None:
     with start_server(200) as (url, _):
-        pass  # and gone
+        pass  # the server has ended
     bucket = Bucket("models", "", Connection(url, retry_seconds=0.3))
     check_errors(bucket, tmp_path / "f", url, "store.endpoint")
 
@@ -112,7 +112,7 @@ def test_an_emulator_ignores_proxies_certificates_and_passwords(
         Bucket("models", "", Connection("http://storage.invalid"))
 
 
-def test_a_server_that_is_not_a_storage(tmp_path: Path) -> None:
+def test_a_server_that_is_not_a_storage_is_an_error(tmp_path: Path) -> None:
     with start_server(400) as (url, _):
         check_errors(
             Bucket("models", "", Connection(url)),
@@ -144,9 +144,9 @@ def test_an_error_has_the_message_of_the_service(code: int, message: str, remedy
     with start_server(code, message=message) as (url, _):
         bucket = Bucket("models", "", Connection(url))
         check_errors(bucket, tmp_path / "f", f"({code}: {message.rstrip('.')})", remedy)
-        for use in (lambda: bucket.delete(Entry("m/a", 1, 0.0, "1", "1")), lambda: bucket.touch("m/a")):
+        for operation in (lambda: bucket.delete(Entry("m/a", 1, 0.0, "1", "1")), lambda: bucket.touch("m/a")):
             with pytest.raises(StoreError, match=remedy):
-                use()
+                operation()
 
 
 def test_each_request_has_the_user_project(tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_folder_placeholders_are_ignored(settings, store, publish, emulator, tmp
     folders = ("cats", "digits", "digits/history", "digits/versions", "digits/versions/000001", "digits/runs")
     with httpx.Client(base_url=f"{emulator}/upload/storage/v1/b/{BUCKET}") as client:
         for folder in (*folders, "digits/versions/000001/saved_model", "digits/versions/000002"):
-            for mark in ("", "/", "_$folder$"):
-                name = quote(f"{url.rpartition('/')[2]}/{folder}{mark}", safe="")
+            for suffix in ("", "/", "_$folder$"):
+                name = quote(f"{url.rpartition('/')[2]}/{folder}{suffix}", safe="")
                 client.post(f"/o?uploadType=media&name={name}", content=b"").raise_for_status()
     assert [store.history("digits"), store.stored_files("digits"), store.names()] == before
     assert open_objects(settings).entries("digits/runs/") == []
@@ -185,8 +185,8 @@ def test_a_busy_service_is_retried() -> None:
 def test_reading_the_champion_is_one_request() -> None:
     with start_server(403) as (url, requests):
         with pytest.raises(StoreError):
-            ModelStore(Bucket("models", "there", Connection(url))).champion("digits")
-        assert requests == ["GET /download/storage/v1/b/models/o/there%2Fdigits%2Fchampion.json?alt=media"]
+            ModelStore(Bucket("models", "prefix", Connection(url))).champion("digits")
+        assert requests == ["GET /download/storage/v1/b/models/o/prefix%2Fdigits%2Fchampion.json?alt=media"]
 
 
 def test_a_missing_champion_reads_the_pointer_and_lists_the_history() -> None:
@@ -200,16 +200,16 @@ def test_a_missing_champion_reads_the_pointer_and_lists_the_history() -> None:
         assert paths[1:] == [listing, listing, read, listing], "the existence of the bucket is checked once"
 
 
-def test_a_missing_object_without_permission_to_list() -> None:
-    with start_server(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as caught:
+def test_a_missing_object_without_permission_to_list_is_not_a_not_found_error() -> None:
+    with start_server(404, 403) as (url, _), pytest.raises(StoreError, match=r"Cannot list .*403") as error:
         Bucket("models", "", Connection(url)).read("m/a")
-    assert not isinstance(caught.value, NotFoundError)
+    assert not isinstance(error.value, NotFoundError)
 
 
 def test_a_write_with_a_lost_response_is_idempotent(emulator: str) -> None:
     bucket = Bucket(BUCKET, uuid4().hex, Connection(emulator))
     bucket.create("m/a", b"1")
-    bucket.create("m/a", b"1")  # as a retry would
+    bucket.create("m/a", b"1")  # as in a retry
     _, generation = bucket.read("m/a")
     second = bucket.replace("m/a", b"2", generation)
     assert bucket.replace("m/a", b"2", generation) == second
@@ -221,6 +221,6 @@ def test_missing_credentials_are_an_error_before_the_first_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "gone.json"))
-    with pytest.raises(StoreError, match=r"gs://private.*gone\.json.*application-default login"):
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    with pytest.raises(StoreError, match=r"gs://private.*missing\.json.*application-default login"):
         Bucket("private", "models")

@@ -41,7 +41,7 @@ def test_promoting_the_champion_again_changes_nothing(
 ) -> None:
     version = publish("run")
     first = store.promote("digits", version, reason="good", by="pipeline", expected=0)
-    assert store.promote("digits", version, reason="again", by="someone") == first
+    assert store.promote("digits", version, reason="again", by="test") == first
     assert len(objects.keys("digits/history/")) == 1
 
 
@@ -70,7 +70,7 @@ def test_a_promotion_that_expected_another_champion_is_a_conflict(
     assert store.promote("digits", v3, reason="", by="", expected=v2).previous == v2
 
 
-def test_repeated_rollbacks_go_further_back(store: ModelStore, publish: Publish) -> None:
+def test_repeated_rollbacks_return_to_earlier_champions(store: ModelStore, publish: Publish) -> None:
     promote(store, publish("one"), publish("two"), publish("three"))
     pointer = store.rollback("digits", reason="wrong classes", by="me")
     assert (pointer.version, pointer.previous) == (2, 1)
@@ -81,7 +81,9 @@ def test_repeated_rollbacks_go_further_back(store: ModelStore, publish: Publish)
     assert [entry.action for entry in store.history("digits")] == ["promote"] * 3 + ["rollback"] * 3
 
 
-def test_a_rollback_without_a_champion_or_to_a_missing_version(store: ModelStore, publish: Publish) -> None:
+def test_a_rollback_without_a_champion_or_to_a_missing_version_is_an_error(
+    store: ModelStore, publish: Publish
+) -> None:
     with pytest.raises(NotFoundError, match=r"There is no model digits"):
         store.rollback("digits", reason="", by="")
     promote(store, publish("one"))
@@ -126,9 +128,9 @@ def test_an_entry_of_the_history_without_a_pointer_is_an_attempt(
 @pytest.mark.parametrize("data", [b"", b"{", b"{}", b"\xff", b'{"version": "one"}'])
 def test_a_damaged_pointer_is_an_error(store: ModelStore, objects: Objects, data: bytes) -> None:
     objects.create("digits/champion.json", data)
-    with pytest.raises(StoreError, match=r"digits/champion\.json is damaged.*backup") as caught:
+    with pytest.raises(StoreError, match=r"digits/champion\.json is damaged.*backup") as error:
         store.champion("digits")
-    assert store.url in str(caught.value)
+    assert store.url in str(error.value)
 
 
 def test_reading_writes_nothing(settings: Store, objects: Objects) -> None:
@@ -160,11 +162,11 @@ def test_a_promotion_of_a_concurrently_removed_version_is_reverted(store, publis
     move = store._write_pointer
 
     def move_and_remove(name, pointer, generation):
-        done = move(name, pointer, generation)
+        moved = move(name, pointer, generation)
         for entry in objects.entries("digits/versions/000002/"):
             if entry.key.endswith("manifest.json"):
                 objects.delete(entry)
-        return done
+        return moved
 
     monkeypatch.setattr(store, "_write_pointer", move_and_remove)
     with pytest.raises(NotFoundError, match=r"Version 2 .* no manifest\.json"):

@@ -14,7 +14,7 @@ Publish = Callable[[str], int]
 MakeManifest = Callable[[str, int, str], Manifest]
 
 
-def test_an_empty_store(store: ModelStore) -> None:
+def test_an_empty_store_has_no_models(store: ModelStore) -> None:
     assert store.names() == []
     assert store.versions("digits") == []
     assert store.champion("digits") is None
@@ -76,12 +76,12 @@ def test_a_concurrent_publication_is_not_overwritten(
     first = manifest("digits", version, "run")
     second = first.model_copy(update={"created": "2026-01-02"})
 
-    def overtaken(key: str, path: Path) -> None:
+    def publish_and_upload(key: str, path: Path) -> None:
         monkeypatch.setattr(store._objects, "upload", upload)
         store.publish("digits", version, files, second)
         upload(key, path)
 
-    monkeypatch.setattr(store._objects, "upload", overtaken)
+    monkeypatch.setattr(store._objects, "upload", publish_and_upload)
     assert store.publish("digits", version, files, first) == store.digest("digits", version)
     assert store.manifest("digits", version) == second
 
@@ -97,10 +97,10 @@ def test_only_the_run_that_reserved_a_version_publishes_it(
     store: ModelStore, files: dict[str, Path], manifest: MakeManifest
 ) -> None:
     with pytest.raises(NotFoundError):
-        store.publish("digits", 1, files, manifest("digits", 1, "mine"))
-    store.reserve("digits", "theirs")
-    with pytest.raises(ConflictError, match=r"by the run theirs, not by mine"):
-        store.publish("digits", 1, files, manifest("digits", 1, "mine"))
+        store.publish("digits", 1, files, manifest("digits", 1, "run-2"))
+    store.reserve("digits", "run-1")
+    with pytest.raises(ConflictError, match=r"by the run run-1, not by run-2"):
+        store.publish("digits", 1, files, manifest("digits", 1, "run-2"))
     assert store.versions("digits") == []
 
 
@@ -110,9 +110,9 @@ def test_a_file_with_a_reserved_or_outside_path_is_refused(
 ) -> None:
     store.reserve("digits", "run")
     files[path] = files["model.onnx"]
-    with pytest.raises(StoreError, match="ename the file") as caught:
+    with pytest.raises(StoreError, match="ename the file") as error:
         store.publish("digits", 1, files, manifest("digits", 1, "run"))
-    assert path in str(caught.value)
+    assert path in str(error.value)
     assert objects.keys("") == ["digits/versions/000001/run.json"]
 
 
@@ -128,7 +128,9 @@ def test_fetch_downloads_every_file_and_the_manifest(
         assert (tmp_path / "served" / path).read_bytes() == source.read_bytes()
 
 
-def test_fetch_some_files(store: ModelStore, publish: Publish, tmp_path: Path) -> None:
+def test_fetch_downloads_only_the_requested_files(
+    store: ModelStore, publish: Publish, tmp_path: Path
+) -> None:
     version = publish("run")
     store.fetch("digits", version, tmp_path / "served", only=["model.onnx"])
     assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["manifest.json", "model.onnx"]
@@ -176,8 +178,8 @@ def test_a_changed_manifest_does_not_match_its_digest(
 
 @pytest.mark.parametrize("name", ["Digits", "a/b", "..", "-a", "a-", "a_b", "", "a" * 64, "digits\n"])
 def test_an_invalid_name_is_refused(store: ModelStore, name: str) -> None:
-    for use in (store.versions, store.champion, store.history, lambda name: store.reserve(name, "run")):
-        with pytest.raises(ConfigError, match="lower-case letters, digits and dashes") as caught:
-            use(name)
-        assert repr(name) in str(caught.value)
+    for operation in (store.versions, store.champion, store.history, lambda name: store.reserve(name, "run")):
+        with pytest.raises(ConfigError, match="lower-case letters, digits and dashes") as error:
+            operation(name)
+        assert repr(name) in str(error.value)
     assert store.reserve("a" * 63, "run") == 1

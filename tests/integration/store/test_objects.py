@@ -61,7 +61,7 @@ def test_a_download_may_require_the_listed_generation(objects: Objects, tmp_path
         objects.download("m/a", tmp_path / "downloaded", listed.generation)
 
 
-def test_listing_by_prefix(objects: Objects) -> None:
+def test_keys_and_folders_are_listed_by_prefix(objects: Objects) -> None:
     assert objects.keys("") == []
     assert objects.folders("m/") == []
     for key in ("m/b", "m/a/1", "m/a/2/x", "mm/z"):
@@ -76,9 +76,9 @@ def test_listing_by_prefix(objects: Objects) -> None:
     "key", ["../a", "/etc/passwd", "a/../../b", "a//b", ".hidden", "a/.b", "a\\b", "a\n", ""]
 )
 def test_a_key_cannot_lead_out_of_the_store(objects: Objects, key: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="relative path") as caught:
+    with pytest.raises(StoreError, match="relative path") as error:
         objects.create(key, b"")
-    assert repr(key) in str(caught.value)
+    assert repr(key) in str(error.value)
     with pytest.raises(StoreError):
         objects.upload(key, tmp_path)
 

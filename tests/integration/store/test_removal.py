@@ -27,7 +27,7 @@ def test_a_removed_version_loses_its_files_and_keeps_its_number(
     assert store.remove("digits", first)
     assert objects.keys("digits/versions/000001/") == ["digits/versions/000001/run.json"]
     assert store.versions("digits") == [second]
-    assert [held.version for held in store.stored_files("digits")] == [second]
+    assert [stored.version for stored in store.stored_files("digits")] == [second]
     with pytest.raises(NotFoundError):
         store.manifest("digits", first)
     assert store.remove("digits", first)  # idempotent
@@ -63,43 +63,45 @@ def test_the_champion_and_its_predecessor_are_not_removed(
 def test_a_killed_removal_leaves_a_complete_version_or_none(
     settings: Store, store: ModelStore, publish: Publish, tmp_path: Path
 ) -> None:
-    for turn in range(4):
-        version = publish(f"run {turn}")
+    for number in range(4):
+        version = publish(f"run {number}")
         with start_processes(settings, 1) as [remover]:
             remover.call("remove", name="digits", version=version)
-            time.sleep(turn * 0.006)
+            time.sleep(number * 0.006)
             remover.kill()
         if version in store.versions("digits"):
             store.fetch("digits", version, tmp_path / "served")
         else:
-            assert not any(held.complete for held in store.stored_files("digits") if held.version == version)
+            assert not any(
+                stored.complete for stored in store.stored_files("digits") if stored.version == version
+            )
         assert store.remove("digits", version, grace=0)
         assert store.stored_files("digits") == []
 
 
-def test_two_simultaneous_removals_of_a_version_succeed(
+def test_two_concurrent_removals_of_a_version_succeed(
     settings: Store, store: ModelStore, publish: Publish
 ) -> None:
-    with start_processes(settings, 2) as pair:
-        for turn in range(5):
-            version = publish(f"run {turn}")
-            for process in pair:
+    with start_processes(settings, 2) as processes:
+        for number in range(5):
+            version = publish(f"run {number}")
+            for process in processes:
                 process.call("remove", name="digits", version=version, grace=0)
-            assert [process.result() for process in pair] == [{"result": True}] * 2
+            assert [process.result() for process in processes] == [{"result": True}] * 2
             assert store.stored_files("digits") == []
 
 
-def test_a_simultaneous_promotion_never_points_to_a_removed_version(
+def test_a_concurrent_promotion_never_points_to_a_removed_version(
     settings: Store, store: ModelStore, publish: Publish, tmp_path: Path
 ) -> None:
     anchor = publish("anchor")
-    ends = set()
+    removals = set()
     with start_processes(settings, 2) as [promoter, remover]:
-        for turn in range(5):
+        for number in range(5):
             store.promote("digits", anchor, reason="", by="")
-            version = publish(f"run {turn}")
+            version = publish(f"run {number}")
             promoter.call("promote", name="digits", version=version, reason="", by="")
-            time.sleep((turn % 4) * 0.002)
+            time.sleep((number % 4) * 0.002)
             remover.call("remove", name="digits", version=version)
             promoted, removed = promoter.result(), remover.result()["result"]
             champion = store.champion("digits")
@@ -107,23 +109,23 @@ def test_a_simultaneous_promotion_never_points_to_a_removed_version(
             store.fetch("digits", champion.version, tmp_path / "served", digest=champion.digest)
             assert ("result" in promoted) == (champion.version == version)
             assert not (removed and champion.version == version)
-            ends.add(removed)
-            if not removed and champion.version != version:  # put back, although the promotion gave up
-                store.fetch("digits", version, tmp_path / "back")
-    assert ends
+            removals.add(removed)
+            if not removed and champion.version != version:  # restored, although the promotion failed
+                store.fetch("digits", version, tmp_path / "restored")
+    assert removals
 
 
-@pytest.mark.parametrize("settings", ["folder"], indirect=True)  # the emulator deletes whatever is asked
-def test_a_simultaneous_publication_leaves_a_complete_version_or_none(
+@pytest.mark.parametrize("settings", ["folder"], indirect=True)  # the emulator ignores preconditions
+def test_a_concurrent_publication_leaves_a_complete_version_or_none(
     settings: Store, store: ModelStore, files: dict[str, Path], manifest: ManifestOf, tmp_path: Path
 ) -> None:
     version = store.reserve("digits", "run")
     complete = manifest("digits", version, "run")
     paths = {key: str(path) for key, path in files.items()}
     with start_processes(settings, 2) as [publisher, remover]:
-        for turn in range(5):
+        for number in range(5):
             publisher.call("publish", files=paths, manifest=complete.model_dump(mode="json"))
-            time.sleep((turn % 5) * 0.001)
+            time.sleep((number % 5) * 0.001)
             remover.call("remove", name="digits", version=version)
             publisher.result(), remover.result()
             if store.versions("digits"):
@@ -136,7 +138,7 @@ def test_files_of_a_publication_in_progress_are_not_removed(
     store: ModelStore, objects, tmp_path: Path
 ) -> None:
     version = store.reserve("digits", "run")
-    (tmp_path / "model.onnx").write_bytes(b"half")
+    (tmp_path / "model.onnx").write_bytes(b"partial")
     objects.upload("digits/versions/000001/model.onnx", tmp_path / "model.onnx")
     assert not store.remove("digits", version)
     assert [files.complete for files in store.stored_files("digits")] == [False]
@@ -152,17 +154,17 @@ def test_a_champion_is_not_removed_while_another_removal_restores_its_manifest(
     objects = store._objects
     read = objects.read
 
-    def away(key: str) -> tuple[bytes, str]:
-        if key.endswith("manifest.json"):  # moved away by the other, which has not seen the champion yet
+    def read_without_manifest(key: str) -> tuple[bytes, str]:
+        if key.endswith("manifest.json"):  # as if another removal had moved it
             raise NotFoundError(key)
         return read(key)
 
-    def delete(seen: Entry) -> bool:
-        assert seen.key.endswith("manifest.json")
+    def delete(entry: Entry) -> bool:
+        assert entry.key.endswith("manifest.json")
         return True
 
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "read", away)
+        patch.setattr(objects, "read", read_without_manifest)
         patch.setattr(objects, "delete", delete)
         assert store.remove("digits", version) is False
     store.fetch("digits", version, tmp_path / "served")

@@ -15,14 +15,14 @@ BUCKET = "models-for-tests"
 
 
 @pytest.fixture
-def uri(emulator) -> str:  # noqa: ARG001 - the bucket is the emulator's
+def uri(emulator) -> str:  # noqa: ARG001 - creates the bucket
     return f"gs://{BUCKET}/{uuid4().hex}/train"
 
 
 def test_a_folder_and_a_file_are_uploaded_and_fetched(uri, emulator, tmp_path):
     source, fetched = tmp_path / "source", tmp_path / "fetched"
     (source / "model/saved_model").mkdir(parents=True)
-    (source / "model/saved_model/weights").write_bytes(b"\x00" * 9_000_000)  # more than one request's worth
+    (source / "model/saved_model/weights").write_bytes(b"\x00" * 9_000_000)  # needs several requests
     (source / "model/signature.json").write_text("{}")
     (source / "report").write_text("<p>fine</p>")
     staging.put(source, uri, emulator)

@@ -1,4 +1,4 @@
-"""Processes that use the same store, forked from one that has imported the modules."""
+"""Processes that use the same store, forked from a process that imported the modules."""
 
 import multiprocessing
 from collections.abc import Iterator
