@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_command(*command: object, text: str | None = None, cwd: Path | None = None) -> CommandResult:
-    line = [str(part) for part in command]
-    done = subprocess.run(line, input=text, capture_output=True, text=True, check=False, cwd=cwd)
-    return CommandResult(done.returncode, done.stdout, done.stderr)
+    words = [str(word) for word in command]
+    process = subprocess.run(words, input=text, capture_output=True, text=True, check=False, cwd=cwd)
+    return CommandResult(process.returncode, process.stdout, process.stderr)
 
 
 @pytest.fixture(scope="session")
 def kubectl() -> Callable[..., str]:
-    """Run kubectl and return its output; an error fails the test."""
+    """Return a function that runs kubectl and returns its output; an error fails the test."""
 
     def run_kubectl(*arguments: object, text: str | None = None) -> str:
         result = run_command("kubectl", *arguments, text=text)
@@ -40,8 +40,8 @@ def images() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def absent(images: dict[str, str]) -> str:
-    """A reference of a missing image in the same registry."""
+def missing_image(images: dict[str, str]) -> str:
+    """The reference of an image that the registry does not have."""
     name, _, tag = images["serve"].split("@")[0].rpartition(":")
     return f"{tag if '/' in tag else name}:absent"
 
@@ -50,7 +50,7 @@ def absent(images: dict[str, str]) -> str:
 def modelyard(
     tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]
 ) -> Callable[..., CommandResult]:
-    """Run a command of modelyard in a new folder with build/images.json."""
+    """Return a function that runs a command of modelyard in a new folder with build/images.json."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "build").mkdir()
     (folder / "build/images.json").write_text(json.dumps(images))
@@ -60,8 +60,11 @@ def modelyard(
 
 @pytest.fixture
 def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], None]]:
-    """Create the event of an autoscaler that adds no node for an unschedulable pod with these labels."""
-    ended, threads = threading.Event(), []
+    """Return a function that waits for an unschedulable pod with given labels.
+
+    It creates the event of an autoscaler that adds no node for the pod.
+    """
+    stopped, threads = threading.Event(), []
 
     def is_unschedulable(pod: Any) -> bool:
         conditions = pod["status"].get("conditions", ())
@@ -72,14 +75,14 @@ def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], N
     def create_event(namespace: str, labels: str) -> None:
         query = ("get", "pods", "-n", namespace, "-l", labels, "-o", "json")
         while not (pods := [pod for pod in json.loads(kubectl(*query))["items"] if is_unschedulable(pod)]):
-            if ended.wait(0.5):
+            if stopped.wait(0.5):
                 return
-        facts = {key: pods[0]["metadata"][key] for key in ("name", "namespace", "uid")}
+        pod_fields = {key: pods[0]["metadata"][key] for key in ("name", "namespace", "uid")}
         event = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"generateName": "no-node-", "namespace": namespace},
-            "involvedObject": {"kind": "Pod", **facts},
+            "involvedObject": {"kind": "Pod", **pod_fields},
             "reason": "NotTriggerScaleUp",
             "message": "pod didn't trigger scale-up",
         }
@@ -90,6 +93,6 @@ def no_new_nodes(kubectl: Callable[..., str]) -> Iterator[Callable[[str, str], N
         threads[-1].start()
 
     yield start
-    ended.set()
+    stopped.set()
     for thread in threads:
         thread.join()

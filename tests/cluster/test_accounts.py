@@ -12,7 +12,7 @@ pytestmark = pytest.mark.cluster
 RUN, SERVE = "modelyard-runs:modelyard-run", "modelyard-serving:modelyard-serve"
 RUNS, SERVING, STORAGE = "modelyard-runs", "modelyard-serving", "modelyard-storage"
 
-MAY = {
+ALLOWED = {
     (RUN, SERVING): [
         "get deployments.apps",
         "create deployments.apps",
@@ -29,7 +29,7 @@ MAY = {
     (RUN, ""): ["list nodes"],
 }
 
-MAY_NOT = {
+DENIED = {
     (RUN, SERVING): [
         "list deployments.apps",
         "watch deployments.apps",
@@ -82,36 +82,37 @@ MAY_NOT = {
 }
 
 
-def allowed(account: str, namespace: str, verb: str, resource: str) -> bool:
+def is_allowed(account: str, namespace: str, verb: str, resource: str) -> bool:
     """Return whether an account has a permission in a namespace, or in the cluster."""
     resource, _, group = resource.partition(".")
-    resource, _, last = resource.partition("/")
-    part = {"name" if resource in ("configmaps", "secrets") else "subresource": last}
-    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, **part}
-    where, _ = account.split(":")
-    groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{where}"]
-    spec = {"user": f"system:serviceaccount:{account}", "groups": groups, "resourceAttributes": attributes}
+    resource, _, name = resource.partition("/")
+    detail = {"name" if resource in ("configmaps", "secrets") else "subresource": name}
+    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, **detail}
+    user, all_accounts = f"system:serviceaccount:{account}", "system:serviceaccounts"
+    groups = ["system:authenticated", all_accounts, f"{all_accounts}:{account.partition(':')[0]}"]
+    spec = {"user": user, "groups": groups, "resourceAttributes": attributes}
     api = client.AuthorizationV1Api(new_client_from_config())
     return api.create_subject_access_review({"spec": spec}).status.allowed
 
 
-def review(table):
+def review(permissions):
+    """Return whether the API server allows each of the permissions."""
     return {
-        (account, namespace, what): allowed(account, namespace, *what.split())
-        for (account, namespace), several in table.items()
-        for what in several
+        (account, namespace, permission): is_allowed(account, namespace, *permission.split())
+        for (account, namespace), listed in permissions.items()
+        for permission in listed
     }
 
 
 def test_accounts_have_exactly_the_permissions_they_need():
-    assert [request for request, is_allowed in review(MAY).items() if not is_allowed] == []
-    assert [request for request, is_allowed in review(MAY_NOT).items() if is_allowed] == []
+    assert [permission for permission, allowed in review(ALLOWED).items() if not allowed] == []
+    assert [permission for permission, allowed in review(DENIED).items() if allowed] == []
 
 
 @pytest.mark.parametrize("namespace", [RUNS, SERVING])
 def test_roles_grant_no_other_permissions(kubectl, namespace):
-    """Argo's resources are checked below."""
-    permitted = set(MAY[RUN, namespace])
+    """Except for Argo's resources, which another test checks."""
+    permitted = set(ALLOWED[RUN, namespace])
     for role in json.loads(kubectl("get", "roles", "-n", namespace, "-o", "json"))["items"]:
         for rule in role["rules"]:
             (group,) = rule["apiGroups"]
@@ -125,7 +126,7 @@ def test_roles_grant_no_other_permissions(kubectl, namespace):
 
 
 @pytest.fixture
-def _as_a_server(kubectl, tmp_path, monkeypatch):
+def _kubeconfig_of_servers(kubectl, tmp_path, monkeypatch):
     """Set KUBECONFIG to the account of the servers, which has no permissions."""
     config = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
     token = kubectl("create", "token", "modelyard-serve", "-n", SERVING, "--duration=10m").strip()
@@ -134,9 +135,9 @@ def _as_a_server(kubectl, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
 
 
-@pytest.mark.usefixtures("_as_a_server")
+@pytest.mark.usefixtures("_kubeconfig_of_servers")
 @pytest.mark.parametrize(
-    ("command", "what", "rule"),
+    ("command", "denied", "rule"),
     [
         (("run",), f"list pods in the namespace {RUNS}", 'resources: ["pods"], verbs: ["list"]'),
         (
@@ -146,16 +147,16 @@ def _as_a_server(kubectl, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_error_has_the_missing_rule(modelyard, command, what, rule):
-    ended = modelyard(*command, "-e", "kind", "--output", "json")
-    assert ended.code == 9
-    message = (ended.json.get("error") or ended.json["failure"])["message"]  # of a command, or of a run
-    assert f"The service account {SERVE.replace(':', '/')} may not {what}." in message
+def test_error_without_permission_has_the_missing_rule(modelyard, command, denied, rule):
+    result = modelyard(*command, "-e", "kind", "--output", "json")
+    assert result.code == 9
+    message = (result.json.get("error") or result.json["failure"])["message"]
+    assert f"The service account {SERVE.replace(':', '/')} may not {denied}." in message
     assert rule in message
 
 
 def test_argo_executor_may_report_results_only():
-    may = {"create workflowtaskresults", "patch workflowtaskresults", "get workflows"}
-    may_not = {"delete workflows", "create workflows"}
-    permitted = {name for name in may | may_not if allowed(RUN, RUNS, *f"{name}.argoproj.io".split())}
-    assert permitted == may
+    needed = {"create workflowtaskresults", "patch workflowtaskresults", "get workflows"}
+    denied = {"delete workflows", "create workflows"}
+    allowed = {name for name in needed | denied if is_allowed(RUN, RUNS, *f"{name}.argoproj.io".split())}
+    assert allowed == needed

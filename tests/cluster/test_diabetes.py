@@ -18,18 +18,18 @@ def test_example_is_rolled_out_and_predicts_the_target(modelyard, kubectl, tmp_p
     bucket = f"gs://modelyard/{uuid4().hex[:8]}"
     keys = {"store": f"{bucket}/models", "pipeline_root": f"{bucket}/runs"}
     storage_options = [
-        part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")
+        option for key, value in keys.items() for option in ("--set", f"environment.{key}={value}")
     ]
     quick = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
-    ended = modelyard("run", EXAMPLE, "-e", "kind", *storage_options, *quick, "--output", "json")
-    assert ended.code == 0, ended.err
-    summary = ended.json
+    result = modelyard("run", EXAMPLE, "-e", "kind", *storage_options, *quick, "--output", "json")
+    assert result.code == 0, result.err
+    summary = result.json
     assert (summary["decision"], summary["version"], summary["evaluation"]["primary"]) == (
         "promote",
         1,
         "rmse",
     )
     np.save(tmp_path / "patients.npy", np.ones((3, 10), np.float32))
-    result = modelyard("predict", "diabetes", tmp_path / "patients.npy", "-e", "kind", "--output", "json")
-    assert [list(prediction["values"]) for prediction in result.json["predictions"]] == [["progression"]] * 3
+    output = modelyard("predict", "diabetes", tmp_path / "patients.npy", "-e", "kind", "--output", "json")
+    assert [list(prediction["values"]) for prediction in output.json["predictions"]] == [["progression"]] * 3
     kubectl("delete", "deployment,service", "-n", SERVING, "--ignore-not-found", *servers, "diabetes")

@@ -1,6 +1,6 @@
-"""Kubeflow Pipelines without a URL: through the Kubernetes API server, like kfp.Client.
+"""Kubeflow Pipelines without a URL, reached through the Kubernetes API server like kfp.Client does.
 
-A pod responds like its API server and returns as many bytes as it receives.
+A pod responds like the API server of Kubeflow Pipelines and returns as many bytes as it receives.
 """
 
 from uuid import uuid4
@@ -24,8 +24,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         size = int(self.headers.get("content-length") or 0)
         self.rfile.read(size)
-        healthy, made = {"multi_user": False}, {"pipeline_version_id": str(size), "description": "x" * size}
-        body = json.dumps(healthy if "healthz" in self.path else made).encode()
+        health, version = {"multi_user": False}, {"pipeline_version_id": str(size), "description": "x" * size}
+        body = json.dumps(health if "healthz" in self.path else version).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -38,10 +38,10 @@ ThreadingHTTPServer(("", 8888), Handler).serve_forever()
 
 
 @pytest.fixture(scope="module")
-def installed(kubectl, images) -> str:
+def namespace_with_kfp(kubectl, images) -> str:
     """A namespace with a Service and a pod with the names of Kubeflow Pipelines."""
     namespace = f"kfp-{uuid4().hex[:8]}"
-    meta = {"name": "ml-pipeline", "labels": {"app": "ml-pipeline"}}
+    metadata = {"name": "ml-pipeline", "labels": {"app": "ml-pipeline"}}
     container = {
         "name": "api",
         "image": images["fingerprint"],
@@ -50,8 +50,8 @@ def installed(kubectl, images) -> str:
     }
     service = {"selector": {"app": "ml-pipeline"}, "ports": [{"name": "http", "port": 8888}]}
     objects = [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container]}},
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
     ]
     kubectl("create", "namespace", namespace)
     kubectl("apply", "-n", namespace, "-f", "-", text=yaml.safe_dump_all(objects))
@@ -63,20 +63,22 @@ def environment(namespace: str) -> Environment:
     return load_environment("kind", [f"environment.kfp.namespace={namespace}"], {})
 
 
-def test_through_the_kubernetes_api_server(installed, kubectl, tmp_path):
-    kubectl("wait", "-n", installed, "--for=condition=Ready", "pod/ml-pipeline", "--timeout=120s")
-    backend = connect(environment(installed))
-    assert backend.namespace == installed
+def test_large_requests_and_responses_go_through_the_kubernetes_api_server(
+    namespace_with_kfp, kubectl, tmp_path
+):
+    kubectl("wait", "-n", namespace_with_kfp, "--for=condition=Ready", "pod/ml-pipeline", "--timeout=120s")
+    backend = connect(environment(namespace_with_kfp))
+    assert backend.namespace == namespace_with_kfp
     package = tmp_path / "package.yaml"
     package.write_bytes(b"x" * 3_000_000)
     version = backend.uploads.upload_pipeline_version(str(package), name="large", pipelineid="1")
     assert int(version.pipeline_version_id) > 3_000_000
     assert len(version.description) > 3_000_000
-    kubectl("delete", "-n", installed, "pod/ml-pipeline", "--grace-period=0", "--force")
+    kubectl("delete", "-n", namespace_with_kfp, "pod/ml-pipeline", "--grace-period=0", "--force")
     with pytest.raises(BackendError, match=r"\(503\): no endpoints available"):
-        connect(environment(installed))
+        connect(environment(namespace_with_kfp))
 
 
-def test_not_installed():
-    with pytest.raises(BackendError, match="Service ml-pipeline in the namespace nowhere"):
-        connect(environment("nowhere"))
+def test_missing_service_is_named():
+    with pytest.raises(BackendError, match="Service ml-pipeline in the namespace missing"):
+        connect(environment("missing"))

@@ -1,25 +1,23 @@
 """The overlays, applied to an API server."""
 
-import subprocess
-from pathlib import Path
-
 import pytest
 import yaml
 
+from tests.cluster.conftest import ROOT, run_command
+
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 OVERLAYS = ("kind", "gke", "gke-node-pools")
-CONFIG_CONNECTOR = "cnrm.cloud.google.com"  # whose CRDs only Google's clusters have
+CONFIG_CONNECTOR = "cnrm.cloud.google.com"  # only clusters of Google have its CRDs
 NAMESPACES = ("modelyard-runs", "modelyard-serving", "modelyard-storage")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_api_server_accepts_every_object_of_an_overlay(kubectl, overlay):
     objects = list(yaml.safe_load_all(kubectl("kustomize", ROOT / "manifests/overlays" / overlay)))
-    plain = [item for item in objects if CONFIG_CONNECTOR not in item["apiVersion"]]
-    assert len(plain) > 10
-    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(plain))
+    accepted = [item for item in objects if CONFIG_CONNECTOR not in item["apiVersion"]]
+    assert len(accepted) > 10
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(accepted))
 
 
 def test_api_server_accepts_the_objects_for_kubeflow_pipelines(kubectl):
@@ -31,7 +29,7 @@ def test_api_server_accepts_the_objects_for_kubeflow_pipelines(kubectl):
 
 @pytest.fixture(scope="module")
 def _config_connector(kubectl):
-    """The CRDs of Config Connector; existing ones are not changed."""
+    """The CRDs of Config Connector; existing CRDs are not changed."""
     missing = []
     for path in sorted((ROOT / "tests/cluster/config_connector").glob("*.yaml")):
         name = yaml.safe_load(path.read_text())["metadata"]["name"]
@@ -59,7 +57,7 @@ def test_config_connector_objects_are_valid(kubectl):
 
 
 @pytest.mark.parametrize("component", ["autoscaling", "disruption-budget"])
-def test_api_server_accepts_the_option(kubectl, component):
+def test_api_server_accepts_the_component(kubectl, component):
     (path,) = [
         path
         for path in (ROOT / "manifests/components" / component).glob("*.yaml")
@@ -70,28 +68,27 @@ def test_api_server_accepts_the_option(kubectl, component):
 
 def test_repeated_apply_of_the_overlay_changes_nothing(kubectl):
     kubectl("apply", "-k", ROOT / "build/kind")
-    again = kubectl("apply", "-k", ROOT / "build/kind").splitlines()
-    assert len(again) > 10
-    assert all(line.endswith(" unchanged") for line in again), again
+    lines = kubectl("apply", "-k", ROOT / "build/kind").splitlines()
+    assert len(lines) > 10
+    assert all(line.endswith(" unchanged") for line in lines), lines
 
 
 def test_kind_up_changes_only_the_emulators_image_of_the_overlay(kubectl):
     kubectl("apply", "-k", ROOT / "build/kind")
-    again = kubectl("apply", "--dry-run=server", "-k", ROOT / "manifests/overlays/kind").splitlines()
-    assert len(again) > 10
-    changed = [line for line in again if " unchanged" not in line]
-    assert changed == ["deployment.apps/gcs configured (server dry run)"]
+    lines = kubectl("apply", "--dry-run=server", "-k", ROOT / "manifests/overlays/kind").splitlines()
+    assert len(lines) > 10
+    not_unchanged = [line for line in lines if " unchanged" not in line]
+    assert not_unchanged == ["deployment.apps/gcs configured (server dry run)"]
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-def test_root_pod_is_refused(namespace):
+def test_pod_that_runs_as_root_is_rejected(namespace):
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "root", "namespace": namespace},
         "spec": {"containers": [{"name": "root", "image": "x", "securityContext": {"runAsUser": 0}}]},
     }
-    command = ["kubectl", "apply", "--dry-run=server", "-f", "-"]
-    done = subprocess.run(command, input=yaml.safe_dump(pod), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert 'violates PodSecurity "restricted' in done.stderr
+    result = run_command("kubectl", "apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump(pod))
+    assert result.code == 1
+    assert 'violates PodSecurity "restricted' in result.err

@@ -1,7 +1,7 @@
-"""Scheduling of the compiled pipeline's pods on node objects like those of GKE's node pools.
+"""Scheduling of the pods of the compiled pipeline on nodes like those of GKE's node pools.
 
-The nodes have no kubelet, so nothing runs on them. Taints keep other pods away. The tests renew the nodes'
-leases; otherwise Kubernetes would consider them lost within a minute.
+The nodes are objects without a machine, so nothing runs on them. Taints keep other pods away. A thread
+renews the leases of the nodes; otherwise Kubernetes would consider them lost within a minute.
 """
 
 import json
@@ -28,7 +28,7 @@ GPU, TPU, SPOT = "nvidia.com/gpu", "google.com/tpu", "cloud.google.com/gke-spot"
 ACCELERATOR, TPU_TYPE = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-tpu-accelerator"
 TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 
-# What GKE gives the nodes of a pool: labels, the resource and how many, and which taints.
+# The labels, the resource with its number, and the taints that GKE sets on the nodes of each pool.
 POOLS = {
     "l4": ({ACCELERATOR: "nvidia-l4"}, (GPU, 2), [(GPU, "present")]),
     "l4-spot": ({ACCELERATOR: "nvidia-l4", SPOT: "true"}, (GPU, 2), [(GPU, "present"), (SPOT, "true")]),
@@ -38,7 +38,7 @@ POOLS = {
     "v5e-2x4": ({TPU_TYPE: "tpu-v5-lite-podslice", TOPOLOGY: "2x4"}, (TPU, 8), [(TPU, "present")]),
 }
 
-ASKED = {
+REQUESTS = {
     "l4": "accelerator: {type: nvidia-l4, count: 2}",
     "l4-spot": "accelerator: {type: nvidia-l4, count: 2}, spot: true",
     "t4": "accelerator: {type: nvidia-tesla-t4, count: 4}",
@@ -79,18 +79,18 @@ def _pools(kubectl):
         ready = {"type": "Ready", "status": "True", "reason": "Test"}
         status = {"status": {"capacity": size, "allocatable": size, "conditions": [ready]}}
         kubectl("patch", "node", f"pool-{name}", "--subresource=status", "-p", json.dumps(status))
-    ended = threading.Event()
-    heart = threading.Thread(target=renew, args=(kubectl, ended))
-    heart.start()
+    stopped = threading.Event()
+    thread = threading.Thread(target=renew_leases, args=(kubectl, stopped))
+    thread.start()
     yield
-    ended.set()
-    heart.join()
+    stopped.set()
+    thread.join()
     kubectl("delete", "node", "-l", POOL)
     kubectl("delete", "lease", "-n", LEASES, "-l", POOL)
 
 
-def renew(kubectl, ended):
-    """Renew the heartbeats of the nodes like a kubelet."""
+def renew_leases(kubectl, stopped):
+    """Renew the leases of the nodes, as the kubelet of a node does."""
     while True:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         leases = [
@@ -103,16 +103,16 @@ def renew(kubectl, ended):
             for name in POOLS
         ]
         kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": leases}))
-        if ended.wait(10):
+        if stopped.wait(10):
             return
 
 
 @pytest.fixture
-def started(kubectl, tmp_path):
-    """Create the pod of a step of the compiled pipeline, and return its name."""
+def create_pod(kubectl, tmp_path):
+    """Return a function that creates the pod of a step of the compiled pipeline and returns its name."""
     names = []
 
-    def create_pod(train, step="train"):
+    def create(train, step="train"):
         path = tmp_path / "environment.yaml"
         backend = "jax" if "tpu" in train else "tensorflow"
         path.write_text(ENVIRONMENT.format(train=train, backend=backend))
@@ -125,17 +125,17 @@ def started(kubectl, tmp_path):
         kubectl("apply", "-f", "-", text=json.dumps(pod))
         return name
 
-    yield create_pod
+    yield create
     kubectl("delete", "pod", "-n", NAMESPACE, "--force", "--grace-period=0", "--ignore-not-found", *names)
 
 
-def node_of(name: str) -> str:
-    """Return the node of a pod, or why it is unschedulable."""
+def wait_for_node(name: str) -> str:
+    """Return the node on which a pod is scheduled, or the reason why it cannot be scheduled."""
     cluster, deadline = connect(NAMESPACE), time.monotonic() + 240
     while time.monotonic() < deadline:
         pod = cluster.get("Pod", name)
-        if bound := pod["spec"].get("nodeName"):
-            return bound
+        if node := pod["spec"].get("nodeName"):
+            return str(node)
         if problem := find_problem(pod, cluster.list_events(pod), cluster.nodes):
             return problem.message
         time.sleep(0.1)
@@ -143,24 +143,24 @@ def node_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_train_is_scheduled_on_the_requested_pool(started, pool):
-    assert node_of(started(ASKED[pool])) == f"pool-{pool}"
-    second = node_of(started(ASKED[pool]))  # the pool is full now, and the others are free
-    assert "cannot be scheduled" in second
-    assert f" fit on pool-{pool} " in second or f"(pool-{pool})" in second
+def test_train_is_scheduled_on_the_requested_pool(create_pod, pool):
+    assert wait_for_node(create_pod(REQUESTS[pool])) == f"pool-{pool}"
+    reason = wait_for_node(create_pod(REQUESTS[pool]))  # the pool is full now; the others are free
+    assert "cannot be scheduled" in reason
+    assert f" fit on pool-{pool} " in reason or f"(pool-{pool})" in reason
 
 
-def test_any_gpu_is_not_on_spot(started):
-    assert node_of(started("accelerator: {type: gpu, count: 2}")) in ("pool-l4", "pool-t4")
+def test_step_with_any_gpu_is_not_scheduled_on_spot_nodes(create_pod):
+    assert wait_for_node(create_pod("accelerator: {type: gpu, count: 2}")) in ("pool-l4", "pool-t4")
 
 
-def test_other_steps_are_not_scheduled_on_the_pools(started):
-    others = {step: started(ASKED["l4"], step) for step in STEPS if step != "train"}
-    bound = {step: node_of(name) for step, name in others.items()}
-    assert [step for step, node in bound.items() if node.startswith("pool-")] == []
+def test_other_steps_are_not_scheduled_on_the_pools(create_pod):
+    pods = {step: create_pod(REQUESTS["l4"], step) for step in STEPS if step != "train"}
+    nodes = {step: wait_for_node(name) for step, name in pods.items()}
+    assert [step for step, node in nodes.items() if node.startswith("pool-")] == []
 
 
-def test_missing_pool_is_named_by_its_labels(started):
-    message = node_of(started("accelerator: {type: nvidia-h100-80gb, count: 8}"))
+def test_missing_pool_is_named_by_its_labels(create_pod):
+    message = wait_for_node(create_pod("accelerator: {type: nvidia-h100-80gb, count: 8}"))
     assert "cannot be scheduled" in message
     assert "cloud.google.com/gke-accelerator=nvidia-h100-80gb" in message.replace(": ", "=")

@@ -8,9 +8,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 
 def test_probe_runs_in_a_pod_like_training(modelyard, kubectl):
-    ended = modelyard("plan", "-e", "kind", "--probe", "--probe-seconds", "1", "--output", "json")
-    assert ended.code == 0, ended.err
-    plan = ended.json
+    result = modelyard("plan", "-e", "kind", "--probe", "--probe-seconds", "1", "--output", "json")
+    assert result.code == 0, result.err
+    plan = result.json
     assert plan["probed"]["synthetic"]
     assert plan["probed"]["device"] == "cpu:0"
     assert (plan["device"], plan["fit"]) == ("the pod", "fits")

@@ -1,4 +1,4 @@
-"""`modelyard run -e kind`: the digits with steps as pods, up to a prediction over the node port."""
+"""`modelyard run -e kind`: the digits with steps as pods, from data to a prediction over the node port."""
 
 import json
 import shutil
@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.cluster.rollout.bucket import this_machine
+from tests.cluster.rollout.bucket import local_ip_address
 from tests.failures import POD_FAILURES, serve_folder, write_code
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 RUNS, SERVING = "modelyard-runs", "modelyard-serving"
-SMALL = """import keras
+NETWORK = """import keras
 
 def build(input_shape, classes):
     return keras.Sequential([
@@ -43,12 +43,12 @@ def prefix():
 def storage_options(prefix):
     """Options with the model store and pipeline root of these tests."""
     keys = {"store": f"gs://modelyard/{prefix}/models", "pipeline_root": f"gs://modelyard/{prefix}/runs"}
-    return [part for key, value in keys.items() for part in ("--set", f"environment.{key}={value}")]
+    return [option for key, value in keys.items() for option in ("--set", f"environment.{key}={value}")]
 
 
 @pytest.fixture(scope="module")
 def first(modelyard, storage_options, kubectl):
-    """The digits, run on an empty cluster."""
+    """The result of a run of the digits on a cluster without their servers."""
     kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", "digits-stable", "digits-candidate")
     return modelyard("run", "-e", "kind", *storage_options, *QUICK, "--output", "json")
 
@@ -58,9 +58,9 @@ def states(summary):
 
 
 def pods(kubectl):
-    """Return the steps' pods that are not terminating."""
-    seen = json.loads(kubectl("get", "pods", "-n", RUNS, "-l", "modelyard.dev/step", "-o", "json"))["items"]
-    return [pod for pod in seen if "deletionTimestamp" not in pod["metadata"]]
+    """Return the pods of steps that are not terminating."""
+    listed = json.loads(kubectl("get", "pods", "-n", RUNS, "-l", "modelyard.dev/step", "-o", "json"))["items"]
+    return [pod for pod in listed if "deletionTimestamp" not in pod["metadata"]]
 
 
 def test_digits_from_data_to_a_prediction_over_the_node_port(first, modelyard, kubectl, tmp_path):
@@ -72,43 +72,43 @@ def test_digits_from_data_to_a_prediction_over_the_node_port(first, modelyard, k
     assert Path(summary["report"]).read_text().startswith("<!")
     assert pods(kubectl) == []
 
-    picture = tmp_path / "digit.npy"
-    np.save(picture, np.zeros((8, 8, 1), "uint8"))
-    result = modelyard("predict", "digits", picture, "-e", "kind", "--output", "json")
+    image = tmp_path / "digit.npy"
+    np.save(image, np.zeros((8, 8, 1), "uint8"))
+    result = modelyard("predict", "digits", image, "-e", "kind", "--output", "json")
     assert (result.json["version"], len(result.json["predictions"])) == (1, 1)
 
 
 def test_servers_run_the_built_image(first, kubectl, images):
     assert first.code == 0
-    seen = json.loads(kubectl("get", "deployment", "digits-stable", "-n", SERVING, "-o", "json"))
-    (server,) = seen["spec"]["template"]["spec"]["containers"]
+    deployment = json.loads(kubectl("get", "deployment", "digits-stable", "-n", SERVING, "-o", "json"))
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
     assert server["image"] == images["serve"]
     assert server["resources"]["limits"]["memory"] == "256Mi"
 
 
 def test_repeated_run_is_cached_with_the_same_version(first, modelyard, storage_options):
-    again = modelyard("run", "-e", "kind", *storage_options, *QUICK, "--output", "json").json
+    repeated = modelyard("run", "-e", "kind", *storage_options, *QUICK, "--output", "json").json
     cached = dict.fromkeys(("ingest", "preprocess", "train", "evaluate"), "cached")
-    assert states(again) == {
+    assert states(repeated) == {
         "fingerprint": "succeeded",
         **cached,
         "deploy": "succeeded",
         "explain": "succeeded",
     }
-    assert (again["version"], again["decision"]) == (1, "promote")
-    assert again["fingerprint"] == first.json["fingerprint"]
+    assert (repeated["version"], repeated["decision"]) == (1, "promote")
+    assert repeated["fingerprint"] == first.json["fingerprint"]
 
 
-def test_failed_rollout_of_a_step_names_what_would_fit(
+def test_candidate_that_fits_on_no_node_is_withdrawn_by_deploy(
     first, modelyard, storage_options, no_new_nodes, tmp_path
 ):
-    """The account of the steps may read nodes; stable keeps serving."""
+    """The message has the resources of the pod; stable keeps serving."""
     assert first.code == 0
     no_new_nodes(SERVING, "app.kubernetes.io/name=digits,modelyard.dev/track=candidate")
     large = ("--set", "environment.serving.cpu=64")
-    ended = modelyard("run", "-e", "kind", *storage_options, *QUICK, *large, "--output", "json")
-    failure = ended.json["failure"]
-    assert (ended.code, failure["kind"], failure["step"]) == (6, "DeployError", "deploy")
+    result = modelyard("run", "-e", "kind", *storage_options, *QUICK, *large, "--output", "json")
+    failure = result.json["failure"]
+    assert (result.code, failure["kind"], failure["step"]) == (6, "DeployError", "deploy")
     assert "cannot be scheduled: it requests 64 cores and 256 MiB of memory" in failure["message"]
     assert failure["message"].endswith("stable serves version 1 as before.")
     np.save(tmp_path / "digit.npy", np.zeros((8, 8, 1), "uint8"))
@@ -119,18 +119,18 @@ def test_failed_rollout_of_a_step_names_what_would_fit(
 def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
     first, storage_options, kubectl, prefix, images, tmp_path
 ):
-    """With an empty store; the first steps are cached."""
+    """The store is empty; the steps before deploy are cached."""
     assert first.code == 0
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
-    other = (
+    options = (
         "--set",
-        f"environment.store=gs://modelyard/{prefix}/others",
+        f"environment.store=gs://modelyard/{prefix}/empty",
         "--set",
         "rollout.bake_seconds=600",
     )
     run = subprocess.Popen(
-        [PROGRAM, "run", "-e", "kind", *storage_options, *other], cwd=tmp_path, stderr=subprocess.DEVNULL
+        [PROGRAM, "run", "-e", "kind", *storage_options, *options], cwd=tmp_path, stderr=subprocess.DEVNULL
     )
     service = ("get", "service", "digits", "-n", SERVING, "-o", "jsonpath={.spec.selector}")
     while "track" in kubectl(*service):
@@ -145,17 +145,17 @@ def test_deploy_withdraws_its_candidate_when_its_pod_is_deleted(
 
 
 def test_missing_namespace_is_a_cluster_error(modelyard, storage_options, kubectl):
-    changed = ("--set", "environment.runs.namespace=gone")
-    ended = modelyard("run", "-e", "kind", *storage_options, *changed, "--output", "json")
-    failure = ended.json["failure"]
-    assert (ended.code, failure["kind"]) == (9, "ClusterError")
-    assert "gone" in failure["message"]
+    namespace = ("--set", "environment.runs.namespace=missing")
+    result = modelyard("run", "-e", "kind", *storage_options, *namespace, "--output", "json")
+    failure = result.json["failure"]
+    assert (result.code, failure["kind"]) == (9, "ClusterError")
+    assert "missing" in failure["message"]
     assert pods(kubectl) == []
 
 
 @pytest.fixture
-def started_run(kubectl, storage_options, images, absent, tmp_path):
-    """A run whose first pod exists: the process and its command."""
+def started_run(kubectl, storage_options, images, missing_image, tmp_path):
+    """The process and the command of a run whose first pod exists and whose step train has no image."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
     command = [
@@ -167,7 +167,7 @@ def started_run(kubectl, storage_options, images, absent, tmp_path):
         "--set",
         "environment.steps.fingerprint.retries=1",
     ]
-    command += ["--set", f"environment.images.train={absent}"]
+    command += ["--set", f"environment.images.train={missing_image}"]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not pods(kubectl):
         assert run.poll() is None
@@ -177,20 +177,20 @@ def started_run(kubectl, storage_options, images, absent, tmp_path):
     run.wait()
 
 
-def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, started_run, absent, tmp_path):
+def test_pod_of_a_killed_run_is_removed_by_the_next_run(kubectl, started_run, missing_image, tmp_path):
     run, command = started_run
     run.send_signal(signal.SIGSTOP)
-    while not (left := pods(kubectl)):  # between two steps
+    while not (remaining := pods(kubectl)):  # between two steps
         run.send_signal(signal.SIGCONT)
         time.sleep(0.1)
         run.send_signal(signal.SIGSTOP)
     run.kill()
     run.wait()
-    (left,) = left
+    (pod,) = remaining
 
-    short = ["--set", f"environment.images.fingerprint={absent}"]
-    subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, check=False)
-    assert left["metadata"]["name"] not in [pod["metadata"]["name"] for pod in pods(kubectl)]
+    fails_early = ["--set", f"environment.images.fingerprint={missing_image}"]
+    subprocess.run([*command, *fails_early], cwd=tmp_path, capture_output=True, check=False)
+    assert pod["metadata"]["name"] not in [other["metadata"]["name"] for other in pods(kubectl)]
 
 
 def test_step_is_retried_after_its_pod_is_lost(kubectl, started_run, tmp_path):
@@ -203,16 +203,16 @@ def test_step_is_retried_after_its_pod_is_lost(kubectl, started_run, tmp_path):
     assert states(json.loads(summary.read_text()))["fingerprint"] == "succeeded"
 
 
-@pytest.mark.soak  # a minute and a half; a lost pod and a killed training each have a quicker test
+@pytest.mark.soak  # a minute and a half; other tests check a lost pod and a killed training in less time
 def test_training_resumes_from_its_checkpoint_after_its_pod_is_lost(
     storage_options, kubectl, images, tmp_path
 ):
-    """With a minimum accuracy that rejects the model before deploy."""
+    """The minimum accuracy rejects the model, so deploy does not run."""
     (tmp_path / "build").mkdir()
     (tmp_path / "build/images.json").write_text(json.dumps(images))
     keys = "training.epochs=100", "training.checkpoint_every=0.001", "gate.minimum.accuracy=1.0"
     settings = [
-        part for setting in (*keys, "environment.steps.train.retries=1") for part in ("--set", setting)
+        option for setting in (*keys, "environment.steps.train.retries=1") for option in ("--set", setting)
     ]
     command = [PROGRAM, "run", "-e", "kind", *storage_options, *settings]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as run:
@@ -221,8 +221,8 @@ def test_training_resumes_from_its_checkpoint_after_its_pod_is_lost(
             time.sleep(0.2)
         kubectl("delete", "pod", "-n", RUNS, "--now", "-l", "modelyard.dev/step=train")
         assert run.wait(300) == 0
-    before, lost, after = train_log(tmp_path).partition("was deleted while it ran")
-    assert lost, log
+    before, message, after = train_log(tmp_path).partition("was deleted while it ran")
+    assert message, log
     assert "resuming after epoch" not in before
     assert "resuming after epoch" in after
 
@@ -232,78 +232,78 @@ def train_log(folder):
 
 
 @pytest.mark.soak
-def test_lost_artifacts_are_recreated(first, modelyard, storage_options, prefix, absent):
+def test_lost_artifacts_are_recreated(first, modelyard, storage_options, prefix, missing_image):
     assert first.code == 0
     bucket = "http://127.0.0.1:30443/storage/v1/b/modelyard/o"
     for item in httpx.get(bucket, params={"prefix": f"{prefix}/runs/"}).json()["items"]:
         httpx.delete(f"{bucket}/{quote(item['name'], safe='')}").raise_for_status()
-    stop = ["--set", f"environment.images.preprocess={absent}"]
-    again = modelyard("run", "-e", "kind", *storage_options, *stop, "--output", "json").json
-    assert states(again)["ingest"] == "succeeded"
+    fails_early = ["--set", f"environment.images.preprocess={missing_image}"]
+    repeated = modelyard("run", "-e", "kind", *storage_options, *fails_early, "--output", "json").json
+    assert states(repeated)["ingest"] == "succeeded"
 
 
 @pytest.mark.soak  # two runs; flow/test_uploads.py has uploads to an emulator, test_diabetes.py another run
 def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyard, storage_options, tmp_path):
-    """With a minimum accuracy that rejects the model before deploy."""
+    """The minimum accuracy rejects the model, so deploy does not run."""
     digits = load_digits()
     (tmp_path / "networks").mkdir()
-    (tmp_path / "networks/small.py").write_text(SMALL)
+    (tmp_path / "networks/small.py").write_text(NETWORK)
     np.savez(tmp_path / "digits.npz", x=digits.images[..., None].astype("uint8"), y=digits.target)
 
     def run(folder):
         data = f"data={{kind: npz, source: {folder}/digits.npz}}"
         model = f"model={{build: 'small:build', code: {folder}/networks}}"
         settings = [
-            part
+            option
             for setting in (data, model, "training.epochs=1", "gate.minimum.accuracy=1.0")
-            for part in ("--set", setting)
+            for option in ("--set", setting)
         ]
         return modelyard("run", "-e", "kind", *storage_options, *settings, "--output", "json").json
 
-    before = run(tmp_path)
-    assert (before["state"], before["decision"]) == ("succeeded", "reject"), before["failure"]
-    elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(tmp_path / "networks", elsewhere / "networks")
-    shutil.copyfile(tmp_path / "digits.npz", elsewhere / "digits.npz")  # without its time
-    after = run(elsewhere)
-    assert after["fingerprint"] == before["fingerprint"]
-    assert {states(after)[step] for step in ("ingest", "preprocess", "train", "evaluate")} == {"cached"}
-    assert after["uses"] == [before["run"]]
+    first = run(tmp_path)
+    assert (first["state"], first["decision"]) == ("succeeded", "reject"), first["failure"]
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "networks", copy / "networks")
+    shutil.copyfile(tmp_path / "digits.npz", copy / "digits.npz")  # with another modification time
+    second = run(copy)
+    assert second["fingerprint"] == first["fingerprint"]
+    assert {states(second)[step] for step in ("ingest", "preprocess", "train", "evaluate")} == {"cached"}
+    assert second["uses"] == [first["run"]]
 
 
 @pytest.fixture(scope="module")
 def failed(first, modelyard, storage_options, tmp_path_factory):
-    """The result of each run; the runs are concurrent and use the cache of the first."""
+    """The result of each failed run; the runs are concurrent and use the cache of the first run."""
     assert first.code == 0
     folder = tmp_path_factory.mktemp("data")
     write_code(folder)
-    started = {}
-    with serve_folder(folder, this_machine()) as url, ThreadPoolExecutor(len(POD_FAILURES)) as pool:
+    futures = {}
+    with serve_folder(folder, local_ip_address()) as url, ThreadPoolExecutor(len(POD_FAILURES)) as pool:
         for name, case in POD_FAILURES.items():
-            own = (
+            settings = (
                 setting.format(url=url).replace("code: code", f"code: {folder}/code")
                 for setting in case.settings
             )
             sizes = ("--set", "environment.start_timeout=20", "--set", "environment.steps.train.cpu=100m")
-            line = (
+            command = (
                 "run",
                 "-e",
                 "kind",
                 *storage_options,
                 *sizes,
-                *(part for setting in own for part in ("--set", setting)),
+                *(option for setting in settings for option in ("--set", setting)),
             )
-            started[name] = pool.submit(modelyard, *line, "--output", "json")
-        return {name: future.result() for name, future in started.items()}
+            futures[name] = pool.submit(modelyard, *command, "--output", "json")
+        return {name: future.result() for name, future in futures.items()}
 
 
 @pytest.mark.parametrize("name", POD_FAILURES)
-def test_failures_have_the_same_class_step_and_remedy_as_locally(failed, modelyard, name):
-    case, ended = POD_FAILURES[name], failed[name]
-    failure = ended.json["failure"]
-    assert (ended.code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), failure
+def test_failures_have_the_same_class_step_and_remedy_as_on_this_machine(failed, modelyard, name):
+    case, result = POD_FAILURES[name], failed[name]
+    failure = result.json["failure"]
+    assert (result.code, failure["kind"], failure["step"]) == (case.exit_code, case.kind, case.step), failure
     assert case.message in failure["message"]
-    explanation = modelyard("explain", ended.json["run"], "-e", "kind", "--output", "json").json
+    explanation = modelyard("explain", result.json["run"], "-e", "kind", "--output", "json").json
     assert (explanation["state"], explanation["kind"], explanation["step"]) == (
         "failed",
         case.kind,

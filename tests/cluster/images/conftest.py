@@ -28,19 +28,19 @@ EMULATOR = ("-scheme", "http", "-backend", "memory", "-external-url", "http://gc
 
 @pytest.fixture(scope="session")
 def docker() -> Callable[..., str]:
-    """Run docker and return its output; an error fails the test."""
+    """Return a function that runs docker and returns its output; an error fails the test."""
     return run
 
 
 def run(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(["docker", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="session")
-def confined() -> Callable[[str, str], str]:
-    """Run a Python script in an image without a network, and return its output."""
+def run_in_image() -> Callable[[str, str], str]:
+    """Return a function that runs a Python script in an image without a network and returns its output."""
     options = ("--rm", "--network", "none", *CONFINED, "--entrypoint", "python")
     return lambda image, script: run("run", *options, image, "-c", script)
 
@@ -57,13 +57,13 @@ def network() -> Iterator[str]:
 
 @pytest.fixture
 def server(network: str) -> Iterator[Callable[..., str]]:
-    """Start a server from its image, wait until it answers, and return its IP address."""
+    """Return a function that starts a server from its image, waits until it is healthy and returns its IP."""
     with ExitStack() as stack:
 
         def start(
-            image: str, *command: str, health: str = ":8501/v2/health/ready", alias: str = "one"
+            image: str, *command: str, health: str = ":8501/v2/health/ready", alias: str = "server"
         ) -> str:
-            address = stack.enter_context(started(image, network, *command, alias=alias))
+            address = stack.enter_context(run_container(image, network, *command, alias=alias))
             wait_until_healthy(f"http://{address}{health}")
             return address
 
@@ -71,9 +71,9 @@ def server(network: str) -> Iterator[Callable[..., str]]:
 
 
 @contextmanager
-def started(image: str, network: str, *command: str, alias: str) -> Iterator[str]:
-    where = ("--network", network, "--network-alias", alias)
-    name = run("run", "--detach", *CONFINED, *where, image, *command).strip()
+def run_container(image: str, network: str, *command: str, alias: str) -> Iterator[str]:
+    options = ("--network", network, "--network-alias", alias)
+    name = run("run", "--detach", *CONFINED, *options, image, *command).strip()
     try:
         yield json.loads(run("inspect", name))[0]["NetworkSettings"]["Networks"][network]["IPAddress"]
     finally:
@@ -87,7 +87,7 @@ def wait_until_healthy(url: str) -> None:
             if httpx.get(url).is_success:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer")
+    raise AssertionError(f"{url} is not healthy after 3 minutes")
 
 
 @pytest.fixture
@@ -101,16 +101,19 @@ def stores(images: dict[str, str], server: Callable[..., str]) -> tuple[Store, S
 
 
 @pytest.fixture
-def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Callable[..., Path]:
-    """Run the digits in containers with a gate that rejects every model; return evaluate's folder."""
+def run_digits(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that runs the digits in containers and returns the folder of evaluate.
+
+    The gate rejects every model.
+    """
     root = tmp_path / "artifacts"
     root.mkdir()
-    root.chmod(0o777)  # the containers' user is nobody's here
-    confined: dict[str, Any] = {"network": network, "read_only": True, "cap_drop": ["ALL"]}
-    confined["tmpfs"] = {"/tmp": ""}  # noqa: S108
+    root.chmod(0o777)  # for the user of the containers
+    options: dict[str, Any] = {"network": network, "read_only": True, "cap_drop": ["ALL"]}
+    options["tmpfs"] = {"/tmp": ""}  # noqa: S108
 
-    def run_digits(images: Mapping[str, str]) -> Path:
-        local.init(local.DockerRunner(**confined), pipeline_root=str(root))
+    def run_pipeline(images: Mapping[str, str]) -> Path:
+        local.init(local.DockerRunner(**options), pipeline_root=str(root))
         pipeline = build_pipeline(lambda step, task: task.set_container_image(images[STEPS[step].image]))
         pipeline(
             **create_arguments(load(None, ["training.epochs=5", "gate.minimum.accuracy=1.0"], {}, stores[0]))
@@ -118,4 +121,4 @@ def evaluated(network: str, stores: tuple[Store, Store], tmp_path: Path) -> Call
         (evaluation,) = root.glob("*/evaluate/evaluation")
         return evaluation
 
-    return run_digits
+    return run_pipeline

@@ -31,8 +31,8 @@ print(list_devices())
 
 ENVIRONMENT = """
 kind: kubernetes
-store: gs://modelyard/{place}/models
-pipeline_root: gs://modelyard/{place}/runs
+store: gs://modelyard/{prefix}/models
+pipeline_root: gs://modelyard/{prefix}/runs
 storage_endpoint: http://gcs.modelyard-storage:4443
 storage_endpoint_outside: http://127.0.0.1:30443
 start_timeout: 600
@@ -50,19 +50,19 @@ def accelerators() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("target", "asked", "backend"), [("train-cuda", "gpu", "tensorflow"), ("train-tpu", "tpu", "jax")]
+    ("target", "accelerator", "backend"), [("train-cuda", "gpu", "tensorflow"), ("train-tpu", "tpu", "jax")]
 )
 def test_missing_accelerator_is_an_error(
-    accelerators: dict[str, str], confined: Run, target: str, asked: str, backend: str
+    accelerators: dict[str, str], run_in_image: Run, target: str, accelerator: str, backend: str
 ) -> None:
-    with pytest.raises(
-        AssertionError, match=f"requires a {asked.upper()}, but Keras on {backend} finds only cpu:0"
-    ):
-        confined(accelerators[target], DEVICES.format(environment={"MODELYARD_ACCELERATOR": asked}))
+    script = DEVICES.format(environment={"MODELYARD_ACCELERATOR": accelerator})
+    message = f"requires a {accelerator.upper()}, but Keras on {backend} finds only cpu:0"
+    with pytest.raises(AssertionError, match=message):
+        run_in_image(accelerators[target], script)
 
 
-def test_jax_trains_the_digits_to_the_same_files(accelerators: dict[str, str], evaluated: Run) -> None:
-    evaluation: Path = evaluated({**accelerators, "train": accelerators["train-tpu"]})
+def test_jax_trains_the_digits_to_the_same_files(accelerators: dict[str, str], run_digits: Run) -> None:
+    evaluation: Path = run_digits({**accelerators, "train": accelerators["train-tpu"]})
     trained = evaluation.parent.parent / "train"
     assert "jax" in artifacts.read(trained / "history/history.json", History).packages
     assert {path.name for path in (trained / "model").iterdir()} >= {
@@ -74,8 +74,8 @@ def test_jax_trains_the_digits_to_the_same_files(accelerators: dict[str, str], e
 
 
 @pytest.fixture
-def _claimed_gpu(kubectl: Run) -> Iterator[None]:
-    """Add a GPU to the capacity of a node without one."""
+def _missing_gpu(kubectl: Run) -> Iterator[None]:
+    """Add a GPU to the capacity of a node that has none."""
     node = kubectl("get", "nodes", "-o", "name").split()[0]
     patch = ("patch", node, "--subresource=status", "--type=json", "-p")
     path = "/status/capacity/nvidia.com~1gpu"
@@ -85,22 +85,22 @@ def _claimed_gpu(kubectl: Run) -> Iterator[None]:
 
 
 @pytest.mark.skipif("KUBECONFIG" not in os.environ, reason="NOT RUN: KUBECONFIG names no cluster")
-@pytest.mark.usefixtures("_claimed_gpu")
+@pytest.mark.usefixtures("_missing_gpu")
 @pytest.mark.parametrize("optional", [False, True])
 def test_pod_without_the_gpu_of_its_node_fails_or_trains_on_cpu(
     accelerators: dict[str, str], modelyard: Run, tmp_path: Path, optional: bool
 ) -> None:
-    environment = tmp_path / "claimed.yaml"
-    text = ENVIRONMENT.format(place=uuid4().hex[:8], optional=json.dumps(optional))
+    environment = tmp_path / "missing-gpu.yaml"
+    text = ENVIRONMENT.format(prefix=uuid4().hex[:8], optional=json.dumps(optional))
     images = {name: reference for name, reference in accelerators.items() if name != "gcs-emulator"}
     environment.write_text(f"{text}images: {json.dumps(images)}\n")
     quick = ("--set", "training.epochs=2", "--set", "gate.minimum.accuracy=1.0", "--output", "json")
-    ended = modelyard("run", "-e", environment, *quick)
+    result = modelyard("run", "-e", environment, *quick)
     if optional:
-        assert ended.code == 0, ended.err
-        assert ended.json["decision"] == "reject"
-        (log,) = Path(ended.json["report"]).parent.glob("logs/train.log")
+        assert result.code == 0, result.err
+        assert result.json["decision"] == "reject"
+        (log,) = Path(result.json["report"]).parent.glob("logs/train.log")
         assert "training on cpu:0 with tensorflow" in log.read_text()
     else:
-        assert ended.code == TrainError.exit_code
-        assert "requires a GPU, but Keras on tensorflow finds only cpu:0" in ended.json["failure"]["message"]
+        assert result.code == TrainError.exit_code
+        assert "requires a GPU, but Keras on tensorflow finds only cpu:0" in result.json["failure"]["message"]

@@ -18,12 +18,12 @@ from tests.versions import publish
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-TMP = "/tmp"  # noqa: S108 - the containers'
+TMP = "/tmp"  # noqa: S108 - of the containers
 
 Run = Callable[..., Any]
 
-# Large packages, and which image holds them: what is not named here must not be there.
-HOLDS = {
+# The large packages that each image has; it must have no other package in LARGE.
+PACKAGES = {
     "fingerprint": {"kfp", "google-cloud-storage", "scikit-learn"},
     "ingest": {"kfp", "google-cloud-storage", "numpy", "pillow", "scikit-learn"},
     "preprocess": {"kfp", "numpy"},
@@ -41,7 +41,7 @@ HOLDS = {
     "deploy": {"kfp", "google-cloud-storage", "kubernetes"},
     "serve": {"google-cloud-storage", "numpy", "onnxruntime", "pillow"},
 }
-LARGE = set().union(*HOLDS.values()) | {"tensorflow", "jax", "jaxlib", "scipy", "pandas", "pip"}
+LARGE = set().union(*PACKAGES.values()) | {"tensorflow", "jax", "jaxlib", "scipy", "pandas", "pip"}
 
 RIGHTS = """
 import os, pathlib, tempfile
@@ -51,19 +51,19 @@ tempfile.TemporaryFile()
 print(os.getuid(), os.getgid(), tempfile.gettempdir(), pathlib.Path.home())
 """
 
-# Imports all modules of the image, and finds all that they import later, inside functions.
+# Imports all modules of the image, and finds the modules that their functions import.
 IMPORTS = """
 import ast, importlib, importlib.metadata, importlib.util, json, pathlib
 for path in pathlib.Path("/app/modelyard/components").rglob("*.py"):
     if path.name in ("component.py", "__main__.py"):
-        continue  # KFP takes the function out of component.py and leaves the module
+        continue  # KFP runs the function of component.py without the module
     problem = path.parent.name == "problems"
     if problem and path.name not in ("__init__.py", "base.py"):
-        continue  # imported by name, where a step computes
+        continue  # only the steps that train and evaluate import the kind of problem
     module = ".".join(path.relative_to("/app").with_suffix("").parts).removesuffix(".__init__")
     importlib.import_module(module)
     if problem:
-        continue  # a function imports what the image of its step holds
+        continue  # its functions import packages that not every image has
     for node in ast.walk(ast.parse(path.read_text())):
         names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -73,63 +73,65 @@ print(json.dumps([each.name for each in importlib.metadata.distributions()]))
 """
 
 
-@pytest.mark.parametrize("target", HOLDS)
+@pytest.mark.parametrize("target", PACKAGES)
 def test_image_has_required_packages_and_writes_only_to_tmp(
-    images: dict[str, str], confined: Run, target: str
+    images: dict[str, str], run_in_image: Run, target: str
 ) -> None:
-    who, *_, held = confined(images[target], RIGHTS + IMPORTS).splitlines()
-    assert who.split() == ["65532", "65532", TMP, TMP]
-    assert set(json.loads(held)) & LARGE == HOLDS[target]
+    user, *_, packages = run_in_image(images[target], RIGHTS + IMPORTS).splitlines()
+    assert user.split() == ["65532", "65532", TMP, TMP]
+    assert set(json.loads(packages)) & LARGE == PACKAGES[target]
 
 
-def labels_of(docker: Run, image: str) -> dict[str, str]:
+def read_labels(docker: Run, image: str) -> dict[str, str]:
     """Return the OCI labels of an image without their prefix."""
     (inspected,) = json.loads(docker("image", "inspect", image))
     return {key.removeprefix(f"{LABEL}."): value for key, value in inspected["Config"]["Labels"].items()}
 
 
-@pytest.mark.parametrize("target", HOLDS)
+@pytest.mark.parametrize("target", PACKAGES)
 def test_image_has_oci_labels(images: dict[str, str], docker: Run, target: str) -> None:
-    labels = labels_of(docker, images[target])
+    labels = read_labels(docker, images[target])
     assert labels["title"] == "modelyard"
     assert labels["version"] == metadata.version("modelyard")
     assert labels["licenses"] == "Apache-2.0"
     assert labels["base.name"]
     assert labels["description"]
-    assert "revision" not in labels, "it would give an image another digest although it holds the same"
+    assert "revision" not in labels, "the digest of an unchanged image would change with each commit"
 
 
 def test_release_has_its_source_and_same_image_keeps_its_reference(
     images: dict[str, str], docker: Run
 ) -> None:
     release = {"source": "https://example.com/modelyard", "revision": "abc"}
-    base = labels_of(docker, images["fingerprint"])["base.name"]
+    base = read_labels(docker, images["fingerprint"])["base.name"]
     try:
         image = build("gcs-emulator", base, labels=release, previous=images["gcs-emulator"])
     finally:
-        again = build("gcs-emulator", base, previous=images["gcs-emulator"])
-    assert again.reference == images["gcs-emulator"]
+        rebuilt = build("gcs-emulator", base, previous=images["gcs-emulator"])
+    assert rebuilt.reference == images["gcs-emulator"]
     assert image.reference.startswith("modelyard/gcs-emulator:")
-    assert release.items() <= labels_of(docker, image.reference).items()
+    assert release.items() <= read_labels(docker, image.reference).items()
 
 
 @pytest.mark.soak  # a build without its cache takes a minute or more
 def test_builds_are_reproducible(images: dict[str, str], docker: Run) -> None:
-    facts = build_arguments(labels_of(docker, images["fingerprint"])["base.name"])
+    arguments = build_arguments(read_labels(docker, images["fingerprint"])["base.name"])
     build = ["build", "--quiet", "--no-cache", "--file", "components/Dockerfile", "--target", "fingerprint"]
-    again = docker(*build, *(f"--build-arg={key}={value}" for key, value in facts.items()), ".").strip()
-    held = [json.loads(docker("image", "inspect", image))[0] for image in (again, images["fingerprint"])]
-    assert held[0]["RootFS"] == held[1]["RootFS"]
+    rebuilt = docker(*build, *(f"--build-arg={key}={value}" for key, value in arguments.items()), ".").strip()
+    new, old = (
+        json.loads(docker("image", "inspect", image))[0] for image in (rebuilt, images["fingerprint"])
+    )
+    assert new["RootFS"] == old["RootFS"]
 
 
 @pytest.mark.soak  # a whole run; tests/cluster/test_pods.py has one in the same images
 def test_digits_are_trained_evaluated_and_served_in_the_images(
-    images: dict[str, str], evaluated: Run, stores: tuple[Store, Store], server: Run
+    images: dict[str, str], run_digits: Run, stores: tuple[Store, Store], server: Run
 ) -> None:
-    evaluation: Path = evaluated(images)
+    evaluation: Path = run_digits(images)
     assert artifacts.read(evaluation / "decision.json", Decision).decision == "reject"
     inside, outside = stores
-    version = published(outside, evaluation)
+    version = publish_evaluated(outside, evaluation)
     golden = artifacts.read(evaluation / "golden.json", Golden)
 
     command = ["--name", "digits", "--version", str(version), "--store", inside.to_json()]
@@ -140,15 +142,15 @@ def test_digits_are_trained_evaluated_and_served_in_the_images(
         assert prediction == pytest.approx(expected, abs=1e-4)
 
 
-def published(settings: Store, evaluation: Path) -> int:
+def publish_evaluated(settings: Store, evaluation: Path) -> int:
     """Publish the evaluated model, as deploy does."""
     (model,) = evaluation.parent.parent.glob("train/model")
-    folders = [path for folder in (model, evaluation) for path in folder.rglob("*") if path.is_file()]
+    paths = [path for folder in (model, evaluation) for path in folder.rglob("*") if path.is_file()]
     files = {
         path.relative_to(model if path.is_relative_to(model) else evaluation).as_posix(): path
-        for path in folders
+        for path in paths
     }
-    decided = artifacts.read(evaluation / "decision.json", Decision)
+    decision = artifacts.read(evaluation / "decision.json", Decision)
     metrics = artifacts.read(evaluation / "metrics.json", Metrics)
     signature = artifacts.read(model / "signature.json", Signature)
-    return publish(open_store(settings), "digits", files, signature, decision=decided, metrics=metrics)
+    return publish(open_store(settings), "digits", files, signature, decision=decision, metrics=metrics)

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines at MODELYARD_TEST_KFP, which starts steps in the namespace `kubeflow`."""
+"""A user of Kubeflow Pipelines, whose address is in MODELYARD_TEST_KFP and which runs in `kubeflow`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.command_line import CommandResult
 ENDPOINT = os.environ.get("MODELYARD_TEST_KFP")
 NAMESPACE, SERVING = "kubeflow", "modelyard-serving"
 PROGRAM = Path(sys.executable).parent / "modelyard"
-ENDED = ("succeeded", "failed", "cancelled")
+FINAL_STATES = ("succeeded", "failed", "cancelled")
 QUICK = ("--set", "rollout.bake_seconds=1", "--set", "rollout.min_requests=20")
 
 
@@ -36,13 +36,13 @@ class User:
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
         """Start a command on the environment `kind`."""
-        line = [str(part) for part in (PROGRAM, *arguments, "-e", "kind")]
+        command = [str(word) for word in (PROGRAM, *arguments, "-e", "kind")]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(line, cwd=self.folder, text=True, **pipes)
+        return subprocess.Popen(command, cwd=self.folder, text=True, **pipes)
 
     def __call__(self, *arguments: object) -> CommandResult:
-        """Run a command to its end."""
-        return end(self.start(*arguments))
+        """Run a command on the environment `kind`."""
+        return wait_for_result(self.start(*arguments))
 
     def submission(self, *options: object, model: str | None = None) -> tuple[object, ...]:
         """Return the command that submits the digits."""
@@ -52,14 +52,14 @@ class User:
         """Return the JSON of `runs show`."""
         return self("runs", "show", run, "--output", "json").json
 
-    def ended(self, run: str) -> dict[str, Any]:
+    def wait_until_ended(self, run: str) -> dict[str, Any]:
         """Wait until a run has ended, and return it."""
-        while (seen := self.state(run))["state"] not in ENDED:
+        while (summary := self.state(run))["state"] not in FINAL_STATES:
             time.sleep(2)
-        return seen
+        return summary
 
 
-def end(process: "subprocess.Popen[str]") -> CommandResult:
+def wait_for_result(process: "subprocess.Popen[str]") -> CommandResult:
     out, err = process.communicate()
     return CommandResult(process.returncode, out, err)
 
@@ -96,18 +96,18 @@ def user(tmp_path_factory, kubectl) -> Iterator[User]:
 @pytest.fixture(scope="package")
 def first(user) -> CommandResult:
     """The first submission of the digits."""
-    return end(user.start(*user.submission("--wait")))
+    return wait_for_result(user.start(*user.submission("--wait")))
 
 
 @pytest.fixture(scope="package")
 def pods(kubectl) -> Callable[[str], list[dict[str, Any]]]:
-    """Return the pods of a run, by its id."""
+    """Return a function that lists the pods of a run by its id."""
 
-    def of(run_id: str) -> list[dict[str, Any]]:
+    def list_pods(run_id: str) -> list[dict[str, Any]]:
         labels = f"pipeline/runid={run_id}"
         return json.loads(kubectl("get", "pods", "-n", NAMESPACE, "-l", labels, "-o", "json"))["items"]
 
-    return of
+    return list_pods
 
 
 def states(summary: dict[str, Any]) -> dict[str, str]:

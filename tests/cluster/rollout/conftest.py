@@ -36,19 +36,19 @@ QUICK = Rollout(
     ready_timeout=60.0,
     store_timeout=60.0,
 )
-LONG_BAKE_SECONDS = 8.0  # clients send enough requests before golden ones are due
+LONG_BAKE_SECONDS = 8.0  # clients send enough requests before golden requests are sent
 TOLERANT = ("--set", f"rollout.latency_margin={QUICK.latency_margin:g}", "--set", "rollout.min_requests=20")
 MODELYARD = str(Path(sys.executable).parent / "modelyard")
 
 
 @dataclass
 class Workspace:
-    """A model on the cluster, and the commands of a user."""
+    """A model on the cluster with its store, its clients and the commands of a user."""
 
     platform: DeploymentPlatform
     models: ModelStore
     scratch: Path
-    logged: list[str]
+    log_lines: list[str]
 
     @property
     def name(self) -> str:
@@ -57,12 +57,12 @@ class Workspace:
     def publish(
         self,
         kind: str = "plain",
-        answer: float = 0.0,
+        recorded: float = 0.0,
         golden: bool = True,
         onnx: bytes | None = None,
         config: dict[str, Any] | None = None,
     ) -> int:
-        """Publish a version; `answer` is the recorded probability of `bright` for the dark example."""
+        """Publish a version; golden.json has `recorded` as the dark example's probability of `bright`."""
         folder = self.scratch / uuid4().hex
         folder.mkdir()
         if onnx is None:
@@ -70,7 +70,8 @@ class Workspace:
         else:
             (folder / "model.onnx").write_bytes(onnx)
         if golden:
-            requests = Golden(problem="classification", instances=[DARK], predictions=[[1 - answer, answer]])
+            predictions = [[1 - recorded, recorded]]
+            requests = Golden(problem="classification", instances=[DARK], predictions=predictions)
             artifacts.write(folder / "golden.json", requests)
         files = {path.name: path for path in folder.iterdir()}
         return publish(self.models, self.name, files, SIGNATURE, config=config or {})
@@ -109,10 +110,10 @@ class Workspace:
 
     def run(self, *arguments: str, code: int = 0) -> Any:
         """Run a command with `--output json` and return its output."""
-        line = [*self.modelyard(*arguments), "--output", "json"]
-        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=240)
-        assert done.returncode == code, done.stdout + done.stderr
-        return json.loads(done.stdout)
+        command = [*self.modelyard(*arguments), "--output", "json"]
+        process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+        assert process.returncode == code, process.stdout + process.stderr
+        return json.loads(process.stdout)
 
     def platform_with(self, **changes: Any) -> DeploymentPlatform:
         """Return the platform with another target or rollout."""
@@ -151,7 +152,7 @@ class Workspace:
     def wait_until_serving(self) -> None:
         """Wait until the Service has no endpoint of a killed server, which takes up to two seconds."""
         deadline, load = time.monotonic() + 120, self.load()
-        while not all(load.send_one() for _ in range(30)):
+        while not all(load.send_once() for _ in range(30)):
             assert time.monotonic() < deadline, load.failed[-1]
 
     def assert_settled(self, version: int) -> None:
@@ -167,7 +168,7 @@ class Workspace:
         assert service["spec"]["selector"]["modelyard.dev/track"] == "stable"
 
     def log(self) -> str:
-        return "\n".join(self.logged)
+        return "\n".join(self.log_lines)
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +196,7 @@ def new_workspace(
 ) -> Callable[[], Workspace]:
     def new() -> Workspace:
         store = Store(url=f"gs://{BUCKET}/store", endpoint=bucket.url)
-        models, logged = open_store(store), list[str]()
+        models, log_lines = open_store(store), list[str]()
         platform = DeploymentPlatform(
             name=f"m{uuid4().hex[:6]}",
             models=models,
@@ -210,9 +211,9 @@ def new_workspace(
                 resources=Resources(cpu="50m", memory="256Mi"),
                 start_timeout=60.0,
             ),
-            log=logged.append,
+            log=log_lines.append,
         )
-        return Workspace(platform, models, tmp_path_factory.mktemp("workspace"), logged)
+        return Workspace(platform, models, tmp_path_factory.mktemp("workspace"), log_lines)
 
     return new
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Load:
-    """Constant requests of clients; `failed` has the failures."""
+    """Clients that send requests until they are stopped; `failed` has the failures."""
 
     address: tuple[str, int]
     path: str
@@ -23,15 +23,15 @@ class Load:
         self._lock = threading.Lock()
         self._body = json.dumps({"instances": [self.instance]})
 
-    def client(self, keep: bool) -> None:
-        """Send requests until the end, on one connection or a new one per request."""
+    def client(self, keep_alive: bool) -> None:
+        """Send requests until the end, on one connection or on a new connection for each request."""
         connection = self._connect()
         while not self._end.wait(0.01):
-            if not self._send(connection) or not keep:
+            if not self._send(connection) or not keep_alive:
                 connection.close()
         connection.close()
 
-    def send_one(self) -> bool:
+    def send_once(self) -> bool:
         """Send a request on a new connection, and return whether it succeeded."""
         connection = self._connect()
         try:
@@ -57,9 +57,9 @@ class Load:
     def _send(self, connection: http.client.HTTPConnection) -> bool:
         try:
             connection.request("POST", self.path, self._body, {"content-type": "application/json"})
-            reply = connection.getresponse()
-            content = reply.read()
-            failure = "" if reply.status == 200 else f"{reply.status}: {content[:200]!r}"
+            response = connection.getresponse()
+            content = response.read()
+            failure = "" if response.status == 200 else f"{response.status}: {content[:200]!r}"
         except (OSError, http.client.HTTPException) as error:
             failure = repr(error)
         with self._lock:

@@ -12,7 +12,7 @@ from tests.cluster.rollout.conftest import DARK
 pytestmark = pytest.mark.cluster
 
 
-def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
+def test_servers_need_their_secrets_and_serve_with_a_token_and_tls(workspace, kubectl, tmp_path):
     name, namespace = workspace.name, workspace.platform.cluster.namespace
     token, tls = f"{name}-token", f"{name}-tls"
     platform = workspace.platform_with(token_secret=token, tls_secret=tls, start_timeout=3600.0)
@@ -24,7 +24,9 @@ def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
     kubectl(*create, "generic", token, f"--from-file=token={files}")
     with pytest.raises(DeployError, match=f'secret "{tls}" not found'):
         workspace.deploy(version, platform)  # long before start_timeout, beyond which this test times out
-    cert, key = (write_private(tmp_path / f"{n}.pem", data) for n, data in enumerate(make_certificate()))
+    certificate, private_key = make_certificate()
+    cert = write_private(tmp_path / "cert.pem", certificate)
+    key = write_private(tmp_path / "key.pem", private_key)
     kubectl(*create, "tls", tls, f"--cert={cert}", f"--key={key}")
     assert workspace.deploy(version, platform).decision == "promote"
 
@@ -32,8 +34,8 @@ def test_servers_with_a_token_and_tls(workspace, kubectl, tmp_path):
     assert predict_one(server, name, DARK) == [1, 0]
     assert replace(server, token="third").request("GET", "/metrics", None, {})[0] == 401  # noqa: S106
     assert platform.ready_pods("stable"), "probes need no token"
-    after = workspace.publish()
-    assert workspace.deploy(after, platform).decision == "promote", "the metrics of the canary were read"
+    second = workspace.publish()
+    assert workspace.deploy(second, platform).decision == "promote", "the metrics of the canary were read"
     pods = kubectl("get", "pods,deployments", "-n", namespace, "-o", "yaml")
     assert "first" not in pods
 

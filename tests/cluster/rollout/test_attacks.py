@@ -1,4 +1,4 @@
-"""The server in a default pod under all attacks: `make soak` with a cluster."""
+"""All attacks on the server in a pod with default resources: `make soak` with a cluster."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Rollouts that are killed, repeated or without their store end consistently, without a failed request."""
+"""Rollouts that are killed, concurrent or without their store end consistently and fail no request."""
 
 import random
 import subprocess
@@ -17,20 +17,20 @@ pytestmark = pytest.mark.cluster
 
 
 @contextmanager
-def deploying(workspace, version, seconds=2):
+def start_deploy(workspace, version, seconds=2):
     """Deploy a version in another process; its output can be read line by line."""
-    line = workspace.modelyard(
+    command = workspace.modelyard(
         "deploy", workspace.name, str(version), "--set", f"rollout.bake_seconds={seconds}"
     )
-    line += TOLERANT
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command += TOLERANT
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def until(process, word):
+def read_until(process, word):
     """Read the output of a process until a line begins with a word."""
     output = []
     for line in process.stdout:
@@ -48,11 +48,11 @@ def until(process, word):
         pytest.param("promoted: ", marks=pytest.mark.soak),
     ],
 )
-def test_killed_rollout_is_repeated(served, moment):
+def test_version_of_a_killed_rollout_can_be_deployed_again(served, moment):
     old, new = served.stable(), served.publish()
     with served.load().running() as clients:
-        with deploying(served, new) as process:
-            until(process, moment)
+        with start_deploy(served, new) as process:
+            read_until(process, moment)
             time.sleep(random.random() / 2)  # noqa: S311 - at a random moment
         champion = served.models.champion(served.name).version
         assert (champion, served.stable()) in [(old, old), (new, old), (new, new)]
@@ -62,19 +62,19 @@ def test_killed_rollout_is_repeated(served, moment):
     assert clients.failed == []
 
 
-def test_concurrent_rollouts_of_a_version(served):
+def test_concurrent_rollouts_of_a_version_promote_it(served):
     version = served.publish()
-    with served.load().running() as clients, ThreadPoolExecutor() as two:
-        outcomes = list(two.map(lambda _: served.deploy(version).decision, range(2)))
+    with served.load().running() as clients, ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda _: served.deploy(version).decision, range(2)))
     assert "promote" in outcomes
     assert clients.failed == []
     served.assert_settled(version)
 
 
-def test_concurrent_rollouts_of_two_versions(served):
+def test_later_of_two_concurrent_rollouts_is_promoted(served):
     early, late = served.publish(), served.publish()
-    with deploying(served, early, seconds=600) as process:
-        until(process, "canary: ")
+    with start_deploy(served, early, seconds=600) as process:
+        read_until(process, "canary: ")
         with served.load().running() as clients:
             assert served.deploy(late).decision == "promote"
             output, _ = process.communicate(timeout=240)
@@ -87,17 +87,17 @@ def test_concurrent_rollouts_of_two_versions(served):
 
 
 def test_candidate_of_a_killed_rollout_is_replaced(served, kubectl):
-    """Also if a quota has no room for both: terminating pods count."""
+    """Even if the quota has no room for both candidates: it counts terminating pods."""
     namespace = ("-n", served.platform.cluster.namespace)
     output = []
 
     def log(line):
         output.append(line)
-        if line.startswith("verified: "):  # room for the rolling update of stable
+        if line.startswith("verified: "):  # stable needs another pod for its rolling update
             kubectl("delete", "quota", "pods", *namespace)
 
-    with deploying(served, served.publish(), seconds=600) as process:
-        until(process, "canary: ")
+    with start_deploy(served, served.publish(), seconds=600) as process:
+        read_until(process, "canary: ")
     deadline = time.monotonic() + 240
     while "deletionTimestamp" in kubectl("get", "pods", "-o", "json", *namespace):
         assert time.monotonic() < deadline, "the servers of earlier tests do not end"
@@ -111,45 +111,46 @@ def test_candidate_of_a_killed_rollout_is_replaced(served, kubectl):
 
 
 def test_abandoned_candidate_is_shown_and_deleted(served, kubectl):
-    serves, version = served.stable(), served.publish()
-    with deploying(served, version, seconds=600) as process:
-        until(process, "canary: ")
+    served_version, version = served.stable(), served.publish()
+    with start_deploy(served, version, seconds=600) as process:
+        read_until(process, "canary: ")
         assert served.run("rollout", "status", served.name)["abandoned"] is False
     long_ago = f"{objects.HEARTBEAT_ANNOTATION}=2026-01-02T03:04:05+00:00"
-    where = ("-n", served.platform.cluster.namespace, "--overwrite")
-    kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *where)
-    seen = served.run("rollout", "status", served.name)
-    assert (seen["abandoned"], seen["canary"]) == (True, True)
-    assert f"version {version}, is abandoned since 2026" in seen["errors"][-1]
-    assert served.deploy(serves).decision == "promote"
-    served.assert_settled(serves)
+    options = ("-n", served.platform.cluster.namespace, "--overwrite")
+    kubectl("annotate", "deployment", f"{served.name}-candidate", long_ago, *options)
+    status = served.run("rollout", "status", served.name)
+    assert (status["abandoned"], status["canary"]) == (True, True)
+    assert f"version {version}, is abandoned since 2026" in status["errors"][-1]
+    assert served.deploy(served_version).decision == "promote"
+    served.assert_settled(served_version)
 
 
 def test_sigterm_withdraws_the_candidate(served):
-    serves, version = served.stable(), served.publish()
-    with served.load().running() as clients, deploying(served, version, seconds=600) as process:
-        until(process, "canary: ")
+    served_version, version = served.stable(), served.publish()
+    with served.load().running() as clients, start_deploy(served, version, seconds=600) as process:
+        read_until(process, "canary: ")
         process.terminate()
         output, _ = process.communicate(timeout=240)
     assert process.returncode == CancelledError.exit_code
-    assert f"Version {version} was not promoted, and stable serves version {serves} as before" in output
+    assert f"Version {version} was not promoted" in output
+    assert f"stable serves version {served_version} as before" in output
     assert clients.failed == []
-    served.assert_settled(serves)
+    served.assert_settled(served_version)
     attempt = served.models.history(served.name)[-1]
     assert (attempt.version, attempt.attempt) == (version, True)
 
 
 @pytest.mark.soak
-def test_store_is_unavailable_for_a_while(served, bucket):
+def test_rollout_waits_for_an_unavailable_store(served, bucket):
     version = served.publish()
-    with served.load().running() as clients, deploying(served, version, seconds=10) as process:
-        until(process, "candidate: ")
+    with served.load().running() as clients, start_deploy(served, version, seconds=10) as process:
+        read_until(process, "candidate: ")
         bucket.stop()  # while the candidate fetches its model
         time.sleep(8)
         bucket.start()
-        until(process, "canary: ")
-        bucket.stop()  # while the pointer is to be moved
-        until(process, "waiting up to 120 s for the model store")
+        read_until(process, "canary: ")
+        bucket.stop()  # before the pointer is moved
+        read_until(process, "waiting up to 120 s for the model store")
         bucket.start()
         output, _ = process.communicate(timeout=240)
     assert "promote: " in output

@@ -23,9 +23,9 @@ def test_concurrent_rollouts_killed_at_random_moments(new_workspace):
         for _ in range(ROUNDS):
             deploys = []
             for version in (workspace.publish(), workspace.publish()):
-                line = workspace.modelyard("deploy", workspace.name, str(version), *quick)
+                command = workspace.modelyard("deploy", workspace.name, str(version), *quick)
                 deploys.append(
-                    subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                    subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 )
                 time.sleep(generator.uniform(0, 4))
             for process in deploys:

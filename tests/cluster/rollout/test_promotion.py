@@ -13,7 +13,7 @@ pytestmark = pytest.mark.cluster
 SUMMARY = "0 client requests and 40 golden requests, 0 failed"
 
 
-def test_first_rollout_without_clients(workspace):
+def test_first_rollout_sends_golden_requests(workspace):
     v1 = workspace.publish()
     outcome = workspace.deploy(v1, expected=0)
     assert (outcome.decision, outcome.version) == ("promote", v1)
@@ -23,36 +23,36 @@ def test_first_rollout_without_clients(workspace):
     assert SUMMARY in workspace.models.champion(workspace.name).reason
 
 
-def next_version(workspace, **changes):
-    """Deploy another version, and return it."""
+def deploy_new_version(workspace, **changes):
+    """Deploy another version and return its number."""
     version = workspace.publish()
     assert workspace.deploy(version, workspace.platform_with(**changes)).decision == "promote"
     workspace.assert_settled(version)
     return version
 
 
-def test_promotion_under_load(served):
+def test_promotion_under_load_fails_no_request(served):
     with served.load().running(8) as clients:
-        version = next_version(served, bake_seconds=LONG_BAKE_SECONDS)
+        version = deploy_new_version(served, bake_seconds=LONG_BAKE_SECONDS)
         served.wait_for_other_pods(version)
     assert clients.failed == []
     assert clients.sent > 100
-    summary = next(line for line in reversed(served.logged) if line.startswith("canary analysis: "))
+    summary = next(line for line in reversed(served.log_lines) if line.startswith("canary analysis: "))
     assert "and 0 golden requests" in summary, "clients sent enough"
     assert version == served.stable()
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_many_promotions_under_load(served):
+def test_many_promotions_under_load_fail_no_request(served):
     with served.load().running(4) as clients:
         for _ in range(max(1, int(50 * SHARE))):
-            version = next_version(served)
+            version = deploy_new_version(served)
     served.wait_for_other_pods(version)
     assert clients.failed == []
 
 
-def test_same_version_again_changes_nothing(served):
+def test_deploying_the_served_version_changes_nothing(served):
     version = served.stable()
     before = served.platform.deployment("stable")
     assert served.deploy(version, expected=version - 1).decision == "promote"
@@ -61,14 +61,14 @@ def test_same_version_again_changes_nothing(served):
     served.assert_settled(version)
 
 
-def test_champion_with_other_servers_is_verified_as_a_candidate(served, absent):
+def test_champion_with_other_servers_is_verified_as_a_candidate(served, missing_image):
     version, before = served.stable(), served.platform.deployment("stable")
     with served.load().running() as clients:
         with pytest.raises(DeployError, match=f"Version {version} was not deployed, and stable serves ver"):
-            served.deploy(version, served.platform_with(image=absent))
+            served.deploy(version, served.platform_with(image=missing_image))
         generation = served.platform.deployment("stable")["metadata"]["generation"]
         assert generation == before["metadata"]["generation"], "stable is unchanged"
-        served.logged.clear()
+        served.log_lines.clear()
         assert served.deploy(version, served.platform_with(ready_timeout=61.0)).decision == "promote"
     assert clients.failed == []
     served.assert_settled(version)
@@ -95,7 +95,7 @@ def test_fields_of_other_managers_are_kept(served, kubectl):
     while served.platform.deployment("stable")["spec"]["replicas"] != 2:
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    next_version(served)
+    deploy_new_version(served)
     stable, service = (
         served.platform.deployment("stable"),
         served.platform.cluster.get("Service", served.name),
@@ -105,21 +105,21 @@ def test_fields_of_other_managers_are_kept(served, kubectl):
     assert service["spec"]["type"] == "NodePort"
     kubectl("delete", "hpa", name, "-n", namespace)
     kubectl("scale", "deployment", name, "--replicas=1", "-n", namespace)
-    next_version(served)
+    deploy_new_version(served)
     assert served.platform.deployment("stable")["spec"]["replicas"] == 1, "replicas that were scaled are kept"
 
 
 def test_stable_is_first_updated_to_the_pointer(served):
     old, new = served.stable(), served.publish()
-    served.models.promote(served.name, new, reason="past the cluster", by="test")
-    version = next_version(served)
+    served.models.promote(served.name, new, reason="without a rollout", by="test")
+    version = deploy_new_version(served)
     assert f"stable serves version {old} and the champion is version {new}" in served.log()
     assert version == served.stable()
 
 
-def test_champion_that_was_never_deployed(workspace):
+def test_version_is_deployed_although_its_champion_never_was(workspace):
     v1, v2 = workspace.publish(), workspace.publish()
-    workspace.models.promote(workspace.name, v1, reason="on a laptop", by="test")
+    workspace.models.promote(workspace.name, v1, reason="without a rollout", by="test")
     assert workspace.deploy(v2).decision == "promote"
     workspace.assert_settled(v2)
     assert f"stable serves nothing and the champion is version {v1}" in workspace.log()

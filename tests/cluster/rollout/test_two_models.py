@@ -28,9 +28,9 @@ def served(new_workspace):
 
 
 def test_predict_uses_the_server_of_the_model(served, tmp_path):
-    np.save(tmp_path / "many.npy", np.ones((600, 4), "float32"))
+    np.save(tmp_path / "examples.npy", np.ones((600, 4), "float32"))
     for version, workspace in enumerate(served, start=1):
-        output = workspace.run("predict", workspace.name, str(tmp_path / "many.npy"))
+        output = workspace.run("predict", workspace.name, str(tmp_path / "examples.npy"))
         assert (output["model"], output["version"], len(output["predictions"])) == (
             workspace.name,
             version,
@@ -47,8 +47,8 @@ def test_run_uses_the_server_of_its_model(served):
         assert (prediction.version, prediction.text, prediction.note) == (version, "dark", "1.0000")
 
 
-def test_predict_names_a_model_without_servers(served):
-    output = served[0].run("predict", "nobody", "x.npy", code=9)["error"]["message"]
-    assert "No server of nobody responds in the namespace " in output
-    assert 'services "nobody" not found' in output
-    assert "modelyard rollout status nobody" in output
+def test_predict_fails_for_a_model_without_servers(served):
+    output = served[0].run("predict", "missing", "x.npy", code=9)["error"]["message"]
+    assert "No server of missing responds in the namespace " in output
+    assert 'services "missing" not found' in output
+    assert "modelyard rollout status missing" in output
