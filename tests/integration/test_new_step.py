@@ -39,10 +39,10 @@ def audit(features: dsl.Input[dsl.Dataset], spec: str, findings: dsl.Output[dsl.
 TRAIN = '    Step(\n        "train",'
 ROW = (TRAIN, f'    Step("audit", AuditSpec, image="preprocess", cached=True),\n{TRAIN}')
 SPEC = ("from modelyard.components.deploy.spec", "from modelyard.components.audit.spec import AuditSpec\n")
-TRAIN_TASK = "                train_task = add("
+TRAIN_TASK = "                train_task = set_options("
 FLOW = (
     TRAIN_TASK,
-    f'{" " * 16}add(audit(features=preprocess_task.outputs["features"], spec=audit_spec))\n\n{TRAIN_TASK}',
+    f'{" " * 16}set_options(audit(features=preprocess_task.outputs["features"], spec=audit_spec))\n\n{TRAIN_TASK}',
 )
 PROGRAM = """
 import json, sys
