@@ -40,10 +40,8 @@ TRAIN = '    Step(\n        "train",'
 ROW = (TRAIN, f'    Step("audit", AuditSpec, image="preprocess", cached=True),\n{TRAIN}')
 SPEC = ("from modelyard.components.deploy.spec", "from modelyard.components.audit.spec import AuditSpec\n")
 TRAIN_TASK = "                train_task = set_options("
-FLOW = (
-    TRAIN_TASK,
-    f'{" " * 16}set_options(audit(features=preprocess_task.outputs["features"], spec=audit_spec))\n\n{TRAIN_TASK}',
-)
+AUDIT_TASK = 'set_options(audit(features=preprocess_task.outputs["features"], spec=audit_spec))'
+FLOW = (TRAIN_TASK, f"{' ' * 16}{AUDIT_TASK}\n\n{TRAIN_TASK}")
 PROGRAM = """
 import json, sys
 from pathlib import Path
