@@ -51,15 +51,12 @@ def list_(
     """
     models = open_store(store, environment)
     if name:
-        rows = _list_versions(models, name, _find_served(models, name, environment, store)[0])
-        _log_damages(models, name)
+        rows = _list_versions(models, name, environment, store)
+        _log_damaged_records(models, name)
     else:
-        rows = [
-            _summarize_model(models, model, *_find_served(models, model, environment, store))
-            for model in models.names()
-        ]
-    errors = any(row["error"] for row in rows)
-    head = tuple(key for key in rows[0] if key != "error" or errors) if rows else ()
+        rows = [_summarize_model(models, model, environment, store) for model in models.names()]
+    has_errors = any(row["error"] for row in rows)
+    head = tuple(key for key in rows[0] if key != "error" or has_errors) if rows else ()
     shown = [tuple(_format_cell(key, row[key]) for key in head) for row in rows]
     empty = f"There are no models in {models.url}. `modelyard run` trains one."
     print_list(output, rows, shown, head, empty)
@@ -80,18 +77,21 @@ def show_(
 ) -> None:
     """Show the origin and metrics of a version, and where it is served."""
     models = open_store(store, environment)
-    champion, damage = _read_champion(models, name)
+    champion, pointer_error = _read_champion(models, name)
     manifest = models.manifest(name, version or _find_default_version(models, name, champion))
     is_champion = champion is not None and champion.version == manifest.version
-    locations, error = _find_served(models, name, environment, store)
-    _log_damages(models, name)
+    locations, serving_error = _find_served(models, name, environment, store)
+    _log_damaged_records(models, name)
     served = [location for location, versions in locations.items() if manifest.version in versions]
-    state = {"champion": is_champion, "served": served, "error": damage or (error if is_champion else None)}
+    error = pointer_error or (serving_error if is_champion else None)
     if output is Output.JSON:
+        state = {"champion": is_champion, "served": served, "error": error}
         print_json({**manifest.model_dump(mode="json"), **state})
     else:
         facts = _format_facts(manifest, is_champion) | {"served": ", ".join(served) or "on no known server"}
-        print_rows([*facts.items(), *([("error", error)] if is_champion and error and not damage else [])])
+        if error and not pointer_error:  # a damaged pointer is logged
+            facts["error"] = error
+        print_rows([*facts.items()])
 
 
 @app.command()
@@ -189,7 +189,7 @@ def _show_champion(champion: "Champion", name: str, servers: str, output: Output
 
 
 def _read_champion(models: "ModelStore", name: str) -> "tuple[Champion | None, str | None]":
-    """Return the champion pointer, and why it cannot be read."""
+    """Return the champion pointer, or the reason why it cannot be read."""
     try:
         return models.champion(name), None
     except DamagedError as error:
@@ -197,15 +197,15 @@ def _read_champion(models: "ModelStore", name: str) -> "tuple[Champion | None, s
 
 
 def _find_default_version(models: "ModelStore", name: str, champion: "Champion | None") -> int:
-    """Return the champion; without a readable pointer the last one of the history, or the latest version."""
+    """Return the champion; if its pointer cannot be read, the last promoted version or the latest version."""
     if champion:
         return champion.version
     promoted = [entry.version for entry in models.readable_history(name)[0] if not entry.attempt]
     return promoted[-1] if promoted else models.latest(name)
 
 
-def _log_damages(models: "ModelStore", name: str) -> None:
-    """Log which records of a model are damaged."""
+def _log_damaged_records(models: "ModelStore", name: str) -> None:
+    """Log the damaged records of a model."""
     damages = models.readable_history(name)[1]
     models.served_versions(name, damages)
     for damage in damages:
@@ -215,9 +215,9 @@ def _log_damages(models: "ModelStore", name: str) -> None:
 def _find_served(
     models: "ModelStore", name: str, environment: str, store: str | None
 ) -> tuple[dict[str, list[int]], str | None]:
-    """Return the served versions by location, and why the local server does not serve the champion.
+    """Return the served versions by location, and the reason if the local server does not serve the champion.
 
-    For a cluster these are the versions that the last rollout recorded; a local server is queried.
+    On a cluster, these are the versions that the last rollout recorded; a local server is queried.
     """
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
@@ -232,11 +232,12 @@ def _find_served(
     return {str(status.stable.image): [status.stable.version], **locations}, next(iter(status.errors), None)
 
 
-def _summarize_model(
-    models: "ModelStore", name: str, locations: dict[str, list[int]], error: str | None
-) -> dict[str, Any]:
-    (champion, unreadable), versions = _read_champion(models, name), models.versions(name)
-    manifest, damage = _read_manifest(models, name, champion.version) if champion else (None, unreadable)
+def _summarize_model(models: "ModelStore", name: str, environment: str, store: str | None) -> dict[str, Any]:
+    locations, serving_error = _find_served(models, name, environment, store)
+    champion, error = _read_champion(models, name)
+    manifest, versions = None, models.versions(name)
+    if champion:
+        manifest, error = _read_manifest(models, name, champion.version)
     return {
         "model": name,
         "champion": champion.version if champion else None,
@@ -246,15 +247,18 @@ def _summarize_model(
         "versions": len(versions),
         "latest": versions[-1] if versions else None,
         "served": sorted({version for versions in locations.values() for version in versions}),
-        "error": damage or error,
+        "error": error or serving_error,
     }
 
 
-def _list_versions(models: "ModelStore", name: str, locations: dict[str, list[int]]) -> list[dict[str, Any]]:
+def _list_versions(
+    models: "ModelStore", name: str, environment: str, store: str | None
+) -> list[dict[str, Any]]:
+    locations, _ = _find_served(models, name, environment, store)
     models.check_model(name)
-    champion, rows = _read_champion(models, name)[0], []
+    (champion, _), rows = _read_champion(models, name), []
     for version in sorted({*models.versions(name), *models.incomplete_champions(name)}):
-        manifest, damage = _read_manifest(models, name, version)
+        manifest, error = _read_manifest(models, name, version)
         rows.append(
             {
                 "version": version,
@@ -265,7 +269,7 @@ def _list_versions(models: "ModelStore", name: str, locations: dict[str, list[in
                 "run": manifest.run_id if manifest else None,
                 "fingerprint": manifest.run if manifest else None,
                 "served": any(version in versions for versions in locations.values()),
-                "error": damage,
+                "error": error,
             }
         )
     return rows
@@ -274,7 +278,7 @@ def _list_versions(models: "ModelStore", name: str, locations: dict[str, list[in
 def _read_manifest(
     models: "ModelStore", name: str, version: int
 ) -> "tuple[Manifest, None] | tuple[None, str]":
-    """Return the manifest of a version, or why it cannot be read."""
+    """Return the manifest of a version, or the reason why it cannot be read."""
     try:
         return models.manifest(name, version), None
     except StoreError as error:
