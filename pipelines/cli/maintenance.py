@@ -64,7 +64,7 @@ def gc(
     if output is Output.JSON:
         print_json([_to_json(item, item in removed) for item in removables])
     elif confirmed:
-        typer.echo(f"Removed {len(removed)} of {len(to_remove)}.")
+        typer.echo(f"Removed {len(removed)} of {len(to_remove)} objects.")
 
 
 def doctor(
@@ -102,7 +102,7 @@ def _print_removables(removables: list["Removable"], to_remove: list["Removable"
         rows = [(item.kind, item.name, decimal(item.size), item.reason) for item in to_remove]
         print_rows(rows, ("kind", "name", "size", "reason"))
     total = decimal(sum(item.size for item in to_remove))
-    typer.echo(f"{len(to_remove)} of {len(removables)} can be removed ({total}).")
+    typer.echo(f"{len(to_remove)} of {len(removables)} objects can be removed ({total}).")
     counts = Counter((item.kind, item.keep_reason) for item in removables if item.keep_reason)
     if counts:
         reasons = [(kind, str(count), reason) for (kind, reason), count in counts.most_common(MAX_REASONS)]

@@ -106,7 +106,7 @@ def compare(
     # a run without a gate has no value for its keys
     print_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(run.name for run in compared.runs)))
     if not compared.differences:
-        typer.echo("Their configurations are the same.")
+        typer.echo("The configurations are the same.")
 
 
 @app.command()

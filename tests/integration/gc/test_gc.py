@@ -111,7 +111,7 @@ def test_json_output_has_removed_and_kept_objects_with_reasons(gc: Any) -> None:
     }
     assert {name for name, row in rows.items() if row["removed"]} == set(OLD[:2])
     result = gc("--yes")
-    assert (result.code, result.out.splitlines()[-1]) == (0, "Removed 0 of 0.")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "Removed 0 of 0 objects.")
 
 
 def test_an_invalid_policy_names_its_key(gc: Any) -> None:

@@ -28,7 +28,7 @@ def test_gc_without_yes_lists_candidates_only(modelyard, old_store):
     assert result.code == 0, result.err
     assert "tiny/2" in result.out
     assert "tiny/1" not in result.out
-    assert "1 of 2 can be removed" in result.out
+    assert "1 of 2 objects can be removed" in result.out
     assert re.search(r"^version +1 +the champion *$", result.out, re.M)
     assert old_store.versions("tiny") == [1, 2]
 
@@ -43,12 +43,12 @@ def test_gc_with_yes_removes_all_candidates(modelyard, old_store, tmp_path):
     assert os.listdir(tmp_path / ".modelyard/models/tiny/versions/000002") == ["run.json"]  # noqa: PTH208
     assert modelyard("models", "history", "tiny").code == 0
     assert modelyard("models", "show", "tiny", 2).code == 7
-    assert modelyard("gc", *POLICY, "--yes").out.splitlines()[-1] == "Removed 0 of 0."
+    assert modelyard("gc", *POLICY, "--yes").out.splitlines()[-1] == "Removed 0 of 0 objects."
 
 
 def test_gc_after_confirmation_reports_what_was_removed(modelyard, old_store, monkeypatch):
     monkeypatch.setattr("modelyard.pipelines.cli.maintenance._confirm", lambda *_: True)
-    assert modelyard("gc", *POLICY).out.splitlines()[-1] == "Removed 1 of 1."
+    assert modelyard("gc", *POLICY).out.splitlines()[-1] == "Removed 1 of 1 objects."
     assert old_store.versions("tiny") == [1]
 
 
@@ -70,5 +70,5 @@ def test_dry_run_overrides_yes(modelyard, old_store):
 def test_gc_before_the_first_run_writes_nothing(modelyard, tmp_path):
     result = modelyard("gc", "--yes")
     assert result.code == 0
-    assert result.out.startswith("0 of 0 can be removed")
+    assert result.out.startswith("0 of 0 objects can be removed")
     assert list(Path(tmp_path).iterdir()) == []
