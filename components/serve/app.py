@@ -213,36 +213,17 @@ class App:
             if small and not _may_contain_image(predictor, text):
                 return self._execute(route, predictor, headers, text)
             execute = partial(self._execute, route, predictor, headers)
-            return await self._in_thread(body, seconds, text, execute)
+            return await self._execute_in_thread(body, seconds, text, execute)
         finally:
             self._in_progress -= 1
 
-    async def _in_thread(
+    async def _execute_in_thread(
         self, body: Body, seconds: float, data: bytes, execute: Callable[[bytes], Reply]
     ) -> Reply:
         """Execute a request in a thread, unless its client disconnects or it times out before."""
+        pool = self._large_pool if len(data) > LARGE_BODY else self._pool
         deadline = time.monotonic() + seconds
-        large = len(data) > LARGE_BODY
-
-        def execute_in_time() -> Reply:
-            try:
-                if time.monotonic() > deadline:
-                    raise HttpError(
-                        504,
-                        f"The request could not be executed within {seconds:g} s; try again.",
-                        RETRY_AFTER,
-                    )
-                text = decompress(data, LARGE_BODY) if body.compressed else data
-                with LARGE_INPUT_LOCK if large or len(text) > LARGE_BODY else nullcontext():
-                    if body.compressed and len(text) > LARGE_BODY:
-                        text = decompress(data, self.limits.body)
-                    if len(text) > self.limits.body:
-                        raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
-                    return execute(text)
-            except HttpError as error:  # raising it would keep the body in its frames until collected
-                return error.reply
-
-        work = (self._large_pool if large else self._pool).submit(execute_in_time)
+        work = pool.submit(self._execute_in_time, deadline, seconds, data, body.compressed, execute)
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         done = asyncio.wrap_future(work)
@@ -255,6 +236,31 @@ class App:
         finally:
             disconnected.cancel()
 
+    def _execute_in_time(
+        self,
+        deadline: float,
+        seconds: float,
+        data: bytes,
+        compressed: bool,
+        execute: Callable[[bytes], Reply],
+    ) -> Reply:
+        """Decompress and execute a request, unless its deadline has passed."""
+        try:
+            if time.monotonic() > deadline:
+                raise HttpError(
+                    504, f"The request could not be executed within {seconds:g} s; try again.", RETRY_AFTER
+                )
+            text = decompress(data, LARGE_BODY) if compressed else data
+            large = max(len(data), len(text)) > LARGE_BODY
+            with LARGE_INPUT_LOCK if large else nullcontext():
+                if compressed and len(text) > LARGE_BODY:
+                    text = decompress(data, self.limits.body)
+                if len(text) > self.limits.body:
+                    raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
+                return execute(text)
+        except HttpError as error:  # raising it would keep the body in its frames until collected
+            return error.reply
+
     def _execute(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
         """Return the reply to a request, with its duration; a failure of the model is a reply."""
         started = time.perf_counter()
@@ -264,7 +270,7 @@ class App:
             else:
                 length = headers.get(openinference.HEADER_LENGTH)
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
-        except HttpError as error:  # returned, not raised: see `_in_thread`
+        except HttpError as error:  # returned, not raised: see `_execute_in_time`
             return error.reply
         except Exception:  # a failure of one prediction
             trace = trace_headers([*headers.items()])

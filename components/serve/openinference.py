@@ -135,7 +135,22 @@ def _single_input(document: Any) -> Any:
 def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
     """Return the batch (n, *shape) of a tensor in JSON or bytes."""
     signature = predictor.signature.input
-    expected = DATATYPES[signature.dtype]
+    _check_name_and_datatype(predictor, tensor)
+    shape = _parse_shape(tensor, signature.shape, max_batch)
+    size = _parameters(tensor).get("binary_data_size")
+    if size is None:
+        return _parse_json(tensor, bool(binary), shape, signature)
+    if binary is None or size != len(binary):
+        raise HttpError(
+            400,
+            f"binary_data_size is {_shorten(size)}, but {len(binary or b'')} bytes follow the JSON. They "
+            "must be equal, and Inference-Header-Content-Length must be the length of the JSON.",
+        )
+    return tensors.parse_binary(binary, shape, signature)
+
+
+def _check_name_and_datatype(predictor: Predictor, tensor: Any) -> None:
+    expected = DATATYPES[predictor.signature.input.dtype]
     if tensor.get("name") not in (predictor.input, "input"):
         raise HttpError(
             400,
@@ -146,24 +161,17 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
         raise HttpError(
             400, f"The input's datatype is {_shorten(tensor.get('datatype'))}, but {expected} is expected."
         )
-    shape = _parse_shape(tensor, signature.shape, max_batch)
-    parameters = _parameters(tensor)
-    size = parameters.get("binary_data_size")
-    if size is not None:
-        if binary is None or size != len(binary):
-            raise HttpError(
-                400,
-                f"binary_data_size is {_shorten(size)}, but {len(binary or b'')} bytes follow the JSON. They "
-                "must be equal, and Inference-Header-Content-Length must be the length of the JSON.",
-            )
-        return tensors.parse_binary(binary, shape, signature)
+
+
+def _parse_json(tensor: Any, has_binary: bool, shape: tuple[int, ...], signature: Tensor) -> NDArray[Any]:
+    """Return the batch of a tensor in JSON, whose numbers are a flat or a nested list."""
     data = tensor.get("data")
-    if binary or not isinstance(data, Array):
+    if has_binary or not isinstance(data, Array):
         raise HttpError(
             400, 'The input needs "data", a list of numbers, or "parameters": {"binary_data_size": ...}.'
         )
     flat = tensors.parse_numbers(data, signature.dtype)
-    if len(data) and isinstance(data[0], Array):  # nested data are allowed
+    if len(data) and isinstance(data[0], Array):
         tensors.check_shape(data, shape, flat.size)
     if flat.size != np.prod(shape):
         raise HttpError(
