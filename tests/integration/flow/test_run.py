@@ -56,7 +56,7 @@ def test_the_notebook_runs_with_the_cached_steps(digits, champion):
     _, first = digits
     cells = json.loads((ROOT / "examples/quickstart.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    script = f"{code}\nprint(summary.decision, summary.version, answers.shape)"
+    script = f"{code}\nprint(summary.decision, summary.version, predictions.shape)"
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=champion.folder, capture_output=True, text=True
     )
