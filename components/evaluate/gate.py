@@ -52,7 +52,7 @@ class Gate(Settings):
         default_factory=dict,
         description="Metrics to compare with the champions, and the margin of each in the unit of the "
         "metric, such as `{accuracy: 0.01}` or `{balanced_accuracy: 0.02, recall: {defective: 0.1}}`. "
-        "Default: balanced_accuracy with 0.02, or rmse with 2 % of the rmse of a constant prediction. With "
+        "Default: balanced_accuracy with 0.02, or rmse with 2 % of the rmse of the baseline. With "
         "superiority, the default margin is 0.",
     )
 
