@@ -30,15 +30,6 @@ SUFFIXES = frozenset(
 )
 """The suffixes of the files that `decode` reads, in lower case."""
 RESAMPLING = Image.Resampling.BILINEAR
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK  # decompressed
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image raises an error
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -158,7 +149,7 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
     except DAMAGE_ERRORS as error:
         raise DataError(f"The image is damaged or cut off: {error}. Save it again, or remove it.") from error
     with suppress(*DAMAGE_ERRORS):
-        return image.transpose(TRANSPOSITIONS[image.getexif()[ExifTags.Base.Orientation]])
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
 

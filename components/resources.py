@@ -51,7 +51,6 @@ def _values(groups: Path, mount: Path, name: str, controller: str = "", old_name
 
 
 def _parent_values(root: Path, path: str, name: str) -> Iterator[str]:
-    """Yield the values of a file in a control group and its parents."""
     group = root / path.lstrip("/")
     for folder in (group, *group.parents):
         if folder.is_relative_to(root) and (folder / name).is_file():

@@ -21,14 +21,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from modelyard.components import interface, lifeline
-from modelyard.components.errors import (
-    KilledError,
-    ModelyardError,
-    OutOfMemoryError,
-    describe,
-    find_machine_error,
-)
+from modelyard.components import errors, interface, lifeline
+from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe
 
 SCHEMA = 1
 VARIABLE = "MODELYARD_TERMINATION_LOG"
@@ -97,7 +91,7 @@ def failure_fields(error: BaseException, step: str | None) -> dict[str, str | in
     if isinstance(error, MemoryError):
         error = OutOfMemoryError(out_of_memory_message(step, f": {describe(error)}" if str(error) else "."))
     elif not isinstance(error, ModelyardError):
-        error = find_machine_error(error) or error
+        error = errors.find_machine_error(error) or error
     if isinstance(error, ModelyardError):
         kind, text = type(error).public_class(), str(error)
         name, code = kind.__name__, kind.exit_code

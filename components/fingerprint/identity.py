@@ -41,19 +41,23 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
     data_sha256 = cache_key = fingerprint_data(spec.source)
     models = open_store(spec.store)
     unchanged = find_unchanged_champion(models, spec, data_sha256) if skip_unchanged else None
-    if unchanged and (intervals := unchanged.count_intervals(force_after)):
+    age = (datetime.now(UTC) - unchanged.since).total_seconds() if unchanged else 0.0
+    if unchanged and 0 < force_after <= age:
         log(
             f"version {unchanged.version} has been the champion for more than {force_after} s; training it "
             "again"
         )
-        cache_key = _digest({"data": data_sha256, "again": intervals})
+        cache_key = _digest({"data": data_sha256, "again": int(age // force_after)})
         unchanged = None
     run_sha256 = _digest({"data": cache_key, "recipe": spec.recipe_sha256})
     champion = find_version_to_compare(models, spec.name, run_sha256)
     earlier = find_earlier_champions(models, spec.name, champion) if champion else ()
     result = Identity(run=run_sha256, data=data_sha256, champion=champion, earlier=earlier)
     artifacts.write_text(Path(identity), result.model_dump_json())
-    reason = unchanged.describe() if unchanged else None
+    reason = unchanged and (
+        f"version {unchanged.version}, the champion since {unchanged.since:%Y-%m-%d %H:%M} UTC, has the same "
+        "data, configuration and code"
+    )
     if run_id := records.run_id():
         _record_start(spec, run_id, result, reason)
     if reason:
@@ -65,7 +69,6 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
 
 
 def _record_start(spec: FingerprintSpec, run_id: str, identity: Identity, unchanged: str | None) -> None:
-    """Write the record of the run's start."""
     start = RunStart(
         run_id=run_id,
         model=spec.name,
@@ -117,17 +120,6 @@ class UnchangedChampion(NamedTuple):
 
     version: int
     since: datetime
-
-    def count_intervals(self, seconds: int) -> int:
-        """Return the number of intervals of this length since the promotion; 0 if the length is 0."""
-        return int((datetime.now(UTC) - self.since).total_seconds() // seconds) if seconds else 0
-
-    def describe(self) -> str:
-        """Return why the run ends, as a part of a sentence."""
-        return (
-            f"version {self.version}, the champion since {self.since:%Y-%m-%d %H:%M} UTC, has the same data, "
-            "configuration and code"
-        )
 
 
 def find_unchanged_champion(

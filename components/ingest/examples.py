@@ -1,13 +1,14 @@
 """The interface of readers: examples of one shape in batches."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Dtype, ImageFormat
+from modelyard.components.errors import DataError
 from modelyard.components.ingest.members import CONTROL
 
 BATCH_BYTES = 2**20
@@ -41,6 +42,13 @@ class Examples:
     image: ImageFormat | None = None
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+
+def check_splits(splits: Mapping[str, str], remedy: str) -> None:
+    """Raise DataError if only some files have a split; `splits` has that of each file, `all` for none."""
+    if "all" in splits.values() and len(set(splits.values())) > 1:
+        file = next(file for file, split in splits.items() if split == "all")
+        raise DataError(f"{file!r} has no split, but other files have one. {remedy}")
 
 
 def normalize_label(name: str) -> str | None:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +120,14 @@ def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
         return _read_parquet_targets(path, source, lambda: iter([file]), True)
     files, folders, indexes = _list_members(path, source)
     if any(map(_has_parquet_suffix, files)) and not has_images(files):
-        open_files = partial(_iterate_parquet_files, path, source.max_bytes)
-        return _read_parquet_targets(path, source, open_files, False)
+        return _read_parquet_targets(
+            path,
+            source,
+            lambda: (
+                file for file in iterate_members(path, source.max_bytes) if _has_parquet_suffix(file.name)
+            ),
+            False,
+        )
     try:
         return _read_index(indexes, files, source) or find_class_folders(files, folders)
     except DataError as error:

@@ -21,7 +21,7 @@ import numpy as np
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
-from modelyard.components.ingest.examples import normalize_label, sort_classes
+from modelyard.components.ingest.examples import check_splits, normalize_label, sort_classes
 from modelyard.components.ingest.members import CONTROL
 from modelyard.components.source.folder import MAX_ENTRIES
 
@@ -70,7 +70,8 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
     targets, missing = _read_targets(tables, existing, problem)
     if not targets:
         raise DataError(f"{origin} has no rows. Add a row for each image.")
-    splits = _find_splits(targets)
+    splits = {file: split for file, (split, _) in targets.items()}
+    check_splits(splits, "Add a split to all rows or to none.")
     names: tuple[str, ...] = (str(tables[-1].target).strip(),)
     if problem == "classification":
         names = sort_classes({label for _, label in targets.values()})
@@ -80,7 +81,7 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
     if unused := len(existing - targets.keys() - contents.keys()):
         notes.append(f"Files that are not in the index, and are not used: {unused:,}.")
     present = {file: target for file, target in targets.items() if file not in missing}
-    return Index(names, splits, present, missing, tuple(notes))
+    return Index(names, tuple(sorted(set(splits.values()))), present, missing, tuple(notes))
 
 
 def _read_targets(
@@ -90,46 +91,31 @@ def _read_targets(
     targets: dict[str, SplitTarget] = {}
     missing: dict[str, str] = {}
     errors: list[str] = []
-    for table in tables:
-        for position, row in table.rows():
-            try:
-                file = table.find_file(row, existing)
-                split_target = table.parse_split(row, file), parse_target(row.get(table.target), problem)
-                if file in targets:
-                    raise ValueError(f"has the same path as another row, {file!r}")
-            except ValueError as error:
-                errors.append(f"{position} of {table.name} {error}")
-                if len(errors) == MAX_REPORTED_ERRORS:
-                    raise _row_errors(errors) from error
-                continue
-            targets[file] = split_target
-            if file not in existing:
-                missing[file] = (
-                    f"the file does not exist, but {position} of {table.name} has its path. Add the file, or "
-                    "remove the row."
-                )
-            if len(targets) > MAX_ENTRIES:
-                raise DataError(
-                    f"{table.name} has more than {MAX_ENTRIES:,} rows, the maximum. Split the dataset."
-                )
+    rows = ((table, position, row) for table in tables for position, row in table.rows())
+    for table, position, row in rows:
+        try:
+            file = table.find_file(row, existing)
+            split_target = table.parse_split(row, file), parse_target(row.get(table.target), problem)
+            if file in targets:
+                raise ValueError(f"has the same path as another row, {file!r}")
+        except ValueError as error:
+            errors.append(f"{position} of {table.name} {error}")
+            if len(errors) == MAX_REPORTED_ERRORS:
+                break
+            continue
+        targets[file] = split_target
+        if file not in existing:
+            missing[file] = (
+                f"the file does not exist, but {position} of {table.name} has its path. Add the file, or "
+                "remove the row."
+            )
+        if len(targets) > MAX_ENTRIES:
+            raise DataError(
+                f"{table.name} has more than {MAX_ENTRIES:,} rows, the maximum. Split the dataset."
+            )
     if errors:
-        raise _row_errors(errors)
+        raise DataError(f"{'; '.join(errors)}. Correct {'it' if len(errors) == 1 else 'them'}.")
     return targets, missing
-
-
-def _row_errors(errors: Sequence[str]) -> DataError:
-    return DataError(f"{'; '.join(errors)}. Correct {'it' if len(errors) == 1 else 'them'}.")
-
-
-def _find_splits(targets: Mapping[str, SplitTarget]) -> tuple[str, ...]:
-    """Return the splits of the files; raise DataError if only some files have one."""
-    splits = {split for split, _ in targets.values()}
-    if "all" in splits and len(splits) > 1:
-        file = next(file for file, (split, _) in targets.items() if split == "all")
-        raise DataError(
-            f"{file!r} has no split, but other files have one. Add a split to all rows or to none."
-        )
-    return tuple(sorted(splits))
 
 
 class _Table:
@@ -164,10 +150,13 @@ class _Table:
 
     def parse_split(self, row: Mapping[Any, Any], file: str) -> str:
         """Return the split of a row: of its column, else of the index's folder, else of the file's folder."""
-        if self._split is not None:
-            return _parse_split(row.get(self._split))
-        default = SPLITS.get(self._folder.name.lower())
-        return default or SPLITS.get(file.partition("/")[0].lower(), "all")
+        if self._split is None:
+            default = SPLITS.get(self._folder.name.lower())
+            return default or SPLITS.get(file.partition("/")[0].lower(), "all")
+        value = row.get(self._split)
+        if str(value).strip().lower() not in SPLITS:
+            raise ValueError(f"has the split {value!r}, which is not train, test or validation")
+        return SPLITS[str(value).strip().lower()]
 
     def _json_lines(self) -> Iterator[tuple[str, dict[Any, Any]]]:
         for number, line in enumerate(io.StringIO(self._text), 1):
@@ -213,12 +202,6 @@ def _resolve_path(folder: PurePosixPath, path: Any) -> str:
     if not parts[0] or ".." in parts or CONTROL.search(path):
         raise ValueError(f"has the path {path!a}, which is outside of the folder of the index")
     return unicodedata.normalize("NFC", (folder / "/".join(parts)).as_posix())
-
-
-def _parse_split(value: Any) -> str:
-    if not isinstance(value, str) or value.strip().lower() not in SPLITS:
-        raise ValueError(f"has the split {value!r}, which is not train, test or validation")
-    return SPLITS[value.strip().lower()]
 
 
 def parse_target(value: Any, problem: str) -> Any:

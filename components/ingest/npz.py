@@ -321,7 +321,6 @@ def _iterate_flat_batches(arrays: list[ArrayFile]) -> Iterator[tuple[ArrayFile, 
 def _check_range(
     y: ArrayFile, start: int, labels: NDArray[Any], minimum: int, maximum: int, reason: str
 ) -> None:
-    """Raise DataError for the first label outside of the range."""
     if len(invalid := np.flatnonzero((labels < minimum) | (labels > maximum))):
         row = int(invalid[0])
         raise y.error(
@@ -365,7 +364,6 @@ def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> 
 
 
 def _to_float32(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return values as float32; `start` is the row number of the first one."""
     with np.errstate(over="ignore"):
         converted = rows.astype(np.float32)
     remedy = "values must be finite float32 numbers. Replace it, or remove the example"
@@ -376,7 +374,6 @@ def _to_float32(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.
 def _check_values(
     array: ArrayFile, start: int, rows: NDArray[Any], invalid: NDArray[np.bool_], remedy: str
 ) -> None:
-    """Raise DataError for the first invalid value."""
     if invalid.any():
         position = tuple(np.argwhere(invalid)[0])
         raise array.error(f"has the value {rows[position]} in row {start + position[0]}: {remedy}.")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
-from modelyard.components.ingest.examples import MAX_CLASSES, normalize_label, sort_classes
+from modelyard.components.ingest.examples import MAX_CLASSES, check_splits, normalize_label, sort_classes
 from modelyard.components.ingest.index import TARGETS, parse_target
 from modelyard.components.ingest.members import Member
 from modelyard.components.source.checks import check_size
@@ -159,11 +159,7 @@ def _number_labels(labels: set[Any], class_names: tuple[str, ...]) -> tuple[tupl
 def _find_splits(files: list[str]) -> dict[str, str]:
     """Return the split of each file; raise DataError if only some are in one, or shards are missing."""
     splits = {file: find_split(file) for file in files}
-    if "all" in splits.values() and len(set(splits.values())) > 1:
-        file = next(file for file, split in splits.items() if split == "all")
-        raise DataError(
-            f"{file!r} has no split, but other files have one. Add train, validation or test to its name."
-        )
+    check_splits(splits, "Add train, validation or test to its name.")
     shards = Counter((shard[1], shard[3]) for file in files if (shard := SHARD.search(file)))
     for (stem, total), present in shards.items():
         if present != int(total):

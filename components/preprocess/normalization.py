@@ -96,7 +96,6 @@ def compute_normalization(
 
 
 def _choose_default_scale(minimum: float, maximum: float, schema: Schema) -> float:
-    """Return the default of data.scale."""
     if schema.image:
         return 255.0
     magnitude = max(-minimum, maximum)

@@ -84,7 +84,6 @@ class HttpLocation:
         return target
 
     def _read_version(self) -> str:
-        """Return the version of the file according to the server."""
         with self._connect() as client:
             response = client.head(self._url)
             if not _describe_rejection(response) and (version := _find_version(response.headers)):

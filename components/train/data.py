@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,22 @@ FIRST_CHUNK_DIVISOR = 32  # the first chunk is smaller, so that the first step s
 Indices = NDArray[np.int64]
 
 
-class Examples(Protocol):
-    """Examples of a split; `targets` is int64 or float32 of shape (n,)."""
+class Subset:
+    """A subset of a split."""
 
-    targets: NDArray[Any]
+    def __init__(self, split: "Split | Subset", indices: Indices) -> None:
+        self._split, self._indices = split, indices
+        self.targets: NDArray[Any] = split.targets[indices]
 
     def __len__(self) -> int:
-        """Return the number of examples."""
+        return len(self._indices)
 
     def gather(self, indices: Indices) -> NDArray[Any]:
-        """Return the examples at `indices`, in that order."""
+        """Return the examples at `indices` of the subset."""
+        return self._split.gather(self._indices[indices])
+
+
+Examples = Split | Subset
 
 
 @dataclass(frozen=True)
@@ -61,21 +67,6 @@ class Features:
         if not len(train):
             raise DataError(f"{folder} has no training examples. Lower data.validation and data.test.")
         return cls(schema, normalization, train, validation)
-
-
-class Subset:
-    """A subset of a split."""
-
-    def __init__(self, split: Examples, indices: Indices) -> None:
-        self._split, self._indices = split, indices
-        self.targets = split.targets[indices]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def gather(self, indices: Indices) -> NDArray[Any]:
-        """Return the examples at `indices` of the subset."""
-        return self._split.gather(self._indices[indices])
 
 
 def shuffled_batches(split: Examples, size: int, seed: int, first_epoch: int = 0) -> Any:

@@ -11,7 +11,6 @@ Each subset is trained once, so the intervals do not include the effect of the s
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,18 +56,19 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
     problem, validation_examples = problems.get_problem(features.schema.problem), len(features.validation)
     counts = [math.floor(fraction * len(features.train)) for fraction in FRACTIONS]
     minimum = math.ceil(problem.minimum_examples(features.schema) / FRACTIONS[0])
+    reason = None
     if validation_examples < MINIMUM_VALIDATION:
-        return _refuse_extrapolation(
-            problem.error_name,
+        reason = (
             f"{validation_examples} validation examples are too few, at least {MINIMUM_VALIDATION} are "
-            "required: raise data.validation",
+            "required: raise data.validation"
         )
-    if len(features.train) < minimum:
-        return _refuse_extrapolation(
-            problem.error_name,
+    elif len(features.train) < minimum:
+        reason = (
             f"{len(features.train):,} training examples are too few, at least {minimum:,} are required: "
-            f"{problem.minimum_examples(features.schema):,} in the smallest subset",
+            f"{problem.minimum_examples(features.schema):,} in the smallest subset"
         )
+    if reason:
+        return LearningCurve(measure=problem.error_name, points=(), extrapolated=(), reason=reason)
     order = np.random.default_rng(0).permutation(len(features.train))
     results = [_train_and_score(workload, features, order[:count], problem) for count in counts]
     errors, resampled = [error for error, _ in results], np.stack([draws for _, draws in results], axis=1)
@@ -88,29 +88,29 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
     best = fit_power_law(sizes, np.asarray(errors))
     points = [_make_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
     measured = ", ".join(f"{format_number(point.error)} with {point.examples:,} examples" for point in points)
+    extrapolated: list[CurvePoint] = []
+    reason = None
     if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
-        return _refuse_extrapolation(
-            measure,
-            f"cannot extrapolate, as the error does not fall with each subset: {measured}. Raise "
-            "data.validation, which reduces noise, or training.epochs",
-            points,
+        reason = (
+            f"cannot extrapolate, because the error does not fall with each subset: {measured}. Raise "
+            "data.validation, which reduces noise, or training.epochs"
         )
-    if any(
+    elif any(
         not draws.min() <= best.error_at(examples) <= draws.max()
         for examples, draws in zip(counts, resampled.T, strict=True)
     ):
-        return _refuse_extrapolation(
-            measure,
-            f"cannot extrapolate, as the errors do not follow a power law: {measured}. Raise "
-            "training.epochs, as small subsets may be trained for too few steps",
-            points,
+        reason = (
+            f"cannot extrapolate, because the errors do not follow a power law: {measured}. Raise "
+            "training.epochs, because small subsets may be trained for too few steps"
         )
-    laws = [fit_power_law(sizes, draws) for draws in resampled]
-    extrapolated = []
-    for examples in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
-        draws = np.minimum([law.error_at(examples) for law in laws], resampled[:, -1])
-        extrapolated.append(_make_point(examples, min(best.error_at(examples), errors[-1]), draws))
-    return LearningCurve(measure=measure, points=tuple(points), extrapolated=tuple(extrapolated), reason=None)
+    else:
+        laws = [fit_power_law(sizes, draws) for draws in resampled]
+        for examples in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
+            draws = np.minimum([law.error_at(examples) for law in laws], resampled[:, -1])
+            extrapolated.append(_make_point(examples, min(best.error_at(examples), errors[-1]), draws))
+    return LearningCurve(
+        measure=measure, points=tuple(points), extrapolated=tuple(extrapolated), reason=reason
+    )
 
 
 def fit_power_law(examples: Numbers, errors: Numbers) -> PowerLaw:
@@ -148,10 +148,6 @@ def _train_and_score(
 def _make_point(examples: int, error: float, draws: Numbers) -> CurvePoint:
     low, high = map(float, np.quantile(draws, QUANTILES))
     return CurvePoint(examples=examples, error=error, low=min(low, error), high=max(high, error))
-
-
-def _refuse_extrapolation(measure: str, reason: str, points: Sequence[CurvePoint] = ()) -> LearningCurve:
-    return LearningCurve(measure=measure, points=tuple(points), extrapolated=(), reason=reason)
 
 
 def main() -> None:

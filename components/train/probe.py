@@ -235,10 +235,8 @@ def _write_random_features(workload: TrainingWorkload, folder: Path) -> None:
     }
     for split, size in splits.items():
         with ShardWriter(folder, split, schema.shape, schema.dtype) as writer:
-            for start in range(0, size, 1024):
-                count = min(1024, size - start)
-                examples = random.integers(0, 256, (count, *schema.shape)).astype(schema.dtype)
-                writer.append(examples, problem.draw_random_targets(schema, count, random))
+            examples = random.integers(0, 256, (size, *schema.shape), np.uint8).astype(schema.dtype)
+            writer.append(examples, problem.draw_random_targets(schema, size, random))
     artifacts.write(folder / "schema.json", schema.model_copy(update={"splits": splits}))
     artifacts.write(folder / "normalization.json", workload.normalization)
 

@@ -10,7 +10,7 @@ import math
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -77,7 +77,11 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
             # Export the untrained model, so that an export that fails is an error before training.
             with tempfile.TemporaryDirectory() as scratch:
                 export(inference_model, schema, normalization, examples, Path(scratch))
-        checkpoint_store = _open_checkpoint_store(spec, schema, features_url)
+        checkpoint_store = None
+        if spec.store and training.checkpoint_every:
+            inputs = schema.model_dump_json(), settings.to_json(), training.recipe(), spec.code_sha256
+            key = checkpoint.fingerprint_training(features_url, *inputs)
+            checkpoint_store = CheckpointStore(open_objects(spec.store), key)
         history = fit(network, features, training, checkpoint_store)
     history = history.model_copy(update={"settings": _describe_settings(settings, training, schema)})
     with (
@@ -88,15 +92,6 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
         artifacts.write(written / "history.json", history)
     if checkpoint_store:
         checkpoint_store.clear()
-
-
-def _open_checkpoint_store(spec: TrainSpec, schema: Schema, features_url: str) -> CheckpointStore | None:
-    """Return the store of the checkpoints of this training; None if it has no checkpoints."""
-    if not (spec.store and spec.training.checkpoint_every):
-        return None
-    settings = spec.model.to_json(), spec.training.recipe(), spec.code_sha256
-    key = checkpoint.fingerprint_training(features_url, schema.model_dump_json(), *settings)
-    return CheckpointStore(open_objects(spec.store), key)
 
 
 def compile_model(
@@ -200,8 +195,11 @@ def fit(
     callbacks = _build_callbacks(training, features)
     state, checkpoints = TrainingState(), list[CheckpointCallback]()
     if checkpoint_store:
-        checkpoints = [_restore_checkpoint(network, training, callbacks, checkpoint_store)]
-        state = checkpoints[0].state
+        network.optimizer.build(network.trainable_variables)
+        checkpoints = [CheckpointCallback(checkpoint_store, training.checkpoint_every, network, callbacks)]
+        checkpoints[0].restore()
+        if (state := checkpoints[0].state).epochs:
+            emit(Resumed(step="train", epoch=state.epochs, epochs=training.epochs))
     progress = ProgressLogger(training.epochs, len(features.train), state)
     validation = (
         data.ordered_batches(features.validation, training.batch_size) if len(features.validation) else None
@@ -230,20 +228,7 @@ def fit(
     )
 
 
-def _restore_checkpoint(
-    network: Any, training: Training, callbacks: Sequence[Any], store: CheckpointStore
-) -> CheckpointCallback:
-    """Restore the last checkpoint, if there is one; return the callback that saves checkpoints."""
-    network.optimizer.build(network.trainable_variables)
-    checkpoints = CheckpointCallback(store, training.checkpoint_every, network, callbacks)
-    checkpoints.restore()
-    if epochs := checkpoints.state.epochs:
-        emit(Resumed(step="train", epoch=epochs, epochs=training.epochs))
-    return checkpoints
-
-
 def _read_package_versions() -> dict[str, str]:
-    """Return the versions of the packages that trained and exported the model."""
     names = (*PACKAGES, "jax") if BACKEND == "jax" else PACKAGES
     # The package of TensorFlow is tensorflow or tensorflow-cpu.
     versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
