@@ -28,6 +28,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.planning import measuring
 from modelyard.pipelines.planning.dataset import Dataset, describe_dataset
 from modelyard.pipelines.planning.hardware import (
+    Catalog,
     Device,
     estimate_cost,
     find_device,
@@ -35,6 +36,8 @@ from modelyard.pipelines.planning.hardware import (
     load_catalog,
 )
 from modelyard.pipelines.planning.plan import (
+    Fit,
+    Memory,
     Plan,
     TrainTime,
     estimate_memory,
@@ -93,7 +96,7 @@ def make_plan(
     Raises:
         ModelyardError: the data or the model is invalid, or too little is known about them.
     """
-    catalog, training = load_catalog(request.prices or CATALOG), config.training
+    catalog = load_catalog(request.prices or CATALOG)
     _check_measurements(request, environment)
     log("preparing the data")
     fetch = _needs_download(config, environment, request)
@@ -101,56 +104,45 @@ def make_plan(
     workload = _create_workload(config, data)
     log("computing memory and operations of a training step")
     cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
-    memory, device = estimate_memory(cost), find_device(environment, catalog, home)
-    fit = memory.fit(device.memory) if device.memory is not None else None
+    device = find_device(environment, catalog, home)
+    inputs = _Inputs(config, environment, request, catalog, data, cost, device)
     key = plan_key(prepare_uploads(config, environment).config, environment)
     probe = _Probe.from_plan(load_plan(home, key), data)
-    if request.probe and fit != "does not fit":
-        probe = _run_probe(workload, request, config, environment, data, log)
-    if probe.train or probe.too_large:
-        fit = "does not fit" if probe.too_large else "fits"
+    if request.probe and inputs.fit != "does not fit":
+        probe = _run_probe(inputs, workload, log)
     curve = None
     if request.learning_curve and not probe.too_large:
         log("training on increasing fractions of the data, which takes about twice as long as training")
         curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
-    shards = sum(data.examples.values()) * data.example_bytes
-    spot = environment.resources("train").spot
-    accelerator = None if _lacks_accelerator(device, probe.probed) else device.accelerator
-    plan = Plan(
-        model=config.name,
-        environment=name,
-        created=now(),
-        parameters=cost.parameters,
-        examples=data.examples,
-        targets=data.targets,
-        device=device.name,
-        capacity=device.memory,
-        memory=memory,
-        fit=fit,
-        flops_per_step=cost.flops,
-        steps=training.epochs * math.ceil(data.examples["train"] / training.batch_size),
-        uncounted=cost.uncounted,
-        storage=estimate_storage(shards, cost, probe.probed, training),
-        probed=probe.probed,
-        probed_at=probe.at,
-        too_large=probe.too_large,
-        train=probe.train,
-        cost=estimate_cost(probe.train, accelerator, spot, catalog, request.price),
-        options=list_options(catalog, memory, environment.keras_backend),
-        prices_read=catalog.read,
-        learning_curve=curve,
-    )
-    messages = {
-        "warnings": tuple(_find_warnings(plan, device, config, environment)),
-        "errors": tuple(_find_errors(plan, device, config, environment)),
-    }
-    plan = plan.model_copy(update=messages)
+    plan = _create_plan(name, inputs, probe, curve)
     try:
         save_plan(home, key, plan)
     except OSError as error:
         warn(f"The plan cannot be saved, so `modelyard submit` does not check it: {error}.")
-    exceeded = exceeded_limits(plan, environment, training, request.budget)
+    exceeded = exceeded_limits(plan, environment, config.training, request.budget)
     return plan.model_copy(update={"exceeded": exceeded})
+
+
+class _Inputs(NamedTuple):
+    """What a plan is computed from, without measurements."""
+
+    config: Config
+    environment: Environment
+    request: PlanRequest
+    catalog: Catalog
+    data: Dataset
+    cost: Cost
+    device: Device
+
+    @property
+    def memory(self) -> Memory:
+        """The memory of a training step."""
+        return estimate_memory(self.cost)
+
+    @property
+    def fit(self) -> Fit | None:
+        """Whether a training step fits on the device; None if its memory is unknown."""
+        return self.memory.fit(self.device.memory) if self.device.memory is not None else None
 
 
 def _check_measurements(request: PlanRequest, environment: Environment) -> None:
@@ -180,25 +172,57 @@ class _Probe(NamedTuple):
         return cls()
 
 
-def _run_probe(
-    workload: TrainingWorkload,
-    request: PlanRequest,
-    config: Config,
-    environment: Environment,
-    data: Dataset,
-    log: Notify,
-) -> _Probe:
+def _run_probe(inputs: _Inputs, workload: TrainingWorkload, log: Notify) -> _Probe:
     """Probe where the model would be trained; running out of memory is a result, not an error."""
-    probe_request, pod = ProbeRequest(workload=workload, seconds=request.seconds), environment.on_cluster
-    log(f"training for {request.seconds:g} s{' in a pod' if pod else ''}")
+    config, environment, seconds = inputs.config, inputs.environment, inputs.request.seconds
+    request, pod = ProbeRequest(workload=workload, seconds=seconds), environment.on_cluster
+    log(f"training for {seconds:g} s{' in a pod' if pod else ''}")
     try:
         if pod:
-            probed, wall = measuring.probe_in_pod(probe_request, config, environment, log)
+            probed, wall = measuring.probe_in_pod(request, config, environment, log)
         else:
-            probed, wall = measuring.run_in_process("probe", probe_request, ProbeResult)
+            probed, wall = measuring.run_in_process("probe", request, ProbeResult)
     except TooLargeError as error:
         return _Probe(at=now(), too_large=str(error).rstrip("."))
-    return _Probe(probed, estimate_train_time(probed, wall, config.training, data.examples), now())
+    train = estimate_train_time(probed, wall, config.training, inputs.data.examples)
+    return _Probe(probed, train, now())
+
+
+def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve | None) -> Plan:
+    """Return the plan for the environment `name`, without `exceeded`."""
+    config, environment, request, catalog, data, cost, device = inputs
+    fit = inputs.fit
+    if probe.train or probe.too_large:
+        fit = "does not fit" if probe.too_large else "fits"
+    shards = sum(data.examples.values()) * data.example_bytes
+    spot = environment.resources("train").spot
+    accelerator = None if _lacks_accelerator(device, probe.probed) else device.accelerator
+    plan = Plan(
+        model=config.name,
+        environment=name,
+        created=now(),
+        parameters=cost.parameters,
+        examples=data.examples,
+        targets=data.targets,
+        device=device.name,
+        capacity=device.memory,
+        memory=inputs.memory,
+        fit=fit,
+        flops_per_step=cost.flops,
+        steps=config.training.epochs * math.ceil(data.examples["train"] / config.training.batch_size),
+        uncounted=cost.uncounted,
+        storage=estimate_storage(shards, cost, probe.probed, config.training),
+        probed=probe.probed,
+        probed_at=probe.at,
+        too_large=probe.too_large,
+        train=probe.train,
+        cost=estimate_cost(probe.train, accelerator, spot, catalog, request.price),
+        options=list_options(catalog, inputs.memory, environment.keras_backend),
+        prices_read=catalog.read,
+        learning_curve=curve,
+    )
+    warnings, errors = tuple(_find_warnings(plan, inputs)), tuple(_find_errors(plan, inputs))
+    return plan.model_copy(update={"warnings": warnings, "errors": errors})
 
 
 def _create_workload(config: Config, data: Dataset) -> TrainingWorkload:
@@ -228,8 +252,9 @@ def _lacks_accelerator(device: Device, probed: ProbeResult | None) -> bool:
     return bool(accelerator and probed and not probed.device.startswith(accelerator.kind))
 
 
-def _find_errors(plan: Plan, device: Device, config: Config, environment: Environment) -> Iterator[str]:
+def _find_errors(plan: Plan, inputs: _Inputs) -> Iterator[str]:
     """Yield the reasons why the run cannot succeed, with remedies."""
+    config, environment, device = inputs.config, inputs.environment, inputs.device
     storage = plan.storage
     if plan.too_large:
         yield plan.too_large
@@ -252,8 +277,9 @@ def _find_errors(plan: Plan, device: Device, config: Config, environment: Enviro
         )
 
 
-def _find_warnings(plan: Plan, device: Device, config: Config, environment: Environment) -> Iterator[str]:
+def _find_warnings(plan: Plan, inputs: _Inputs) -> Iterator[str]:
     """Yield warnings with remedies."""
+    config, environment, device = inputs.config, inputs.environment, inputs.device
     train, accelerator, probed = environment.resources("train"), device.accelerator, plan.probed
     if plan.fit == "uncertain":
         batch = plan.memory.largest_batch(device.memory or 0)
