@@ -10,7 +10,7 @@ from modelyard.components.errors import ModelyardError
 from modelyard.components.report.page import PlanComparison, add_plan
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import HOUR, Plan, load_plan, plan_key
+from modelyard.pipelines.planning.plan import HOUR, Plan, compute_plan_key, load_plan
 from modelyard.pipelines.planning.render import format_dollars, format_facts, format_seconds, format_size
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunSummary
@@ -22,7 +22,7 @@ def find_plan_key(config: Config, environment: Environment) -> str | None:
     None if data or code cannot be read: the steps of the run report the error.
     """
     with suppress(ModelyardError, OSError):
-        return plan_key(config, environment)
+        return compute_plan_key(config, environment)
     return None
 
 

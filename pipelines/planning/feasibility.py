@@ -9,7 +9,7 @@ from modelyard.components.kubernetes.cluster import connect
 from modelyard.components.kubernetes.scheduling import explain_impossible
 from modelyard.pipelines.config.config import Config
 from modelyard.pipelines.environments.environment import Environment, StepResources
-from modelyard.pipelines.planning.plan import exceeded_limits, load_plan, plan_key
+from modelyard.pipelines.planning.plan import compute_plan_key, find_exceeded_limits, load_plan
 from modelyard.pipelines.steps import STEPS
 
 AUTOSCALER_LABELS = {  # labels of nodes that an autoscaler may add
@@ -39,8 +39,8 @@ def check_feasibility(
         PlanError: lists the reasons with remedies.
     """
     reasons = list(find_unschedulable_steps(environment)) if environment.on_cluster else []
-    if plan := load_plan(home, plan_key(config, environment)):
-        errors = (*plan.errors, *exceeded_limits(plan, environment, config.training, budget))
+    if plan := load_plan(home, compute_plan_key(config, environment)):
+        errors = (*plan.errors, *find_exceeded_limits(plan, environment, config.training, budget))
         reasons += [f"{error} (plan of {plan.created[:10]})" for error in errors]
     elif budget is not None:
         reasons.append(

@@ -209,7 +209,7 @@ def estimate_train_time(
     )
 
 
-def exceeded_limits(
+def find_exceeded_limits(
     plan: Plan, environment: Environment, training: Training, budget: float | None = None
 ) -> tuple[str, ...]:
     """Return the limits that a run exceeds: the budget in USD and the timeouts of its environment.
@@ -240,7 +240,7 @@ def exceeded_limits(
     return tuple(exceeded)
 
 
-def plan_key(config: Config, environment: Environment) -> str:
+def compute_plan_key(config: Config, environment: Environment) -> str:
     """Return the key of a plan: a hash of everything that affects the time of a run.
 
     The configuration must be that of `uploads.prepare_uploads`, which names local data and code by content.

@@ -40,12 +40,12 @@ from modelyard.pipelines.planning.plan import (
     Memory,
     Plan,
     TrainTime,
+    compute_plan_key,
     estimate_memory,
     estimate_storage,
     estimate_train_time,
-    exceeded_limits,
+    find_exceeded_limits,
     load_plan,
-    plan_key,
     save_plan,
 )
 from modelyard.pipelines.planning.render import format_size
@@ -106,7 +106,7 @@ def make_plan(
     cost, _ = measuring.run_in_process("cost", workload, Cost, KERAS_BACKEND="tensorflow")
     device = find_device(environment, catalog, home)
     inputs = _Inputs(config, environment, request, catalog, data, cost, device)
-    key = plan_key(prepare_uploads(config, environment).config, environment)
+    key = compute_plan_key(prepare_uploads(config, environment).config, environment)
     probe = _Probe.from_plan(load_plan(home, key), data)
     if request.probe and inputs.fit != "does not fit":
         probe = _run_probe(inputs, workload, log)
@@ -119,7 +119,7 @@ def make_plan(
         save_plan(home, key, plan)
     except OSError as error:
         warn(f"The plan cannot be saved, so `modelyard submit` does not check it: {error}.")
-    exceeded = exceeded_limits(plan, environment, config.training, request.budget)
+    exceeded = find_exceeded_limits(plan, environment, config.training, request.budget)
     return plan.model_copy(update={"exceeded": exceeded})
 
 

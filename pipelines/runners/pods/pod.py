@@ -183,19 +183,21 @@ def _wait_for_start(
         if problem and problem.reason not in first_seen:
             on_wait(problem.message)
         waited = now - first_seen.setdefault(problem.reason if problem else "", now)
-        error: StuckError | None = None
         if problem:
             wait_limit = inf if problem.wait_limit is None else problem.wait_limit
             if waited >= min(start_timeout, wait_limit):
                 error = find_start_error(step, problem, None) or StuckError(problem.message)
+                raise PodFailedError(Failure.from_error(error, step))
         elif waited > start_timeout and not any(map(_has_started, states.values())):
-            error = StuckError(
-                f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes reports no reason. "
-                f"`kubectl describe pods -n {cluster.namespace}` shows more."
-            )
-        if error:
-            raise PodFailedError(Failure.from_error(error, step))
+            raise PodFailedError(Failure.from_error(_unknown_start_error(cluster, name, start_timeout), step))
         time.sleep(PAUSE)
+
+
+def _unknown_start_error(cluster: Cluster, name: str, start_timeout: float) -> StuckError:
+    return StuckError(
+        f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes reports no reason. "
+        f"`kubectl describe pods -n {cluster.namespace}` shows more."
+    )
 
 
 def _follow_log(

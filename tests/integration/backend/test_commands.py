@@ -11,7 +11,7 @@ import pytest
 from modelyard.components.errors import DataError
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import plan_key, save_plan
+from modelyard.pipelines.planning.plan import compute_plan_key, save_plan
 from modelyard.pipelines.runners.kfp import runner
 from modelyard.pipelines.steps import deploy_spec
 from tests.integration.backend.conftest import IMAGES, Command, FakeKfp
@@ -65,7 +65,7 @@ def list_differences(modelyard: Command) -> list[tuple[str, Any]]:
 def test_a_run_over_the_budget_is_refused(
     fake_kfp: FakeKfp, modelyard: Command, environment: Environment, tmp_path: Path
 ) -> None:
-    key = plan_key(load(store=environment.model_store()), environment)
+    key = compute_plan_key(load(store=environment.model_store()), environment)
     save_plan(tmp_path / "home", key, plan_of_an_hour(usd=9.0))
     code, text = modelyard("submit", "--budget", "5")
     assert code == 13

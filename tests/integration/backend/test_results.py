@@ -19,7 +19,7 @@ from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.cli import invoke
 from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.environment import Environment
-from modelyard.pipelines.planning.plan import Plan, plan_key, save_plan
+from modelyard.pipelines.planning.plan import Plan, compute_plan_key, save_plan
 from modelyard.pipelines.runners.base import read_summary
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import connect
@@ -164,7 +164,7 @@ def test_submit_wait_compares_the_run_with_its_plan(
     (tmp_path / "environment.yaml").write_text(yaml.safe_dump(values))
     home, key = (
         tmp_path / "home",
-        plan_key(load(environ={}, store=bucket_environment.model_store()), bucket_environment),
+        compute_plan_key(load(environ={}, store=bucket_environment.model_store()), bucket_environment),
     )
     save_plan(home, key, plan_of_an_hour(usd=9.0))
 

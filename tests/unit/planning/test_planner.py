@@ -13,7 +13,13 @@ from modelyard.pipelines.config.config import load
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.planning import hardware, planner
 from modelyard.pipelines.planning.dataset import Dataset
-from modelyard.pipelines.planning.plan import Plan, estimate_train_time, exceeded_limits, load_plan, plan_key
+from modelyard.pipelines.planning.plan import (
+    Plan,
+    compute_plan_key,
+    estimate_train_time,
+    find_exceeded_limits,
+    load_plan,
+)
 from modelyard.pipelines.planning.planner import PlanRequest
 from modelyard.pipelines.planning.render import format_dollars, format_seconds, print_plan
 from tests.command_line import CommandLine
@@ -128,7 +134,7 @@ def test_a_probe_that_runs_out_of_memory_is_an_error_of_the_plan(
     assert "does not fit into nvidia-l4" in render(plan)
     settings = [*GKE, "training.epochs=10"]
     environment = load_environment("gke", settings)
-    saved = load_plan(tmp_path, plan_key(load(None, settings), environment))
+    saved = load_plan(tmp_path, compute_plan_key(load(None, settings), environment))
     assert saved
     assert saved.errors == plan.errors
     measurements["probe"] = AssertionError("the model is probed again")
@@ -225,7 +231,7 @@ def test_timeouts_of_the_environment_are_limits(make_plan: MakePlan) -> None:
     environment = load_environment("gke", [*GKE, *settings])
     assert plan.train
     shorter = plan.train.model_copy(update={"total": plan.train.total.model_copy(update={"low": 20.5})})
-    (message,) = exceeded_limits(plan.model_copy(update={"train": shorter}), environment, early)
+    (message,) = find_exceeded_limits(plan.model_copy(update={"train": shorter}), environment, early)
     assert "at least" in message  # the minimum is 20.5 s
 
 
