@@ -129,10 +129,15 @@ class TrainingCost(Record):
 class Plan(Record):
     """The resources of a run in an environment.
 
-    `examples` are numbers by split, `targets` describes the targets if the data was prepared. `device` is the
-    device that trains, `capacity` its memory. `uncounted` are operations that `flops_per_step` does not
-    include. `too_large` is the message of a probe that ran out of memory. `errors` are reasons why the run
-    cannot succeed, `exceeded` the limits that it exceeds; both with remedies.
+    Attributes:
+        examples: the number of examples of each split.
+        targets: a description of the targets, if the data was prepared.
+        device: the device that trains.
+        capacity: the memory of the device.
+        uncounted: operations that `flops_per_step` does not include.
+        too_large: the message of a probe that ran out of memory.
+        errors: the reasons why the run cannot succeed, with remedies.
+        exceeded: the limits that the run exceeds, with remedies.
     """
 
     model: str

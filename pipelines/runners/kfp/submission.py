@@ -45,8 +45,12 @@ T = TypeVar("T")
 class Submission:
     """The content of a submission.
 
-    `package` is the compiled pipeline as YAML, without arguments, and `sha256` its SHA-256. `pipeline` is the
-    name of the model, the pipeline and the experiment. `version` is the name of the pipeline version.
+    Attributes:
+        package: the compiled pipeline as YAML, without arguments.
+        sha256: the SHA-256 of the package.
+        pipeline: the name of the model, which pipeline and experiment also have.
+        version: the name of the pipeline version.
+        arguments: the arguments of the pipeline.
     """
 
     package: bytes

@@ -1,8 +1,8 @@
-"""The process that kfp.local starts for a task of a run in pods: it runs a pod and exits with its result.
+"""The process that kfp.local starts for a task of a run in pods: it runs a pod, and exits when the pod ends.
 
     python -m modelyard.pipelines.runners.pods.launcher train COMMAND… --executor_input JSON …
 
-The pod executes COMMAND. Artifacts stay in the bucket; only parameters are downloaded to this machine.
+The pod executes COMMAND. Artifacts remain in the bucket; only parameters are downloaded to this machine.
 """
 
 import json
@@ -33,9 +33,14 @@ INPUT = "--executor_input"
 class LaunchConfig(Record):
     """The values that all tasks of a run need (`pods.json`).
 
-    `pods` has the pod of each step. `local_root` is the folder of outputs for kfp.local, `bucket_root` their
-    URL in the bucket. `endpoint` is the URL of a storage emulator for this machine, `endpoint_in_pods` for
-    pods. `retries` is the number of retries of a step that fails or loses its pod.
+    Attributes:
+        pods: the pod of each step.
+        local_root: the folder of outputs for kfp.local.
+        bucket_root: the URL of the same outputs in the bucket.
+        endpoint: the URL of a storage emulator for this machine.
+        endpoint_in_pods: the URL of the same emulator for pods.
+        start_timeout: the maximum time in seconds until a container of a pod starts.
+        retries: how often each step is retried when it fails or loses its pod.
     """
 
     run: str
