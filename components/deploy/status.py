@@ -6,6 +6,7 @@ from modelyard.components.artifacts import Record
 from modelyard.components.deploy.platforms.base import Servers, ServingPlatform
 from modelyard.components.errors import DamagedError, NotFoundError
 from modelyard.components.store.models import ModelStore
+from modelyard.components.store.records import HistoryEntry
 
 
 class RolloutStatus(Record):
@@ -23,7 +24,7 @@ class RolloutStatus(Record):
     canary: bool
     abandoned: bool
     errors: tuple[str, ...]
-    last_entry: str | None
+    last_entry: HistoryEntry | None
 
 
 def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStatus:
@@ -63,7 +64,7 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         canary=status.canary,
         abandoned=status.abandoned,
         errors=tuple(errors),
-        last_entry=f"{last.at}, version {last.version}, by {last.by}: {last.reason}" if last else None,
+        last_entry=last,
     )
 
 

@@ -141,8 +141,8 @@ def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
     except ValidationError as error:
         detail = error.errors()[0]
         key_path = ".".join(map(str, detail["loc"]))
-        problem = f"{key_path}: {detail['msg']}" if key_path else detail["msg"]
-        reason = problem if data.strip() else "it is empty"
+        reason = f"{key_path}: {detail['msg']}" if key_path else detail["msg"]
+        reason = reason if data.strip() else "it is empty"
         remedy = REMEDIES.get(kind.__name__, "Restore it from a backup, or use another version.")
         raise DamagedError(
             f"{objects.url}/{key} is damaged, or another version of modelyard wrote it ({reason}). {remedy}"

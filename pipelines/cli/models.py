@@ -293,7 +293,7 @@ def _format_facts(manifest: "Manifest", is_champion: bool) -> dict[str, str]:
     low, high = format_number(metric.low), format_number(metric.high)
     return {
         "version": f"{manifest.version} of {manifest.model}" + (", the champion" if is_champion else ""),
-        "created": manifest.created,
+        "created": f"{format_time(manifest.created)} UTC",
         "problem": signature.problem,
         manifest.metrics.primary: f"{format_number(metric.value)}  (95 % interval {low} to {high})",
         "decision of the gate": f"{manifest.decision.decision}: {manifest.decision.reason}",

@@ -15,6 +15,7 @@ from modelyard.pipelines.cli.options import (
     Reason,
     Version,
     check_server_url,
+    format_time,
     log,
     print_json,
     print_result,
@@ -138,7 +139,10 @@ def _format_rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
         ("traffic to", traffic),
     ]
     rows += [("error", error) for error in rollout.errors]
-    return rows + ([("last entry", rollout.last_entry)] if rollout.last_entry else [])
+    if last := rollout.last_entry:
+        text = f"{format_time(last.at)} UTC, version {last.version}, by {last.by}: {last.reason}"
+        rows.append(("last entry", text))
+    return rows
 
 
 def _format_servers(servers: "Servers | None") -> str:

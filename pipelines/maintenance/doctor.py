@@ -119,7 +119,7 @@ def check_packages() -> str:
     if errors := [error for requirement in required if (error := _check_package(requirement))]:
         raise MachineError(f"{'; '.join(errors)}. Install modelyard again.")
     shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
-    return f"{len(required)}, with {shown}"
+    return f"{len(required)} packages, including {shown}"
 
 
 def _check_package(requirement: Requirement) -> str | None:
