@@ -60,7 +60,7 @@ class Bench:
         return [MODELYARD, "submit", "-e", self.write_environment(), *options]
 
     def bare_command(self, script: str) -> list[str | Path]:
-        """Return the command that submits with the SDK only: modelyard's pipeline, or the bare one."""
+        """Return the command that runs a script with the SDK: bare_pipeline.py, or bare_submit.py."""
         return [sys.executable, HERE / script, self.write_environment(), self.url, NAME]
 
     def time_submission(self, command: list[str | Path]) -> float:
@@ -78,7 +78,7 @@ class Bench:
             self.submit_command() if kind == "modelyard" else self.bare_command("bare_pipeline.py")
         )
         run = self.wait_for_success(run_id)
-        self.pods[kind].append(len(self.cluster.list("Pod", f"pipeline/runid={run_id}")))
+        self.pods[kind].append(len(self.cluster.list_objects("Pod", f"pipeline/runid={run_id}")))
         return (run.finished_at - run.created_at).total_seconds()
 
     def delete_servers(self) -> None:
@@ -92,7 +92,7 @@ class Bench:
         self.backend.pipelines.pipeline_service_delete_pipeline(pipeline.pipeline_id, cascade=True)
 
     def wait_for_success(self, run_id: str) -> Any:
-        """Wait until a run succeeds; return it."""
+        """Wait until a run has ended; it must succeed."""
         while runs.state(run := runs.find_run(self.backend, run_id)) not in ENDED:
             time.sleep(1)
         assert runs.state(run) == "succeeded", run.run_id

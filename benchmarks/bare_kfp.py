@@ -12,13 +12,13 @@ from kfp import dsl, local
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def step(after: str) -> str:
-    """Pass a string on."""
+    """Return the string."""
     return after
 
 
 @dsl.pipeline(name="bare")
 def bare() -> None:
-    """Six steps, one after the other."""
+    """Run six steps one after the other."""
     result = step(after="start")
     for _ in range(5):
         result = step(after=result.output)

@@ -1,7 +1,7 @@
-"""The five steps as a bare KFP pipeline, one after the other: `python bare_pipeline.py ENVIRONMENT URL NAME`.
+"""Runs the five steps as a bare KFP pipeline: `python bare_pipeline.py ENVIRONMENT URL NAME`.
 
-Components, images and arguments are modelyard's, without fingerprint, conditions and exit task. The script
-prints the run id.
+The steps have modelyard's components, images and arguments; there is no fingerprint, condition or exit task.
+The script prints the run id.
 """
 
 import sys
@@ -33,27 +33,26 @@ IDENTITY = Identity(run=RUN, data=RUN).model_dump_json()
 
 @dsl.pipeline(name="bare-train-to-serve")
 def bare() -> None:
-    """Ingest, preprocess, train, evaluate, deploy."""
-    ingested = ingest(spec=parameters["ingest_spec"], fingerprint=RUN)
-    prepared = preprocess(raw=ingested.outputs["raw"], spec=parameters["preprocess_spec"])
-    trained = train(features=prepared.outputs["features"], spec=parameters["train_spec"])
-    evaluated = evaluate(
-        model=trained.outputs["model"],
-        features=prepared.outputs["features"],
-        history=trained.outputs["history"],
+    """Run the steps one after the other."""
+    ingest_task = ingest(spec=parameters["ingest_spec"], fingerprint=RUN)
+    preprocess_task = preprocess(raw=ingest_task.outputs["raw"], spec=parameters["preprocess_spec"])
+    train_task = train(features=preprocess_task.outputs["features"], spec=parameters["train_spec"])
+    evaluate_task = evaluate(
+        model=train_task.outputs["model"],
+        features=preprocess_task.outputs["features"],
+        history=train_task.outputs["history"],
         spec=parameters["evaluate_spec"],
         identity=IDENTITY,
     )
-    deployed = deploy(
-        model=trained.outputs["model"],
-        history=trained.outputs["history"],
-        evaluation=evaluated.outputs["evaluation"],
+    deploy_task = deploy(
+        model=train_task.outputs["model"],
+        history=train_task.outputs["history"],
+        evaluation=evaluate_task.outputs["evaluation"],
         spec=parameters["deploy_spec"],
         identity=IDENTITY,
     )
-    steps = {"ingest": ingested, "preprocess": prepared, "train": trained, "evaluate": evaluated}
-    for step, task in {**steps, "deploy": deployed}.items():
-        configure_pod(step, task, environment)
+    for task in (ingest_task, preprocess_task, train_task, evaluate_task, deploy_task):
+        configure_pod(task.name, task, environment)
 
 
 client = kfp.Client(url)

@@ -20,7 +20,7 @@ name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape[1:]
 
 
 async def app(scope, receive, send):  # noqa: ARG001 - ASGI's signature
-    """Reply to every request with predictions."""
+    """Respond to every request with predictions."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -28,10 +28,10 @@ async def app(scope, receive, send):  # noqa: ARG001 - ASGI's signature
         more = message["more_body"]
     values = np.frombuffer(Parser().parse(body)["instances"].as_buffer(of_type="u"), np.uint64)
     (probabilities,) = session.run(None, {name: values.astype(np.uint8).reshape(-1, *shape)})
-    reply = json.dumps({"predictions": probabilities.tolist()}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(reply)).encode())]
+    response = json.dumps({"predictions": probabilities.tolist()}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(response)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": reply})
+    await send({"type": "http.response.body", "body": response})
 
 
 if __name__ == "__main__":

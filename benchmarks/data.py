@@ -62,7 +62,7 @@ print(images / (time.perf_counter() - started))
 
 
 def measure_steps(scratch: Path, images: int) -> list[Result]:
-    """Compare the steps' speed with SHA-256, and their memory with that for half of the images."""
+    """Compare the speed of the steps with SHA-256, and their memory with that for half of the images."""
     peaks: dict[tuple[str, int], float] = {}
 
     def ingest(number: int) -> float:

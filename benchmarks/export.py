@@ -1,7 +1,7 @@
 """Compares the export of MobileNetV2 to ONNX with plain tf2onnx: `make bench-export`.
 
-Both run alternately in separate processes. The memory is the peak of the process, about 90 % of which are the
-import of TensorFlow and the model.
+Both run alternately in separate processes. The memory is the peak of the process; about 90 % of it is used by
+TensorFlow and the model.
 """
 
 import json
@@ -40,7 +40,7 @@ def export(contender: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Run both alternately and print the table."""
+    """Run both exports alternately and print the table."""
     measured: dict[str, list[Any]] = {"modelyard": [], "tf2onnx": []}
     for _ in range(ROUNDS):
         for contender, results in measured.items():

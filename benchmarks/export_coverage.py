@@ -280,9 +280,9 @@ class Result:
         if self.reason:
             cells = [self.name, self.input, self.reason.replace("|", "\\|"), *[""] * (columns - 3)]
         else:
-            mark = "" if self.predictions_match() else "**"
+            bold = "" if self.predictions_match() else "**"
             memory = f"{self.megabytes:,.0f} MB"
-            cells = [self.name, self.input, f"{mark}{self.difference:.0e}{mark}", f"{self.largest:.2g}"]
+            cells = [self.name, self.input, f"{bold}{self.difference:.0e}{bold}", f"{self.largest:.2g}"]
             cells = [*cells, f"{self.seconds:.1f}", memory][:columns]
         return f"| {' | '.join(cells)} |"
 
@@ -410,8 +410,8 @@ def run_in_process(name: str, size: str) -> Result:
     for line in process.stdout.splitlines():
         if line.startswith("{"):
             return Result(**json.loads(line))
-    last = (process.stderr.strip().splitlines() or [""])[-1]
-    return Result(name, size, reason=f"the process ended with exit code {process.returncode}: {last}")
+    last_line = (process.stderr.strip().splitlines() or [""])[-1]
+    return Result(name, size, reason=f"the process ended with exit code {process.returncode}: {last_line}")
 
 
 def update_table(document: Path, table: str, result: Result, columns: int) -> None:
@@ -420,10 +420,10 @@ def update_table(document: Path, table: str, result: Result, columns: int) -> No
     start, end = f"<!-- {table} -->\n", f"<!-- end of {table} -->"
     before, rest = text.split(start)
     body, after = rest.split(end)
-    head, rule, *old = body.splitlines()
-    rows = {tuple(row.split(" | ")[:2]): row for row in [*old, result.format_row(columns)]}
+    header, separator, *old_rows = body.splitlines()
+    rows = {tuple(row.split(" | ")[:2]): row for row in [*old_rows, result.format_row(columns)]}
     ordered = sorted(rows.values(), key=lambda row: (row.split(" | ")[0].lower(), row.split(" | ")[1]))
-    document.write_text(before + start + "\n".join([head, rule, *ordered, end]) + after)
+    document.write_text(before + start + "\n".join([header, separator, *ordered, end]) + after)
 
 
 def main() -> None:

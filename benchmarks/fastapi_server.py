@@ -27,7 +27,7 @@ class Request(BaseModel):
 
 
 class Response(BaseModel):
-    """One probability for each class and image."""
+    """A probability for each class and image."""
 
     predictions: list[list[float]]
 

@@ -1,10 +1,10 @@
 """Compares the whole flow with bare scripts: `make bench-flow`.
 
 - training samples/s: the train step and the tutorial's script, with the same computation
-- whole digits run: `modelyard run` with nothing cached and bare_digits.py, which loads, trains and saves
-- overhead per step: a step's time in the run minus that of its function in a bare process
-- rerun: `modelyard run` again, and six cached steps in kfp.local with one start of the server
-- help: `modelyard --help`, and 0.08 s
+- digits run: `modelyard run` without a cache, and bare_digits.py, which loads, trains and saves
+- overhead per step: the time of a step in a run minus the time of its function in a bare process
+- rerun: a second `modelyard run`, and six cached steps in kfp.local with one start of the server
+- help: `modelyard --help`, with a maximum of 0.08 s
 """
 
 import json
@@ -37,10 +37,9 @@ CALLS = {
 def run_digits(home: Path) -> dict[str, object]:
     """Run the digits with the data folder `home`; return the summary."""
     command = [MODELYARD, "run", "--output", "json", "--set", f"store.url={home / 'models'}"]
-    done = subprocess.run(
-        command, check=True, capture_output=True, env={**os.environ, "MODELYARD_HOME": str(home)}
-    )
-    return json.loads(done.stdout)
+    environment = {**os.environ, "MODELYARD_HOME": str(home)}
+    process = subprocess.run(command, check=True, capture_output=True, env=environment)
+    return json.loads(process.stdout)
 
 
 def measure_first_run(scratch: Path) -> Result:
@@ -54,11 +53,11 @@ def measure_first_run(scratch: Path) -> Result:
 
     bare = [sys.executable, HERE / "bare_digits.py", scratch / "bare.keras"]
     seconds = measure_medians(ROUNDS, {"modelyard": run_modelyard, "bare": lambda: time_command(bare)})
-    return make_result("whole digits run", seconds["modelyard"], seconds["bare"], "s", "<= 1.3x")
+    return make_result("digits run", seconds["modelyard"], seconds["bare"], "s", "<= 1.3x")
 
 
 def measure_rerun(scratch: Path) -> Result:
-    """Compare a run with nothing changed with a bare cached rerun and one start of the server."""
+    """Compare a run without changes with a bare cached rerun and one start of the server."""
     home = scratch / "rerun"
     run_digits(home)
     bare = [sys.executable, HERE / "bare_kfp.py", scratch / "bare"]
@@ -78,11 +77,11 @@ def measure_rerun(scratch: Path) -> Result:
         },
     )
     baseline = seconds["kfp"] + seconds["server"]
-    return make_result("rerun, nothing changed", seconds["modelyard"], baseline, "s", "<= 1.3x")
+    return make_result("rerun without changes", seconds["modelyard"], baseline, "s", "<= 1.3x")
 
 
 def time_server_start(home: Path) -> float:
-    """Return the seconds to start a server and stop it again."""
+    """Return the seconds to start and stop a server."""
     from modelyard.components.deploy.platforms import local
 
     config = load(None, [f"store.url={home / 'models'}"], {})

@@ -1,7 +1,8 @@
-"""How often the comparison with a champion passes, simulated: `make bench-gate` prints docs/gate.md's tables.
+"""Simulates how often a candidate passes the comparison with a champion: `make bench-gate`.
 
-The true difference is minus the margin (at most 5 % may pass), or none. `--draws 400` takes a tenth of the
-time.
+The script prints all rows of the first and the last table of docs/gate.md. A candidate is worse than the
+champion by the margin, and at most 5 % of such candidates may pass, or it is equal to the champion.
+`--draws 400` takes a tenth of the time.
 """
 
 import argparse
@@ -15,10 +16,14 @@ from modelyard.components.problems import intervals
 from modelyard.components.problems.regression import compare
 
 DRAWS = 4000
-CLASSES = {"10 equal ones": (0.1,) * 10, "2 equal ones": (0.5, 0.5), "3, one with 80 %": (0.8, 0.1, 0.1)}
+CLASSES = {
+    "10 of equal size": (0.1,) * 10,
+    "2 of equal size": (0.5, 0.5),
+    "3, one with 80 % of the examples": (0.8, 0.1, 0.1),
+}
 ERRORS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]] = {
     "normal": lambda random, size: random.normal(size=size),
-    "Student's t, 5 degrees": lambda random, size: random.standard_t(5, size) / np.sqrt(5 / 3),
+    "Student's t, 5 degrees of freedom": lambda random, size: random.standard_t(5, size) / np.sqrt(5 / 3),
     "exponential": lambda random, size: random.exponential(size=size) - 1,
 }
 CORRELATION = 0.95  # correlation of the errors of the two models
@@ -29,7 +34,7 @@ def share_passed_accuracy(
 ) -> float:
     """Return the share of comparisons of balanced accuracy whose one-sided limit is above `limit`.
 
-    With one class it is that of accuracy, and of the recall of a class.
+    With one class, balanced accuracy is accuracy, and the recall of the class.
 
     Args:
         sizes: test examples of each class.
@@ -39,9 +44,9 @@ def share_passed_accuracy(
         draws: number of comparisons.
     """
     random, weights = np.random.default_rng(0), 1 / (len(sizes) * np.array(sizes, float))
-    won, lost = (differing + difference) / 2, (differing - difference) / 2
+    wins, losses = (differing + difference) / 2, (differing - difference) / 2
     comparisons = np.stack(
-        [random.multinomial(size, (won, lost, 1 - won - lost), draws) for size in sizes], 1
+        [random.multinomial(size, (wins, losses, 1 - wins - losses), draws) for size in sizes], 1
     )
     limits = [
         intervals.paired_gain_interval(counts[:, 0], counts[:, 1], weights, intervals.ONE_SIDED)[0]
@@ -55,13 +60,13 @@ def share_passed_errors(
 ) -> dict[str, float]:
     """Return the share of comparisons of RMSE and of MAE whose one-sided limit is at least `limit`.
 
-    The champion's RMSE, or MAE, is 1, and the true one of the candidate is 1 - `difference`.
+    The true RMSE, or MAE, is 1 for the champion and 1 - `difference` for the candidate.
     """
     random, draw, passed = np.random.default_rng(0), ERRORS[kind], {}
     champion_errors, noise = draw(random, (draws, examples)), draw(random, (draws, examples))
     candidate_errors = CORRELATION * champion_errors + np.sqrt(1 - CORRELATION**2) * noise
-    many, other = draw(random, (2, 10**6))
-    sizes = np.abs(many).mean(), np.abs(CORRELATION * many + np.sqrt(1 - CORRELATION**2) * other).mean()
+    errors, noises = draw(random, (2, 10**6))
+    sizes = np.abs(errors).mean(), np.abs(CORRELATION * errors + np.sqrt(1 - CORRELATION**2) * noises).mean()
     for index, (metric, champion_size, candidate_size) in enumerate((("rmse", 1.0, 1.0), ("mae", *sizes))):
         candidate = candidate_errors / candidate_size * (1 - difference)
         champion = champion_errors / champion_size
@@ -97,12 +102,15 @@ def main() -> None:
     print(
         f"\nhighest when worse by the margin: {highest:.1%}; superiority, equal models: {highest_equal:.1%}\n"
     )
-    print("| test examples | errors | RMSE, worse by the margin | equal | MAE, worse | equal |")
+    print(
+        "| test examples | errors | RMSE, worse by the margin | RMSE, equal "
+        "| MAE, worse by the margin | MAE, equal |"
+    )
     print("|---|---|---|---|---|---|")
     for examples, kind in product((30, 88, 300), ERRORS):
-        worse_of = share_passed_errors(examples, kind, -0.03, -0.03, draws)
-        equal_of = share_passed_errors(examples, kind, 0, -0.03, draws)
-        cells = (f"{worse_of[metric]:.1%} | {equal_of[metric]:.0%}" for metric in ("rmse", "mae"))
+        worse_rates = share_passed_errors(examples, kind, -0.03, -0.03, draws)
+        equal_rates = share_passed_errors(examples, kind, 0, -0.03, draws)
+        cells = (f"{worse_rates[metric]:.1%} | {equal_rates[metric]:.0%}" for metric in ("rmse", "mae"))
         print(f"| {examples:,} | {kind} | {' | '.join(cells)} |", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: alternating rounds, medians, and output of results as a table and JSON lines."""
+"""Functions of all benchmarks: alternating rounds, medians, and results as a table and as JSON lines."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Result:
-    """A measurement and its baseline; `ratio` is value / baseline, `goal` its target."""
+    """A measurement and its baseline; `ratio` is value / baseline, and `goal` says what is required."""
 
     measure: str
     value: float
@@ -44,7 +44,7 @@ def time_command(command: Sequence[str | Path], **environment: str) -> float:
     """Return the seconds that a command takes; it must succeed."""
     started = time.perf_counter()
     subprocess.run(
-        [str(part) for part in command],
+        [str(word) for word in command],
         check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, **environment},
@@ -54,9 +54,9 @@ def time_command(command: Sequence[str | Path], **environment: str) -> float:
 
 def run_command(command: list[str | Path]) -> str:
     """Run a command and return its output."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def measure_medians(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
@@ -78,10 +78,9 @@ def print_results(title: str, results: Sequence[Result]) -> None:
     table = Table(title=title)
     for column in ("measure", "modelyard", "baseline", "unit", "ratio", "goal"):
         table.add_column(column, justify="left" if column in ("measure", "unit", "goal") else "right")
-    for row in results:
-        table.add_row(
-            row.measure, f"{row.value:g}", f"{row.baseline:g}", row.unit, f"{row.ratio:.2f}", row.goal
-        )
+    for result in results:
+        numbers = f"{result.value:g}", f"{result.baseline:g}", result.unit, f"{result.ratio:.2f}"
+        table.add_row(result.measure, *numbers, result.goal)
     Console(width=120).print(table)
-    for row in results:
-        print(json.dumps(asdict(row)))
+    for result in results:
+        print(json.dumps(asdict(result)))

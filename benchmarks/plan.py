@@ -44,7 +44,7 @@ PROBE_SECONDS, GOAL = 15.0, 0.10
 
 @dataclass(frozen=True)
 class Measurement:
-    """One probe and the training after it, in seconds."""
+    """The time that a probe predicts for a training, and its actual time, in seconds."""
 
     model: str
     data: str

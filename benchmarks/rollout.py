@@ -1,8 +1,8 @@
 """Measures rollouts under load on the environment `kind`: `make bench-rollout`, after `make kind-up`.
 
-Two versions of the tutorial's CNN with random weights are promoted and rolled back in turn, while clients
-send about 800 requests per second, half with keep-alive and half on new connections. Then a rollout is
-compared with a bare rolling update of the same Deployment, and the latency with a canary with that without.
+A second version of the tutorial's CNN with random weights is promoted and rolled back repeatedly, while
+clients send about 800 requests per second, half of them on new connections. Then a rollout is compared with a
+bare rolling update of the same Deployment, and the latency of clients is measured with and without a canary.
 """
 
 import argparse
@@ -58,7 +58,7 @@ end
 
 @dataclass(frozen=True)
 class Bench:
-    """A model on a cluster, with two versions."""
+    """A model with two versions on a cluster."""
 
     controller: RolloutController
     namespace: str
@@ -77,8 +77,8 @@ class Bench:
             script = self.scratch / f"{connection}.lua"
             body = self.scratch / "image.json"
             script.write_text(SCRIPT.format(connection=connection, body=body, pause=PAUSE))
-            line = ["wrk", "-t1", f"-c{CLIENTS}", "-d1h", "-s", str(script), url]
-            clients.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True))
+            command = ["wrk", "-t1", f"-c{CLIENTS}", "-d1h", "-s", str(script), url]
+            clients.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         yield measurements
         for client in clients:
             client.send_signal(signal.SIGINT)
@@ -120,7 +120,7 @@ def publish_version(models: ModelStore, scratch: Path) -> PinnedVersion:
 
 def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
     """Promote and roll back until enough requests were sent; also return the seconds of the promotions."""
-    sent = failed = turns = 0
+    sent = failed = 0
     promotions: list[float] = []
     rollbacks: list[float] = []
     while sent < REQUESTS:
@@ -130,8 +130,7 @@ def measure_under_load(bench: Bench) -> tuple[list[Result], list[float]]:
             time.sleep(8)  # until the last server of the second version has stopped
         sent += int(sum(client["sent"] for client in measurements))
         failed += int(sum(client["failed"] for client in measurements))
-        turns += 1
-        print(f"{turns} promotions and rollbacks, {sent} requests, {failed} failed")
+        print(f"{len(promotions)} promotions and rollbacks, {sent} requests, {failed} failed")
     return [
         make_result("failed requests in promotions and rollbacks, of sent", failed, sent, "requests", "0"),
         make_result(
@@ -149,8 +148,8 @@ def time_bare_update(bench: Bench) -> float:
     name, namespace = f"deployment/{NAME}-stable", bench.namespace
     started = time.perf_counter()
     for verb in ("restart", "status"):
-        line = ["kubectl", "rollout", verb, name, "-n", namespace]
-        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        command = ["kubectl", "rollout", verb, name, "-n", namespace]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
@@ -173,7 +172,7 @@ def run_canary(bench: Bench) -> Iterator[None]:
 
 
 def measure_canary_overhead(bench: Bench) -> list[Result]:
-    """Measure clients' latency with and without a canary in alternating rounds."""
+    """Measure the latency of clients with and without a canary in alternating rounds."""
     measurements: dict[str, list[dict[str, float]]] = {"canary": [], "plain": []}
     for _ in range(ROUNDS):
         for kind, state in (("plain", nullcontext()), ("canary", run_canary(bench))):
@@ -182,7 +181,7 @@ def measure_canary_overhead(bench: Bench) -> list[Result]:
             measurements[kind] += clients
     return [
         make_result(
-            f"clients' {key} with a canary, compared with none",
+            f"{key} of clients with a canary, compared with none",
             *(statistics.median(client[key] for client in clients) for clients in measurements.values()),
             "ms",
             "",
@@ -196,10 +195,10 @@ def measure_image_sizes() -> list[Result]:
     budgets = yaml.safe_load(BUDGETS.read_text())
     results = []
     for target, reference in json.loads(REFERENCES.read_text()).items():
-        line = ["docker", "image", "inspect", "--format", "{{.Size}}", reference]
-        done = subprocess.run(line, check=False, capture_output=True, text=True)
-        if done.returncode == 0:
-            size = int(done.stdout) / MEGABYTE
+        command = ["docker", "image", "inspect", "--format", "{{.Size}}", reference]
+        process = subprocess.run(command, check=False, capture_output=True, text=True)
+        if process.returncode == 0:
+            size = int(process.stdout) / MEGABYTE
             results.append(
                 make_result(f"image {target}, compared with its budget", size, budgets[target], "MB", "<= 1x")
             )

@@ -1,9 +1,9 @@
 """Compares the server with a bare handler and FastAPI: `make bench-serving`.
 
-The tutorial's CNN (Conv32-pool-Conv64-pool-Dense64-Dense10 on 32x32x3, pixels / 255 inside) with random
-weights, one image as JSON per request, 8 clients (wrk), one core for the server and one for the load. The
-rounds of the three servers alternate; modelyard's server has a store, checks, limits and metrics, and follows
-the champion pointer.
+The servers have the tutorial's CNN (Conv32-pool-Conv64-pool-Dense64-Dense10 on 32x32x3, pixels / 255 inside)
+with random weights. wrk sends one image as JSON per request with 8 clients; server and load have one core
+each. The rounds of the three servers alternate. The server of modelyard has a store, checks, limits and
+metrics, and follows the champion pointer.
 """
 
 import json
@@ -107,14 +107,14 @@ def server_commands(model: Path, store: Store) -> dict[str, list[str]]:
 @contextmanager
 def start_server(command: Sequence[str], body: Path) -> Iterator[tuple[int, str, float]]:
     """Start a server on core 0; yield its process id, its URL, and the seconds to its first response."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = ["taskset", "-c", "0", sys.executable, *(part.replace("{port}", str(port)) for part in command)]
+    with socket.socket() as unused_port:
+        unused_port.bind(("127.0.0.1", 0))
+        port = unused_port.getsockname()[1]
+    command = ["taskset", "-c", "0", sys.executable, *(word.replace("{port}", str(port)) for word in command)]
     started = time.perf_counter()
     log = body.with_name(f"{port}.log")
     with log.open("wb") as stderr:
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=stderr)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
     url = f"http://127.0.0.1:{port}/v1/models/{NAME}:predict"
     try:
         ready = wait_for_response(url, body.read_bytes(), process)
@@ -141,8 +141,8 @@ def wait_for_response(url: str, body: bytes, process: subprocess.Popen[bytes]) -
 def run_wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
     """Run wrk on core 1 against a server; return its results."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "-s", script, url]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    measurements: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    measurements: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
     assert not measurements["errors"], f"{url}: {measurements}"
     return measurements
 
@@ -162,18 +162,20 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
     script.write_text(SCRIPT.format(body=body))
     store = Store(url=str(scratch / "store"))
     publish_champion(model, store)
-    lines = server_commands(model, store)
-    measurements: dict[str, dict[str, list[float]]] = {name: {} for name in lines}
+    commands = server_commands(model, store)
+    measurements: dict[str, dict[str, list[float]]] = {name: {} for name in commands}
     for _ in range(STARTS):
-        for name, line in lines.items():
-            with start_server(line, body) as (_, _, seconds):
+        for name, command in commands.items():
+            with start_server(command, body) as (_, _, seconds):
                 measurements[name].setdefault("ready", []).append(seconds)
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(start_server(line, body)) for name, line in lines.items()}
-        for turn in range(1 + ROUNDS):  # the first is a warm-up
+        servers = {
+            name: stack.enter_context(start_server(command, body)) for name, command in commands.items()
+        }
+        for number in range(1 + ROUNDS):  # round 0 is a warm-up
             for name, (_, url, _) in servers.items():
-                for key, value in run_wrk(url, script, SECONDS if turn else 1).items():
-                    measurements[name].setdefault(key, []).extend([value] if turn else [])
+                for key, value in run_wrk(url, script, SECONDS if number else 1).items():
+                    measurements[name].setdefault(key, []).extend([value] if number else [])
         for name, (process, _, _) in servers.items():
             measurements[name]["memory"] = [read_pss(process)]
     return {
@@ -183,7 +185,7 @@ def measure(scratch: Path) -> dict[str, dict[str, float]]:
 
 
 def compare(measurements: dict[str, dict[str, float]]) -> list[Result]:
-    """Compare modelyard's server with each of the others."""
+    """Compare the server of modelyard with each of the other servers."""
     measures = [
         ("requests_per_second", "requests/s", {"bare": ">= 0.88x", "fastapi": ">= 8x"}),
         ("p50", "ms", {}),

@@ -1,9 +1,9 @@
 """Compares submission and compilation with KFP's tools: `make bench-submit`.
 
-- submit: `modelyard submit` with its checks until the run is accepted, and a script that calls kfp.Client
+- submit: `modelyard submit` with its checks until a run is accepted, and a script that calls kfp.Client
 - compile: `modelyard compile`, and a script that calls KFP's compiler
 
-The server is the fake one of the tests, which replies at once, so that only the client is measured.
+The server is the fake server of the tests, which responds immediately, so only the client is measured.
 """
 
 import os

@@ -1,10 +1,10 @@
 """Compares the training speed with the script of the Keras tutorial: `make bench-training`.
 
 Both train on the same examples with the same layers, optimizer, batch size and validation, alternately in
-separate processes. The speed is training examples per second after the first epoch, including validation; the
-ratio is the median of the ratios of all rounds. Takes about three minutes on two cores. If the CPU supports
-bfloat16, mixed precision with batches of 128 is measured too; its accuracy must be in the interval of the
-tutorial's.
+separate processes, which takes about three minutes on two cores. The speed is training examples per second
+after the first epoch, including validation; the ratio is the median of the ratios of all rounds. If the CPU
+supports bfloat16, mixed precision with batches of 128 is measured too; its accuracy must be in the confidence
+interval of the tutorial's accuracy.
 """
 
 import sys
@@ -52,10 +52,10 @@ def samples_per_second(
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        generate(scratch)
+        write_examples(scratch)
         contenders = {
             "modelyard": record_accuracy("modelyard", lambda: run_modelyard(scratch, training)),
-            "tutorial": record_accuracy("tutorial", lambda: tutorial(scratch)),
+            "tutorial": record_accuracy("tutorial", lambda: run_tutorial(scratch)),
         }
         speeds = run_interleaved(ROUNDS, contenders)
     count = EXAMPLES["validation"]
@@ -72,8 +72,8 @@ def samples_per_second(
     ]
 
 
-def generate(scratch: Path) -> None:
-    """Write the same images, each one of ten patterns with noise, as features and as arrays."""
+def write_examples(scratch: Path) -> None:
+    """Write images, each of which is one of ten patterns with noise, as features and as arrays."""
     random = np.random.default_rng(0)
     patterns = random.integers(0, 256, (CLASSES, *SHAPE))
     features = scratch / "features"
@@ -102,7 +102,7 @@ def run_modelyard(scratch: Path, training: Training) -> tuple[float, float]:
     return history.samples_per_second, history.metrics["val_accuracy"][-1]
 
 
-def tutorial(scratch: Path) -> tuple[float, float]:
+def run_tutorial(scratch: Path) -> tuple[float, float]:
     """Run the tutorial's script in a process and return the speed and accuracy that it prints."""
     output = run_command([sys.executable, BENCHMARKS / "tutorial.py", scratch / "arrays.npz", str(EPOCHS)])
     speed, accuracy = map(float, output.split())
