@@ -85,11 +85,11 @@ def _create_manifest(
         signature=artifacts.read(files["signature.json"], Signature),
         metrics=artifacts.read(evaluation / "metrics.json", Metrics),
         decision=artifacts.read(evaluation / "decision.json", Decision),
-        packages=_package_versions(files[HISTORY]),
+        packages=_read_package_versions(files[HISTORY]),
     )
 
 
-def _package_versions(history: Path) -> dict[str, str]:
+def _read_package_versions(history: Path) -> dict[str, str]:
     """Return the versions of the packages that trained the model and, if installed, that serve it."""
     versions = dict(artifacts.read(history, History).packages)
     for package in SERVING_PACKAGES:
@@ -114,7 +114,7 @@ def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Ta
 
 def _roll_out(models: ModelStore, version: int, spec: DeploySpec, champion: int, reason: str) -> Outcome:
     """Roll out a published version; `champion` is the version that evaluate compared it with, or 0."""
-    sections = _serving_sections(models, spec.name, version, spec.serving)
+    sections = _create_section_reader(models, spec.name, version, spec.serving)
     platform = open_platform(
         PlatformConfig(spec.name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
     )
@@ -122,7 +122,7 @@ def _roll_out(models: ModelStore, version: int, spec: DeploySpec, champion: int,
     return controller.roll_out(pin_version(models, spec.name, version), champion, reason)
 
 
-def _serving_sections(
+def _create_section_reader(
     models: ModelStore, name: str, version: int, current: Json
 ) -> Callable[[int | None], Json]:
     """Return a function that gives the section `serving` of a version.

@@ -125,13 +125,13 @@ def evaluate(
     metrics = problem.measure(schema, test.targets, scores, champion_scores, training, leakage.compared)
     metrics = metrics.model_copy(update={"trained_on": leakage.trained_on})
     decision = decide(metrics, spec.gate, identity.champion or None, leakage.notes)
-    mistakes = _worst_mistakes(test, scores, schema, statistics)
+    mistakes = _find_worst_mistakes(test, scores, schema, statistics)
     page = render_report(
         spec.name, metrics, decision, training_history, schema, statistics, identity.data, mistakes
     )
     with artifacts.replace_folder(Path(evaluation)) as folder:
         artifacts.write(folder / "decision.json", decision)
-        artifacts.write(folder / "golden.json", _golden_requests(candidate, test, schema, scale))
+        artifacts.write(folder / "golden.json", _create_golden_requests(candidate, test, schema, scale))
         artifacts.write(folder / "metrics.json", metrics)
         np.save(folder / TRAINING_HASHES, training_hashes)
         artifacts.write_text(folder / "report.html", page)
@@ -197,7 +197,9 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]) -> Golden:
+def _create_golden_requests(
+    candidate: Scorer, test: Split, schema: Schema, scale: tuple[float, ...]
+) -> Golden:
     """Return requests and predictions for a few test examples with diverse targets."""
     problem = problems.get_problem(schema.problem)
     selected = problem.select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
@@ -209,7 +211,7 @@ def _golden_requests(candidate: Scorer, test: Split, schema: Schema, scale: tupl
     )
 
 
-def _worst_mistakes(
+def _find_worst_mistakes(
     test: Split, scores: Scores, schema: Schema, statistics: Statistics
 ) -> list[ReportedMistake]:
     """Return the worst mistakes with their examples, for the report."""

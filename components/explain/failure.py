@@ -86,15 +86,15 @@ def pod_failure(
     """
     problem = find_problem(pod, events, nodes, memory_used) if pod else None
     container_end = NODE_MESSAGE.fullmatch(node.message) if node else None
-    if error := _infrastructure_error(step, pod, node, problem, container_end, log):
+    if error := _find_infrastructure_error(step, pod, node, problem, container_end, log):
         return Failure.from_error(error, step)
     record = _parse_record(pod, container_end["document"] if container_end else None)
     if record and record.kind not in TERMINATION_KINDS:
         return record.model_copy(update={"step": step})
-    termination = _termination_error(step, pod)
+    termination = _find_termination_error(step, pod)
     if record and not termination:
         return record.model_copy(update={"step": step})
-    exit_code = _exit_code(pod) or (int(container_end["code"]) if container_end else None)
+    exit_code = _find_exit_code(pod) or (int(container_end["code"]) if container_end else None)
     error = (
         termination
         or find_start_error(step, problem, node)
@@ -103,7 +103,7 @@ def pod_failure(
     return Failure.from_error(error, step)
 
 
-def _infrastructure_error(
+def _find_infrastructure_error(
     step: str,
     pod: Json | None,
     node: PodNode | None,
@@ -124,7 +124,7 @@ def _infrastructure_error(
     return None
 
 
-def _termination_error(step: str, pod: Json | None) -> KilledError | None:
+def _find_termination_error(step: str, pod: Json | None) -> KilledError | None:
     """Return the error of a pod that was deleted, or stopped by its node; else None."""
     if pod and "deletionTimestamp" in pod["metadata"]:
         return pod_deleted_error(step)
@@ -189,7 +189,7 @@ def _parse_record(pod: Json | None, document: str | None) -> Failure | None:
     return next(filter(None, map(Failure.parse, documents)), None)
 
 
-def _exit_code(pod: Json | None) -> int | None:
+def _find_exit_code(pod: Json | None) -> int | None:
     return next((int(ended["exitCode"]) for ended in _failed_containers(pod)), None)
 
 

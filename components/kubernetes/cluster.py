@@ -114,7 +114,7 @@ def _check_reachable() -> None:
         return
     files = [path for name in _kubeconfig().split(os.pathsep) if (path := Path(name).expanduser()).is_file()]
     if not files:
-        raise _no_cluster(f"there is no file {_kubeconfig()}.")
+        raise _no_cluster_error(f"there is no file {_kubeconfig()}.")
     try:
         contents = [read_small_file(path) for path in files]
     except OSError as error:
@@ -134,14 +134,14 @@ def _check_reachable() -> None:
         try:
             socket.create_connection(address, TIMEOUT[0]).close()
         except OSError as error:
-            raise _unreachable(cluster["server"], error) from error
+            raise _unreachable_error(cluster["server"], error) from error
 
 
 def _kubeconfig() -> str:
     return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
-def _no_cluster(reason: str) -> ClusterError:
+def _no_cluster_error(reason: str) -> ClusterError:
     return ClusterError(f"There is no cluster: {reason} Set KUBECONFIG, or create ~/.kube/config.")
 
 
@@ -151,7 +151,7 @@ def _unusable_kubeconfig(path: str, reason: str) -> ClusterError:
     )
 
 
-def _unreachable(server: str, error: Exception) -> ClusterError:
+def _unreachable_error(server: str, error: Exception) -> ClusterError:
     reason = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
     return ClusterError(
         f"The cluster {server} does not respond: {reason}. Check that it runs, and its URL in the kubeconfig."
@@ -264,7 +264,7 @@ class Cluster:
             try:
                 with _client_errors(), self._open("GET", path, query=query) as response:
                     try:
-                        for line in islice(_lines(response, ended), skip, None):
+                        for line in islice(_iterate_lines(response, ended), skip, None):
                             skip += 1
                             yield line
                     finally:
@@ -319,7 +319,7 @@ class Cluster:
             yield
         except _ApiError as error:
             if error.status is None:
-                raise _unreachable(self._api.configuration.host, error) from error
+                raise _unreachable_error(self._api.configuration.host, error) from error
             raise self._explain_refusal(error) from error
 
     def _path(self, kind: str, name: str = "") -> str:
@@ -476,7 +476,7 @@ def _client_errors() -> Iterator[None]:
         raise _ApiError(str(error), timed_out=timed_out, connection_failed=True) from error
 
 
-def _lines(response: "BaseHTTPResponse", ended: bool) -> Iterator[str]:
+def _iterate_lines(response: "BaseHTTPResponse", ended: bool) -> Iterator[str]:
     rest = b""
     for part in response.stream():
         *lines, rest = (rest + part).split(b"\n")

@@ -49,17 +49,17 @@ def find_problem(
     `nodes` are the nodes of the cluster, to compare with the pod's requests; empty without permission.
     `memory_used` is the last measured memory usage of its container in bytes.
     """
-    if scheduled := _condition(pod, "PodScheduled", "False"):
+    if scheduled := _find_condition(pod, "PodScheduled", "False"):
         if scheduled.get("reason") == "Unschedulable":
             scheduler = scheduled.get("message", "")
             message, wait_limit = explain_unschedulable(pod, scheduler, events, nodes)
             return PodProblem(reason="Unschedulable", message=message, wait_limit=wait_limit)
         return None
-    if pod["status"].get("phase") == "Pending" and (missing := _missing_secret(events)):
+    if pod["status"].get("phase") == "Pending" and (missing := _find_missing_secret(events)):
         message = f"Pod {_name(pod)} cannot start: {missing}. Create it, or correct its name."
         return PodProblem(reason="FailedMount", message=message, wait_limit=SECRET_TIMEOUT)
     for status in container_statuses(pod):
-        if problem := _container_problem(pod, status, memory_used):
+        if problem := _find_container_problem(pod, status, memory_used):
             return problem
     if pod["status"].get("phase") == "Failed":
         reason = pod["status"].get("message") or pod["status"].get("reason") or "no reason given"
@@ -69,7 +69,7 @@ def find_problem(
 
 def is_ready(pod: Json) -> bool:
     """Return whether a pod receives requests: it is ready and not terminating."""
-    return bool(_condition(pod, "Ready", "True")) and "deletionTimestamp" not in pod["metadata"]
+    return bool(_find_condition(pod, "Ready", "True")) and "deletionTimestamp" not in pod["metadata"]
 
 
 def is_running(pod: Json) -> bool:
@@ -97,18 +97,18 @@ def describe_unready(pod: Json, events: Sequence[Json], seconds: float) -> str:
     )
 
 
-def _missing_secret(events: Sequence[Json]) -> str | None:
+def _find_missing_secret(events: Sequence[Json]) -> str | None:
     """Return the missing Secret, ConfigMap or key that the last failed mount names."""
     failures = [event["message"] for event in events if event.get("reason") == "FailedMount"][-1:]
     match = MISSING_OBJECT.search(failures[0]) if failures else None
     return match[0] if match else None
 
 
-def _container_problem(pod: Json, status: Json, memory_used: float | None) -> PodProblem | None:
+def _find_container_problem(pod: Json, status: Json, memory_used: float | None) -> PodProblem | None:
     waiting = status.get("state", {}).get("waiting", {})
     reason, status_message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in PULL_REASONS:
-        return _image_problem(pod, status["image"], reason, status_message)
+        return _describe_image_problem(pod, status["image"], reason, status_message)
     if reason in CREATE_REASONS:
         return PodProblem(
             reason=reason,
@@ -121,11 +121,11 @@ def _container_problem(pod: Json, status: Json, memory_used: float | None) -> Po
     if not ended or ended.get("exitCode") == 0:
         return None
     if ended.get("reason") == OUT_OF_MEMORY:
-        return _memory_problem(pod, status["name"], memory_used)
-    return _crash_problem(pod, status, ended, reason == "CrashLoopBackOff")
+        return _describe_memory_problem(pod, status["name"], memory_used)
+    return _describe_crash(pod, status, ended, reason == "CrashLoopBackOff")
 
 
-def _image_problem(pod: Json, image: str, reason: str, status_message: str) -> PodProblem:
+def _describe_image_problem(pod: Json, image: str, reason: str, status_message: str) -> PodProblem:
     permanent = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(PERMANENT.search(status_message))
     cause = status_message.rsplit("desc = ", 1)[-1] or reason
     return PodProblem(
@@ -136,7 +136,7 @@ def _image_problem(pod: Json, image: str, reason: str, status_message: str) -> P
     )
 
 
-def _memory_problem(pod: Json, container: str, memory_used: float | None) -> PodProblem:
+def _describe_memory_problem(pod: Json, container: str, memory_used: float | None) -> PodProblem:
     containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
     spec = next(item for item in containers if item["name"] == container)
     limit = spec.get("resources", {}).get("limits", {}).get("memory")
@@ -151,7 +151,7 @@ def _memory_problem(pod: Json, container: str, memory_used: float | None) -> Pod
     )
 
 
-def _crash_problem(pod: Json, status: Json, ended: Json, looping: bool) -> PodProblem:
+def _describe_crash(pod: Json, status: Json, ended: Json, looping: bool) -> PodProblem:
     record = Failure.parse(ended.get("message", ""))
     log_message = record.message if record else ended.get("message", "")
     lines = [line.strip() for line in log_message.splitlines() if line.strip()]
@@ -172,7 +172,7 @@ def container_statuses(pod: Json) -> Iterator[Json]:
         yield from pod["status"].get(kind, [])
 
 
-def _condition(pod: Json, kind: str, status: str) -> Json | None:
+def _find_condition(pod: Json, kind: str, status: str) -> Json | None:
     conditions = pod["status"].get("conditions", [])
     return next((item for item in conditions if item["type"] == kind and item["status"] == status), None)
 

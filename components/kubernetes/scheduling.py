@@ -46,7 +46,7 @@ def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
 
 
 def _fits(node: Json, pod: Json, requested: Mapping[str, float]) -> bool:
-    return _matches_selector(node, pod) and _has_capacity(node, requested) and not _taints(node, pod)
+    return _matches_selector(node, pod) and _has_capacity(node, requested) and not _find_taints(node, pod)
 
 
 def _matches_selector(node: Json, pod: Json) -> bool:
@@ -66,9 +66,9 @@ def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Jso
     matching = [node for node in nodes if _matches_selector(node, pod)]
     if not matching:
         return "No node has these labels. Add such a node, or correct the node selector."
-    candidates = [node for node in matching if not _taints(node, pod)]
+    candidates = [node for node in matching if not _find_taints(node, pod)]
     if not candidates:
-        taints = ", ".join(sorted({taint for node in matching for taint in _taints(node, pod)}))
+        taints = ", ".join(sorted({taint for node in matching for taint in _find_taints(node, pod)}))
         return f"All nodes that match are tainted ({taints}). Add a toleration, or a node without the taint."
     names = summarize_names([node["metadata"]["name"] for node in candidates], MAX_NAMES)
     if any(_has_capacity(node, requested) for node in candidates):
@@ -82,7 +82,7 @@ def _allocatable(node: Json, resource: str) -> float:
     return parse_quantity(node["status"].get("allocatable", {}).get(resource, "0"))
 
 
-def _taints(node: Json, pod: Json) -> list[str]:
+def _find_taints(node: Json, pod: Json) -> list[str]:
     """Return the taints of a node that the pod does not tolerate."""
     tolerations = pod["spec"].get("tolerations", [])
     return [

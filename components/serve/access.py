@@ -71,7 +71,7 @@ class WatchedFiles(Generic[T]):
             log.info("reloaded %s", " and ".join(self._paths))
 
     def _identities(self) -> list[tuple[int, ...] | None]:
-        return [_file_identity(path) for path in self._paths]
+        return [_get_file_identity(path) for path in self._paths]
 
 
 class AccessLog:
@@ -148,7 +148,7 @@ class Access:
             self._tokens = WatchedFiles((path,), lambda: [token.encode() for token in read_tokens(path)])
         if serving.tls_cert and serving.tls_key:
             files = serving.tls_cert, serving.tls_key
-            self._certificate = WatchedFiles(files, partial(_tls_context, *files))
+            self._certificate = WatchedFiles(files, partial(_load_tls_context, *files))
 
     def refresh(self) -> None:
         """Reload files that changed."""
@@ -218,7 +218,7 @@ def _check_site(headers: dict[bytes, bytes]) -> None:
         )
 
 
-def _tls_context(cert: str, key: str) -> ssl.SSLContext:
+def _load_tls_context(cert: str, key: str) -> ssl.SSLContext:
     """Return a TLS context with a certificate and its key.
 
     Raises:
@@ -240,7 +240,7 @@ def _tls_context(cert: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _file_identity(path: str) -> tuple[int, ...] | None:
+def _get_file_identity(path: str) -> tuple[int, ...] | None:
     """Return values that change with a file or the target of a link; None without a file."""
     with suppress(OSError):
         status = Path(path).stat()

@@ -54,7 +54,7 @@ class Predictor:
         self.ranked = get_description(signature.problem).ranked
         try:
             self._session = onnxruntime.InferenceSession(
-                path, _session_options(threads), providers=["CPUExecutionProvider"]
+                path, _create_session_options(threads), providers=["CPUExecutionProvider"]
             )
             _check_tensors(self._session, signature)
             seconds = min(self._warm_up() for _ in range(WARM_UPS))
@@ -81,7 +81,7 @@ class Predictor:
             (predictions,) = self._session.run([self.output], {self.input: batch})
             return predictions  # type: ignore[no-any-return]
         slices = [batch[start : start + size] for start in range(0, len(batch), size)]
-        options = [None] * (len(slices) - 1) + [_shrinking_run_options()]
+        options = [None] * (len(slices) - 1) + [_create_shrinking_run_options()]
         results = [
             self._session.run([self.output], {self.input: part}, option)[0]
             for part, option in zip(slices, options, strict=True)
@@ -135,7 +135,7 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
     return predictor
 
 
-def _session_options(threads: int) -> Any:
+def _create_session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -145,7 +145,7 @@ def _session_options(threads: int) -> Any:
     return options
 
 
-def _shrinking_run_options() -> Any:
+def _create_shrinking_run_options() -> Any:
     """Return the options of a run after which ONNX Runtime releases unused memory."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

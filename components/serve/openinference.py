@@ -50,8 +50,8 @@ def metadata(predictor: Predictor, limits: Limits) -> Reply:
         "name": predictor.name,
         "versions": [str(predictor.version)],
         "platform": "onnxruntime_onnx",
-        "inputs": [_tensor_metadata(tensor) for tensor in signature.inputs],
-        "outputs": [_tensor_metadata(tensor) for tensor in signature.outputs],
+        "inputs": [_describe_tensor(tensor) for tensor in signature.inputs],
+        "outputs": [_describe_tensor(tensor) for tensor in signature.outputs],
         "parameters": {
             "signature": signature.model_dump(mode="json"),
             "ranked": predictor.ranked,
@@ -62,7 +62,7 @@ def metadata(predictor: Predictor, limits: Limits) -> Reply:
     return Reply(encode(body))
 
 
-def _tensor_metadata(tensor: Tensor) -> dict[str, Any]:
+def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *tensor.shape]}
 
 
@@ -80,7 +80,7 @@ def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_ba
     """
     text, binary = _split_body(body, header_length)
     document = tensors.parse(text)
-    batch = _parse_batch(predictor, _single_input(document), binary, max_batch)
+    batch = _parse_batch(predictor, _get_single_input(document), binary, max_batch)
     as_binary = _wants_binary(predictor, document)
     predictions = predictor.run(batch)
     output: dict[str, Any] = {"name": predictor.output, "datatype": "FP32", "shape": [*predictions.shape]}
@@ -117,7 +117,7 @@ def _split_body(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes 
     return body[: int(header_length)], body[int(header_length) :]
 
 
-def _single_input(document: Any) -> Any:
+def _get_single_input(document: Any) -> Any:
     """Return the input of a request."""
     inputs = document.get("inputs")
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
@@ -137,7 +137,7 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
     signature = predictor.signature.input
     _check_name_and_datatype(predictor, tensor)
     shape = _parse_shape(tensor, signature.shape, max_batch)
-    size = _parameters(tensor).get("binary_data_size")
+    size = _read_parameters(tensor).get("binary_data_size")
     if size is None:
         return _parse_json(tensor, bool(binary), shape, signature)
     if binary is None or size != len(binary):
@@ -201,7 +201,7 @@ def _wants_binary(predictor: Predictor, document: Any) -> bool:
         [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
     )
     for output in requested:
-        if "classification" in _parameters(output):
+        if "classification" in _read_parameters(output):
             raise HttpError(400, "The classification extension is not supported; leave `classification` out.")
         if output.get("name") not in (predictor.output, "output"):
             raise HttpError(
@@ -209,9 +209,9 @@ def _wants_binary(predictor: Predictor, document: Any) -> bool:
                 f"The requested output is {_shorten(output.get('name'))}, but "
                 f"{tensors.describe_names(predictor.output, 'output')} is expected.",
             )
-    if requested and "binary_data" in (parameters := _parameters(requested[0])):
+    if requested and "binary_data" in (parameters := _read_parameters(requested[0])):
         return _parse_flag(parameters, "binary_data")
-    return _parse_flag(_parameters(document), "binary_data_output")
+    return _parse_flag(_read_parameters(document), "binary_data_output")
 
 
 def _parse_flag(parameters: Any, key: str) -> bool:
@@ -222,7 +222,7 @@ def _parse_flag(parameters: Any, key: str) -> bool:
     return value
 
 
-def _parameters(container: Any) -> Any:
+def _read_parameters(container: Any) -> Any:
     """Return the parameters of a request, a tensor or an output; refuse shared memory."""
     parameters = container.get("parameters")
     if not isinstance(parameters, Object):

@@ -60,9 +60,9 @@ def parse(text: bytes) -> Any:
         except RuntimeError:  # the last document is still in use, or the text is not JSON
             document = Parser().parse(text)
     except (ValueError, RuntimeError) as error:
-        raise HttpError(400, f"The body is not valid JSON: {_json_error(text, error)}.") from None
+        raise HttpError(400, f"The body is not valid JSON: {_describe_json_error(text, error)}.") from None
     if not isinstance(document, Object):
-        raise HttpError(400, f"The body is a JSON {_json_type(document)}, but an object is expected.")
+        raise HttpError(400, f"The body is a JSON {_describe_type(document)}, but an object is expected.")
     return document
 
 
@@ -70,7 +70,7 @@ def _count_values(text: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(","))) + 1
 
 
-def _json_error(text: bytes, error: Exception) -> str:
+def _describe_json_error(text: bytes, error: Exception) -> str:
     """Return the error of an invalid text, with its position from Python's parser."""
     if not text.strip():
         return "it is empty; send one JSON object"
@@ -175,7 +175,9 @@ def parse_batch(array: Any, key: str, text: bytes, signature: Tensor, max_batch:
 def count_examples(array: Any, max_batch: int) -> int:
     """Return the number of examples, which must be between 1 and `max_batch` (400, 413)."""
     if not isinstance(array, Array):
-        raise HttpError(400, f"The input is a JSON {_json_type(array)}, but a list of examples is expected.")
+        raise HttpError(
+            400, f"The input is a JSON {_describe_type(array)}, but a list of examples is expected."
+        )
     count = len(array)
     if not count:
         raise HttpError(400, "The input has no examples; send at least one.")
@@ -191,7 +193,7 @@ def refuse_batch_size(count: int, max_batch: int) -> None:
 
 def check_shape(array: Any, shape: Sequence[int], size: int) -> None:
     """Refuse an array of `size` numbers with another shape, or with rows of different lengths (400)."""
-    actual = _nested_shape(array)
+    actual = _read_shape(array)
     ragged = math.prod(actual) != size
     if not ragged and len(actual) == len(shape) and size <= math.prod(shape):  # limits time and recursion
         ragged = not _is_full(array, actual)
@@ -217,7 +219,7 @@ def _is_full(value: Any, shape: Sequence[int]) -> bool:
     )
 
 
-def _nested_shape(value: Any) -> tuple[int, ...]:
+def _read_shape(value: Any) -> tuple[int, ...]:
     """Return the shape of an array from its first elements."""
     shape: list[int] = []
     while isinstance(value, Array):
@@ -232,13 +234,13 @@ def _format_shape(shape: Sequence[int]) -> str:
 
 def _has_skeleton(text: bytes, key: str, shape: tuple[int, ...], count: int) -> bool:
     """Return True if `text` starts with `key` and a full array (count, *shape), False if that is unknown."""
-    example, head = _skeleton(shape, key)
+    example, head = _build_skeletons(shape, key)
     skeleton = text.translate(None, _NUMBER_CHARACTERS)
     return skeleton.startswith(head + b",".join([example] * count) + b"]")
 
 
 @lru_cache(maxsize=16)
-def _skeleton(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
+def _build_skeletons(shape: tuple[int, ...], key: str) -> tuple[bytes, bytes]:
     """Return the skeletons of one example and of the text before the first one."""
     example = b""
     for size in reversed(shape):
@@ -266,7 +268,7 @@ def parse_binary(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArra
     return values
 
 
-def _json_type(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     if isinstance(value, Array):
         return "list"
     if isinstance(value, Object):

@@ -55,8 +55,8 @@ def metadata(predictor: Predictor) -> Reply:
     """Return the model's inputs and outputs in the format of TF Serving."""
     signature = predictor.signature
     default = {
-        "inputs": {tensor.name: _tensor_info(tensor) for tensor in signature.inputs},
-        "outputs": {tensor.name: _tensor_info(tensor) for tensor in signature.outputs},
+        "inputs": {tensor.name: _describe_tensor(tensor) for tensor in signature.inputs},
+        "outputs": {tensor.name: _describe_tensor(tensor) for tensor in signature.outputs},
         "method_name": "tensorflow/serving/predict",
     }
     body = {
@@ -66,7 +66,7 @@ def metadata(predictor: Predictor) -> Reply:
     return Reply(encode(body))
 
 
-def _tensor_info(tensor: Tensor) -> dict[str, Any]:
+def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
     sizes = [{"size": str(size), "name": ""} for size in (-1, *tensor.shape)]
     shape = {"dim": sizes, "unknown_rank": False}
     return {"dtype": DTYPES[tensor.dtype], "tensor_shape": shape, "name": tensor.name}
@@ -100,7 +100,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
     (key,) = keys
     value = document[key]
     if isinstance(value, Object) and key == "inputs":
-        value = _single_input(value, predictor)
+        value = _get_single_input(value, predictor)
     batch = _parse_batch(predictor, value, key, text, max_batch, limits)
     predictions = encode_predictions(predictor.run(batch))
     return Reply(f'{{"{RESPONSE_KEYS[key]}":{predictions}}}'.encode(), examples=len(batch))
@@ -134,7 +134,7 @@ def _parse_example(predictor: Predictor, item: Any, number: int, limits: Limits)
     """Return an example (*shape), or its image, which is not decoded yet."""
     signature = predictor.signature.input
     if isinstance(item, Object) and "b64" not in item:
-        item = _single_input(item, predictor)
+        item = _get_single_input(item, predictor)
     if isinstance(item, Object) and "b64" in item:
         return _open_image(item["b64"], number, signature, limits)
     if not isinstance(item, Array):
@@ -147,7 +147,7 @@ def _parse_example(predictor: Predictor, item: Any, number: int, limits: Limits)
     return flat.reshape(signature.shape)
 
 
-def _single_input(item: Any, predictor: Predictor) -> Any:
+def _get_single_input(item: Any, predictor: Predictor) -> Any:
     """Return the value of the input, which must be the only key."""
     names = {predictor.input, "input"}
     if len(item) != 1 or (name := next(iter(item))) not in names:

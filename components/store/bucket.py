@@ -91,7 +91,7 @@ class Bucket(Objects):
             "timeout": (min(CONNECT_TIMEOUT, timeout), timeout),
             "retry": DEFAULT_RETRY.with_timeout(connection.retry_seconds),
         }
-        self._bucket_found = False
+        self._bucket_confirmed = False
         options: dict[str, Any] = {}
         if endpoint:
             credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
@@ -218,7 +218,7 @@ class Bucket(Objects):
         except exceptions.NotFound as error:
             if self._bucket_exists():
                 raise NotFoundError(f"{self.url} has no {key}.") from error
-            raise self._unusable(
+            raise self._create_error(
                 verb,
                 key,
                 f"there is no bucket {self._name} (404). Correct {self._connection.setting}, or create the "
@@ -227,33 +227,33 @@ class Bucket(Objects):
         except exceptions.PreconditionFailed as error:
             raise ConflictError(f"{self.url}/{key} was changed by another process.") from error
         except (GoogleAuthError, exceptions.Unauthorized) as error:
-            raise self._unusable(
+            raise self._create_error(
                 verb,
                 key,
-                f"no usable Google credentials ({_message(error)}). Run `gcloud auth application-default "
-                "login`, or give the step's service account access.",
+                f"no usable Google credentials ({_read_message(error)}). Run `gcloud auth "
+                "application-default login`, or give the step's service account access.",
             ) from error
         except (exceptions.GoogleAPIError, RequestException, ConnectionError, DataCorruption) as error:
-            raise self._request_error(verb, key, error) from error
+            raise self._create_request_error(verb, key, error) from error
         except OSError as error:
-            raise self._unusable(verb, key, f"{error}. Free disk space on this machine.") from error
+            raise self._create_error(verb, key, f"{error}. Free disk space on this machine.") from error
 
-    def _request_error(self, verb: str, key: str, error: Exception) -> StoreError:
+    def _create_request_error(self, verb: str, key: str, error: Exception) -> StoreError:
         """Return the error of a request that was refused, or had no correct response after retries."""
         cause = getattr(error, "cause", None) or error  # of a RetryError
         code, endpoint = int(getattr(cause, "code", None) or 0), self._endpoint or STORAGE
         if code >= 500 or code in BUSY:
-            reason = f"{endpoint} is busy ({code}: {_message(cause)}), also after retries. Retry later."
+            reason = f"{endpoint} is busy ({code}: {_read_message(cause)}), also after retries. Retry later."
         elif code >= 400:
-            return self._unusable(verb, key, self._refusal(code, _message(cause)))
+            return self._create_error(verb, key, self._describe_refusal(code, _read_message(cause)))
         else:
             reason = (
-                f"{endpoint} did not respond correctly ({_message(cause)}). Check the network and "
+                f"{endpoint} did not respond correctly ({_read_message(cause)}). Check the network and "
                 f"{self._connection.endpoint_setting}, then retry."
             )
-        return UnreachableError(str(self._unusable(verb, key, reason)))
+        return UnreachableError(str(self._create_error(verb, key, reason)))
 
-    def _refusal(self, code: int, message: str) -> str:
+    def _describe_refusal(self, code: int, message: str) -> str:
         """Return the message of Cloud Storage for a refused request, and what to do."""
         setting, bucket = self._connection.setting, f"gs://{self._name}"
         default = f"Correct {setting}{f' or {self._connection.endpoint_setting}' if self._endpoint else ''}."
@@ -268,16 +268,16 @@ class Bucket(Objects):
         """Return whether the bucket exists; listing needs no permission beyond those on objects."""
         from google.api_core.exceptions import NotFound
 
-        if not self._bucket_found:
+        if not self._bucket_confirmed:
             with self._translate_errors("list", ""):
                 try:
                     next(iter(self._bucket.list_blobs(max_results=1, **self._timeouts)), None)
                 except NotFound:
                     return False
-            self._bucket_found = True
+            self._bucket_confirmed = True
         return True
 
-    def _unusable(self, verb: str, key: str, reason: str) -> StoreError:
+    def _create_error(self, verb: str, key: str, reason: str) -> StoreError:
         url = f"{self.url}/{key}".rstrip("/")
         return StoreError(f"Cannot {verb} {url} ({self._connection.setting}): {reason}")
 
@@ -290,7 +290,7 @@ def _is_folder(entry: Entry, keys: list[str]) -> bool:
     return index < len(keys) and keys[index].startswith(f"{entry.key}/")
 
 
-def _message(error: Any) -> str:
+def _read_message(error: Any) -> str:
     """Return the message of Cloud Storage as one line of limited length, without a full stop."""
     response = getattr(error, "response", None)
     try:

@@ -83,7 +83,7 @@ class Folder(Objects):
     def read(self, key: str) -> tuple[bytes, str]:
         with self._translate_errors("read", key):
             data = self._path(key).read_bytes()
-        return data, _generation(data)
+        return data, _compute_generation(data)
 
     def create(self, key: str, data: bytes) -> None:
         self.create_from_file(key, BytesIO(data), len(data))
@@ -91,12 +91,12 @@ class Folder(Objects):
     def replace(self, key: str, data: bytes, generation: str) -> str:
         path = self._path(key)
         with self._translate_errors("write", key), self._locked(key), self._partial() as (partial, file):
-            if not path.is_file() or _generation(path.read_bytes()) != generation:
+            if not path.is_file() or _compute_generation(path.read_bytes()) != generation:
                 raise ConflictError(f"{path} was changed by another process.")
             file.write(data)
             _flush(file)
             _move(os.replace, partial, path)
-        return _generation(data)
+        return _compute_generation(data)
 
     def upload(self, key: str, path: Path) -> None:
         target = self._path(key)
@@ -225,8 +225,8 @@ class Folder(Objects):
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
-        name = self._new_partial().with_name(f"{_generation(key.encode())}.lock")
-        if option := machine_local_locks(name.parent.stat().st_dev, MOUNTS):
+        name = self._new_partial().with_name(f"{_compute_generation(key.encode())}.lock")
+        if option := find_machine_local_locks(name.parent.stat().st_dev, MOUNTS):
             raise StoreError(
                 f"{self.url} ({self._setting}) is mounted with {option}, so other machines ignore its locks "
                 f"and could overwrite the champion. Remove the option, or set {self._setting} to another "
@@ -252,11 +252,11 @@ class Folder(Objects):
         except FileNotFoundError as error:
             if verb == "read":
                 raise NotFoundError(f"{self.url} has no {key}.") from error
-            raise self._unusable(verb, key, error) from error
+            raise self._create_error(verb, key, error) from error
         except OSError as error:
-            raise self._unusable(verb, key, error) from error
+            raise self._create_error(verb, key, error) from error
 
-    def _unusable(self, verb: str, key: str, error: OSError) -> StoreError:
+    def _create_error(self, verb: str, key: str, error: OSError) -> StoreError:
         url = f"{self.url}/{key}".rstrip("/")
         reason: Exception | str | None = find_machine_error(error, self.root)
         if reason is None:
@@ -264,7 +264,7 @@ class Folder(Objects):
         return StoreError(f"Cannot {verb} {url} ({self._setting}): {reason}")
 
 
-def _generation(data: bytes) -> str:
+def _compute_generation(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
@@ -301,7 +301,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def machine_local_locks(device: int, mounts: Path) -> str | None:
+def find_machine_local_locks(device: int, mounts: Path) -> str | None:
     """Return the mount option that makes locks of a network file system local to this machine, if any.
 
     `device` is its `st_dev`; `mounts` is the kernel's list of mounts, which is missing outside Linux.

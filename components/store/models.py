@@ -136,7 +136,7 @@ class ModelStore(Versions):
             ConflictError: the champion is not the expected one.
             DamagedError: champion.json is damaged, and a champion is expected.
         """
-        draft = self._new_entry(name, version, action, reason, by)
+        draft = self._create_entry(name, version, action, reason, by)
         for _ in range(MAXIMUM_ATTEMPTS):
             current, generation, damaged = self._read_or_recover_pointer(name, expected)
             current_version = current.version if current else 0
@@ -152,7 +152,7 @@ class ModelStore(Versions):
                 )
             entry = self._append(name, draft, current)
             entries = self._read_entries(name, []) if action == "rollback" else []
-            pointer = self._pointer_for(entry, entries)
+            pointer = self._create_pointer(entry, entries)
             if self._write_pointer(name, pointer, generation):
                 self._check_not_removed(name, pointer, current)
                 return pointer
@@ -187,7 +187,7 @@ class ModelStore(Versions):
             current = self.champion(name)
         except DamagedError:
             current = self._recover_pointer(name)
-        draft = self._new_entry(name, version, "promote", reason, by).model_copy(update={"attempt": True})
+        draft = self._create_entry(name, version, "promote", reason, by).model_copy(update={"attempt": True})
         self._append(name, draft, current)
 
     def history(self, name: str) -> list[HistoryEntry]:
@@ -359,12 +359,12 @@ class ModelStore(Versions):
         """
         entries = self._read_entries(name, [])
         promotions = [entry for entry in entries if not entry.attempt]
-        return self._pointer_for(promotions[-1], entries) if promotions else None
+        return self._create_pointer(promotions[-1], entries) if promotions else None
 
     def _pointer_key(self, name: str) -> str:
         return f"{model_folder(name)}/champion.json"
 
-    def _new_entry(self, name: str, version: int, action: Action, reason: str, by: str) -> HistoryEntry:
+    def _create_entry(self, name: str, version: int, action: Action, reason: str, by: str) -> HistoryEntry:
         """Return the history entry of an existing version, without the number of the entry."""
         manifest, digest = self.manifest(name, version), self.digest(name, version)
         return HistoryEntry(
@@ -390,7 +390,7 @@ class ModelStore(Versions):
                 )
                 return entry
 
-    def _pointer_for(self, entry: HistoryEntry, entries: Sequence[HistoryEntry]) -> Champion:
+    def _create_pointer(self, entry: HistoryEntry, entries: Sequence[HistoryEntry]) -> Champion:
         """Return the pointer that names `entry` of the history `entries`."""
         previous = entry.previous
         if entry.action == "rollback":

@@ -73,7 +73,7 @@ class Versions:
             name: the model's name.
             run: fingerprint of data, configuration and code; the same run always gets the same number.
         """
-        reserved = self._reservations(name)
+        reserved = self._list_reservations(name)
         for number, owner in reserved.items():
             if owner == run:
                 return number
@@ -148,7 +148,7 @@ class Versions:
         with artifacts.replace_folder(into) as partial:
             (partial / MANIFEST).write_bytes(data)
             for path in manifest.files if only is None else only:
-                key, target = self._file_key(manifest, path), partial / path
+                key, target = self._get_file_key(manifest, path), partial / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._objects.download(key, target)
                 self._verify_digest(manifest, path, artifacts.sha256(target))
@@ -159,7 +159,7 @@ class Versions:
     ) -> tuple[Manifest, R]:
         """Return the manifest of a version, and the record in one of its files; see `fetch`."""
         manifest, _ = self._read_verified_manifest(name, version, digest)
-        key = self._file_key(manifest, path)
+        key = self._get_file_key(manifest, path)
         data, _ = self._objects.read(key)
         self._verify_digest(manifest, path, _sha256(data))
         return manifest, parse_record(self._objects, key, data, kind)
@@ -176,7 +176,7 @@ class Versions:
             file = Path(scratch) / "file"
             for path in manifest.files:
                 try:
-                    self._objects.download(self._file_key(manifest, path), file)
+                    self._objects.download(self._get_file_key(manifest, path), file)
                 except NotFoundError as error:
                     raise DamagedError(
                         f"{path} of {self._describe(manifest)} is missing. Do not serve it; promote or roll "
@@ -184,7 +184,7 @@ class Versions:
                     ) from error
                 self._verify_digest(manifest, path, artifacts.sha256(file))
 
-    def _reservations(self, name: str) -> dict[int, str]:
+    def _list_reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.
 
         A listing may miss objects that are written during it, so each number up to the last is read. On a
@@ -204,12 +204,12 @@ class Versions:
         keys = [self._run_key(name, number) for number in numbers]
         reservations = read_records(self._objects, keys, Reservation, [])
         runs = {
-            number: reservation.run if reservation else self._owner(name, number)
+            number: reservation.run if reservation else self._find_owner(name, number)
             for number, reservation in zip(numbers, reservations, strict=True)
         }
         return {number: run for number, run in runs.items() if run is not None}
 
-    def _owner(self, name: str, number: int) -> str | None:
+    def _find_owner(self, name: str, number: int) -> str | None:
         """Return the run of a number whose run.json is damaged or missing; None if the number is free."""
         owner = None
         kinds: tuple[tuple[str, type[Reservation | Manifest]], ...] = (
@@ -282,7 +282,7 @@ class Versions:
     def _describe(self, manifest: Manifest) -> str:
         return f"version {manifest.version} of {manifest.model} in {self.url}"
 
-    def _file_key(self, manifest: Manifest, path: str) -> str:
+    def _get_file_key(self, manifest: Manifest, path: str) -> str:
         if path not in manifest.files:
             raise NotFoundError(
                 f"There is no {path} in {self._describe(manifest)}; it has {', '.join(manifest.files)}."

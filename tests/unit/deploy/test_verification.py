@@ -142,6 +142,6 @@ def test_rolled_back_version_is_held_with_the_command_to_deploy_it(target, comma
 def test_each_version_has_the_serving_section_of_its_run():
     recorded = {"serving": {"max_batch": 3, "unknown_key": 1}}
     models: Any = SimpleNamespace(manifest=lambda *_: SimpleNamespace(config=recorded))
-    serving = deployer._serving_sections(models, "digits", 7, {"max_batch": 1, "threads": 2})
+    serving = deployer._create_section_reader(models, "digits", 7, {"max_batch": 1, "threads": 2})
     assert serving(7) == {"max_batch": 1, "threads": 2}
     assert serving(6) == {"max_batch": 3, "threads": 2}

@@ -121,7 +121,7 @@ def test_mounts_with_local_locks_are_refused(tmp_path, monkeypatch, kind, option
     mounts.write_text(
         f"1 0 9:9 / / rw - ext4 /dev/sda rw\n2 1 {number} / /a\\040b rw shared:1 - {kind} host:/a {options}\n"
     )
-    assert storage_folder.machine_local_locks(device, mounts) == option
+    assert storage_folder.find_machine_local_locks(device, mounts) == option
     monkeypatch.setattr(storage_folder, "MOUNTS", mounts)
     if option:
         with pytest.raises(StoreError, match=option):
@@ -149,7 +149,7 @@ def test_hidden_files_and_folders_are_not_objects(tmp_path: Path) -> None:
 def test_a_version_reserved_concurrently_is_not_reserved_twice(tmp_path, monkeypatch):
     store = open_store(Store(url=str(tmp_path)))
     assert store.reserve("digits", "first") == 1
-    monkeypatch.setattr(store, "_reservations", lambda _: {})  # the reservation is not visible yet
+    monkeypatch.setattr(store, "_list_reservations", lambda _: {})  # the reservation is not visible yet
     assert store.reserve("digits", "first") == 1
     assert store.reserve("digits", "second") == 2
 
