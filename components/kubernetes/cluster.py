@@ -82,16 +82,16 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
         load_incluster_config(client_configuration=settings)
     except ConfigException:
         in_cluster = False
-        logged = BufferingHandler(10)  # the client only logs that a login program failed
-        logging.getLogger().addHandler(logged)
+        handler = BufferingHandler(10)  # the client only logs that a login program failed
+        logging.getLogger().addHandler(handler)
         try:
             load_kube_config(_kubeconfig(), client_configuration=settings)
         except Exception as error:  # any class, if the file is malformed
             raise _unusable_kubeconfig(_kubeconfig(), describe(error)) from error
         finally:
-            logging.getLogger().removeHandler(logged)
+            logging.getLogger().removeHandler(handler)
         if message := " ".join(
-            record.getMessage() for record in logged.buffer if record.levelno >= logging.ERROR
+            record.getMessage() for record in handler.buffer if record.levelno >= logging.ERROR
         ):
             reason = shorten(message, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")
             raise ClusterError(
@@ -167,8 +167,8 @@ def retry_on_conflict(description: str, write: Callable[[], T | None]) -> T:
         ClusterError: other processes changed the object each time.
     """
     for _ in range(CONFLICT_RETRIES):
-        if (written := write()) is not None:
-            return written
+        if (result := write()) is not None:
+            return result
         time.sleep(random.uniform(0, RETRY_INTERVAL))  # noqa: S311
     raise ClusterError(
         f"{description} was changed by other clients {CONFLICT_RETRIES} times in a row, so it was not "
@@ -218,10 +218,10 @@ class Cluster:
         path = self._path(kind, observed["metadata"]["name"])
         return self._json("DELETE", path, body, none_statuses=(404, 409)) is not None
 
-    def list_events(self, of: Json) -> list[Json]:
+    def list_events(self, item: Json) -> list[Json]:
         """Return the events of an object, oldest first; empty without permission."""
         try:
-            events = self.list_objects("Event", fields=f"involvedObject.uid={of['metadata']['uid']}")
+            events = self.list_objects("Event", fields=f"involvedObject.uid={item['metadata']['uid']}")
         except ClusterError:
             return []
         return sorted(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -77,14 +77,15 @@ class Versions:
         for number, owner in reserved.items():
             if owner == run:
                 return number
-        version, owner = max(reserved, default=0), ""
-        while owner != run:
-            version, owner = version + 1, run
+        version = max(reserved, default=0)
+        while True:
+            version += 1
             try:
                 self._objects.create(self._run_key(name, version), to_bytes(Reservation(run=run, at=now())))
+                return version
             except ConflictError:
-                owner = self._read_reservations(name, [version]).get(version, "")
-        return version
+                if self._read_reservations(name, [version]).get(version) == run:
+                    return version
 
     def publish(self, name: str, version: int, files: Mapping[str, Path], manifest: Manifest) -> str:
         """Write a version's files, then its manifest; return the manifest's digest.
@@ -99,14 +100,10 @@ class Versions:
             ConflictError: another run reserved the version.
             NotFoundError: the version is not reserved.
         """
-        folder = version_folder(name, version)
         self._check_manifest(name, version, files, manifest)
-        while not self._objects.find(f"{folder}/{MANIFEST}"):  # published before: immutable
-            for path, file in files.items():
-                if self._objects.find(f"{folder}/{MANIFEST}"):
-                    break
-                self._objects.upload(f"{folder}/{path}", file)
-            else:
+        folder = version_folder(name, version)
+        while not self._has_manifest(folder):
+            if self._upload_files(folder, files):
                 with contextlib.suppress(ConflictError):
                     self._objects.create(f"{folder}/{MANIFEST}", to_bytes(manifest))
         return self.digest(name, version)
@@ -183,6 +180,17 @@ class Versions:
                         "back to another version."
                     ) from error
                 self._verify_digest(manifest, path, artifacts.sha256(file))
+
+    def _upload_files(self, folder: str, files: Mapping[str, Path]) -> bool:
+        """Upload files until the version has a manifest; return whether all are uploaded."""
+        for path, file in files.items():
+            if self._has_manifest(folder):  # of another process
+                return False
+            self._objects.upload(f"{folder}/{path}", file)
+        return True
+
+    def _has_manifest(self, folder: str) -> bool:
+        return self._objects.find(f"{folder}/{MANIFEST}") is not None
 
     def _list_reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.

@@ -82,7 +82,7 @@ class DeploymentPlatform(ModelPods):
     def status(self, errors: bool = False) -> Status:
         stable, candidate = self.deployment("stable"), self.deployment("candidate")
         pods = self.cluster.list_objects("Pod", objects.selector(self.name))
-        loading = [*filter(None, (stable, candidate)), *filter(is_active, pods)]
+        loaders = [*filter(None, (stable, candidate)), *filter(is_active, pods)]  # they load a version
         if candidate and is_terminating(candidate):
             candidate = None
         messages: list[str] = []
@@ -96,7 +96,7 @@ class DeploymentPlatform(ModelPods):
             stable_serves=stable is not None
             and any(is_ready(pod) and objects.track(pod) == "stable" for pod in pods),
             heartbeat=objects.last_heartbeat(candidate) if candidate else None,
-            loaded=frozenset(filter(None, map(objects.version, loading))),
+            loaded=frozenset(filter(None, map(objects.version, loaders))),
             errors=tuple(messages),
         )
 

@@ -146,9 +146,13 @@ def _set_secret_paths(serving: Json, target: Target) -> list[Json]:
 
 def heartbeat(candidate: Json, at: datetime) -> Json:
     """Return the object that writes a heartbeat when it is applied, to the candidate with this uid."""
-    same = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
+    identity = {key: candidate["metadata"][key] for key in ("name", "namespace", "uid")}
     annotations = {HEARTBEAT_ANNOTATION: at.isoformat(timespec="seconds")}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {**same, "annotations": annotations}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**identity, "annotations": annotations},
+    }
 
 
 def last_heartbeat(candidate: Json) -> datetime | None:

@@ -118,7 +118,7 @@ class ModelPods(PlatformConfig):
         Raises:
             DeployError: a pod cannot be created, does not start, ends or is not ready in time.
         """
-        watcher, best, since = PodWatcher(self), (-1, -1), self.now()
+        watcher, best_progress, progress_time = PodWatcher(self), (-1, -1), self.now()
         limit = self.target.start_timeout + self.rollout.ready_timeout + self.rollout.store_timeout
         while True:
             deployment = read()
@@ -131,9 +131,9 @@ class ModelPods(PlatformConfig):
                     watcher.check(pod)
             status = deployment.get("status", {}) if _is_current(deployment) else {}
             progress = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
-            if progress > best:  # a pod that repeatedly becomes unready makes no progress
-                best, since = progress, self.now()
-            elif self.now() - since > limit:
+            if progress > best_progress:  # a pod that repeatedly becomes unready makes no progress
+                best_progress, progress_time = progress, self.now()
+            elif self.now() - progress_time > limit:
                 raise DeployError(
                     f"Deployment {deployment['metadata']['name']} made no progress for {limit:g} s: "
                     f"{progress[0]} pods are updated, {progress[1]} available. `kubectl describe deployment` "
