@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modelyard.components.artifacts import tree_sha256
 from modelyard.components.deploy.settings import Rollout
@@ -39,7 +39,7 @@ from modelyard.components.train.settings import (
     find_size_error,
 )
 from modelyard.pipelines.config import gate as gate_checks
-from modelyard.pipelines.config.errors import create_validation_error, did_you_mean, suggest
+from modelyard.pipelines.config.errors import did_you_mean, suggest, validate
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
@@ -228,12 +228,9 @@ def load(
         document.add(Parsed({"store": store.model_dump(exclude_unset=True)}), "the store of the environment")
     # environments/load.py reads those of `environment`
     variables = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
-    document.add_environment(variables, Config.model_fields)
+    document.add_variables(variables, Config.model_fields)
     document.add_overrides([override for override in overrides if not override.startswith("environment.")])
-    try:
-        config = Config.model_validate(document.values)
-    except ValidationError as error:
-        raise create_validation_error(error, Config, document) from error
+    config = validate(document, Config)
     _check_urls(config, document)
     _check_code(config, document)
     return config
@@ -282,16 +279,12 @@ def load_section(
     """
     values = defaults.model_dump(exclude_unset=True) if defaults else {}
     document = Document(Parsed({name: values}), f"the section {name}")
-    variables = {key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{name.upper()}_")}
-    document.add_environment(variables, (name,))
+    document.add_variables(environ, (name,), f"{PREFIX}{name.upper()}_")
     document.add_overrides(overrides)
     for key, value in options.items():
         if value is not None:
             document.set((name, key), json.dumps(value), f"--{key.replace('_', '-')}")
-    try:
-        return kind.model_validate(document.values[name])
-    except ValidationError as error:
-        raise create_validation_error(error, kind, document, (name,)) from error
+    return validate(document, kind, (name,))
 
 
 def _check_urls(config: Config, document: Document) -> None:

@@ -1,10 +1,10 @@
-"""Formats validation errors of pydantic: the origin and key of a value, the value, what was expected."""
+"""Validates documents with pydantic; errors have the origin and key of a value, and what was expected."""
 
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import groupby
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -32,21 +32,20 @@ EXPECTED = {
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
 }
+M = TypeVar("M", bound=BaseModel)
 _DOTTED_KEY = re.compile(r"[a-z_]+(?:\.[\w-]+)+")
 
 
-def create_validation_error(
-    error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys = ()
-) -> ConfigError:
-    """Return an error with a line for each invalid key; the section at `prefix` is a `kind`."""
-    fields = dict(iterate_keys(kind, prefix))
-    details = error.errors(include_url=False)
-    lines = []
-    for key_path, group in groupby(details, key=lambda detail: _find_key_path(detail, document, prefix)):
-        of_key = list(group)
-        origin = _find_origin(key_path, of_key[0], document)
-        lines.append(f"{origin}: {_format_message(key_path, of_key, document, fields)}")
-    return combine_errors("The configuration", lines)
+def validate(document: Document, kind: type[M], prefix: Keys = ()) -> M:
+    """Return a document, or the section at `prefix`, as an object of a class.
+
+    Raises:
+        ConfigError: has a line for each invalid key.
+    """
+    try:
+        return kind.model_validate(document.get(prefix))
+    except ValidationError as error:
+        raise _create_error(error, kind, document, prefix) from error
 
 
 def combine_errors(subject: str, errors: Sequence[str]) -> ConfigError:
@@ -79,6 +78,19 @@ def did_you_mean(word: str, words: Sequence[str]) -> str:
 def suggest(word: str, words: Sequence[str]) -> str:
     """Return the end of an error message: the words similar to `word`, or all words."""
     return did_you_mean(word, words) or f"; choose from {', '.join(words)}."
+
+
+def _create_error(
+    error: ValidationError, kind: type[BaseModel], document: Document, prefix: Keys
+) -> ConfigError:
+    fields = dict(iterate_keys(kind, prefix))
+    details = error.errors(include_url=False)
+    lines = []
+    for key_path, group in groupby(details, key=lambda detail: _find_key_path(detail, document, prefix)):
+        of_key = list(group)
+        origin = _find_origin(key_path, of_key[0], document)
+        lines.append(f"{origin}: {_format_message(key_path, of_key, document, fields)}")
+    return combine_errors("The configuration", lines)
 
 
 def _find_key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Keys:

@@ -54,13 +54,15 @@ class Document:
         _merge(self.values, parsed.value)
         self._origins.update({keys: f"{name}, line {line}" for keys, line in parsed.lines.items()})
 
-    def add_environment(self, environ: Mapping[str, str], sections: Collection[str]) -> None:
-        """Set the keys of variables such as MODELYARD_DATA__SOURCE.
+    def add_variables(
+        self, environ: Mapping[str, str], sections: Collection[str], prefix: str = PREFIX
+    ) -> None:
+        """Set the keys of environment variables such as MODELYARD_DATA__SOURCE that start with `prefix`.
 
         Reads variables with a double underscore, and those named after a top-level key, such as
         MODELYARD_NAME. Ignores others, such as MODELYARD_HOME.
         """
-        for variable in sorted(name for name in environ if name.startswith(PREFIX)):
+        for variable in sorted(name for name in environ if name.startswith(prefix)):
             keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
             section, underscore, key = keys[0].partition("_")
             if is_service_link(variable, environ[variable]):

@@ -13,13 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
-from modelyard.pipelines.config.errors import create_validation_error, suggest
-from modelyard.pipelines.config.layers import Document
+from modelyard.pipelines.config.errors import suggest, validate
+from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.text import Parsed, parse_file
 from modelyard.pipelines.environments.environment import IMAGES_FILE, Environment
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
@@ -39,15 +37,9 @@ def load_environment(
     """
     check_variables(environ)
     document = _read_document(name_or_path)
-    variables = {
-        key: text for key, text in environ.items() if key.startswith(f"MODELYARD_{SECTION.upper()}__")
-    }
-    document.add_environment(variables, ())
+    document.add_variables(environ, (), f"{PREFIX}{SECTION.upper()}__")
     document.add_overrides([override for override in overrides if override.startswith(f"{SECTION}.")])
-    try:
-        environment = Environment.model_validate(document.values[SECTION])
-    except ValidationError as error:
-        raise create_validation_error(error, Environment, document, (SECTION,)) from error
+    environment = validate(document, Environment, (SECTION,))
     return environment.model_copy(update={"images": {**_read_built_images(), **environment.images}})
 
 
