@@ -122,8 +122,8 @@ def clean_text(text: str) -> str:
 def killed_message(step: str | None) -> str:
     """Return the message for a step whose process was killed."""
     return (
-        f"The step {step} was killed, or crashed outside of Python. If no user killed it, it may have run "
-        f"out of memory. {MORE_MEMORY.format(step=step)} {RUN_AGAIN}"
+        f"The step {step} was killed, or crashed outside of Python, perhaps because memory ran out. "
+        f"{MORE_MEMORY.format(step=step)} If a user killed it, run it again: completed steps are cached."
     )
 
 

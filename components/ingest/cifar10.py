@@ -212,7 +212,7 @@ def unpickle(member: Member, *keys: str) -> list[Any]:
     except PICKLE_ERRORS as error:
         raise member.error(
             "is a damaged pickle, or has instructions that the official files never have "
-            f"({describe(error)}) No code was run. Download it again."
+            f"({describe(error).rstrip('.')}). No code was run. Download it again."
         ) from error
     if missing := [key for key in keys if not isinstance(value, dict) or key not in value]:
         raise member.error(f"is a pickle without {', '.join(missing)}. Download it again.")

@@ -81,7 +81,7 @@ class UnusableFiles:
         self.count += 1
         self._sizes_differ |= isinstance(error, images.ImageSizeError)
         reason = str(error).removeprefix(f"{name!r} in {self._source} ")
-        self._last_message = f"{name!r} in {self._source}: {reason}"
+        self._last_message = f"{name!r} in {self._source}: {reason[:1].lower()}{reason[1:]}"
         summary = reason.partition(". ")[0].removeprefix("The image ").rstrip(".")
         if self.count <= MAX_LISTED_FILES:
             self.listed.append(f"{name}: {summary}")

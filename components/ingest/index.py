@@ -218,4 +218,5 @@ def parse_target(value: Any, problem: str) -> Any:
     if isinstance(value, str | int) and (label := normalize_label(str(value))):
         return label
     why = "; to predict numbers, set problem: regression" if isinstance(value, float) else ""
-    raise ValueError(f"has the label {value!r}, which is neither a string nor an integer{why}")
+    kind = "empty or not printable" if isinstance(value, str) else "neither a string nor an integer"
+    raise ValueError(f"has the label {value!r}, which is {kind}{why}")

@@ -44,7 +44,7 @@ def check_sha256(url: str, actual: str, expected: str | None) -> None:
     if expected not in (None, actual):
         raise DataError(
             f"The SHA-256 of {url} is {actual}, but data.sha256 is {expected}: the file was changed or "
-            "damaged. Download the right file, or correct data.sha256 if you trust this one."
+            "damaged. Download the right file, or correct data.sha256 if you trust the new file."
         )
 
 

@@ -117,7 +117,8 @@ class DiskLocation:
         try:
             yield
         except FileNotFoundError as error:
-            raise self._read_error(f"{error.filename} does not exist. Correct data.source.") from error
+            missing = "it" if error.filename == str(self._path) else error.filename
+            raise self._read_error(f"{missing} does not exist. Correct data.source.") from error
         except OSError as error:
             raise self._read_error(
                 f"{error.strerror or error} ({error.filename}). Correct data.source, or give this user "

@@ -84,7 +84,7 @@ class SourceKeys(Settings):
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        description="SHA-256 of the archive or file, checked before anything is read.",
+        description="SHA-256 of the archive or file, 64 hexadecimal digits, checked before anything is read.",
     )
     channels: Literal[1, 3] = Field(
         default=3,

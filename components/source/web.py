@@ -252,16 +252,15 @@ def _describe_rejection(response: httpx.Response) -> str | None:
 
 
 def _describe_connection_failure(error: Exception, host: str) -> str:
+    reason = describe(error).rstrip(".")
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"the host {host} is unknown ({describe(error)}). Correct data.source, or check the network."
+        return f"the host {host} is unknown ({reason}). Correct data.source, or check the network."
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return (
-            f"the TLS connection failed ({describe(error)}). If your network has its own "
+            f"the TLS connection failed ({reason}). If your network has its own "
             "certificate authority, set SSL_CERT_FILE to its certificate."
         )
-    return (
-        f"the connection failed ({describe(error)}), also after retries. Check the network and data.source."
-    )
+    return f"the connection failed ({reason}), also after retries. Check the network and data.source."

@@ -24,7 +24,7 @@ from typing import Any
 
 from modelyard.components import artifacts, problems
 from modelyard.components.artifacts import Schema
-from modelyard.components.errors import ModelyardError, TooLargeError, TrainError, describe
+from modelyard.components.errors import ModelyardError, TooLargeError, TrainError, describe, pluralize
 from modelyard.components.train.backend import is_out_of_memory, keras
 from modelyard.components.train.settings import Model
 
@@ -52,7 +52,8 @@ def build_model(settings: Model, schema: Schema, code: Path, code_sha256: str) -
         model = function(**arguments)
     if not isinstance(model, keras.Model):
         raise TrainError(
-            f"model.build {settings.build} returned {type(model).__name__}. Return a keras.Model."
+            f"model.build {settings.build} returned a value of the type {type(model).__name__}. Return a "
+            "keras.Model."
         )
     _check_training(str(settings.build), model)
     return model
@@ -80,7 +81,8 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
     if shape != (None, values):
         raise TrainError(
             f"The output of the model of {settings.build} is {shape or type(outputs).__name__}, but must be "
-            f"{(None, values)}, as {size} is {values}. End it with a Dense layer of `{size}` units."
+            f"{(None, values)}, because the data has {pluralize(values, size.removesuffix('s'))}. End the "
+            f"model with a Dense layer of `{size}` units."
         )
     if outputs.dtype != "float32":
         raise TrainError(
