@@ -28,6 +28,8 @@ ModelSplit = Literal["train", "validation", "test"]
 Dtype = Literal["uint8", "float32"]
 Direction = Literal["higher", "lower"]
 MAX_SMALL_FILE_BYTES = 2**20
+MAX_PROBLEMS = 3  # of an invalid document, in a message
+_PROBLEMS = {"missing": "is missing", "extra_forbidden": "is not a key"}  # by pydantic's type of error
 UNCHANGED = "unchanged"
 """The output of fingerprint if data, configuration and code are unchanged, so that the run ends."""
 
@@ -54,12 +56,24 @@ def read(path: Path, record_class: type[R]) -> R:
             f"{path} is missing: the step that writes it did not finish. Run the step again."
         ) from error
     except ValidationError as error:
-        details = ((".".join(map(str, detail["loc"])), detail["msg"]) for detail in error.errors())
-        described = "; ".join(f"{key}: {message}" if key else message for key, message in details)
         raise DataError(
-            f"{path} is damaged, or another version of modelyard wrote it ({described}). Delete it, and run "
-            "the command again."
+            f"{path} is damaged, or another version of modelyard wrote it ({describe_validation(error)}). "
+            "Delete it, and run the command again."
         ) from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Return the first problems of an invalid document, with their keys, without a full stop."""
+    details = error.errors(include_url=False)
+    problems = []
+    for detail in details[:MAX_PROBLEMS]:
+        key = ".".join(map(str, detail["loc"]))
+        if problem := _PROBLEMS.get(detail["type"]):
+            problems.append(f"{key} {problem}")
+        else:
+            problems.append(f"{key}: {detail['msg']}" if key else detail["msg"])
+    more = f"; and {len(details) - MAX_PROBLEMS} more" if len(details) > MAX_PROBLEMS else ""
+    return "; ".join(problems) + more
 
 
 def write(path: Path, record: Record) -> None:

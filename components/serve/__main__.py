@@ -47,6 +47,7 @@ def main() -> None:
 def _serve(options: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
+    from modelyard.components.artifacts import describe_validation
     from modelyard.components.serve.server import serve
     from modelyard.components.serve.settings import Serving
     from modelyard.components.store.settings import Store
@@ -54,10 +55,9 @@ def _serve(options: argparse.Namespace) -> None:
     try:
         store, serving = Store.from_json(options.store), Serving.from_json(options.serving)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the JSON"
         raise ConfigError(
-            f"{error.title.lower()} is invalid at {key}: {first['msg']}, got {first['input']!r}."
+            f"The section {error.title.lower()} is invalid: {describe_validation(error)}. Correct the "
+            "configuration."
         ) from error
     serve(options.name, store, serving, options.version, options.digest, options.ready_fd)
 

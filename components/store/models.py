@@ -105,8 +105,9 @@ class ModelStore(Versions):
             return champion
         latest = f"{name} {self.latest(name)}"  # raises when there is no such model
         raise NotFoundError(
-            f"{name} has no champion in {self.url}: no version was promoted ({self._list_versions(name)}). "
-            f"Promote one: `modelyard models promote {latest}`, or `modelyard deploy {latest} -e CLUSTER`."
+            f"{name} has no champion in {self.url}: none of its versions ({self._list_versions(name)}) was "
+            f"promoted. Promote one: `modelyard models promote {latest}`, or `modelyard deploy {latest} -e "
+            "CLUSTER`."
         )
 
     def promote(
@@ -148,7 +149,7 @@ class ModelStore(Versions):
                 raise ConflictError(
                     f"The champion of {name} is {_describe_version(current_version)} and not "
                     f"{_describe_version(expected)}, so version {version} was not promoted. Compare "
-                    "it with the new champion, then retry."
+                    "this version with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
             entries = self._read_entries(name, []) if action == "rollback" else []

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from modelyard.components.artifacts import Record
+from modelyard.components.artifacts import Record, describe_validation
 from modelyard.components.errors import ConflictError, DamagedError, NotFoundError
 from modelyard.components.store.objects import CONNECTIONS, Objects
 
@@ -139,10 +139,7 @@ def parse_record(objects: Objects, key: str, data: bytes, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        detail = error.errors()[0]
-        key_path = ".".join(map(str, detail["loc"]))
-        reason = f"{key_path}: {detail['msg']}" if key_path else detail["msg"]
-        reason = reason if data.strip() else "it is empty"
+        reason = describe_validation(error) if data.strip() else "it is empty"
         remedy = REMEDIES.get(kind.__name__, "Restore it from a backup, or use another version.")
         raise DamagedError(
             f"{objects.url}/{key} is damaged, or another version of modelyard wrote it ({reason}). {remedy}"

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from modelyard.components.errors import ConfigError
+from modelyard.components.errors import ConfigError, describe
 from modelyard.components.store.objects import Objects, check_key
 from modelyard.components.store.settings import Store
 
@@ -244,7 +244,7 @@ def _load(entry: "EntryPoint") -> Storage:
         storage: Storage = entry.load()()
     except Exception as error:  # importing a distribution may raise anything
         raise ConfigError(
-            f"The storage of {entry.name}:// ({entry.value}) cannot be loaded: {error!r}. Reinstall its "
-            "distribution, or use another URL."
+            f"The storage of {entry.name}:// ({entry.value}) cannot be loaded: {describe(error)} Reinstall "
+            "its distribution, or use another URL."
         ) from error
     return storage

@@ -147,7 +147,10 @@ class Versions:
             for path in manifest.files if only is None else only:
                 key, target = self._get_file_key(manifest, path), partial / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._objects.download(key, target)
+                try:
+                    self._objects.download(key, target)
+                except NotFoundError as error:
+                    raise NotFoundError(self._describe_missing(manifest, path)) from error
                 self._verify_digest(manifest, path, artifacts.sha256(target))
         return manifest
 
@@ -175,10 +178,7 @@ class Versions:
                 try:
                     self._objects.download(self._get_file_key(manifest, path), file)
                 except NotFoundError as error:
-                    raise DamagedError(
-                        f"{path} of {self._describe(manifest)} is missing. Do not serve it; promote or roll "
-                        "back to another version."
-                    ) from error
+                    raise DamagedError(self._describe_missing(manifest, path)) from error
                 self._verify_digest(manifest, path, artifacts.sha256(file))
 
     def _upload_files(self, folder: str, files: Mapping[str, Path]) -> bool:
@@ -280,7 +280,7 @@ class Versions:
         if digest is not None and digest != (actual := _sha256(data)):
             raise DamagedError(
                 f"{MANIFEST} of version {version} of {name} in {self.url} has the SHA-256 {actual}, not "
-                f"{digest}: it was changed. Do not serve it; promote or roll back to another version."
+                f"{digest}: it was changed. Promote or roll back to another version."
             )
         return manifest, data
 
@@ -289,6 +289,9 @@ class Versions:
 
     def _describe(self, manifest: Manifest) -> str:
         return f"version {manifest.version} of {manifest.model} in {self.url}"
+
+    def _describe_missing(self, manifest: Manifest, path: str) -> str:
+        return f"{path} of {self._describe(manifest)} is missing. Promote or roll back to another version."
 
     def _get_file_key(self, manifest: Manifest, path: str) -> str:
         if path not in manifest.files:
@@ -301,7 +304,7 @@ class Versions:
         if actual != manifest.files[path]:
             raise DamagedError(
                 f"{path} of {self._describe(manifest)} is damaged: its SHA-256 is {actual}, and the manifest "
-                f"has {manifest.files[path]}. Do not serve it; promote or roll back to another version."
+                f"has {manifest.files[path]}. Promote or roll back to another version."
             )
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from modelyard.components.artifacts import Record
+from modelyard.components.artifacts import Record, describe_validation
 from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import read_memory_limit
@@ -104,10 +104,9 @@ def load_catalog(path: Path) -> Catalog:
     try:
         catalog = Catalog.model_validate(values)
     except ValidationError as error:
-        details = "; ".join(
-            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors()
-        )
-        raise ConfigError(f"{path} is not a price file: {details}. Compare it with {CATALOG}.") from error
+        raise ConfigError(
+            f"{path} is not a price file: {describe_validation(error)}. Compare it with {CATALOG}."
+        ) from error
     if path != CATALOG and (unknown := sorted(catalog.accelerators.keys() - accelerator_types().keys())):
         hint = suggest(unknown[0], list(accelerator_types()))
         raise ConfigError(f"{path}: {unknown[0]!r} is not an accelerator type{hint}")

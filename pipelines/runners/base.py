@@ -268,8 +268,8 @@ def check_has_failed(name: str, state: str, command: str) -> None:
     """Raise ConfigError unless a run failed or was cancelled; `command` starts a new run."""
     if state not in ("failed", "cancelled"):
         raise ConfigError(
-            f"The run {name} is {state}; only a failed or cancelled run can be retried. Start a new run with "
-            f"`modelyard {command}`: finished steps are cached."
+            f"The state of the run {name} is {state}; only a failed or cancelled run can be retried. Start a "
+            f"new run with `modelyard {command}`: finished steps are cached."
         )
 
 

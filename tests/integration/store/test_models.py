@@ -156,7 +156,7 @@ def test_a_missing_file_is_an_error(store: ModelStore, manifest: MakeManifest, t
     store.reserve("digits", "run")
     complete = manifest("digits", 1, "run")
     store._objects.create("digits/versions/000001/manifest.json", complete.model_dump_json().encode())
-    with pytest.raises(NotFoundError, match=r"has no digits/versions/000001/"):
+    with pytest.raises(NotFoundError, match=r"report.html of version 1 of digits in .* is missing"):
         store.fetch("digits", 1, tmp_path / "served")
     assert not list(tmp_path.glob("served*"))
 
