@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -152,14 +152,9 @@ _MAXIMUM_LENGTH = 400
 
 
 def error_classes() -> dict[str, type[ModelyardError]]:
-    """Return ModelyardError and its subclasses by name."""
-    return {kind.__name__: kind for kind in _descendants(ModelyardError)}
-
-
-def _descendants(kind: type[ModelyardError]) -> Iterator[type[ModelyardError]]:
-    yield kind
-    for subclass in kind.__subclasses__():
-        yield from _descendants(subclass)
+    """Return the classes of this module by name."""
+    kinds = [kind for kind in globals().values() if isinstance(kind, type)]
+    return {kind.__name__: kind for kind in kinds if issubclass(kind, ModelyardError)}
 
 
 def describe(error: BaseException) -> str:

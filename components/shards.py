@@ -12,6 +12,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, TypeVar, cast
 
@@ -207,6 +208,24 @@ class Split:
                 )
                 targets = self.targets[start + first : start + first + count]
                 yield values.reshape(count, *shard.shape[1:]), targets
+
+
+def write_splits(
+    folder: Path,
+    splits: Sequence[str],
+    shape: tuple[int, ...],
+    dtype: str,
+    batches: Iterator[tuple[str, NDArray[Any], NDArray[Any], Sequence[str]]],
+) -> dict[str, int]:
+    """Write batches to their splits, and return the number of examples of each split.
+
+    A batch is (split, examples, targets, names); see `ShardWriter.append`.
+    """
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(ShardWriter(folder, split, shape, dtype)) for split in splits}
+        for split, examples, targets, names in prefetch(batches):
+            writers[split].append(examples, targets, names)
+    return {split: writer.count for split, writer in writers.items()}
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

@@ -8,7 +8,7 @@ only shards and schema.json are written.
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from modelyard.components.artifacts import Schema
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.examples import Examples
 from modelyard.components.ingest.spec import IngestSpec
-from modelyard.components.shards import ShardWriter, prefetch
+from modelyard.components.shards import write_splits
 from modelyard.components.source.checks import redact_url
 from modelyard.components.source.location import locate
 from modelyard.components.source.settings import KINDS, Source
@@ -37,10 +37,11 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
         with _show_url(path, settings):
             reader = import_module(f"{__package__}.{KINDS[settings.kind].reader}")
             examples: Examples = reader.read(path, settings)
-            counts = _write_shards(folder, examples)
+            shape, dtype = examples.shape, examples.dtype
+            counts = write_splits(folder, examples.splits, shape, dtype, examples.batches)
         schema = Schema(
-            shape=examples.shape,
-            dtype=examples.dtype,
+            shape=shape,
+            dtype=dtype,
             problem=settings.problem,
             names=examples.names,
             splits=counts,
@@ -51,7 +52,7 @@ def ingest(spec: IngestSpec, fingerprint: str, raw: str) -> None:
         artifacts.write(folder / "schema.json", schema)
     for note in examples.notes:
         log(note)
-    log(f"examples: {counts} of {examples.dtype} {examples.shape}, data {fingerprint}")
+    log(f"examples: {counts} of {dtype} {shape}, data {fingerprint}")
 
 
 @contextmanager
@@ -63,15 +64,3 @@ def _show_url(path: Path, source: Source) -> Iterator[None]:
         if is_path(source.source or ""):
             raise
         raise DataError(str(error).replace(str(path), redact_url(str(source.source)))) from error
-
-
-def _write_shards(folder: Path, examples: Examples) -> dict[str, int]:
-    """Write the shards, and return the number of examples of each split."""
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(ShardWriter(folder, split, examples.shape, examples.dtype))
-            for split in examples.splits
-        }
-        for split, batch, targets, names in prefetch(examples.batches):
-            writers[split].append(batch, targets, names)
-    return {split: writer.count for split, writer in writers.items()}

@@ -7,7 +7,6 @@ Memory holds a batch, and a target and 16 bytes for each example.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +23,7 @@ from modelyard.components.preprocess.settings import Preparation
 from modelyard.components.preprocess.spec import PreprocessSpec
 from modelyard.components.preprocess.split import HashPairs, Mask
 from modelyard.components.problems.base import Problem
-from modelyard.components.shards import ShardWriter, Split, prefetch, write_hashes
+from modelyard.components.shards import Split, prefetch, write_hashes, write_splits
 from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
@@ -64,10 +63,12 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     leakage = splitting.find_leakage(train, test)
     findings = {"duplicates": duplicates, "conflicting_labels": conflicts, "leakage": leakage}
     check_findings(findings, settings)
-    targets = _split_targets(sources, masks)
+    targets: dict[str, NDArray[Any]] = {split: _select_targets(sources, masks, split) for split in SPLITS}
     check_splits(schema, problem, targets, duplicates)
     with artifacts.replace_folder(Path(features)) as folder:
-        moments = _write_splits(folder, schema, sources, masks, settings.normalize == "standardize")
+        moments = Moments(schema.shape, with_standard_deviation=settings.normalize == "standardize")
+        parts = _iterate_parts(schema, sources, masks, moments)
+        sizes = write_splits(folder, SPLITS, schema.shape, schema.dtype, parts)
         write_hashes(folder, train, test)
         normalization, scaling = compute_normalization(settings, moments, schema)
         mean, scale = problem.compute_scaling(targets["train"])
@@ -82,7 +83,6 @@ def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
             maximum=moments.maximum,
         )
         artifacts.write(folder / "statistics.json", statistics)
-        sizes = {split: len(part) for split, part in targets.items()}
         artifacts.write(folder / "schema.json", schema.model_copy(update={"splits": sizes}))
     log(f"examples: {sizes}; {scaling}")
 
@@ -150,14 +150,11 @@ def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation)
         log(f"{description}.")
 
 
-def _split_targets(
-    sources: dict[str, Split], masks: dict[str, dict[ModelSplit, Mask]]
-) -> dict[str, NDArray[Any]]:
-    parts: dict[str, list[NDArray[Any]]] = {split: [] for split in SPLITS}
-    for name, by_split in masks.items():
-        for split, mask in by_split.items():
-            parts[split].append(sources[name].targets[mask])
-    return {split: np.concatenate(part) for split, part in parts.items()}
+def _select_targets(
+    sources: dict[str, Split], masks: dict[str, dict[ModelSplit, Mask]], split: ModelSplit
+) -> NDArray[Any]:
+    parts = [sources[name].targets[by_split[split]] for name, by_split in masks.items() if split in by_split]
+    return np.concatenate(parts)
 
 
 def check_splits(
@@ -182,37 +179,21 @@ def check_splits(
         ) from error
 
 
-def _write_splits(
-    folder: Path,
-    schema: Schema,
-    sources: dict[str, Split],
-    masks: dict[str, dict[ModelSplit, Mask]],
-    with_standard_deviation: bool,
-) -> Moments:
-    """Write the examples to their splits, and return the moments of the training examples."""
-    moments = Moments(schema.shape, with_standard_deviation)
-
-    def parts() -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any], Sequence[str]]]:
-        for name, by_split in masks.items():
-            start = 0
-            for examples, targets in sources[name].batches(_choose_batch_size(schema)):
-                for split, mask in by_split.items():
-                    indices = np.flatnonzero(mask[start : start + len(examples)])
-                    selected = examples.take(indices, axis=0)
-                    if split == "train":
-                        moments.add(selected)
-                    names = sources[name].names(start + indices) if split == "test" else ()  # for the report
-                    yield split, selected, targets[indices], names
-                start += len(examples)
-
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(ShardWriter(folder, split, schema.shape, schema.dtype))
-            for split in SPLITS
-        }
-        for split, examples, targets, names in prefetch(parts()):
-            writers[split].append(examples, targets, names)
-    return moments
+def _iterate_parts(
+    schema: Schema, sources: dict[str, Split], masks: dict[str, dict[ModelSplit, Mask]], moments: Moments
+) -> Iterator[tuple[ModelSplit, NDArray[Any], NDArray[Any], Sequence[str]]]:
+    """Yield the part of each batch for each split of the model; add training examples to the moments."""
+    for name, by_split in masks.items():
+        start = 0
+        for examples, targets in sources[name].batches(_choose_batch_size(schema)):
+            for split, mask in by_split.items():
+                indices = np.flatnonzero(mask[start : start + len(examples)])
+                selected = examples.take(indices, axis=0)
+                if split == "train":
+                    moments.add(selected)
+                names = sources[name].names(start + indices) if split == "test" else ()  # for the report
+                yield split, selected, targets[indices], names
+            start += len(examples)
 
 
 def _choose_batch_size(schema: Schema) -> int:
