@@ -232,10 +232,8 @@ def _find_slice_limits(
 
 def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list[RuleResult]:
     """Check the comparisons with the best of the champions."""
-    description = get_description(metrics.problem)
     comparisons = {(entry.metric, entry.slice): entry for entry in metrics.comparisons}
-    default = comparisons.get((description.comparison_metrics[0], ""))
-    if default is None:
+    if (get_description(metrics.problem).comparison_metrics[0], "") not in comparisons:
         remaining = metrics.examples - metrics.trained_on[champion].count
         rule = f"number of test examples that version {champion} was not trained on must be at least"
         sentence = (
@@ -243,16 +241,14 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
             f"{remaining:,} of the test examples"
         )
         return [_fail_too_few(rule, remaining, sentence, MINIMUM_EXAMPLES)]
-    sign = _get_sign(metrics, default.metric)
-    unit = 1.0 if sign > 0 or metrics.baseline_comparison is None else metrics.baseline_comparison.other
-    default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
     results = []
-    for metric, margins in (gate.margin or {default.metric: default_margin}).items():
+    for metric, margins in (gate.margin or _get_default_margin(metrics, gate)).items():
         if metric in metrics.values and not isinstance(margins, dict):
-            pairs = [("", margins)]
+            named_margins = {"": margins}  # of all examples
         else:
-            pairs = [(entry.name, margin) for entry, margin in _find_slice_limits(metrics, metric, margins)]
-        for name, margin in pairs:
+            slice_margins = _find_slice_limits(metrics, metric, margins)
+            named_margins = {entry.name: margin for entry, margin in slice_margins}
+        for name, margin in named_margins.items():
             if comparison := comparisons.get((metric, name)):
                 results.append(_check_comparison(metrics, gate, comparison, margin, champion))
             elif isinstance(margins, dict):
@@ -262,6 +258,16 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
                 )
                 results.append(_fail_too_few(rule, 0, sentence, 1))
     return results
+
+
+def _get_default_margin(metrics: Metrics, gate: Gate) -> Limits:
+    """Return the default metric with its margin, which is relative to the baseline if lower is better."""
+    description = get_description(metrics.problem)
+    metric, baseline = description.comparison_metrics[0], metrics.baseline_comparison
+    if gate.comparison == "superiority":
+        return {metric: 0.0}
+    unit = baseline.other if baseline and _get_sign(metrics, metric) < 0 else 1.0
+    return {metric: description.margin * unit}
 
 
 def _fail_too_few(rule: str, count: int, sentence: str, minimum: int) -> RuleResult:
