@@ -151,12 +151,13 @@ def submit(
     overrides: Sequence[str] = (),
     *,
     endpoint: str | None = None,
+    namespace: str | None = None,
     skip_unchanged: bool = False,
 ) -> Run:
     """Start a run on Kubeflow Pipelines, after the checks of `modelyard submit`, and return it.
 
-    `Run.result` waits for the end of the run. `endpoint` is the URL of the Kubeflow Pipelines API, by default
-    that of the environment. `skip_unchanged` is that of `run`.
+    `Run.result` waits for the end of the run. `endpoint` and `namespace` are those of Kubeflow Pipelines, by
+    default from the environment. `skip_unchanged` is that of `run`.
 
     Raises:
         ConfigError: the configuration cannot run in this environment.
@@ -165,7 +166,7 @@ def submit(
     """
     from modelyard.pipelines.runners.select import RunScope
 
-    scope = RunScope(environment, endpoint, overrides=overrides)
+    scope = RunScope(environment, endpoint, namespace, overrides)
     return prepare_submission(scope, config, {"skip_unchanged": skip_unchanged}).send()
 
 
@@ -194,25 +195,40 @@ def step_specs(
     return {step: spec.to_json() for step, spec in by_step.items()}
 
 
-def list_runs(environment: str | None = None, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
+def list_runs(
+    environment: str | None = None,
+    model: str | None = None,
+    limit: int = 20,
+    *,
+    endpoint: str | None = None,
+    namespace: str | None = None,
+    warn: Notify = lambda _: None,
+) -> Sequence[RunInfo]:
     """Return the latest runs, at most `limit`, newest first; with `model`, only the runs of that model.
 
-    Without an environment, these are the runs that `modelyard run` started on this machine.
+    Without an environment, these are the runs that `modelyard run` started on this machine. `endpoint` and
+    `namespace` are those of `submit`.
     """
     from modelyard.pipelines.runners import select
 
-    return select.list_runs(select.RunScope(environment), model, limit)
+    return select.list_runs(select.RunScope(environment, endpoint, namespace), model, limit, warn)
 
 
-def open_run(name: str | None = None, environment: str | None = None) -> Run:
-    """Return a run by its name or ID, by default the latest; `environment` is as for `list_runs`.
+def open_run(
+    name: str | None = None,
+    environment: str | None = None,
+    *,
+    endpoint: str | None = None,
+    namespace: str | None = None,
+) -> Run:
+    """Return a run by its name or ID, by default the latest; the other parameters are those of `list_runs`.
 
     Raises:
         NotFoundError: there is no such run.
     """
     from modelyard.pipelines.runners import select
 
-    return select.find_run(select.RunScope(environment), name)
+    return select.find_run(select.RunScope(environment, endpoint, namespace), name)
 
 
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:

@@ -43,9 +43,16 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Maximum number of runs.")] = 20,
 ) -> None:
     """List the latest runs, newest first."""
-    from modelyard.pipelines.runners.select import list_runs
+    from modelyard.pipelines import api
 
-    infos = list_runs(scope, model, limit, lambda message: log(f"note: {message}"))
+    infos = api.list_runs(
+        scope.name,
+        model,
+        limit,
+        endpoint=scope.endpoint,
+        namespace=scope.namespace,
+        warn=lambda message: log(f"note: {message}"),
+    )
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "environment")
     empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
     print_list(
@@ -63,9 +70,8 @@ def show_(
 
     from modelyard.pipelines.cli.progress import build_steps_table, complete, show_summary
     from modelyard.pipelines.runners.base import read_summary
-    from modelyard.pipelines.runners.select import find_run
 
-    run = find_run(scope, name)
+    run = _open_run(scope, name)
     if wait:
         complete(run, output, leave_stuck=leave_stuck)
     steps, info = run.steps(), run.info()
@@ -92,9 +98,8 @@ def compare(
 ) -> None:
     """Compare the results, metrics and configurations of two runs."""
     from modelyard.pipelines.runners.differences import compare_runs
-    from modelyard.pipelines.runners.select import find_run
 
-    compared = compare_runs(find_run(scope, first), find_run(scope, second))
+    compared = compare_runs(_open_run(scope, first), _open_run(scope, second))
     if output is Output.JSON:
         print_json(compared.model_dump(mode="json"))
         return
@@ -132,12 +137,11 @@ def logs(
     from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.cli.streams import get_write_error
-    from modelyard.pipelines.runners.select import find_run
     from modelyard.pipelines.steps import STEPS
 
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
-    logs = find_run(scope, name).logs((step,) if step else tuple(STEPS), follow)
+    logs = _open_run(scope, name).logs((step,) if step else tuple(STEPS), follow)
     shown = ((step_name, lines if show_all else step_lines(lines)) for step_name, lines in logs)
     if output is Output.JSON:
         print_json([{"step": step_name, "lines": list(lines)} for step_name, lines in shown])
@@ -159,9 +163,7 @@ def logs(
 @on_runner
 def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
     """Cancel a run. Versions that it published are kept."""
-    from modelyard.pipelines.runners.select import find_run
-
-    run = find_run(scope, name)
+    run = _open_run(scope, name)
     run.cancel()
     _show_state(run, "cancelled", "was cancelled", output)
 
@@ -175,9 +177,8 @@ def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) 
     executes a new run, which takes finished steps from the cache, and waits for its end.
     """
     from modelyard.pipelines.cli.progress import complete
-    from modelyard.pipelines.runners.select import find_run
 
-    new_run = find_run(scope, name).retry()
+    new_run = _open_run(scope, name).retry()
     if wait or new_run.in_this_process:
         complete(new_run, output)
     _show_state(new_run, "retried", "was started again", output)
@@ -198,9 +199,7 @@ def explain(
 
     Works even if the pods of the run were deleted.
     """
-    from modelyard.pipelines.runners.select import find_run
-
-    explanation = find_run(scope, name).explain()
+    explanation = _open_run(scope, name).explain()
     print_result(output, explanation.json(), explanation.text)
 
 
@@ -222,10 +221,10 @@ def report(
     """Print the path of the report of a run or of a model's version."""
     from modelyard.components.errors import NotFoundError
     from modelyard.pipelines.runners.reports import fetch_run_report, fetch_version_report
-    from modelyard.pipelines.runners.select import find_run, is_run_name
+    from modelyard.pipelines.runners.select import is_run_name
 
     if name is None or is_run_name(name):
-        run = find_run(scope, name)
+        run = _open_run(scope, name)
         path, about = fetch_run_report(run), dict[str, Any](run=run.name)
     else:
         models = open_store(store, scope.name or "local")
@@ -239,6 +238,12 @@ def report(
     print_result(output, {**about, "report": str(path)}, str(path))
     if browse:
         typer.launch(Path(path).as_uri())
+
+
+def _open_run(scope: "RunScope", name: str | None) -> "Run":
+    from modelyard.pipelines import api
+
+    return api.open_run(name, scope.name, endpoint=scope.endpoint, namespace=scope.namespace)
 
 
 def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
