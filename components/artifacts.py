@@ -71,7 +71,8 @@ def describe_validation(error: ValidationError) -> str:
         if problem := _PROBLEMS.get(detail["type"]):
             problems.append(f"{key} {problem}")
         else:
-            problems.append(f"{key}: {detail['msg']}" if key else detail["msg"])
+            message = detail["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {message}" if key else message)
     more = f"; and {len(details) - MAX_PROBLEMS} more" if len(details) > MAX_PROBLEMS else ""
     return "; ".join(problems) + more
 

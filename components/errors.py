@@ -215,7 +215,8 @@ def find_machine_error(error: BaseException | None, folder: Path | None = None) 
         name = getattr(error, "filename2", None) or getattr(error, "filename", None)
         number = error.errno if isinstance(error, OSError) else None
         if text.startswith(f"[Errno {errno.ENOENT}] No usable temporary directory"):
-            return MachineError(f"{error}. Set TMPDIR to a folder in which this user can write.")
+            reason = getattr(error, "strerror", None) or error
+            return MachineError(f"{reason}. Set TMPDIR to a folder in which this user can write.")
         if number is None:
             in_text = (code for code in EXHAUSTED if os.strerror(code) in text)
             number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(in_text, None)

@@ -79,4 +79,4 @@ def last_line(lines: Iterable[str]) -> str:
 def quote_end(lines: Sequence[str]) -> str:
     """Return the last lines of a log: those that the step itself wrote or, without any, the last of all."""
     last = list(step_lines(lines))[-QUOTED_LINES:] or [line for line in lines if line.strip()][-QUOTED_LINES:]
-    return "\n".join(["Its log ends:", *last]) if last else "It wrote no log."
+    return "\n".join(["The last lines of its log:", *last]) if last else "It wrote no log."

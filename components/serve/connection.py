@@ -396,7 +396,8 @@ class ConnectionMemory:
                 continue
             candidate.refuse(
                 503,
-                f"The connections need more than {self.limit} bytes, and this one waited longest; try again.",
+                f"All connections together need more than {self.limit} bytes, and this one waited longest; "
+                "try again.",
             )
             if candidate is connection:
                 return

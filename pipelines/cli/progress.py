@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelyard.components.artifacts import format_number
-from modelyard.components.errors import KilledError, error_classes
+from modelyard.components.errors import KilledError, error_classes, pluralize
 from modelyard.components.events import Epoch, Event, Resumed, StepChange, Waiting
 from modelyard.components.explain.explanation import step_lines
 from modelyard.pipelines.cli.failures import Interrupted, print_error
@@ -199,10 +199,11 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
     )
     if recalls:
         shown = ", ".join(
-            f"{name}: {value:.3f} ({examples} examples)" for value, name, examples in recalls[:MAX_SLICES]
+            f"{name}: {value:.3f} ({pluralize(examples, 'example')})"
+            for value, name, examples in recalls[:MAX_SLICES]
         )
         more = len(recalls) - MAX_SLICES
-        facts["recall"] = f"lowest: {shown}; {more} others are higher" if more > 0 else shown
+        facts["recall"] = f"lowest: {shown}; the others ({more}) are higher" if more > 0 else shown
     return facts
 
 

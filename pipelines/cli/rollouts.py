@@ -121,7 +121,7 @@ def abort(
     from modelyard.pipelines import api
 
     version = api.abort_rollout(name, environment, reason=reason, by=user())
-    text = f"Version {version} was removed." if version else f"{name} has no candidate."
+    text = f"The candidate, version {version}, was removed." if version else f"{name} has no candidate."
     print_result(output, {"model": name, "version": version}, text)
 
 

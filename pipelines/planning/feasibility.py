@@ -44,11 +44,11 @@ def check_feasibility(
         reasons += [f"{error} (plan of {plan.created[:10]})" for error in errors]
     elif budget is not None:
         reasons.append(
-            f"--budget {budget:g} USD cannot be checked, as this run was not planned: run `modelyard plan "
-            f"--probe -e {name}`"
+            f"--budget {budget:g} USD cannot be checked, because this run was not planned: run `modelyard "
+            f"plan --probe -e {name}`"
         )
     if reasons:
-        raise PlanError(f"{'. '.join(reasons)}. `--anyway` skips this check.")
+        raise PlanError(f"The run was not started: {'; '.join(reasons)}. `--anyway` skips this check.")
 
 
 def find_unschedulable_steps(environment: Environment) -> Sequence[str]:

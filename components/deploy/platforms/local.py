@@ -199,5 +199,7 @@ def _wait_for_url(process: subprocess.Popen[bytes], reader: IO[bytes], log: IO[b
         raise DeployError(record.message)
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
-    result = f"exited with {process.wait()}" if readable else f"was not ready within {READY_TIMEOUT:.0f} s"
+    result = (
+        f"exited with code {process.wait()}" if readable else f"was not ready within {READY_TIMEOUT:.0f} s"
+    )
     raise DeployError(f"The server {result}. Its log ends with: {tail}")

@@ -136,8 +136,8 @@ class ModelPods(PlatformConfig):
             elif self.now() - progress_time > limit:
                 raise DeployError(
                     f"Deployment {deployment['metadata']['name']} made no progress for {limit:g} s: "
-                    f"{progress[0]} pods are updated, {progress[1]} available. `kubectl describe deployment` "
-                    "shows the reason."
+                    f"updated pods: {progress[0]}, available pods: {progress[1]}. `kubectl describe "
+                    "deployment` shows the reason."
                 )
             self.sleep(POLL_SECONDS)
 
@@ -214,7 +214,8 @@ class PodWatcher:
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]
             raise DeployError(
-                f"Pod {name} did not start within {limit:g} s{last}. If it needs longer, raise start_timeout."
+                f"Pod {name} did not start within {limit:g} s{last}. If it needs longer, raise "
+                "environment.start_timeout."
             )
 
     def restarts(self, pod: Json) -> int:
