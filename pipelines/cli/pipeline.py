@@ -127,17 +127,11 @@ def plan(
     from rich.console import Console
     from rich.text import Text
 
-    from modelyard.components.errors import ConfigError, PlanError
+    from modelyard.components.errors import PlanError
     from modelyard.pipelines import api
     from modelyard.pipelines.planning.planner import PlanRequest
     from modelyard.pipelines.planning.render import print_plan
 
-    if examples is not None and (fetch or learning_curve):
-        other = "--fetch" if fetch else "--learning-curve"
-        raise ConfigError(
-            f"--examples {examples} cannot be combined with {other}, which downloads the data and counts its "
-            "examples. Remove one of them."
-        )
     request = PlanRequest(
         probe=probe,
         seconds=probe_seconds,

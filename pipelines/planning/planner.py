@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from modelyard.components.artifacts import Record
-from modelyard.components.errors import TooLargeError
+from modelyard.components.errors import ConfigError, TooLargeError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.machine import check_keras
 from modelyard.components.store.records import now
@@ -96,6 +96,12 @@ def make_plan(
     Raises:
         ModelyardError: the data or the model is invalid, or too little is known about them.
     """
+    if request.examples is not None and (request.fetch or request.learning_curve):
+        option = "--fetch" if request.fetch else "--learning-curve"
+        raise ConfigError(
+            f"--examples {request.examples} cannot be combined with {option}, which downloads the data and "
+            "counts its examples. Remove one of them."
+        )
     catalog = load_catalog(request.prices or CATALOG)
     _check_measurements(request, environment)
     log("preparing the data")
