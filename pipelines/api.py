@@ -431,7 +431,8 @@ def serve(
 
     store = load_store_section(store_url)
     manifest = load_recorded_manifest(_open_store(store), name, version)
-    serve(name, store, load_recorded_section("serving", Serving, (), manifest, **settings), version)
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+    serve(name, store, load_recorded_section("serving", Serving, (), manifest, **options), version)
 
 
 def load_model(

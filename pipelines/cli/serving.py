@@ -67,8 +67,7 @@ def serve(
     from modelyard.pipelines import api
 
     files = {"token_file": token_file, "tls_cert": tls_cert, "tls_key": tls_key}
-    settings = {"host": host, "port": port, "access_log": access_log}
-    settings |= {key: str(path) for key, path in files.items() if path}
+    settings = {"host": host, "port": port, "access_log": access_log, **files}
     api.serve(name, version, store_url=store, settings=settings)
 
 
