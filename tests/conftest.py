@@ -1,10 +1,11 @@
-"""Distribution of the tests to CPUs, and CIFAR-10 archives in both official layouts."""
+"""Distribution of the tests to CPUs, and fixtures of several folders, such as CIFAR-10 archives."""
 
 import colorsys
 import io
 import os
 import pickle
 import signal
+import socket
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
@@ -64,6 +65,14 @@ def modelyard(capsys: pytest.CaptureFixture[str]) -> Any:
     from tests.command_line import CommandLine
 
     return CommandLine(capsys)
+
+
+@pytest.fixture
+def unreachable_url() -> Iterator[str]:
+    """A URL of this machine whose port is reserved, so that no server responds."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{reserved.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,11 @@ def run_command(*command: object, text: str | None = None, cwd: Path | None = No
     return CommandResult(process.returncode, process.stdout, process.stderr)
 
 
+def states(summary: dict[str, Any]) -> dict[str, str]:
+    """Return the state of each step of a run, or `cached`."""
+    return {step["name"]: "cached" if step["cached"] else step["state"] for step in summary["steps"]}
+
+
 @pytest.fixture(scope="session")
 def kubectl() -> Callable[..., str]:
     """Return a function that runs kubectl and returns its output; an error fails the test."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.cluster.conftest import states
 from tests.cluster.rollout.bucket import local_ip_address
 from tests.failures import POD_FAILURES, serve_folder, write_code
 
@@ -51,10 +52,6 @@ def first(modelyard, storage_options, kubectl):
     """The result of a run of the digits on a cluster without their servers."""
     kubectl("delete", "deployment", "-n", SERVING, "--ignore-not-found", "digits-stable", "digits-candidate")
     return modelyard("run", "-e", "kind", *storage_options, *QUICK, "--output", "json")
-
-
-def states(summary):
-    return {step["name"]: "cached" if step["cached"] else step["state"] for step in summary["steps"]}
 
 
 def pods(kubectl):

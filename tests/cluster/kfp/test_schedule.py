@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.cluster.kfp.conftest import FINAL_STATES, QUICK, states
+from tests.cluster.conftest import states
+from tests.cluster.kfp.conftest import FINAL_STATES, QUICK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cluster.kfp.conftest import NAMESPACE, states, wait_for_result
+from tests.cluster.conftest import states
+from tests.cluster.kfp.conftest import NAMESPACE, wait_for_result
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

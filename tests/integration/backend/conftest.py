@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -20,9 +19,9 @@ from tests.command_line import CommandLine
 from tests.integration.backend.pipelines import Pipelines
 from tests.integration.backend.runs import Runs
 from tests.integration.backend.server import BackendServer
+from tests.integration.conftest import BUCKET
 
 Command = Callable[..., tuple[int, Any]]
-BUCKET = "bucket"
 DIGEST = "sha256:" + 64 * "0"
 NAMES = (*steps.IMAGES, *steps.ACCELERATED_IMAGES)
 IMAGES = {name: f"registry.example/modelyard/{name}@{DIGEST}" for name in NAMES}
@@ -66,19 +65,13 @@ def fake_kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKfp]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def bucket(emulator: str) -> str:
-    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-    return f"gs://{BUCKET}"
-
-
 @pytest.fixture
-def environment(fake_kfp: FakeKfp, emulator: str, bucket: str) -> Environment:
+def environment(fake_kfp: FakeKfp, emulator: str) -> Environment:
     return Environment(
         kind="kubernetes",
         images=IMAGES,
-        store=f"{bucket}/models",
-        pipeline_root=f"{bucket}/runs",
+        store=f"gs://{BUCKET}/models",
+        pipeline_root=f"gs://{BUCKET}/runs",
         storage_endpoint="http://gcs:4443",
         storage_endpoint_outside=emulator,
         kfp={"endpoint": fake_kfp.server.url},

@@ -1,12 +1,10 @@
 """Connections to Kubeflow Pipelines. Errors have the URL and no secret."""
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 import urllib3
-import yaml
 from kfp import Client
 from kubernetes.config import kube_config
 
@@ -16,6 +14,7 @@ from modelyard.pipelines.runners.kfp import client, runs
 from modelyard.pipelines.runners.kfp.client import LostResponseError, connect, find_endpoint
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.server import Fault
+from tests.kubeconfig import use_cluster
 
 PAGE = "<html><body>Log in</body></html>"
 SECRET = "s3cr3t"  # noqa: S105
@@ -33,29 +32,19 @@ def without_url(environment: Environment) -> Environment:
 def cluster(fake_kfp: FakeKfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kubeconfig whose API server proxies Kubeflow Pipelines."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))  # for kfp
-    name = {"name": "kfp"}
-    config = {
-        "clusters": [{**name, "cluster": {"server": fake_kfp.server.url}}],
-        "contexts": [{**name, "context": {"cluster": "kfp", "user": "kfp"}}],
-        "users": [{**name, "user": {"token": SECRET}}],
-        "current-context": "kfp",
-    }
-    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    path = use_cluster(monkeypatch, tmp_path, fake_kfp.server.url, token=SECRET)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))  # for kfp
     fake_kfp.server.prefix, fake_kfp.server.token = IN_CLUSTER, SECRET
 
 
 def test_an_unreachable_server_is_an_error_with_its_url(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, unreachable_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
-    for url, reason in {closed: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}.items():
+    reasons = {unreachable_url: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}
+    for url, reason in reasons.items():
         with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not respond: {reason}"):
             connect(environment, url)
-    monkeypatch.setenv("HTTP_PROXY", closed)
+    monkeypatch.setenv("HTTP_PROXY", unreachable_url)
     with pytest.raises(BackendError, match=r"http://remote\.invalid .* through the proxy"):
         connect(environment, "http://remote.invalid")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")

@@ -1,10 +1,7 @@
 """The command `explain` for runs on Kubeflow Pipelines."""
 
-import socket
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from modelyard.components import records
 from modelyard.components.errors import DataError
@@ -14,6 +11,7 @@ from modelyard.components.store.records import write_record
 from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from tests.integration.backend.conftest import Command, FakeKfp
+from tests.kubeconfig import use_cluster
 
 
 def test_running_failed_and_cancelled_runs_are_explained(fake_kfp: FakeKfp, modelyard: Command) -> None:
@@ -89,21 +87,10 @@ def test_the_record_of_the_exit_task_is_used_after_the_pods_are_deleted(
 
 
 def test_a_run_is_explained_without_access_to_its_cluster(
-    fake_kfp: FakeKfp, modelyard: Command, tmp_path: Path, monkeypatch: Any
+    fake_kfp: FakeKfp, modelyard: Command, unreachable_url: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The Workflow comes from the API server of Kubeflow Pipelines."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    name = {"name": "unreachable"}
-    kubeconfig = {
-        "clusters": [{**name, "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{**name, "context": {"cluster": "unreachable", "user": "unreachable"}}],
-        "users": [{**name, "user": {}}],
-        "current-context": "unreachable",
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    use_cluster(monkeypatch, tmp_path, unreachable_url)
     monkeypatch.setattr(cluster, "RETRY_SECONDS", 0.0)
     run = modelyard("submit", "--output", "json")[1]
     fake_kfp.runs.fail_step(run["id"], "ingest", DataError("No such file."))

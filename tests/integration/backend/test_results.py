@@ -27,6 +27,7 @@ from modelyard.pipelines.runners.kfp.runner import KfpRunner
 from modelyard.pipelines.runners.run_folder import kfp_run_folder
 from tests.integration.backend.conftest import FakeKfp
 from tests.integration.backend.plans import plan_of_an_hour
+from tests.integration.conftest import BUCKET
 from tests.processes import wait_until
 from tests.versions import accuracy_metrics, classifier_signature, publish, training_history
 
@@ -35,12 +36,12 @@ FINGERPRINT = "dc4f44653796"
 
 @pytest.fixture
 def bucket_environment(
-    environment: Environment, emulator: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, emulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Environment:
     monkeypatch.setattr(runs, "PAUSE", 0.02)
     monkeypatch.setenv("MODELYARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    root = f"{bucket}/{uuid4().hex}"
+    root = f"gs://{BUCKET}/{uuid4().hex}"
     urls = {"store": f"{root}/models", "pipeline_root": f"{root}/runs", "storage_endpoint": emulator}
     return environment.model_copy(update=urls)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,8 +30,8 @@ from modelyard.pipelines.compile.uploads import Uploads, prepare_uploads
 from modelyard.pipelines.config.config import Config, load
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.steps import IMAGES, deploy_spec
+from tests.integration.conftest import BUCKET
 
-BUCKET = "uploads-for-tests"
 QUIET = Console(quiet=True)
 
 
@@ -41,15 +40,8 @@ def recipe(config: Config, environment: Environment) -> str:
     return str(deploy_spec(create_arguments(config, environment))["recipe_sha256"])
 
 
-@pytest.fixture(scope="module")
-def bucket(emulator: str) -> str:
-    """The emulator, with a bucket in it."""
-    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-    return emulator
-
-
 @pytest.fixture
-def environment(bucket: str) -> Environment:
+def environment(emulator: str) -> Environment:
     """A cluster whose pods reach the emulator at the same URL."""
     base = f"gs://{BUCKET}/{uuid4().hex}"
     return Environment.model_validate(
@@ -57,7 +49,7 @@ def environment(bucket: str) -> Environment:
             "kind": "kubernetes",
             "store": f"{base}/models",
             "pipeline_root": f"{base}/runs",
-            "storage_endpoint": bucket,
+            "storage_endpoint": emulator,
             "images": {image: f"modelyard/{image}:0123456789abcdef" for image in IMAGES},
         }
     )

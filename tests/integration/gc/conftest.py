@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-import httpx
 import pytest
 import yaml
 
@@ -26,9 +25,10 @@ from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.maintenance.garbage_collection import GarbageCollector, Removable
 from modelyard.pipelines.runners.pods.launcher import LaunchConfig
 from tests.http_server import Handler, serve
+from tests.integration.conftest import BUCKET
 from tests.integration.store.conftest import create_manifest
+from tests.kubeconfig import use_cluster
 
-BUCKET = "gc-for-tests"
 DAY = 86400.0
 LATER = 40 * DAY
 
@@ -208,12 +208,6 @@ class Workspace:
         return sorted(path.name for path in (self.home / "runs").iterdir())
 
 
-@pytest.fixture(scope="session")
-def bucket_server(emulator: str) -> str:
-    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-    return emulator
-
-
 @pytest.fixture
 def servers() -> Iterator[FakeApiServers]:
     servers = FakeApiServers()
@@ -223,23 +217,16 @@ def servers() -> Iterator[FakeApiServers]:
 
 @pytest.fixture
 def workspace(
-    tmp_path: Path, bucket_server: str, servers: FakeApiServers, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, emulator: str, servers: FakeApiServers, monkeypatch: pytest.MonkeyPatch
 ) -> Workspace:
-    kubeconfig = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "a",
-        "clusters": [{"name": "a", "cluster": {"server": servers.url}}],
-        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-        "users": [{"name": "a", "user": {}}],
-    }  # fmt: skip
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    use_cluster(monkeypatch, tmp_path, servers.url)
     base = f"gs://{BUCKET}/{uuid4().hex}"
     environment = {
         "kind": "kubernetes",
         "store": f"{base}/models",
         "pipeline_root": f"{base}/runs",
         "storage_endpoint": "http://inside:1",
-        "storage_endpoint_outside": bucket_server,
+        "storage_endpoint_outside": emulator,
         "kfp": {"endpoint": servers.url},
     }
     (tmp_path / "environment.yaml").write_text(yaml.safe_dump(environment))

@@ -8,7 +8,6 @@ makes a failure repeatable.
 import base64
 import copy
 import gzip
-import io
 import json
 import multiprocessing
 import os
@@ -16,7 +15,6 @@ import re
 import socket
 import struct
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +23,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from PIL import Image
+from tests import image_files
 
 SHARE = float(os.environ.get("MODELYARD_TEST_SOAK", "1"))
 SECONDS = 600 * SHARE
@@ -280,74 +278,28 @@ def upgrade(address: Address, random: Random) -> list[str]:
 # Images.
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a chunk of a PNG."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int, color_type: int = 0, depth: int = 1, texts: int = 0) -> bytes:
-    """Return a black PNG; `texts` are megabytes of text in it."""
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
-    data = zlib.compress(bytes(((width * channels * depth + 7) // 8 + 1) * height))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0))
-    text = b"".join(
-        chunk(b"zTXt", b"t%d\0\0" % number + zlib.compress(bytes(2**20 - 1))) for number in range(texts)
-    )
-    return b"\x89PNG\r\n\x1a\n" + head + text + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-def file(mode: str, width: int, height: int, form: str, **options: Any) -> bytes:
-    """Return the file of an image of one color."""
-    stream = io.BytesIO()
-    Image.new(mode, (width, height)).save(stream, form, **options)
-    return stream.getvalue()
-
-
-def scans(width: int, height: int, count: int) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated."""
-    data = file("RGB", width, height, "JPEG", progressive=True)
-    last = data.rindex(b"\xff\xda")
-    return data[:last] + data[last:-2] * count + b"\xff\xd9"
-
-
-def tiff(width: int, height: int, tile: int) -> bytes:
-    """Return a TIFF whose only tile is much larger than the image."""
-    data = zlib.compress(bytes(tile * tile))
-    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 325: len(data)}
-    tags[324] = 8 + 2 + 12 * (len(tags) + 1) + 4
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in sorted(tags.items()))
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
-
-
-def gif(width: int, height: int) -> bytes:
-    """Return a GIF without data whose frame has a disposal method with transparency."""
-    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
-    control = b"!\xf9\x04" + bytes([0b1001, 0, 0, 0, 0])
-    return screen + control + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x01\x00\x00;"
-
-
 @cache
 def images() -> dict[str, bytes]:
     """Return small files of images that need much memory or time, below and above the limit of pixels."""
     return {
-        "narrow": png(1, 49_999_999),
-        "wide": png(16_384, 100),
-        "gray": png(4000, 3000),
-        "gray with transparency": png(4000, 3000, 4, 8),
-        "colors with transparency": png(4000, 3000, 6, 8),
-        "16 bits": png(4000, 3000, 0, 16),
-        "too large": png(7071, 7071),
-        "a megapixel": png(1000, 1000, 6, 8),
-        "texts": png(8, 8, texts=60),
-        "JPEG": file("CMYK", 4000, 3000, "JPEG"),
-        "progressive JPEG": file("RGB", 4000, 3000, "JPEG", progressive=True),
-        "90 scans": scans(2000, 1500, 80),
-        "2,000 scans": scans(400, 300, 2000),
-        "WebP": file("RGBA", 4000, 3000, "WEBP", lossless=True, method=0, quality=0),
-        "GIF": file("P", 4000, 3000, "GIF"),
-        "GIF, disposal": gif(65_535, 2700),
-        "TIFF": file("RGBA", 4000, 3000, "TIFF", compression="tiff_adobe_deflate"),
-        "TIFF, large tile": tiff(64, 64, 8192),
+        "narrow": image_files.png(1, 49_999_999),
+        "wide": image_files.png(16_384, 100),
+        "gray": image_files.png(4000, 3000),
+        "gray with transparency": image_files.png(4000, 3000, 4, 8),
+        "colors with transparency": image_files.png(4000, 3000, 6, 8),
+        "16 bits": image_files.png(4000, 3000, 0, 16),
+        "too large": image_files.png(7071, 7071),
+        "a megapixel": image_files.png(1000, 1000, 6, 8),
+        "texts": image_files.png(8, 8, texts=60),
+        "JPEG": image_files.solid("CMYK", 4000, 3000, "JPEG"),
+        "progressive JPEG": image_files.solid("RGB", 4000, 3000, "JPEG", progressive=True),
+        "90 scans": image_files.scans(2000, 1500, 80),
+        "2,000 scans": image_files.scans(400, 300, 2000),
+        "WebP": image_files.solid("RGBA", 4000, 3000, "WEBP", lossless=True, method=0, quality=0),
+        "GIF": image_files.solid("P", 4000, 3000, "GIF"),
+        "GIF, disposal": image_files.gif(65_535, 2700),
+        "TIFF": image_files.solid("RGBA", 4000, 3000, "TIFF", compression="tiff_adobe_deflate"),
+        "TIFF, large tile": image_files.tiff(64, 64, 8192),
     }
 
 
@@ -358,7 +310,7 @@ def small_images() -> list[bytes]:
     for form in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"):
         for mode in ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "F"):
             with suppress(OSError, ValueError):
-                files.append(file(mode, 23, 17, form))
+                files.append(image_files.solid(mode, 23, 17, form))
     return files
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from modelyard.components.errors import DataError
 from modelyard.components.server import HttpServer
 from modelyard.pipelines.serving.prediction import LocalModel, RemoteModel, predict
+from tests import image_files
 from tests.versions import classifier_signature
 
 WHITE = np.full((4, 4, 3), 255)
@@ -225,27 +226,18 @@ def test_base64_may_have_line_breaks_or_no_padding(image_server):
             assert image_server.predict([{"b64": encoded}]).json() == {"predictions": [[0, 1]]}
 
 
-def png(width: int, height: int) -> bytes:
-    """Return a black PNG with one bit per pixel: a small file with many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    pixels = zlib.compress(bytes(((width + 7) // 8 + 1) * min(height, 1000)), 9)
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(("width", "height"), [(1, 49_999_999), (49_999_999, 1), (5000, 5000), (17_000, 10)])
 def test_an_image_with_too_many_pixels_gets_400_before_it_is_decoded(image_server, width, height):
-    response = image_server.predict([{"b64": base64.b64encode(png(width, height)).decode()}])
+    response = image_server.predict(
+        [{"b64": base64.b64encode(image_files.png(width, height, rows=1000)).decode()}]
+    )
     assert response.status_code == 400
     assert f"{height} x {width}" in response.json()["error"]
 
 
 def test_predict_and_the_server_refuse_an_image_with_the_same_message(image_server, tiny_model, tmp_path):
     file = tmp_path / "large.png"
-    file.write_bytes(png(5000, 5000))
+    file.write_bytes(image_files.png(5000, 5000))
     expected = image_server.predict([{"b64": base64.b64encode(file.read_bytes()).decode()}]).json()["error"]
     tiny_model.publish()
     for model in (RemoteModel(HttpServer(image_server.url), "tiny"), LocalModel(tiny_model.models, "tiny")):
@@ -255,17 +247,14 @@ def test_predict_and_the_server_refuse_an_image_with_the_same_message(image_serv
 
 
 def test_the_pixels_of_a_request_are_limited(image_server):
-    instances = [{"b64": base64.b64encode(png(4000, 4000)).decode()}] * 5
+    instances = [{"b64": base64.b64encode(image_files.png(4000, 4000)).decode()}] * 5
     response = image_server.predict(instances)
     assert response.status_code == 413
     assert "64 megapixels" in response.json()["error"]
 
 
 def test_a_jpeg_with_too_many_scans_is_refused(image_server):
-    file = io.BytesIO()
-    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
-    scan = file.getvalue().rindex(b"\xff\xda")
-    data = file.getvalue()[:-2] + file.getvalue()[scan:-2] * 200 + b"\xff\xd9"
+    data = image_files.scans(64, 64, 200)
     response = image_server.predict([{"b64": base64.b64encode(data).decode()}])
     assert response.status_code == 400
     assert "scans" in response.json()["error"]

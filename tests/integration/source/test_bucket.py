@@ -19,21 +19,14 @@ from modelyard.components.source.location import Location, locate
 from modelyard.components.source.objects import ObjectLocation
 from modelyard.components.source.settings import Source
 from modelyard.components.store.bucket import Bucket, GoogleCloudStorage
+from tests.integration.conftest import BUCKET
 
-BUCKET = "data-for-tests"
 IMAGES = {"cat/1.png": b"cat 1", "cat/2.png": b"cat 2", "dog/deep/1.png": b"dog 1", "empty.txt": b""}
 
 
 @pytest.fixture(scope="module")
-def bucket(emulator: str) -> str:
-    """The URL of the emulator, which has the bucket."""
-    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-    return emulator
-
-
-@pytest.fixture(scope="module")
-def upload(bucket: str) -> Iterator[Callable[..., None]]:
-    with httpx.Client(base_url=f"{bucket}/upload/storage/v1/b/{BUCKET}") as client:
+def upload(emulator: str) -> Iterator[Callable[..., None]]:
+    with httpx.Client(base_url=f"{emulator}/upload/storage/v1/b/{BUCKET}") as client:
 
         def upload_object(name: str, data: bytes, encoding: str = "") -> None:
             query = f"uploadType=media&name={quote(name, safe='')}&contentEncoding={encoding}"
@@ -59,10 +52,10 @@ def image_prefix(upload: Any, prefix: str) -> str:
 
 
 @pytest.fixture
-def location(bucket: str) -> Callable[..., Location]:
+def location(emulator: str) -> Callable[..., Location]:
     def locate_object(name: str, **keys: object) -> Location:
         url = f"gs://{BUCKET}/{name}"
-        return locate(Source.model_validate({"kind": "npz", "source": url, "endpoint": bucket, **keys}))
+        return locate(Source.model_validate({"kind": "npz", "source": url, "endpoint": emulator, **keys}))
 
     return locate_object
 
@@ -124,11 +117,11 @@ def test_the_identity_of_a_prefix_depends_only_on_its_objects(
     assert location(image_prefix).identity() != first
 
 
-def test_a_bucket_is_a_folder(bucket: str, tmp_path: Path) -> None:
-    httpx.post(f"{bucket}/storage/v1/b", json={"name": "pets"}).raise_for_status()
-    source = Source(kind="images", source="gs://pets", endpoint=bucket)
+def test_a_bucket_is_a_folder(emulator: str, tmp_path: Path) -> None:
+    httpx.post(f"{emulator}/storage/v1/b", json={"name": "pets"}).raise_for_status()
+    source = Source(kind="images", source="gs://pets", endpoint=emulator)
     check_error(locate(source).identity, "no such object or prefix")
-    url = f"{bucket}/upload/storage/v1/b/pets/o?uploadType=media&name=cat%2F1.png"
+    url = f"{emulator}/upload/storage/v1/b/pets/o?uploadType=media&name=cat%2F1.png"
     httpx.post(url, content=b"cat").raise_for_status()
     assert locate(source).identity()
     assert files(locate(source).fetch(tmp_path)) == {"cat/1.png": b"cat"}
@@ -216,11 +209,11 @@ def test_more_bytes_than_allowed_are_refused(location: Any, image_prefix: str, t
     assert not (tmp_path / "wrong").exists()
 
 
-def test_a_missing_object_is_an_error(bucket: str, location: Any, prefix: str, tmp_path: Path) -> None:
+def test_a_missing_object_is_an_error(emulator: str, location: Any, prefix: str, tmp_path: Path) -> None:
     for name in (f"{prefix}/missing.npz", f"{prefix}/"):
         for operation in (location(name).identity, lambda name=name: location(name).fetch(tmp_path)):
             check_error(operation, rf"gs://{BUCKET}/{name} .*no such object or prefix.*Correct data\.source")
-    missing = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=bucket))
+    missing = locate(Source(kind="npz", source="gs://no-such-bucket/set.npz", endpoint=emulator))
     check_error(missing.identity, "there is no bucket no-such-bucket")
 
 

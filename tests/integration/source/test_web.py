@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import logging
-import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -298,12 +297,10 @@ def test_a_wrong_sha256_is_refused(web_server: Any, location: Any, scratch: Path
     check_error(lambda: location(sha256="0" * 64).fetch(scratch), match, scratch)
 
 
-def test_unreachable_hosts_are_errors(scratch: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        missing = locate(Source(kind="npz", source=f"http://127.0.0.1:{free.getsockname()[1]}/set.npz"))
-        check_error(missing.identity, "connection failed .*refused")
-        check_error(lambda: missing.fetch(scratch), "connection failed .*refused", scratch)
+def test_unreachable_hosts_are_errors(scratch: Path, unreachable_url: str) -> None:
+    unreachable = locate(Source(kind="npz", source=f"{unreachable_url}/set.npz"))
+    check_error(unreachable.identity, "connection failed .*refused")
+    check_error(lambda: unreachable.fetch(scratch), "connection failed .*refused", scratch)
     unknown = locate(Source(kind="npz", source="https://no-such-host.invalid/set.npz"))
     check_error(unknown.identity, r"the host no-such-host\.invalid is unknown .*Correct data\.source")
 

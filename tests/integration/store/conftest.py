@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from modelyard.components import artifacts
@@ -13,16 +12,8 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Objects
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
+from tests.integration.conftest import BUCKET
 from tests.versions import accuracy_metrics, classifier_signature
-
-BUCKET = "models-for-tests"
-
-
-@pytest.fixture(scope="session")
-def emulator(emulator: str) -> str:
-    """The emulator, with the bucket."""
-    httpx.post(f"{emulator}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
-    return emulator
 
 
 @pytest.fixture(params=["folder", "bucket"])

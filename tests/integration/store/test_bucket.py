@@ -17,8 +17,7 @@ from modelyard.components.store.models import ModelStore
 from modelyard.components.store.objects import Entry
 from modelyard.components.store.storage import Connection, open_objects
 from tests.http_server import Handler, serve
-
-BUCKET = "models-for-tests"
+from tests.integration.conftest import BUCKET
 
 
 @contextmanager

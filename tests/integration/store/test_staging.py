@@ -10,12 +10,11 @@ import pytest
 from modelyard.components.errors import NotFoundError, StoreError
 from modelyard.components.store import staging
 from modelyard.components.store.bucket import GoogleCloudStorage
-
-BUCKET = "models-for-tests"
+from tests.integration.conftest import BUCKET
 
 
 @pytest.fixture
-def uri(emulator) -> str:  # noqa: ARG001 - creates the bucket
+def uri() -> str:
     return f"gs://{BUCKET}/{uuid4().hex}/train"
 
 

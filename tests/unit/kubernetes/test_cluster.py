@@ -14,6 +14,7 @@ from modelyard.components.kubernetes import cluster as client
 from modelyard.components.kubernetes.cluster import Cluster, ProxiedServer, connect
 from modelyard.components.server import NoServerError
 from tests.http_server import Handler, serve
+from tests.kubeconfig import create_kubeconfig, use_cluster
 
 Reply = int | tuple[int, bytes] | list[bytes]
 CUT = b""
@@ -136,15 +137,9 @@ def test_silent_server_has_status_504(start_cluster, monkeypatch):
     assert request(cluster, "GET") == (504, b"no response within 0.05 s")
 
 
-KUBECONFIG = {
-    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
-    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    "users": [{"name": "u", "user": {}}],
-    "current-context": "c",
-}
-
+KUBECONFIG = create_kubeconfig("https://127.0.0.1:1")
 LOGIN = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "interactiveMode": "Never"}
-FAILING_LOGIN = {**KUBECONFIG, "users": [{"name": "u", "user": {"exec": LOGIN}}]}
+FAILING_LOGIN = create_kubeconfig("https://127.0.0.1:1", exec=LOGIN)
 
 
 @pytest.mark.parametrize(
@@ -173,14 +168,12 @@ def test_unusable_kubeconfig_fails_at_once(tmp_path, monkeypatch, config, reason
 
 @pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1", "socks5://127.0.0.1:1"])
 def test_first_connection_is_not_retried(tmp_path, monkeypatch, proxy):
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     monkeypatch.setattr(client, "TIMEOUT", (0.2, 0.2))
     server = "https://cluster.invalid"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = server if proxy else f"https://127.0.0.1:{silent.getsockname()[1]}"
-        clusters = {"clusters": [{"name": "c", "cluster": {"server": server}}]}
-        (tmp_path / "config").write_text(json.dumps({**KUBECONFIG, **clusters}))
+        use_cluster(monkeypatch, tmp_path, server)
         with pytest.raises(ConfigError if "socks" in proxy else ClusterError) as error:
             connect("runs").list_objects("Pod")
     assert ("HTTP prox" if "socks" in proxy else "proxy" if proxy else "timed out") in str(error.value)

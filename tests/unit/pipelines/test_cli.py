@@ -13,6 +13,7 @@ import yaml
 
 from modelyard.components import errors
 from modelyard.pipelines.maintenance import doctor
+from tests.kubeconfig import use_cluster
 from tests.run_folders import create_ended_run
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -57,10 +58,7 @@ def test_version_is_printed(modelyard):
 def test_a_run_that_cannot_start_creates_no_files(
     modelyard, monkeypatch, tmp_path, name, value, options, code
 ):
-    cluster = {"clusters": [{"name": "c", "cluster": {"server": "https://cluster.invalid"}}]}
-    context = {"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "current-context": "c"}
-    (tmp_path / "kubeconfig").write_text(json.dumps({**cluster, **context, "users": []}))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    use_cluster(monkeypatch, tmp_path, "https://cluster.invalid")
     monkeypatch.setenv(name, value)
     result = modelyard("run", *options)
     assert result.code == code

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-import yaml
 
 from modelyard.components.errors import ConfigError
 from modelyard.components.server import HttpServer
@@ -18,6 +17,7 @@ from modelyard.pipelines.runners.pods.runner import PodsRunner
 from modelyard.pipelines.serving.platforms import find_server
 from tests.access import write_private
 from tests.http_server import Handler, serve
+from tests.kubeconfig import use_cluster
 
 TOKENS = "first\nsecond\n"
 SECRET_URL_PATH = "/api/v1/namespaces/servers/secrets/model-token"  # noqa: S105
@@ -57,11 +57,7 @@ def environment(server, tmp_path, monkeypatch):
             return self.respond(response.status_code, response.content)
 
     with serve(ApiServer) as api:
-        cluster = {"name": "c", "cluster": {"server": api}}
-        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-        kubeconfig = {"clusters": [cluster], "contexts": [context], "users": [{"name": "u", "user": {}}]}
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**kubeconfig, "current-context": "c"}))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        use_cluster(monkeypatch, tmp_path, api)
         path = tmp_path / "environment.yaml"
         keys = {"kind": "kubernetes", "store": "gs://b/models", "pipeline_root": "gs://b/runs"}
         path.write_text(

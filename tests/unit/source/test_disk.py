@@ -56,7 +56,7 @@ def test_a_large_file_is_identified_by_size_and_time(tmp_path: Path, monkeypatch
     ],
     ids=["renamed", "moved", "rewritten", "added", "a new class", "removed", "touched"],
 )
-def test_the_identity_of_a_directory_changes_with_its_content(
+def test_the_identity_of_a_folder_changes_with_its_content(
     images: Path, change: Callable[[Path], object]
 ) -> None:
     before = DiskLocation(images).identity()
@@ -64,7 +64,7 @@ def test_the_identity_of_a_directory_changes_with_its_content(
     assert DiskLocation(images).identity() != before
 
 
-def test_a_moved_directory_has_the_same_identity(images: Path, tmp_path: Path) -> None:
+def test_a_moved_folder_has_the_same_identity(images: Path, tmp_path: Path) -> None:
     before = DiskLocation(images).identity()
     shutil.copytree(images, tmp_path / "elsewhere")
     assert DiskLocation(tmp_path / "elsewhere").identity() == before
@@ -88,7 +88,7 @@ def test_a_change_in_a_linked_folder_changes_the_identity(images: Path, tmp_path
     assert DiskLocation(images).identity() != before
 
 
-def test_a_local_directory_is_not_copied(images: Path, tmp_path: Path) -> None:
+def test_a_local_folder_is_not_copied(images: Path, tmp_path: Path) -> None:
     assert DiskLocation(images).fetch(tmp_path / "scratch") == images
     assert not (tmp_path / "scratch").exists()
 
@@ -109,7 +109,7 @@ def expect_data_error(source_location: DiskLocation, tmp_path: Path, match: str)
             operation()
 
 
-def test_a_sha256_of_a_directory_is_refused(images: Path, tmp_path: Path) -> None:
+def test_a_sha256_of_a_folder_is_refused(images: Path, tmp_path: Path) -> None:
     expect_data_error(DiskLocation(images, "0" * 64), tmp_path, r"images is a folder\. Remove data\.sha256")
 
 
