@@ -73,7 +73,9 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
         raise DataError("it has no images. Put them in one folder per class.")
     names = [tuple(name.split("/")) for name in files]
     content = [name for name in names if _get_suffix(name) not in DOCUMENTS]
-    empty = _find_empty_folders(names, folders)
+    non_empty = {name[:end] for name in names for end in range(1, len(name))}
+    paths = [tuple(folder.split("/")) for folder in folders]
+    empty = sorted({path[:end] for path in paths for end in range(1, len(path) + 1)} - non_empty)
     prefix_depth, roots = _find_prefix(content, empty)
     with_splits = all(map(_is_split, roots))
     if not with_splits:
@@ -101,13 +103,6 @@ def find_class_folders(files: Sequence[str], folders: Iterable[str]) -> ClassFol
         raise DataError(f"it has {split_folders}, and two of these are the same split. Remove one of them.")
     notes = _write_notes(names, prefix_depth, depth, targets)
     return ClassFolders(prefix_depth, classes, targets, tuple(notes))
-
-
-def _find_empty_folders(files: Sequence[Parts], folders: Iterable[str]) -> list[Parts]:
-    """Return the folders without files, and their parents without files, sorted."""
-    non_empty = {name[:end] for name in files for end in range(1, len(name))}
-    paths = [tuple(folder.split("/")) for folder in folders]
-    return sorted({path[:end] for path in paths for end in range(1, len(path) + 1)} - non_empty)
 
 
 def _label_folders(classes: Sequence[str], split_folders: Iterable[str]) -> dict[Parts, tuple[str, int]]:

@@ -116,18 +116,10 @@ class UnusableFiles:
 def _find_targets(path: Path, source: Source) -> ClassFolders | Index | Table:
     """Return the split and the target of each image, from an index, class folders or Parquet files."""
     if path.is_file() and _is_parquet_file(path):
-        file = Member(path, path.name, 0, lambda: path.open("rb"))
-        return _read_parquet_targets(path, source, lambda: iter([file]), True)
+        return _read_parquet_targets(path, source, single_file=True)
     files, folders, indexes = _list_members(path, source)
     if any(map(_has_parquet_suffix, files)) and not has_images(files):
-        return _read_parquet_targets(
-            path,
-            source,
-            lambda: (
-                file for file in iterate_members(path, source.max_bytes) if _has_parquet_suffix(file.name)
-            ),
-            False,
-        )
+        return _read_parquet_targets(path, source, single_file=False)
     try:
         return _read_index(indexes, files, source) or find_class_folders(files, folders)
     except DataError as error:
@@ -177,13 +169,16 @@ def _has_parquet_suffix(name: str) -> bool:
     return name.lower().endswith(parquet.SUFFIX)
 
 
-def _iterate_parquet_files(path: Path, max_bytes: int) -> Iterator[Member]:
-    return (file for file in iterate_members(path, max_bytes) if _has_parquet_suffix(file.name))
-
-
-def _read_parquet_targets(path: Path, source: Source, files: parquet.Files, single_file: bool) -> Table:
+def _read_parquet_targets(path: Path, source: Source, single_file: bool) -> Table:
     if source.index:
         raise DataError(f"{path} has Parquet files, which have the targets in a column. Remove data.index.")
+
+    def files() -> Iterator[Member]:
+        if single_file:
+            return iter([Member(path, path.name, 0, lambda: path.open("rb"))])
+        members = iterate_members(path, source.max_bytes)
+        return (member for member in members if _has_parquet_suffix(member.name))
+
     return parquet.read_parquet(files, single_file, source.problem, source.max_bytes)
 
 

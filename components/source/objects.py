@@ -24,10 +24,9 @@ NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, er
 
 
 class ObjectLocation:
-    """An object or a prefix in a storage. Requests are retried for `retry_seconds` seconds.
+    """An object or a prefix in a storage; raise ValueError if the URL is not valid for the storage.
 
-    Raises:
-        ValueError: the URL is not valid for the storage.
+    Requests are retried for `retry_seconds` seconds.
     """
 
     def __init__(self, storage: Storage, url: str, source: Source, retry_seconds: float = 30.0) -> None:

@@ -51,11 +51,7 @@ class _RetryableStatusError(Exception):
 
 
 class HttpLocation:
-    """A file at an http:// or https:// URL.
-
-    Raises:
-        ValueError: the URL is malformed.
-    """
+    """A file at an http:// or https:// URL; raise ValueError if the URL is malformed."""
 
     def __init__(self, url: str, limits: Limits) -> None:
         self._redacted_url, self._limits = redact_url(url), limits

@@ -34,15 +34,14 @@ class FailOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
-        """See keras.callbacks.Callback."""
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Check the metrics of the epoch so far."""
         self._check(logs)
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Check all metrics, including those of validation."""
         self._check(logs)
 
@@ -69,8 +68,7 @@ class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._epochs, self._examples, self._state, self._started = epochs, examples, state, 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
-        """Start the clock."""
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:

@@ -102,7 +102,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         else:
             log(f"resuming after epoch {self.state.epochs} from a checkpoint")
 
-    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Restore the state of the callbacks, which reset themselves before this method is called."""
         # `state.callbacks` is empty without a checkpoint.
         for callback, state in zip(self._callbacks, self.state.callbacks, strict=False):
@@ -111,7 +111,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if hasattr(callback, "best_weights"):
                 callback.best_weights = self._best_weights or None
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Save a checkpoint when the interval has passed; none after the last epoch."""
         last = self.model.stop_training or epoch + 1 == self.params["epochs"]
         if not last and time.monotonic() - self._last_save >= self._interval:

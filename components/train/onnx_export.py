@@ -231,7 +231,7 @@ def _add_node(graph: Any, operation: str, *inputs: str, **attributes: Any) -> st
     return name
 
 
-def _add_constant_one(graph: Any, tensor: str) -> str:
+def _one_like(graph: Any, tensor: str) -> str:
     return _add_constant(graph, np.ones((), tfonnx.utils.map_onnx_to_numpy_type(graph.get_dtype(tensor))))
 
 
@@ -239,27 +239,21 @@ def _add_constant_one(graph: Any, tensor: str) -> str:
 def _convert_erfc(graph: Any, node: Any, **_: Any) -> None:
     """1 - Erf(x); used by exact gelu."""
     (x,) = node.input
-    _replace_node(
-        graph, node, _add_node(graph, "Sub", _add_constant_one(graph, x), _add_node(graph, "Erf", x))
-    )
+    _replace_node(graph, node, _add_node(graph, "Sub", _one_like(graph, x), _add_node(graph, "Erf", x)))
 
 
 @_handles("Expm1")
 def _convert_expm1(graph: Any, node: Any, **_: Any) -> None:
     """Exp(x) - 1; used by celu."""
     (x,) = node.input
-    _replace_node(
-        graph, node, _add_node(graph, "Sub", _add_node(graph, "Exp", x), _add_constant_one(graph, x))
-    )
+    _replace_node(graph, node, _add_node(graph, "Sub", _add_node(graph, "Exp", x), _one_like(graph, x)))
 
 
 @_handles("Log1p")
 def _convert_log1p(graph: Any, node: Any, **_: Any) -> None:
     """Log(x + 1); used by logaddexp."""
     (x,) = node.input
-    _replace_node(
-        graph, node, _add_node(graph, "Log", _add_node(graph, "Add", x, _add_constant_one(graph, x)))
-    )
+    _replace_node(graph, node, _add_node(graph, "Log", _add_node(graph, "Add", x, _one_like(graph, x))))
 
 
 @_handles("Conv3D")
@@ -351,7 +345,7 @@ def _convert_bitcast(graph: Any, node: Any, **_: Any) -> None:
         if consumer.type != "BitwiseAnd" or values != [SIGN_BIT] or graph.get_dtype(x) != TensorProto.FLOAT:
             raise ValueError("tf2onnx cannot convert the operation Bitcast.")
     zero = _add_constant(graph, np.float32(0))
-    inverse = _add_node(graph, "Div", _add_constant_one(graph, x), x)  # distinguishes -0.0 from 0.0
+    inverse = _add_node(graph, "Div", _one_like(graph, x), x)  # distinguishes -0.0 from 0.0
     negative = _add_node(
         graph, "Or", _add_node(graph, "Less", x, zero), _add_node(graph, "Less", inverse, zero)
     )

@@ -209,12 +209,10 @@ class TimedPasses:
 class EvaluationClock(keras.callbacks.Callback):  # type: ignore[misc]
     """Measures an evaluation without the overhead of Keras."""
 
-    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ARG002
-        """Start the clock."""
+    def on_test_begin(self, logs: Any = None) -> None:
         self._began = time.perf_counter()
 
-    def on_test_end(self, logs: Any = None) -> None:  # noqa: ARG002
-        """Stop the clock."""
+    def on_test_end(self, logs: Any = None) -> None:
         self.seconds = time.perf_counter() - self._began
 
 
