@@ -30,11 +30,11 @@ def test_false_promotion_rate_of_accuracy_and_recall_is_at_most_5_percent(sizes,
     ("examples", "kind", "draws"),
     [
         (30, "normal", 200),
-        (88, "Student's t, 5 degrees", 100),
+        (88, "Student's t, 5 degrees of freedom", 100),
         *(
             pytest.param(examples, kind, 4000, marks=pytest.mark.soak)
             for examples in (30, 88, 300)
-            for kind in ("normal", "Student's t, 5 degrees", "exponential")
+            for kind in ("normal", "Student's t, 5 degrees of freedom", "exponential")
         ),
     ],
 )
