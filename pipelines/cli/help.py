@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Group(typer.Typer):
-    """A group of commands with this help."""
+    """A Typer app whose commands are of the class Command."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
         """Return a decorator that adds a command; `settings` are those of Typer."""
@@ -18,7 +18,7 @@ class Group(typer.Typer):
 
 
 class Command(TyperCommand):
-    """A command with this help."""
+    """A command whose help names its arguments without types."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the usage line, such as `[OPTIONS]`, `NAME` and `FILE...`."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from modelyard.components.store.models import ModelStore
     from modelyard.components.store.settings import Store
 
+NO_VALUE = "–"
+
 
 class Output(StrEnum):
     """The output format of a command."""
@@ -146,18 +148,18 @@ def check_server_url(url: str | None) -> str | None:
     return url
 
 
-def on_kfp(command: Callable[..., None]) -> Callable[..., None]:
-    """Add -e, --endpoint, --namespace and --output to a command, which gets `scope` and `output`."""
+def with_kfp_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add -e, --endpoint, --namespace and --output to a command with the parameters `scope` and `output`."""
     return _with_scope(command, EnvironmentName, inspect.Parameter.empty)
 
 
-def on_runner(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the same options to a command about runs; -e is optional."""
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `with_kfp_options` to a command about runs; -e is optional."""
     return _with_scope(command, RunsEnvironment, None)
 
 
 def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callable[..., None]:
-    """Return the command with these options added; `kind` and `default` are those of -e."""
+    """Return the command with the options; `kind` and `default` are those of -e."""
 
     def run(
         environment: str | None,
@@ -202,7 +204,7 @@ def parse_skip_options(skip: bool, force_after: str | None) -> dict[str, bool | 
     from modelyard.pipelines.config.text import parse_duration
 
     if force_after and not skip:
-        raise typer.BadParameter("It needs --skip-unchanged.", param_hint="--force-after")
+        raise typer.BadParameter("The option needs --skip-unchanged.", param_hint="--force-after")
     after = parse_duration(force_after, "--force-after") if force_after else 0
     return {"skip_unchanged": skip, "force_after": after}
 
@@ -262,7 +264,7 @@ def format_cell(value: object) -> str:
     from modelyard.components.artifacts import format_number
 
     if value is None:
-        return "–"
+        return NO_VALUE
     if isinstance(value, float):
         return format_number(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # as in YAML

@@ -21,10 +21,10 @@ from modelyard.pipelines.cli.options import (
     Overrides,
     SkipUnchanged,
     Wait,
-    on_kfp,
     parse_skip_options,
     print_json,
     print_result,
+    with_kfp_options,
 )
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def compile_(
     typer.echo(str(file))
 
 
-@on_kfp
+@with_kfp_options
 def submit(
     scope: "RunScope",
     output: Output,

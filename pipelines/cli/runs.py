@@ -7,6 +7,7 @@ import typer
 
 from modelyard.pipelines.cli.help import Group
 from modelyard.pipelines.cli.options import (
+    NO_VALUE,
     LeaveStuck,
     Output,
     RunName,
@@ -15,25 +16,24 @@ from modelyard.pipelines.cli.options import (
     format_cell,
     format_time,
     log,
-    on_runner,
     open_store,
     print_json,
     print_list,
     print_result,
     print_rows,
     print_table,
+    with_run_options,
 )
 
 if TYPE_CHECKING:
     from modelyard.pipelines.runners.base import Run, RunInfo
     from modelyard.pipelines.runners.select import RunScope
 
-NONE = "–"  # as `format_cell` shows it
 app = Group(name="runs", help="List, show, compare, cancel and retry runs.", no_args_is_help=True)
 
 
 @app.command("list")
-@on_runner
+@with_run_options
 def list_(
     scope: "RunScope",
     output: Output,
@@ -61,7 +61,7 @@ def list_(
 
 
 @app.command("show")
-@on_runner
+@with_run_options
 def show_(
     scope: "RunScope", output: Output, name: RunName, wait: Wait = False, leave_stuck: LeaveStuck = False
 ) -> None:
@@ -89,7 +89,7 @@ def show_(
 
 
 @app.command()
-@on_runner
+@with_run_options
 def compare(
     scope: "RunScope",
     output: Output,
@@ -109,13 +109,15 @@ def compare(
         for change in changes
     ]
     # a run without a gate has no value for its keys
-    print_rows([row for row in rows if row[1:] != (NONE, NONE)], ("", *(run.name for run in compared.runs)))
+    print_rows(
+        [row for row in rows if row[1:] != (NO_VALUE, NO_VALUE)], ("", *(run.name for run in compared.runs))
+    )
     if not compared.differences:
         typer.echo("The configurations are the same.")
 
 
 @app.command()
-@on_runner
+@with_run_options
 def logs(
     scope: "RunScope",
     output: Output,
@@ -160,7 +162,7 @@ def logs(
 
 
 @app.command()
-@on_runner
+@with_run_options
 def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
     """Cancel a run. Versions that it published are kept."""
     run = _open_run(scope, name)
@@ -169,7 +171,7 @@ def cancel(scope: "RunScope", output: Output, name: RunName) -> None:
 
 
 @app.command()
-@on_runner
+@with_run_options
 def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) -> None:
     """Retry the failed steps of a run.
 
@@ -184,7 +186,7 @@ def retry(scope: "RunScope", output: Output, name: RunName, wait: Wait = False) 
     _show_state(new_run, "retried", "was started again", output)
 
 
-@on_runner
+@with_run_options
 def explain(
     scope: "RunScope",
     output: Output,
@@ -203,7 +205,7 @@ def explain(
     print_result(output, explanation.json(), explanation.text)
 
 
-@on_runner
+@with_run_options
 def report(
     scope: "RunScope",
     output: Output,
@@ -254,7 +256,7 @@ def _format_value(key: str, value: Any) -> str:
     """Format a value of a comparison."""
     if value and key in ("started", "seconds"):
         return f"{format_time(value)} UTC" if key == "started" else f"{value:.0f}"
-    return NONE if value in ({}, []) else format_cell(value)
+    return NO_VALUE if value in ({}, []) else format_cell(value)
 
 
 def _format_row(info: "RunInfo") -> tuple[str, ...]:

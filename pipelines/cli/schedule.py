@@ -12,11 +12,11 @@ from modelyard.pipelines.cli.options import (
     ModelName,
     Output,
     Overrides,
-    on_kfp,
     print_json,
     print_list,
     print_result,
     print_rows,
+    with_kfp_options,
 )
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
 app = Group(name="schedule", help="Manage recurring runs on Kubeflow Pipelines.", no_args_is_help=True)
-DONE = {"create": "created", "replace": "replaced", "pause": "paused", "resume": "resumed"}
+RESULTS = {"create": "created", "replace": "replaced", "pause": "paused", "resume": "resumed"}
 
 
 @app.command()
-@on_kfp
+@with_kfp_options
 def apply(
     scope: "RunScope",
     output: Output,
@@ -53,8 +53,8 @@ def apply(
     if output is Output.JSON:
         print_json({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
-    done = f"{'would be ' if dry_run else ''}{DONE.get(applied.action, 'unchanged')}"
-    typer.echo(f"Schedule {applied.name} at {applied.endpoint}: {done}.")
+    result = f"{'would be ' if dry_run else ''}{RESULTS.get(applied.action, 'unchanged')}"
+    typer.echo(f"Schedule {applied.name} at {applied.endpoint}: {result}.")
     rows = [("change", str(change)) for change in applied.changes]
     rows += [("next", due) for due in applied.next] or [("next", "none: paused")]
     rows += [("note", note) for note in applied.notes]
@@ -62,7 +62,7 @@ def apply(
 
 
 @app.command("list")
-@on_kfp
+@with_kfp_options
 def list_(scope: "RunScope", output: Output) -> None:
     """List the recurring runs that modelyard created."""
     schedules = _recurring_runs(scope)
@@ -77,7 +77,7 @@ def list_(scope: "RunScope", output: Output) -> None:
 
 
 @app.command()
-@on_kfp
+@with_kfp_options
 def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Pause a schedule until `resume` or the next `apply`. Active runs continue."""
     _recurring_runs(scope).pause(name)
@@ -85,7 +85,7 @@ def pause(scope: "RunScope", output: Output, name: ModelName) -> None:
 
 
 @app.command()
-@on_kfp
+@with_kfp_options
 def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Resume a paused schedule."""
     _recurring_runs(scope).resume(name)
@@ -93,7 +93,7 @@ def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
 
 
 @app.command("run-now")
-@on_kfp
+@with_kfp_options
 def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Start a run of the schedule now."""
     started = _recurring_runs(scope).run_now(name)
@@ -101,7 +101,7 @@ def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
 
 
 @app.command()
-@on_kfp
+@with_kfp_options
 def delete(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Delete a schedule. Active runs continue."""
     _recurring_runs(scope).delete(name)
