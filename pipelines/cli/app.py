@@ -24,7 +24,7 @@ the plan · 14 a step was killed, ran out of memory or timed out · 15 full disk
 
 app = Group(
     name="modelyard",
-    help="Train, evaluate, deploy and serve Keras models.",
+    help="Train, evaluate, deploy and serve Keras models with Kubeflow Pipelines.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -50,7 +50,7 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
-    """Train, evaluate, deploy and serve Keras models."""
+    """Train, evaluate, deploy and serve Keras models with Kubeflow Pipelines."""
 
 
 app.command()(pipeline.run)
