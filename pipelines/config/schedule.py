@@ -67,7 +67,7 @@ class Schedule(Settings):
 
 
 def to_numeric_cron(line: str) -> str:
-    """Return a cron expression with numbers only, which every cron implementation reads alike.
+    """Return a cron expression with numbers only, which has the same meaning in all cron implementations.
 
     Raises:
         ValueError: it is not a cron expression, cron implementations disagree about it, or it is never due.

@@ -262,7 +262,7 @@ class GarbageCollector:
                 yield self._create_by_age("checkpoint", entry)
 
     def _find_records(self) -> Iterator[Removable]:
-        """Yield the records of the model's runs; decisions are kept, as cached evaluations need them."""
+        """Yield the records of the model's runs; decisions are kept, because cached evaluations need them."""
         for entry in self._objects.entries(f"{self.config.name}/runs/"):
             yield self._create_by_age("record", entry)
 

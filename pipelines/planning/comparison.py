@@ -17,7 +17,7 @@ from modelyard.pipelines.runners.base import RunSummary
 
 
 def find_plan_key(config: Config, environment: Environment) -> str | None:
-    """Return the key of the plan of a run, before the run, as data and code may change while it runs.
+    """Return the key of the plan of a run. Call it before the run, because data and code may change during the run.
 
     None if data or code cannot be read: the steps of the run report the error.
     """
@@ -29,7 +29,7 @@ def find_plan_key(config: Config, environment: Environment) -> str | None:
 def add_plan_to_report(folder: Path, plan_key: str | None, summary: RunSummary) -> None:
     """Add the plan to a run's folder and to its report, if the run succeeded and was planned.
 
-    An error is printed, as the run has succeeded. `plan_key` is the result of `find_plan_key`.
+    An error is only printed, because the run has succeeded. `plan_key` is the result of `find_plan_key`.
     """
     plan = load_plan(run_folder.home(), plan_key) if plan_key and summary.state == "succeeded" else None
     if plan is None or summary.report is None:

@@ -292,7 +292,7 @@ def _find_warnings(plan: Plan, inputs: _Inputs) -> Iterator[str]:
         estimate = f"a batch of {batch:,} would fit" if batch else "even one example may not fit"
         yield f"the memory may be too small ({estimate}): check it with --probe"
     if accelerator and probed and _lacks_accelerator(device, probed):
-        yield f"the probe ran on {probed.device}, as the node has no {accelerator.type}"
+        yield f"the probe ran on {probed.device}, because the node has no {accelerator.type}"
     if probed and probed.load > BUSY_LOAD:
         yield (
             f"the machine was busy during the probe ({probed.load:.1f} processes per core), so the times are "

@@ -32,7 +32,7 @@ from modelyard.pipelines.steps import deploy_spec
 
 LOG_ERROR = '{"error_message":'  # of a missing log, after the status 200
 PAUSE = 2.0  # seconds between two polls of a run
-LOG_PAUSE = 5.0  # seconds between two polls of a log, which the server always sends as a whole
+LOG_PAUSE = 5.0  # seconds between two polls of a log; the server sends all lines each time
 
 
 def find_run(backend: Backend, name_or_id: str) -> Any:
