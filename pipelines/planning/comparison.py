@@ -17,9 +17,9 @@ from modelyard.pipelines.runners.base import RunSummary
 
 
 def find_plan_key(config: Config, environment: Environment) -> str | None:
-    """Return the key of the plan of a run. Call it before the run, because data and code may change during the run.
+    """Return the key of the plan of a run, or None if data or code cannot be read.
 
-    None if data or code cannot be read: the steps of the run report the error.
+    Call it before the run, because data and code may change during the run. The steps report unreadable data.
     """
     with suppress(ModelyardError, OSError):
         return compute_plan_key(config, environment)
