@@ -104,7 +104,7 @@ def read_small_file(path: Path) -> bytes:
     """Return the content of a file that a user names, such as a configuration.
 
     Raises:
-        OSError: it cannot be read, is neither a regular file nor a pipe of the shell, or has more than
+        OSError: the file cannot be read, is neither regular nor a pipe of the shell, or has more than
             MAX_SMALL_FILE_BYTES.
     """
     mode = path.stat().st_mode
@@ -375,7 +375,7 @@ class Metrics(Record):
     `examples` is the number of test examples. `values` has the metrics by name; `primary` is shown in lists.
     `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
     `same_examples` has the metrics of both models on the examples that no champion was trained on.
-    `trained_on` maps the version of a champion to the other examples, if it recorded its training examples.
+    `trained_on` maps the version of a champion to the other examples, if the version recorded its examples.
     `comparisons` are with the best of the recent champions on `same_examples`. `baseline` has the metrics of
     the best constant prediction, and `baseline_comparison` compares the candidate with it. `details` depends
     on the problem.

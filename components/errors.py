@@ -183,17 +183,13 @@ _FREE_SPACE = (
 )
 _PERMISSION = "Give this user read and write access, or use another folder."
 _REMEDIES = {
-    errno.ENOSPC: _FREE_SPACE,
-    errno.EDQUOT: _FREE_SPACE,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FREE_SPACE),
     errno.EFBIG: "Raise the maximum file size (`ulimit -f`), or use another disk.",
     errno.EMFILE: "Raise the maximum number of open files: `ulimit -n 1024`.",
     errno.ENFILE: "End other processes, or raise the kernel's maximum number of open files (fs.file-max).",
-    errno.EROFS: _PERMISSION,
-    errno.EACCES: _PERMISSION,
-    errno.EPERM: _PERMISSION,
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _PERMISSION),
     errno.ENAMETOOLONG: "Use a folder with a shorter path.",
-    errno.EISDIR: "Use another name.",
-    errno.ENOTDIR: "Use another name.",
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "Use another name."),
     errno.ENOLCK: "Use a folder on a file system with locks (flock), such as a local disk.",
     errno.EIO: "Check the disk.",
 }

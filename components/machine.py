@@ -52,8 +52,8 @@ def find_proxy(url: str, socks: str | None = None) -> str | None:
 
     Args:
         url: the URL.
-        socks: the module that adds SOCKS to the HTTP library. None: it has no SOCKS, and a SOCKS proxy in
-            ALL_PROXY is ignored.
+        socks: the module that adds SOCKS to the HTTP library. None: the library does not support SOCKS, and a
+            SOCKS proxy in ALL_PROXY is ignored.
 
     Raises:
         ConfigError: the proxy is malformed, or the library does not support it.
@@ -104,7 +104,7 @@ def find_certificates() -> str | None:
     """Return the file or folder of the trusted certificate authorities; None for the default ones.
 
     Raises:
-        ConfigError: it does not exist, or has no certificates.
+        ConfigError: the file or folder does not exist, or has no certificates.
     """
     name = next((name for name in CERTIFICATES if os.environ.get(name)), None)
     if name is None:
@@ -134,7 +134,7 @@ def read_keras_config(environ: Mapping[str, str] = os.environ) -> tuple[Path, di
     """Return the path of keras.json and its values.
 
     Raises:
-        ConfigError: Keras does not accept it.
+        ConfigError: Keras does not accept the file.
     """
     path = Path(environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")) / "keras.json"  # noqa: PTH111
     try:

@@ -125,7 +125,7 @@ def iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
         max_bytes: maximum size of an unpacked archive.
 
     Raises:
-        DataError: it is something else, damaged, or has a refused member.
+        DataError: the source is something else, is damaged, or has a refused member.
     """
     position = ""
     try:

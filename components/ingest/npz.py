@@ -44,7 +44,7 @@ class ArrayFile:
     """An array in an .npz, described by its header.
 
     Raises:
-        DataError: it is not an .npy file, is not in C order, or its size does not match its header.
+        DataError: the member is not an .npy file, is not in C order, or its size does not match its header.
     """
 
     def __init__(self, member: Member) -> None:

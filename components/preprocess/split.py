@@ -9,7 +9,7 @@ a few examples larger than configured.
 If targets are classes, the test split also gets the examples with the smallest hashes of each class: 10
 distinct ones, or half of a class with fewer than 20. Once a class has 20 examples, adding examples can remove
 an example from the test split, but not add one. An example with several labels is a test example only if it
-is selected for each of them.
+is selected for each label.
 """
 
 from collections.abc import Mapping

@@ -183,16 +183,16 @@ class Classification(Problem):
         comparisons: tuple[Comparison, ...] = ()
         if champions:
             labels, scores = targets[compared], candidate[compared]
-            others = {version: other[compared] for version, other in champions.items()}
+            champion_scores = {version: other[compared] for version, other in champions.items()}
             same_examples = PairedMetrics(
                 examples=len(labels),
                 candidate=compute_metrics(labels, scores, size),
-                champion=compute_metrics(labels, next(iter(others.values())), size),
+                champion=compute_metrics(labels, next(iter(champion_scores.values())), size),
             )
             correct = scores[:, 0] == labels
-            others_correct = {version: other[:, 0] == labels for version, other in others.items()}
-            gain = compute_gain(correct, next(iter(others_correct.values())))
-            comparisons = compare_with_champions(labels, correct, others_correct, schema.names)
+            champions_correct = {version: other[:, 0] == labels for version, other in champion_scores.items()}
+            gain = compute_gain(correct, next(iter(champions_correct.values())))
+            comparisons = compare_with_champions(labels, correct, champions_correct, schema.names)
         confusion = confusion_matrix(targets, candidate, size)
         baseline_comparison = compare_with_baseline(confusion)
         most_frequent = int(np.argmax(training["examples"]))
@@ -372,9 +372,9 @@ def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_
     return Metric(value=value, low=max(0.0, below), high=min(1.0, above), direction="lower")
 
 
-def compute_gain(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> Interval:
-    """Return the difference in accuracy of two models on the same examples."""
-    wins, losses = np.array([(correct & ~others).sum()]), np.array([(others & ~correct).sum()])
+def compute_gain(correct: NDArray[np.bool_], other: NDArray[np.bool_]) -> Interval:
+    """Return the difference in accuracy of two models from the masks (n,) of their correct predictions."""
+    wins, losses = np.array([(correct & ~other).sum()]), np.array([(other & ~correct).sum()])
     low, high = intervals.paired_gain_interval(wins, losses, np.array([1 / len(correct)]))
     return Interval(value=float(wins[0] - losses[0]) / len(correct), low=low, high=high)
 
@@ -382,7 +382,10 @@ def compute_gain(correct: NDArray[np.bool_], others: NDArray[np.bool_]) -> Inter
 def compare_with_champions(
     targets: Labels, correct: NDArray[np.bool_], others: Mapping[int, NDArray[np.bool_]], names: Sequence[str]
 ) -> tuple[Comparison, ...]:
-    """Compare accuracy, balanced accuracy and recalls, each with the champion that has the highest value."""
+    """Compare accuracy, balanced accuracy and recalls, each with the champion that has the highest value.
+
+    `correct` is the mask (n,) of the candidate's correct predictions, and `others` has those of the champions.
+    """
     size = len(names)
     totals = _count_labels(targets, size)
     wins = {version: _count_labels(targets[correct & ~other], size) for version, other in others.items()}

@@ -138,12 +138,10 @@ def _find_error_location(error: BaseException, code: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
     folder = code.resolve()
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve().is_relative_to(folder)
-    ]
-    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).resolve().is_relative_to(folder):
+            return f" at {frame.filename}:{frame.lineno}"
+    return ""
 
 
 def _check_unchanged(code: Path, expected: str) -> None:
