@@ -384,7 +384,7 @@ def compare_with_champions(
 ) -> tuple[Comparison, ...]:
     """Compare accuracy, balanced accuracy and recalls, each with the champion that has the highest value.
 
-    `correct` is the mask (n,) of the candidate's correct predictions, and `others` has those of the champions.
+    `correct` is the mask (n,) of the candidate's correct predictions; `others` are those of the champions.
     """
     size = len(names)
     totals = _count_labels(targets, size)
