@@ -510,7 +510,7 @@ def start(
 
         env = load_environment(environment, overrides)
         config = _resolve_config(config, overrides, environment)
-        runner = select.local_runner(environment, env)
+        runner = select.create_local_runner(environment, env)
         runner.check()
         from modelyard.pipelines.compile import lean_kfp
 
@@ -603,7 +603,7 @@ def _prepare_uploads(
     from modelyard.pipelines.planning.feasibility import check_feasibility
     from modelyard.pipelines.runners import run_folder, select
 
-    server = select.kfp_runner(scope)  # fails early if the environment has none
+    server = select.create_kfp_runner(scope)  # fails early if the environment has none
     uploads = prepare_uploads(_resolve_config(config, scope.overrides, server.name), server.environment)
     if not skip_checks:
         check_feasibility(uploads.config, server.environment, server.name, run_folder.home(), budget)
@@ -615,10 +615,10 @@ def recurring_runs(scope: "RunScope", console: "Console | None" = None) -> "Recu
     from modelyard.pipelines.compile import lean_kfp
 
     lean_kfp.load()
-    from modelyard.pipelines.runners.select import kfp_runner
+    from modelyard.pipelines.runners.select import create_kfp_runner
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
-    server = kfp_runner(scope)
+    server = create_kfp_runner(scope)
     return RecurringRuns(server.backend, server.environment, console or _quiet_console())
 
 

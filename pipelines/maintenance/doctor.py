@@ -276,5 +276,5 @@ def find_encoding() -> str:
 
 def check_cluster(name: str, environment: Environment) -> str:
     """Check that the cluster responds, and that its pods may be listed."""
-    select.local_runner(name, environment).check()
+    select.create_local_runner(name, environment).check()
     return f"{name} responds"

@@ -1,6 +1,6 @@
 """The interface of the runners: runners, runs and summaries of runs.
 
-    runner = select.local_runner("local", environment)
+    runner = select.create_local_runner("local", environment)
     run = runner.start(config, options)
     summary = run.result()  # run.steps() and run.events() show the progress
     runner.open("20261124-091502-3f9a").logs(["train"])

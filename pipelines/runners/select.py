@@ -1,11 +1,11 @@
 """Selects the runner of an environment, and finds runs.
 
-    local_runner(name, environment)  for `run`: this machine executes the run; its steps are processes or pods
-    kfp_runner(scope)                for `submit`: a server of Kubeflow Pipelines
-    find_run(scope, name)            a run by its name or ID; without a name, the latest
-    list_runs(scope)                 the latest runs
+    create_local_runner(name, environment)  for `run`: this machine executes the run
+    create_kfp_runner(scope)                for `submit`: a server of Kubeflow Pipelines executes the run
+    find_run(scope, name)                   a run by its name or ID; without a name, the latest
+    list_runs(scope)                        the latest runs
 
-`start.json` of a run of this machine has the name of its environment.
+The environment of a run of this machine is read from its `start.json`.
 """
 
 import json
@@ -52,7 +52,7 @@ class RunScope:
         return load_environment(self.name, overrides)
 
 
-def local_runner(name: str, environment: Environment) -> LocalRunner:
+def create_local_runner(name: str, environment: Environment) -> LocalRunner:
     """Return the runner whose runs this machine executes."""
     if not environment.on_cluster:
         return LocalRunner(name, environment, run_folder.home())
@@ -61,7 +61,7 @@ def local_runner(name: str, environment: Environment) -> LocalRunner:
     return PodsRunner(name, environment, run_folder.home())
 
 
-def kfp_runner(scope: RunScope) -> "KfpRunner":
+def create_kfp_runner(scope: RunScope) -> "KfpRunner":
     """Return the runner of a server, without a request.
 
     Raises:
@@ -88,9 +88,9 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
         name = latest[0].id
     start = read_start_record(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
     if start:
-        return local_runner(start.environment, start.settings).open(name)
+        return create_local_runner(start.environment, start.settings).open(name)
     if scope.name and scope.environment.on_cluster:
-        return kfp_runner(scope).open(name)
+        return create_kfp_runner(scope).open(name)
     raise NotFoundError(
         f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs of this "
         "machine; for a run on Kubeflow Pipelines, set its environment with -e."
@@ -119,10 +119,10 @@ def list_runs(
     runs: list[RunInfo] = []
     for start in starts.values():
         if scope.name in (None, start.environment):
-            runs += local_runner(start.environment, start.settings).list(model, limit)
+            runs += create_local_runner(start.environment, start.settings).list(model, limit)
     if scope.name and scope.environment.on_cluster:
         try:
-            runs += kfp_runner(scope).list(model, limit)
+            runs += create_kfp_runner(scope).list(model, limit)
         except (BackendError, NotFoundError) as error:
             if not runs:
                 raise

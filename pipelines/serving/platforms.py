@@ -86,7 +86,7 @@ def find_controller(
         version: the version to deploy, whose section `rollout` is used; the defaults if None.
         needs_image: whether a missing server image is an error now, instead of when a server is started.
         store: the section `store` for servers of this machine; None: that of the environment.
-        server: a running server, to read its status; not on a cluster.
+        server: a running server of this machine whose status is read.
 
     Raises:
         ConfigError: the environment is a cluster and `server` is set.
