@@ -6,8 +6,7 @@ the server refuses, because they are invalid or the server is busy, do not count
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from modelyard.components.deploy.platforms.base import RequestCounts, TrafficWindow
 from modelyard.components.deploy.settings import Rollout
@@ -92,12 +91,19 @@ def analyze(
                 f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
                 f"(rollout.min_requests). {last_error}".strip()
             )
-        if missing > 0:
-            # the Service sends only a share of the requests to the candidate
-            count = math.ceil(missing / window.candidate_share())
-            last_error = _send_golden_requests(window, instances, count, now, sleep) or last_error
-        else:
+        if missing <= 0:
             sleep(POLL_SECONDS)
+            continue
+        # the Service sends only a share of the requests to the candidate
+        requests, end = math.ceil(missing / window.candidate_share()), now() + BURST_SECONDS
+        for instance in itertools.islice(instances, requests):
+            try:
+                window.send(instance)
+            except ServeError as error:  # the metrics count the server's failures
+                last_error = f"The last error: {error}"
+                sleep(ERROR_PAUSE_SECONDS)
+            if now() > end:
+                break
 
 
 def _count_due(elapsed: float, rollout: Rollout) -> int:
@@ -105,23 +111,3 @@ def _count_due(elapsed: float, rollout: Rollout) -> int:
     seconds = rollout.bake_seconds
     share = min(1.0, max(0.0, 2 * elapsed / seconds - 1)) if seconds else 1.0
     return math.ceil(rollout.min_requests * share)
-
-
-def _send_golden_requests(
-    window: TrafficWindow,
-    instances: Iterator[Any],
-    count: int,
-    now: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> str:
-    """Send `count` golden requests, for at most BURST_SECONDS; return the last error, empty without one."""
-    end, last_error = now() + BURST_SECONDS, ""
-    for instance in itertools.islice(instances, count):
-        try:
-            window.send(instance)
-        except ServeError as error:  # the metrics count the server's failures
-            last_error = f"The last error: {error}"
-            sleep(ERROR_PAUSE_SECONDS)
-        if now() > end:
-            break
-    return last_error

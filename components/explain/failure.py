@@ -6,6 +6,7 @@ status of its pod, and its node in the Workflow. Logs are quoted only if nothing
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from modelyard.components.errors import (
     CancelledError,
@@ -84,57 +85,32 @@ def pod_failure(
     `pod` is None if it was deleted. `node` is its node in the Workflow, `log` that of its container. See
     `find_problem` for the other arguments.
     """
+    status = pod["status"] if pod else {}
     problem = find_problem(pod, events, nodes, memory_used) if pod else None
     container_end = NODE_MESSAGE.fullmatch(node.message) if node else None
-    if error := _find_infrastructure_error(step, pod, node, problem, container_end, log):
-        return Failure.from_error(error, step)
-    record = _parse_record(pod, container_end["document"] if container_end else None)
-    if record and record.kind not in TERMINATION_KINDS:
-        return record.model_copy(update={"step": step})
-    termination = _find_termination_error(step, pod)
-    if record and not termination:
-        return record.model_copy(update={"step": step})
-    exit_code = _find_exit_code(pod) or (int(container_end["code"]) if container_end else None)
-    error = (
-        termination
-        or find_start_error(step, problem, node)
-        or _unknown_error(step, exit_code, node.message if node else "", log)
-    )
-    return Failure.from_error(error, step)
-
-
-def _find_infrastructure_error(
-    step: str,
-    pod: Json | None,
-    node: PodNode | None,
-    problem: PodProblem | None,
-    container_end: re.Match[str] | None,
-    log: Sequence[str],
-) -> ModelyardError | None:
-    """Return the error of a failed driver, an exceeded deadline or too little memory, else None."""
+    fail = partial(Failure.from_error, step=step)
     if node and node.driver:
-        return _driver_error(node, problem, log)
-    reason = pod["status"].get("reason") if pod else None
-    if reason == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
-        return _deadline_error(step, pod)
+        return fail(_driver_error(node, problem, log))
+    if status.get("reason") == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
+        return fail(_deadline_error(step, pod))
     reasons = (problem.reason if problem else "", container_end["reason"] if container_end else "")
     if OUT_OF_MEMORY in reasons:
         evidence = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
-        return OutOfMemoryError(out_of_memory_message(step, evidence))
-    return None
-
-
-def _find_termination_error(step: str, pod: Json | None) -> KilledError | None:
-    """Return the error of a pod that was deleted, or stopped by its node; else None."""
+        return fail(OutOfMemoryError(out_of_memory_message(step, evidence)))
+    record = _parse_record(pod, container_end["document"] if container_end else None)
+    if record and record.kind not in TERMINATION_KINDS:
+        return record.model_copy(update={"step": step})
     if pod and "deletionTimestamp" in pod["metadata"]:
-        return pod_deleted_error(step)
-    if pod and (reason := pod["status"].get("reason")):  # such as Evicted
-        detail = str(pod["status"].get("message", "")).rstrip(".") or "no message"
-        return KilledError(
-            f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN} "
-            f"environment.steps.{step}.retries retries automatically."
-        )
-    return None
+        return fail(pod_deleted_error(step))
+    if reason := status.get("reason"):  # such as Evicted
+        detail = str(status.get("message", "")).rstrip(".") or "no message"
+        message = f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN}"
+        return fail(KilledError(f"{message} environment.steps.{step}.retries retries automatically."))
+    if record:
+        return record.model_copy(update={"step": step})
+    exit_code = _find_exit_code(pod) or (int(container_end["code"]) if container_end else None)
+    start_error = find_start_error(step, problem, node)
+    return fail(start_error or _unknown_error(step, exit_code, node.message if node else "", log))
 
 
 def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:

@@ -70,13 +70,7 @@ class RequestTarget(NamedTuple):
 
 
 class App:
-    """Responds to requests with the current predictor.
-
-    Args:
-        predictor: the first version.
-        settings: the settings.
-        access: the access rules.
-    """
+    """Responds to requests with a predictor, which `set_predictor` replaces."""
 
     def __init__(self, predictor: Predictor, settings: Serving, access: Access) -> None:
         self._settings, self._access = settings, access
@@ -157,7 +151,6 @@ class App:
     async def _reply(
         self, target: RequestTarget, predictor: Predictor, headers: dict[bytes, bytes], body: Body
     ) -> Reply:
-        """Return the reply of a route."""
         if target.name is not None:
             _check_model(target, predictor)
         match target.route:
@@ -221,9 +214,26 @@ class App:
         self, body: Body, seconds: float, data: bytes, execute: Callable[[bytes], Reply]
     ) -> Reply:
         """Execute a request in a thread, unless its client disconnects or it times out before."""
-        pool = self._large_pool if len(data) > LARGE_BODY else self._pool
         deadline = time.monotonic() + seconds
-        work = pool.submit(self._execute_in_time, deadline, seconds, data, body.compressed, execute)
+
+        def execute_in_time() -> Reply:
+            try:
+                if time.monotonic() > deadline:
+                    reason = f"The request could not be executed within {seconds:g} s; try again."
+                    raise HttpError(504, reason, RETRY_AFTER)
+                text = decompress(data, LARGE_BODY) if body.compressed else data
+                large = max(len(data), len(text)) > LARGE_BODY
+                with LARGE_INPUT_LOCK if large else nullcontext():
+                    if body.compressed and len(text) > LARGE_BODY:
+                        text = decompress(data, self.limits.body)
+                    if len(text) > self.limits.body:
+                        raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
+                    return execute(text)
+            except HttpError as error:  # raising it would keep the body in its frames until collected
+                return error.reply
+
+        pool = self._large_pool if len(data) > LARGE_BODY else self._pool
+        work = pool.submit(execute_in_time)
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         done = asyncio.wrap_future(work)
@@ -236,31 +246,6 @@ class App:
         finally:
             disconnected.cancel()
 
-    def _execute_in_time(
-        self,
-        deadline: float,
-        seconds: float,
-        data: bytes,
-        compressed: bool,
-        execute: Callable[[bytes], Reply],
-    ) -> Reply:
-        """Decompress and execute a request, unless its deadline has passed."""
-        try:
-            if time.monotonic() > deadline:
-                raise HttpError(
-                    504, f"The request could not be executed within {seconds:g} s; try again.", RETRY_AFTER
-                )
-            text = decompress(data, LARGE_BODY) if compressed else data
-            large = max(len(data), len(text)) > LARGE_BODY
-            with LARGE_INPUT_LOCK if large else nullcontext():
-                if compressed and len(text) > LARGE_BODY:
-                    text = decompress(data, self.limits.body)
-                if len(text) > self.limits.body:
-                    raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
-                return execute(text)
-        except HttpError as error:  # raising it would keep the body in its frames until collected
-            return error.reply
-
     def _execute(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
         """Return the reply to a request, with its duration; a failure of the model is a reply."""
         started = time.perf_counter()
@@ -270,7 +255,7 @@ class App:
             else:
                 length = headers.get(openinference.HEADER_LENGTH)
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
-        except HttpError as error:  # returned, not raised: see `_execute_in_time`
+        except HttpError as error:  # returned, not raised: see `_execute_in_thread`
             return error.reply
         except Exception:  # a failure of one prediction
             trace = trace_headers([*headers.items()])

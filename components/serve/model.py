@@ -216,7 +216,10 @@ class ChampionFollower(threading.Thread):
             except Exception as error:  # the thread must survive any error of a store's client
                 reason = str(error) if isinstance(error, ModelyardError) else describe_error(error)
                 if champion:
-                    self._set_failure(champion, reason)
+                    failed_before = champion.digest == self._failed_digest
+                    self._backoff = min(MAX_BACKOFF, 2 * self._backoff) if failed_before else self._interval
+                    self._failed_digest, self._failure = champion.digest, reason
+                    self._retry_at = time.monotonic() + self._backoff
                 self._report_poll(champion, reason)
 
     def stop(self) -> None:
@@ -229,13 +232,6 @@ class ChampionFollower(threading.Thread):
                 load(self._models, self._name, champion.version, champion.digest, self._threads)
             )
             self._version = champion.version
-
-    def _set_failure(self, champion: Champion, reason: str) -> None:
-        """Set the time of the next attempt to load a champion, after twice the time if it failed before."""
-        failed_before = champion.digest == self._failed_digest
-        self._backoff = min(MAX_BACKOFF, 2 * self._backoff) if failed_before else self._interval
-        self._failed_digest, self._failure = champion.digest, reason
-        self._retry_at = time.monotonic() + self._backoff
 
     def _report_poll(self, champion: Champion | None, error: str) -> None:
         """Report a poll, and log its result unless it is that of the last poll."""

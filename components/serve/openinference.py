@@ -67,13 +67,9 @@ def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def infer(predictor: Predictor, body: bytes, header_length: bytes | None, max_batch: int) -> Reply:
-    """Return the reply to an infer request.
+    """Return the reply to an infer request of at most `max_batch` examples.
 
-    Args:
-        predictor: the served version.
-        body: JSON, or JSON and the tensor's bytes.
-        header_length: value of Inference-Header-Content-Length; None if the body is JSON.
-        max_batch: maximum number of examples.
+    `header_length` is the value of Inference-Header-Content-Length; None if the body is only JSON.
 
     Raises:
         HttpError: 400 or 413, the body is not a request for this model; 500, the prediction is not finite.
@@ -118,7 +114,6 @@ def _split_body(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes 
 
 
 def _get_single_input(document: Any) -> Any:
-    """Return the input of a request."""
     inputs = document.get("inputs")
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
         if "instances" in document:
@@ -135,22 +130,7 @@ def _get_single_input(document: Any) -> Any:
 def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_batch: int) -> NDArray[Any]:
     """Return the batch (n, *shape) of a tensor in JSON or bytes."""
     signature = predictor.signature.input
-    _check_name_and_datatype(predictor, tensor)
-    shape = _parse_shape(tensor, signature.shape, max_batch)
-    size = _read_parameters(tensor).get("binary_data_size")
-    if size is None:
-        return _parse_json(tensor, bool(binary), shape, signature)
-    if binary is None or size != len(binary):
-        raise HttpError(
-            400,
-            f"binary_data_size is {_shorten(size)}, but {len(binary or b'')} bytes follow the JSON. They "
-            "must be equal, and Inference-Header-Content-Length must be the length of the JSON.",
-        )
-    return tensors.parse_binary(binary, shape, signature)
-
-
-def _check_name_and_datatype(predictor: Predictor, tensor: Any) -> None:
-    expected = DATATYPES[predictor.signature.input.dtype]
+    expected = DATATYPES[signature.dtype]
     if tensor.get("name") not in (predictor.input, "input"):
         raise HttpError(
             400,
@@ -161,12 +141,18 @@ def _check_name_and_datatype(predictor: Predictor, tensor: Any) -> None:
         raise HttpError(
             400, f"The input's datatype is {_shorten(tensor.get('datatype'))}, but {expected} is expected."
         )
-
-
-def _parse_json(tensor: Any, has_binary: bool, shape: tuple[int, ...], signature: Tensor) -> NDArray[Any]:
-    """Return the batch of a tensor in JSON, whose numbers are a flat or a nested list."""
+    shape = _parse_shape(tensor, signature.shape, max_batch)
+    size = _read_parameters(tensor).get("binary_data_size")
+    if size is not None:
+        if binary is None or size != len(binary):
+            raise HttpError(
+                400,
+                f"binary_data_size is {_shorten(size)}, but {len(binary or b'')} bytes follow the JSON. They "
+                "must be equal, and Inference-Header-Content-Length must be the length of the JSON.",
+            )
+        return tensors.parse_binary(binary, shape, signature)
     data = tensor.get("data")
-    if has_binary or not isinstance(data, Array):
+    if binary or not isinstance(data, Array):
         raise HttpError(
             400, 'The input needs "data", a list of numbers, or "parameters": {"binary_data_size": ...}.'
         )

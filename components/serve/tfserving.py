@@ -37,10 +37,7 @@ DTYPES = {"uint8": "DT_UINT8", "float32": "DT_FLOAT"}
 def status(predictor: Predictor, champion: int | None, error: str) -> Reply:
     """Return the version's state in the format of TF Serving; `name` and `ready` are KServe's.
 
-    Args:
-        predictor: the served version.
-        champion: the champion.
-        error: why the champion is not served; empty if it is.
+    `error` is why the champion is not served; empty if it is.
     """
     version = {
         "version": str(predictor.version),
@@ -73,13 +70,7 @@ def _describe_tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -> Reply:
-    """Return the reply to a predict request.
-
-    Args:
-        predictor: the served version.
-        text: the request's body.
-        max_batch: maximum number of examples.
-        limits: limits of the images.
+    """Return the reply to a predict request of at most `max_batch` examples.
 
     Raises:
         HttpError: 400 or 413, the body is not a request for this model; 500, the prediction is not finite.

@@ -63,10 +63,15 @@ def pod_template(
         memory=target.resources.memory,
         startup_failures=math.ceil(rollout.ready_timeout) + 30,
     )
-    _mount_secrets(template["spec"], volumes)
+    pod, (container,) = template["spec"], template["spec"]["containers"]
+    if volumes:
+        pod["securityContext"]["fsGroup"] = SERVER_GROUP_ID
+        pod["volumes"] += volumes
+        names = [volume["name"] for volume in volumes]
+        container["volumeMounts"] += [{"name": key, "mountPath": f"{SECRETS_FOLDER}/{key}"} for key in names]
     if target.tls_secret:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            template["spec"]["containers"][0][probe]["httpGet"]["scheme"] = "HTTPS"
+            container[probe]["httpGet"]["scheme"] = "HTTPS"
     content_hash = sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
     template["metadata"]["annotations"][TEMPLATE_ANNOTATION] = content_hash[:16]
     return template
@@ -111,18 +116,6 @@ def service_url(name: str, namespace: str, tls: bool = False) -> str:
 def uses_tls(pod: Json) -> bool:
     """Return whether a pod serves TLS."""
     return any(volume["name"] == "tls" for volume in pod["spec"].get("volumes", []))
-
-
-def _mount_secrets(pod: Json, volumes: list[Json]) -> None:
-    """Mount the volumes of Secrets in the container of a pod."""
-    if not volumes:
-        return
-    (container,) = pod["containers"]
-    pod["securityContext"]["fsGroup"] = SERVER_GROUP_ID
-    pod["volumes"] += volumes
-    container["volumeMounts"] += [
-        {"name": volume["name"], "mountPath": f"{SECRETS_FOLDER}/{volume['name']}"} for volume in volumes
-    ]
 
 
 def _set_secret_paths(serving: Json, target: Target) -> list[Json]:
