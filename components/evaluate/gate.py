@@ -233,7 +233,9 @@ def _find_slice_limits(
 def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list[RuleResult]:
     """Check the comparisons with the best of the champions."""
     comparisons = {(entry.metric, entry.slice): entry for entry in metrics.comparisons}
-    if (get_description(metrics.problem).comparison_metrics[0], "") not in comparisons:
+    description, baseline = get_description(metrics.problem), metrics.baseline_comparison
+    default_metric = description.comparison_metrics[0]
+    if (default_metric, "") not in comparisons:
         remaining = metrics.examples - metrics.trained_on[champion].count
         rule = f"number of test examples that version {champion} was not trained on must be at least"
         sentence = (
@@ -241,8 +243,11 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
             f"{remaining:,} of the test examples"
         )
         return [_fail_too_few(rule, remaining, sentence, MINIMUM_EXAMPLES)]
+    # the default margin is relative to the baseline if lower is better
+    unit = baseline.other if baseline and _get_sign(metrics, default_metric) < 0 else 1.0
+    default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
     results = []
-    for metric, margins in (gate.margin or _get_default_margin(metrics, gate)).items():
+    for metric, margins in (gate.margin or {default_metric: default_margin}).items():
         if metric in metrics.values and not isinstance(margins, dict):
             named_margins = {"": margins}  # of all examples
         else:
@@ -258,16 +263,6 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
                 )
                 results.append(_fail_too_few(rule, 0, sentence, 1))
     return results
-
-
-def _get_default_margin(metrics: Metrics, gate: Gate) -> Limits:
-    """Return the default metric with its margin, which is relative to the baseline if lower is better."""
-    description = get_description(metrics.problem)
-    metric, baseline = description.comparison_metrics[0], metrics.baseline_comparison
-    if gate.comparison == "superiority":
-        return {metric: 0.0}
-    unit = baseline.other if baseline and _get_sign(metrics, metric) < 0 else 1.0
-    return {metric: description.margin * unit}
 
 
 def _fail_too_few(rule: str, count: int, sentence: str, minimum: int) -> RuleResult:
@@ -295,37 +290,29 @@ def _check_comparison(
     values = comparison.other + sign * comparison.value, comparison.other
     article = "the" if comparison.version == champion else "an earlier"
     version = f"version {comparison.version}, {article} champion"
-    contradicted = comparison.high < limit
-    conclusion = (
-        _conclude_non_inferiority(comparison, margin, passed, contradicted)
-        if non_inferiority
-        else _conclude_superiority(margin, passed, contradicted)
-    )
+    conclusion = _conclude(comparison, margin, non_inferiority, passed, limit)
     sentence = (
         f"{_describe_values(name, values, version, count)}, which {conclusion} ({_describe_gain(comparison)})"
     )
-    if not passed and not contradicted:
+    if not passed and comparison.high >= limit:
         model = "an equal model" if non_inferiority else "a model that is this much better"
         sentence += _describe_examples_needed(model, comparison, count, limit, sign > 0)
     return RuleResult(rule, sentence)
 
 
-def _conclude_non_inferiority(comparison: Comparison, margin: float, passed: bool, contradicted: bool) -> str:
-    worse = f"worse{_describe_margin(margin)}"
-    if passed:
+def _conclude(
+    comparison: Comparison, margin: float, non_inferiority: bool, passed: bool, limit: float
+) -> str:
+    """Return what a comparison shows."""
+    margin_text = f" by more than {format_number(margin)}" if margin else ""
+    better, worse, contradicted = f"better{margin_text}", f"worse{margin_text}", comparison.high < limit
+    if non_inferiority and passed:
         return f"shows that the candidate is {'better' if comparison.at_least > 0 else f'not {worse}'}"
-    return f"{'shows' if contradicted else 'does not exclude'} that the candidate is {worse}"
-
-
-def _conclude_superiority(margin: float, passed: bool, contradicted: bool) -> str:
-    better = f"better{_describe_margin(margin)}"
+    if non_inferiority:
+        return f"{'shows' if contradicted else 'does not exclude'} that the candidate is {worse}"
     if contradicted:
         return f"shows that the candidate is not {better}"
     return f"{'shows' if passed else 'does not show'} that the candidate is {better}"
-
-
-def _describe_margin(margin: float) -> str:
-    return f" by more than {format_number(margin)}" if margin else ""
 
 
 def _describe_values(name: str, values: tuple[float, float], version: str, count: int) -> str:

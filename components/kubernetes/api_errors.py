@@ -23,11 +23,7 @@ EXPLANATIONS = {
 
 
 def explain_refusal(message: str) -> str:
-    """Return an explanation of a refusal, with a remedy if it is known.
-
-    Args:
-        message: the message of a status or of a condition `ReplicaFailure`.
-    """
+    """Return an explanation of the message of a status or of a condition `ReplicaFailure`, with a remedy."""
     if match := FORBIDDEN.search(message):
         return _explain_forbidden(match)
     for pattern, explanation in EXPLANATIONS.items():

@@ -48,9 +48,7 @@ log = logging.getLogger(__name__)
 class WatchedFiles(Generic[T]):
     """A value that is read from files; `refresh` reads them again if one of them changed.
 
-    Args:
-        paths: the files.
-        read: reads the files and returns the value; raises ModelyardError if a file is invalid.
+    `read` returns the value; it raises ModelyardError if a file is invalid.
     """
 
     def __init__(self, paths: Sequence[str], read: Callable[[], T]) -> None:
@@ -75,11 +73,7 @@ class WatchedFiles(Generic[T]):
 
 
 class AccessLog:
-    """Writes a JSON line for each request; drops and counts lines while the pipe is full.
-
-    Args:
-        output: a file descriptor.
-    """
+    """Writes a JSON line for each request to a file descriptor; drops and counts lines while it is full."""
 
     def __init__(self, output: int = 1) -> None:
         self._output, self._dropped = output, 0
@@ -97,13 +91,8 @@ class AccessLog:
     ) -> None:
         """Write the line of a request.
 
-        Args:
-            scope: the ASGI scope; only `client` if the request was refused before its head was parsed.
-            status: status of the response; 499 if the client disconnected before.
-            size: bytes of the response body.
-            started: `time.perf_counter` at the start of the request.
-            version: served version of the model.
-            trace: trace context of the request.
+        `scope` is the ASGI scope; only `client` if the request was refused before its head was parsed. `size`
+        is the bytes of the response body, `started` the `time.perf_counter` at the start of the request.
         """
         if not self._poll.poll(0):  # a pipe that is ready accepts 4 KiB
             self._dropped += 1
@@ -128,13 +117,7 @@ class AccessLog:
 
 
 class Access:
-    """Access rules of one server.
-
-    Attributes:
-        log: the access log; None if it is disabled.
-
-    Args:
-        serving: the settings.
+    """Access rules of one server. `log` is the access log; None if it is disabled.
 
     Raises:
         ConfigError: the token, certificate or key file is invalid.
@@ -219,11 +202,6 @@ def _check_site(headers: dict[bytes, bytes]) -> None:
 
 
 def _load_tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """Return a TLS context with a certificate and its key.
-
-    Raises:
-        ConfigError: the certificate or the key is invalid, or they do not match.
-    """
     check_regular("serving.tls_cert", cert)
     check_private("serving.tls_key", key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

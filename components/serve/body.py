@@ -23,15 +23,9 @@ class Disconnected(Exception):  # noqa: N818 - not an error
 
 
 class Body:
-    """The body of one request.
+    """The body of one request, of at most `limit` bytes.
 
-    Args:
-        headers: headers of the request.
-        receive: ASGI's receive.
-        limit: maximum bytes of the body.
-
-    Attributes:
-        compressed: whether the body that `read` returned is compressed.
+    `receive` is that of ASGI; `compressed` is whether the body that `read` returned is compressed.
     """
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> None:

@@ -41,13 +41,9 @@ TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 def connection_class(
     timeout: float, memory: int, tls: bool, log_refusal: Callable[..., None]
 ) -> "type[Connection]":
-    """Return a class of connections with these limits.
+    """Return a class of connections with these limits; `memory` is that of all connections, in bytes.
 
-    Args:
-        timeout: seconds to receive a request (408), and for the client to read a response.
-        memory: maximum bytes of memory for all connections.
-        tls: whether the connections have TLS.
-        log_refusal: called with status, bytes and client of a refusal that does not reach the app.
+    See Connection for `timeout` and `log_refusal`.
     """
     members = {
         "timeout": timeout,
@@ -96,14 +92,12 @@ class Connection(HttpToolsProtocol):
     # The connection -------------------------------------------------------------------------------
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Start the timeout of the first request."""
         super().connection_made(transport)
         self.memory.open.add(self)
         self._start_timer()
         self._set_memory(self.base_memory)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the memory of the connection."""
         self._release()
         self.resume_writing()
         super().connection_lost(exc)
@@ -237,7 +231,6 @@ class Connection(HttpToolsProtocol):
     # Calls of the parser --------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Start a request."""
         if self._repeating_head:
             return
         self._stop_timer()
@@ -245,7 +238,6 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Add a part of the URL."""
         if not self._repeating_head:
             super().on_url(url)
 
@@ -255,7 +247,6 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the app on the request."""
         if not self._repeating_head:
             super().on_headers_complete()
 
@@ -284,8 +275,6 @@ class Connection(HttpToolsProtocol):
             self.queue.append(self)
         elif self.idle:
             self._set_memory(self.base_memory)
-
-    # Upgrade --------------------------------------------------------------------------------------
 
     def _feed(self, data: bytes) -> None:
         """Feed the parser and ignore `Upgrade`, as RFC 9110, 7.8 permits."""

@@ -46,13 +46,7 @@ class Limits(NamedTuple):
 
 
 def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None = None) -> Limits:
-    """Return the limits of a server.
-
-    Args:
-        serving: the settings.
-        memory: memory limit in bytes; None: that of the container.
-        cpus: number of CPUs; None: that of the container.
-    """
+    """Return the limits of a server; memory (bytes) and CPUs are by default those of the container."""
     free = max(0, (read_memory_limit() if memory is None else memory) - BASE_MEMORY)
     body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // JSON_MEMORY_FACTOR))
     pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL_MEMORY))

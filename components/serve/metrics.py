@@ -52,9 +52,7 @@ class Counts:
 class Metrics:
     """The metrics of one server; `version` is the served one.
 
-    Args:
-        model: the model's name.
-        in_progress: returns the number of prediction requests in progress.
+    `in_progress` returns the number of prediction requests in progress.
     """
 
     def __init__(self, model: str, in_progress: Callable[[], int]) -> None:

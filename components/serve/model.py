@@ -33,14 +33,9 @@ log = logging.getLogger(__name__)
 
 
 class Predictor:
-    """A loaded version.
+    """A loaded version: the ONNX file at `path`, which may be deleted afterwards.
 
-    Args:
-        path: the ONNX file, which may be deleted afterwards.
-        name: the model's name.
-        version: its version.
-        signature: expected inputs and outputs of the file.
-        threads: threads of ONNX Runtime for one request.
+    `signature` has the expected inputs and outputs. A request uses `threads` threads of ONNX Runtime.
 
     Raises:
         ConfigError: this version of modelyard does not support the model's problem.
@@ -105,12 +100,7 @@ class Predictor:
 def load(models: ModelStore, name: str, version: int, digest: str | None, threads: int) -> Predictor:
     """Fetch a version, verify its checksums, load it and warm it up.
 
-    Args:
-        models: the store.
-        name: the model's name.
-        version: the version.
-        digest: expected SHA-256 of the manifest; None skips this check.
-        threads: threads of ONNX Runtime for one request.
+    `digest` is the expected SHA-256 of the manifest; None skips this check. See Predictor for `threads`.
 
     Raises:
         StoreError: the version cannot be fetched, or is damaged.
@@ -176,10 +166,7 @@ class ChampionFollower(threading.Thread):
     exponential backoff; another champion is loaded at the next poll.
 
     Args:
-        models: the store.
-        current: the served version.
         interval: seconds between polls.
-        threads: threads of ONNX Runtime for one request.
         set_predictor: called with each new version, loaded and warmed up.
         report: called after each poll with the champion's version, None if the pointer cannot be read, and
             with the reason why the champion is not served; empty if it is.

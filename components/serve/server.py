@@ -49,15 +49,10 @@ def serve(
     digest: str | None = None,
     ready_fd: int = 1,
 ) -> None:
-    """Serve a model until SIGTERM or SIGINT; write a JSON line with the URL when ready.
+    """Serve a model until SIGTERM or SIGINT; write a JSON line with the URL to `ready_fd` when ready.
 
-    Args:
-        name: the model's name.
-        store: settings of the model store.
-        serving: settings of the server.
-        version: the version to serve; None follows the champion pointer.
-        digest: expected SHA-256 of the version's manifest; None skips this check.
-        ready_fd: file descriptor for the line; default: stdout.
+    Without a version, the server follows the champion pointer. `digest` is the expected SHA-256 of the
+    version's manifest; None skips this check.
 
     Raises:
         ConfigError: the token, certificate or key file is invalid.

@@ -20,7 +20,6 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 from uuid import uuid4
 
 from modelyard.components.errors import ConflictError, DamagedError, NotFoundError
@@ -64,14 +63,6 @@ class VersionFiles:
     size: int
     changed: float
     complete: bool
-
-
-class _PointerState(NamedTuple):
-    """The champion pointer, and the generation of champion.json, which is empty if there is none."""
-
-    champion: Champion | None
-    generation: str
-    damaged: bool
 
 
 def open_store(settings: Store) -> "ModelStore":
@@ -336,21 +327,20 @@ class ModelStore(Versions):
                 ) from error
         return parse_record(self._objects, key, data, Champion), generation
 
-    def _read_or_recover_pointer(self, name: str, expected: int | None) -> "_PointerState":
-        """Return the pointer, or the one that is recovered from the history if champion.json is damaged.
+    def _read_or_recover_pointer(self, name: str, expected: int | None) -> tuple[Champion | None, str, bool]:
+        """Return the pointer, its generation, and whether champion.json is damaged.
 
-        Raises:
-            DamagedError: champion.json is damaged, and a champion is expected.
+        A damaged pointer is recovered from the history, unless a champion is expected (DamagedError).
         """
         try:
-            return _PointerState(*self._read_pointer(name), damaged=False)
+            return *self._read_pointer(name), False
         except DamagedError:
             if expected is not None:
                 raise
         generation = ""
         with suppress(NotFoundError):
             _, generation = self._objects.read(self._pointer_key(name))
-        return _PointerState(self._recover_pointer(name), generation, damaged=True)
+        return self._recover_pointer(name), generation, True
 
     def _recover_pointer(self, name: str) -> Champion | None:
         """Return the pointer that champion.json contained before it was damaged, or None without a history.

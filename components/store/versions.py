@@ -102,7 +102,7 @@ class Versions:
         """
         self._check_manifest(name, version, files, manifest)
         folder = version_folder(name, version)
-        while not self._has_manifest(folder):
+        while not self._objects.find(f"{folder}/{MANIFEST}"):
             if self._upload_files(folder, files):
                 with contextlib.suppress(ConflictError):
                     self._objects.create(f"{folder}/{MANIFEST}", to_bytes(manifest))
@@ -184,13 +184,10 @@ class Versions:
     def _upload_files(self, folder: str, files: Mapping[str, Path]) -> bool:
         """Upload files until the version has a manifest; return whether all are uploaded."""
         for path, file in files.items():
-            if self._has_manifest(folder):  # of another process
+            if self._objects.find(f"{folder}/{MANIFEST}"):  # of another process
                 return False
             self._objects.upload(f"{folder}/{path}", file)
         return True
-
-    def _has_manifest(self, folder: str) -> bool:
-        return self._objects.find(f"{folder}/{MANIFEST}") is not None
 
     def _list_reservations(self, name: str) -> dict[int, str]:
         """Return the run of each number that is reserved.
