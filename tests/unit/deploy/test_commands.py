@@ -41,7 +41,7 @@ def test_deploy_status_promote_and_abort(command, controller, publish, models, s
     assert state() == (2, 2, None, True)
 
     controller.platform.claim("killed", controller.platform.describe_servers(3, models.digest("digits", 3)))
-    assert "Version 3" in command("rollout", "abort", "digits").out
+    assert "version 3" in command("rollout", "abort", "digits").out
     assert "no candidate" in command("rollout", "abort", "digits").out
     assert command.json("rollout", "abort", "digits")["version"] is None
     deployed = command.json("deploy", "digits", "3")
