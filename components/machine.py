@@ -162,8 +162,8 @@ def check_keras(environ: Mapping[str, str] = os.environ) -> None:
     backend = environ.get("KERAS_BACKEND") or KERAS_BACKENDS[0]
     if backend not in KERAS_BACKENDS:
         raise ConfigError(
-            f"KERAS_BACKEND is {backend}, and modelyard supports tensorflow and jax. Unset it, or set it to "
-            "one of them."
+            f"KERAS_BACKEND is {backend}, but modelyard supports tensorflow and jax. Unset it, or set it to "
+            "one of these."
         )
     if not find_spec(backend):
         raise ConfigError(

@@ -468,7 +468,7 @@ def load_model(
         server = HttpServer(server_url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
         return RemoteModel(server, name, version)
     if token_file or ca:
-        raise ConfigError("--token-file and --ca need --url. Add it, or remove them.")
+        raise ConfigError("--token-file and --ca require --url. Add --url, or remove these options.")
     if env.on_cluster and store is None:
         from modelyard.pipelines.serving.platforms import find_server
 

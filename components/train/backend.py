@@ -41,7 +41,7 @@ ACCELERATOR_IMAGES = {"gpu": "train-cuda", "tpu": "train-tpu"}
 
 if BACKEND not in ("tensorflow", "jax"):
     raise TrainError(
-        f"KERAS_BACKEND is {BACKEND}, but the step train supports tensorflow and jax. Set it to one of them."
+        f"KERAS_BACKEND is {BACKEND}, but the step train supports tensorflow and jax. Set it to one of these."
     )
 
 

@@ -344,8 +344,8 @@ def _check_combinations(training: Training, callbacks: Mapping[str, KerasObject]
         )
     if plateau and isinstance(optimizer.get("learning_rate"), dict):
         raise KerasSettingError(
-            f"{plateau.name_key} is {plateau.name}, which cannot change a schedule, and "
-            "training.optimizer_settings.learning_rate is one. Remove one of them."
+            f"{plateau.name_key} is {plateau.name}, which cannot change the schedule in "
+            "training.optimizer_settings.learning_rate. Remove one of them."
         )
     swaps = swap and swap.arguments.get("swap_on_epoch")
     if stopping and optimizer.get("use_ema") and not (swaps and stopping.restore_best_weights):

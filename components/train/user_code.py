@@ -99,7 +99,7 @@ def _check_training(build: str, model: Any) -> None:
     overridden = [name for name in TRAINING_METHODS if getattr(kind, name) is not getattr(keras_base, name)]
     if overridden:
         raise TrainError(
-            f"The model of {build} overrides {overridden[0]}, which would not be used, as the "
+            f"The model of {build} overrides {overridden[0]}, which would not be used, because the "
             "configuration decides how its layers are trained. Remove it, and set training.loss, "
             "training.optimizer and training.class_weights."
         )

@@ -120,7 +120,9 @@ def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable
         if item.remove():
             removed.append(item)
         else:
-            console.print(f"The {item.kind} {item.name} is kept, as it may be in use again.", soft_wrap=True)
+            console.print(
+                f"The {item.kind} {item.name} is kept, because it may be in use again.", soft_wrap=True
+            )
     return removed
 
 

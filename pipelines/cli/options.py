@@ -204,7 +204,7 @@ def parse_skip_options(skip: bool, force_after: str | None) -> dict[str, bool | 
     from modelyard.pipelines.config.text import parse_duration
 
     if force_after and not skip:
-        raise typer.BadParameter("The option needs --skip-unchanged.", param_hint="--force-after")
+        raise typer.BadParameter("The option requires --skip-unchanged.", param_hint="--force-after")
     after = parse_duration(force_after, "--force-after") if force_after else 0
     return {"skip_unchanged": skip, "force_after": after}
 

@@ -154,7 +154,7 @@ class RecurringRuns:
         if newest.store != desired_run.store:
             raise ConflictError(
                 f"The schedule {newest.name} at {self.backend.endpoint} has the model store {newest.store}, "
-                f"and this configuration has {desired_run.store}. Delete it if it is yours "
+                f"but this configuration has {desired_run.store}. Delete the schedule if it is yours "
                 f"(`modelyard schedule delete {newest.name}`), or rename the model."
             )
         version = submission.find_existing(self.backend, desired.submission).version_id

@@ -161,7 +161,7 @@ class LocalRun(Run):
         """
         if not self.on_this_host:
             raise ConfigError(
-                f"The run {self.name} was started on the machine {self._start.host}, and this one is "
+                f"The run {self.name} was started on the machine {self._start.host}, but this machine is "
                 f"{socket.gethostname()}. Run `modelyard runs cancel {self.name}` on {self._start.host}."
             )
         check_not_ended(self.name, self.info().state)
