@@ -1,4 +1,4 @@
-# The tasks of the project. `make help` lists them.
+# The targets of the project. `make help` lists them.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +18,7 @@ TWO_CORES := -n 2 --no-loadscope-reorder
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: setup ## Run the pipeline on CONFIG (default: the digits) and request a prediction
+run: setup ## Run the pipeline on CONFIG (default: the digits example) and request a prediction
 	$(BIN)/modelyard run $(CONFIG)
 
 test: setup ## Run the tests in two processes
@@ -147,5 +147,5 @@ bench-rollout: setup ## Promote and roll back under load, on the cluster of `mak
 soak: setup ## Run the long tests: kills at random times, attacks on the server, images for accelerators
 	$(BIN)/pytest -q -m soak --timeout 3600
 
-results: setup ## Export all Keras models and layers, and update docs/results.md; takes hours; NAMES="MobileNetV2 LSTM" selects
+results: setup ## Export all Keras models and layers, and update docs/results.md; takes hours; NAMES="MobileNetV2 LSTM" selects models and layers
 	$(BIN)/python benchmarks/export_coverage.py $(NAMES)
