@@ -50,12 +50,9 @@ class RolloutController(StableUpdater):
     # Commands -------------------------------------------------------------------------------------
 
     def roll_out(self, pinned: PinnedVersion, expected: int | None, reason: str) -> Outcome:
-        """Roll out a version and return the outcome.
+        """Roll out a version and return the outcome; `reason` is that of a promotion.
 
-        Args:
-            pinned: the version.
-            expected: the champion that it was compared with; 0 if there was none, None to accept any.
-            reason: the reason of the promotion.
+        `expected` is the champion that the version was compared with; 0 for none, None to accept any.
 
         Raises:
             DeployError: the version was not promoted; the message contains the reason and the served version.
@@ -179,7 +176,6 @@ class RolloutController(StableUpdater):
         self._record_served()
 
     def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
-        """Wait for the candidate's servers and verify them."""
         servers_verified = self.platform.verify(servers, self._golden_check(pinned), token)
         if not servers_verified:
             raise DeployError(
@@ -304,11 +300,10 @@ class RolloutController(StableUpdater):
 
     @contextmanager
     def _session(self, token: str | None) -> Iterator[None]:
-        """Handle SIGTERM and write heartbeats during a rollout.
+        """Raise CancelledError at SIGTERM, write heartbeats, and record the served versions at the end.
 
-        SIGTERM raises CancelledError. Heartbeats are written only if there is a token. They distinguish the
-        candidate of a running rollout from that of a killed one, and are not a lock. At the end, the served
-        versions are recorded.
+        Heartbeats need a token. They distinguish the candidate of a running rollout from that of a killed
+        one, and are not a lock.
         """
         end = threading.Event()
 

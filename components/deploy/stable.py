@@ -35,14 +35,7 @@ T = TypeVar("T")
 class StableUpdater:
     """Updates stable of one model on one platform; the base of RolloutController.
 
-    Args:
-        platform: the serving platform of the model.
-        models: the model store.
-        rollout: the section `rollout`.
-        by: the user or program that the history records.
-        log: logs a message.
-        now: returns the time of a monotonic clock in seconds.
-        sleep: waits for a number of seconds.
+    `by` is the user or program that the history records, `now` a monotonic clock in seconds.
     """
 
     platform: ServingPlatform

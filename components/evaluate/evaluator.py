@@ -91,16 +91,7 @@ def evaluate(
 ) -> Evaluation:
     """Score the candidate and the champion, decide, and write the evaluation and the report.
 
-    Args:
-        model: folder with the model from train.
-        features: folder with the features from preprocess.
-        history: folder with history.json from train.
-        spec: the model's name, its gate, and its store.
-        identity: identity of the run, with the version to compare with.
-        report: HTML file to write.
-        report_uri: URI of the report, for the record of the decision.
-        evaluation: folder to write: decision.json, golden.json, metrics.json, report.html, and
-            training_hashes.npy, the hashes of the training examples.
+    The arguments are those of the component `evaluate`; `report_uri` is for the record of the decision.
 
     Raises:
         EvaluateError: a model cannot be scored on these examples.
@@ -114,7 +105,9 @@ def evaluate(
     scale = artifacts.read(Path(features) / "normalization.json", Normalization).target_scale
     training_hashes, test_index = read_hashes(Path(features))
     test = Split.open(Path(features), "test", schema, "Preprocess the data again.")
-    candidate = _load_candidate(Path(model), schema)
+    signature = artifacts.read(Path(model) / "signature.json", Signature)
+    _check_signature(schema, signature, "the candidate", "Train it again on these features.")
+    candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
     champions = _score_champions(spec, identity, schema, test)
     leakage = find_leakage(champions, test_index, test)
     if spec.fail_on_champion_leakage:
@@ -139,12 +132,6 @@ def evaluate(
     _record_decision(spec, identity, decision, metrics, report_uri)
     _log_decision(decision)
     return Evaluation(metrics, decision)
-
-
-def _load_candidate(folder: Path, schema: Schema) -> Scorer:
-    signature = artifacts.read(folder / "signature.json", Signature)
-    _check_signature(schema, signature, "The candidate", "Train it again on these features.")
-    return Scorer(folder / "model.onnx", schema, "The candidate")
 
 
 def _score_champions(

@@ -74,11 +74,8 @@ def decide(
 ) -> Decision:
     """Return the decision, its reason in a sentence, and the rules.
 
-    Args:
-        metrics: the metrics of the candidate, with its comparisons with champions, if there are any.
-        gate: the rules; None promotes every model.
-        champion: the version that is served now; None if there is none.
-        notes: further notes for the decision.
+    `metrics` are those of the candidate, with its comparisons with champions. Without a gate, every model is
+    promoted. `champion` is the version that is served now; `notes` are added to those of the gate.
 
     Raises:
         EvaluateError: the gate names a class that the data does not have.
@@ -231,7 +228,6 @@ def _find_slice_limits(
 
 
 def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list[RuleResult]:
-    """Check the comparisons with the best of the champions."""
     comparisons = {(entry.metric, entry.slice): entry for entry in metrics.comparisons}
     description, baseline = get_description(metrics.problem), metrics.baseline_comparison
     default_metric = description.comparison_metrics[0]
@@ -303,7 +299,6 @@ def _check_comparison(
 def _conclude(
     comparison: Comparison, margin: float, non_inferiority: bool, passed: bool, limit: float
 ) -> str:
-    """Return what a comparison shows."""
     margin_text = f" by more than {format_number(margin)}" if margin else ""
     better, worse, contradicted = f"better{margin_text}", f"worse{margin_text}", comparison.high < limit
     if non_inferiority and passed:

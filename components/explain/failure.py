@@ -152,7 +152,6 @@ def _driver_error(node: PodNode, problem: PodProblem | None, log: Sequence[str])
 
 
 def _failed_containers(pod: Json | None) -> Iterator[Json]:
-    """Yield the states of the containers that failed."""
     for status in container_statuses(pod) if pod else ():
         ended = status.get("state", {}).get("terminated") or {}
         if ended.get("exitCode"):

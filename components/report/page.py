@@ -22,13 +22,9 @@ MAX_PATH_LENGTH = 45
 
 
 class ReportedMistake(NamedTuple):
-    """A wrongly predicted test example. A field that does not apply is empty.
+    """A wrongly predicted test example: its name in the source, its image as a data URI, its first values.
 
-    Attributes:
-        mistake: the example and its prediction.
-        name: its name in the source.
-        image: its image as a data URI.
-        numbers: its first values.
+    A field that does not apply is empty.
     """
 
     mistake: Mistake

@@ -14,14 +14,7 @@ MAX_POINTS = 500  # per curve
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline.
-
-    Attributes:
-        name: the name in the legend.
-        points: the points as an SVG attribute.
-        last: the position of the last point, which is marked.
-        value: the last value.
-    """
+    """A polyline: its points as an SVG attribute, and the position and value of the last one."""
 
     name: str
     points: str
@@ -76,12 +69,9 @@ class Scatter:
 def build_scatter(
     points: Sequence[tuple[float, float]], diagonal: bool = False, level: float | None = None
 ) -> Scatter:
-    """Return a plot of points.
+    """Return a plot of at least one point (x, y), with the line y = x or y = `level`.
 
-    Args:
-        points: x and y; at least one.
-        diagonal: both axes have the same range, and the line is y = x.
-        level: without `diagonal`, the line is y = level.
+    With `diagonal`, both axes have the same range.
     """
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if diagonal:

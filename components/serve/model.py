@@ -166,7 +166,6 @@ class ChampionFollower(threading.Thread):
     exponential backoff; another champion is loaded at the next poll.
 
     Args:
-        interval: seconds between polls.
         set_predictor: called with each new version, loaded and warmed up.
         report: called after each poll with the champion's version, None if the pointer cannot be read, and
             with the reason why the champion is not served; empty if it is.

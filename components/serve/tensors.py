@@ -29,8 +29,6 @@ _NUMBER_CHARACTERS = b"0123456789+-.eE \t\r\n"
 
 
 class _ThreadState(threading.local):
-    """State of each thread."""
-
     def __init__(self) -> None:
         self.parser = Parser()
 

@@ -151,7 +151,6 @@ def _get_single_input(item: Any, predictor: Predictor) -> Any:
 
 
 def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "Image":
-    """Open an image in base64, within the limits."""
     if signature.image is None:
         raise HttpError(
             400,
@@ -176,7 +175,6 @@ def _open_image(text: Any, number: int, signature: Tensor, limits: Limits) -> "I
 
 
 def _decode(image: "Image", image_format: ImageFormat, number: int) -> NDArray[np.uint8]:
-    """Decode an image into an example (*shape)."""
     from modelyard.components import images
 
     large = image.width * image.height > LARGE_IMAGE

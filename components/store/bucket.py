@@ -207,7 +207,6 @@ class Bucket(Objects):
 
     @contextmanager
     def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
-        """Raise errors of the client library as errors of the store."""
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
         from google.cloud.storage.exceptions import DataCorruption

@@ -246,7 +246,6 @@ class Folder(Objects):
 
     @contextmanager
     def _translate_errors(self, verb: str, key: str) -> Iterator[None]:
-        """Raise errors of the operating system as errors of the store."""
         try:
             yield
         except FileNotFoundError as error:

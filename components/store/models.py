@@ -50,13 +50,9 @@ GRACE_SECONDS = 3600.0  # maximum time between two files of a publication
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """The files in the folder of a version.
+    """The files in the folder of a version: total bytes, and the time of the last change in epoch seconds.
 
-    Attributes:
-        version: the number.
-        size: total size of the files in bytes.
-        changed: time of the last change in epoch seconds.
-        complete: whether the version is published. If not, a publication was killed or is in progress.
+    If the version is not complete, its publication was killed or is in progress.
     """
 
     version: int
@@ -113,15 +109,9 @@ class ModelStore(Versions):
     ) -> Champion:
         """Make `version` the champion, unless it is the champion already; return the pointer.
 
-        If champion.json is damaged and `expected` is None, it is written again.
-
-        Args:
-            name: the model's name.
-            version: the version.
-            reason: a sentence for the history.
-            by: the user or step that the history records.
-            action: the action that the history records.
-            expected: the version that must be the champion now; 0 for no champion, None for any.
+        The history records `action`, `reason`, which is a sentence, and `by`, a user or step. `expected` is
+        the version that must be the champion now; 0 for no champion, None for any. Then a damaged
+        champion.json is written again.
 
         Raises:
             NotFoundError: there is no such version.
@@ -278,12 +268,7 @@ class ModelStore(Versions):
 
         The manifest is deleted first. If a call is killed, the next call deletes the remaining files. The
         number remains reserved for its run. A version that becomes champion meanwhile, or is published again,
-        is not deleted.
-
-        Args:
-            name: the model's name.
-            version: its number.
-            grace: seconds for which files without a manifest count as a publication in progress.
+        is not deleted. Files without a manifest count as a publication in progress for `grace` seconds.
         """
         folder = version_folder(name, version)
         entries = {entry.key: entry for entry in self._objects.entries(f"{folder}/")}

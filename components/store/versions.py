@@ -67,12 +67,7 @@ class Versions:
             )
 
     def reserve(self, name: str, run: str) -> int:
-        """Return the version of `run`: the number that it reserved earlier, or the next number.
-
-        Args:
-            name: the model's name.
-            run: fingerprint of data, configuration and code; the same run always gets the same number.
-        """
+        """Return the version of the run with this fingerprint: its earlier number, or else the next one."""
         reserved = self._list_reservations(name)
         for number, owner in reserved.items():
             if owner == run:

@@ -55,13 +55,10 @@ class PlatformConfig:
     """The arguments of a platform; the base class of platforms.
 
     Args:
-        name: the model's name.
         models: the model store, with the endpoint for this process.
         target: the platform and the resources of its servers. Servers can be started only if it has an image.
         store: the section `store` as JSON, with the endpoint for servers.
         serving: returns the section `serving` of a version; of None, that of variables and options.
-        rollout: the section `rollout`.
-        log: logs a message.
         server: the server whose status is read, if servers are processes of this machine.
     """
 
@@ -83,12 +80,10 @@ class Servers(Record):
     """The desired or observed servers of a version in a track.
 
     Attributes:
-        version: the version.
         digest: the digest of the version's manifest.
         fingerprint: identifies version, image and settings, equal in both tracks; empty if unknown.
         image: the image of the servers, or the URL of a server of this machine.
-        desired: desired number of servers.
-        ready: number of servers that are ready.
+        desired, ready: numbers of servers.
         state: data of the platform, which other modules do not read.
     """
 
@@ -110,8 +105,6 @@ class Status(Record):
     """The state of a model on a platform.
 
     Attributes:
-        stable: the servers of stable.
-        candidate: the servers of the candidate.
         token: the token of the candidate's rollout, or empty.
         canary: whether clients also reach the candidate.
         stable_serves: whether a server of stable is ready.
@@ -138,15 +131,9 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """Numbers of executed requests, and their total time.
+    """Numbers of executed requests of clients, of golden requests, and of failures; their total seconds.
 
     Requests that a server refuses (4xx, 503, 504) are not executed and are not counted.
-
-    Attributes:
-        client: number of requests from clients.
-        golden: number of golden requests.
-        failed: number of requests that failed.
-        seconds: total time in seconds.
     """
 
     client: int = 0
@@ -175,10 +162,7 @@ class RequestCounts:
 class Traffic:
     """The requests of both tracks since a window was opened.
 
-    Attributes:
-        candidate: requests of the candidate.
-        stable: requests of stable.
-        candidate_responding: whether all servers of the candidate are ready and report their metrics.
+    `candidate_responding` is whether all servers of the candidate are ready and report their metrics.
     """
 
     candidate: RequestCounts
@@ -212,9 +196,6 @@ class ServingPlatform(Protocol):
     """Serves one model. A method may be called again after it failed or its process was killed.
 
     Attributes:
-        name: the model's name.
-        id: globally unique id of the model's servers; empty before they exist, or if they follow the pointer.
-        location: description of where the servers run, such as a namespace.
         deploy_command: the command that deploys a version, without its arguments.
         follows_pointer: whether running servers follow the champion pointer.
     """
@@ -237,11 +218,11 @@ class ServingPlatform(Protocol):
 
     @property
     def id(self) -> str:
-        """Globally unique id of the model's servers, or empty."""
+        """Globally unique id of the model's servers; empty before they exist or if they follow the pointer."""
 
     @property
     def location(self) -> str:
-        """Description of where the servers run."""
+        """Description of where the servers run, such as a namespace."""
 
     def status(self, errors: bool = False) -> Status:
         """Return the state. `errors` are collected only if requested, as this takes longer."""

@@ -249,7 +249,6 @@ class DeploymentPlatform(ModelPods):
         return False
 
     def _wait_until_gone(self) -> None:
-        """Wait until the previous candidate and its pods are deleted."""
         deadline, labels = self.now() + TERMINATION_TIMEOUT, objects.selector(self.name, "candidate")
         self.log("waiting for the pods of the previous candidate to be deleted")
         while self.now() < deadline:

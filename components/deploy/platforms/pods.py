@@ -47,12 +47,7 @@ MEMORY_METRIC = "process_resident_memory_bytes"
 class ModelPods(PlatformConfig):
     """A model's Deployments and pods in a namespace of a cluster.
 
-    PlatformConfig describes the other arguments.
-
-    Args:
-        cluster: the cluster with the namespace.
-        now: returns the time of a monotonic clock in seconds.
-        sleep: waits for a number of seconds.
+    PlatformConfig describes the other arguments; `now` is a monotonic clock in seconds.
     """
 
     cluster: Cluster
@@ -266,11 +261,7 @@ class PodTrafficWindow:
 
 
 class _TrackWindow:
-    """Counts the requests of a track's pods, and raises an error if a pod of the candidate cannot run.
-
-    Attributes:
-        unresponsive: whether a ready pod did not report its metrics at the last read.
-    """
+    """Counts the requests of a track's pods, and raises an error if a pod of the candidate cannot run."""
 
     def __init__(self, model: ModelPods, track: Track, version: int | None = None) -> None:
         self._model, self._track, self._version = model, track, version
@@ -280,7 +271,7 @@ class _TrackWindow:
         self._initial_runs = set(map(_container_run_key, pods))  # their earlier requests are not counted
         self._initial_counts: dict[str, RequestCounts] = {}
         self._latest_counts: dict[str, RequestCounts] = {}
-        self.unresponsive = False
+        self.unresponsive = False  # whether a ready pod did not report its metrics at the last read
         self.read()
 
     def read(self) -> RequestCounts:
