@@ -106,8 +106,8 @@ def evaluate(
     training_hashes, test_index = read_hashes(Path(features))
     test = Split.open(Path(features), "test", schema, "Preprocess the data again.")
     signature = artifacts.read(Path(model) / "signature.json", Signature)
-    _check_signature(schema, signature, "the candidate", "Train it again on these features.")
-    candidate = Scorer(Path(model) / "model.onnx", schema, "the candidate")
+    _check_signature(schema, signature, "The candidate", "Train it again on these features.")
+    candidate = Scorer(Path(model) / "model.onnx", schema, "The candidate")
     champions = _score_champions(spec, identity, schema, test)
     leakage = find_leakage(champions, test_index, test)
     if spec.fail_on_champion_leakage:

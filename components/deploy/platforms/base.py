@@ -218,7 +218,7 @@ class ServingPlatform(Protocol):
 
     @property
     def id(self) -> str:
-        """Globally unique id of the model's servers; empty before they exist or if they follow the pointer."""
+        """Globally unique id of the servers; empty before they exist, or if they follow the pointer."""
 
     @property
     def location(self) -> str:
