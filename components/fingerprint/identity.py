@@ -36,7 +36,7 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
     Raises:
         ConfigError: `data.source` or `store.url` has an unknown scheme.
         DataError: the data is missing or cannot be inspected.
-        StoreError: the model store cannot be read, or the run cannot be recorded there.
+        StoreError: the model store cannot be read, or the run cannot be recorded in it.
     """
     data_sha256 = cache_key = fingerprint_data(spec.source)
     models = open_store(spec.store)

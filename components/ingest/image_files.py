@@ -265,7 +265,7 @@ def _decode_all(encoded: Iterator[Encoded], group_size: int, image_format: Image
 
 
 def _decode(group: list[Encoded], image_format: ImageFormat) -> list[Decoded]:
-    """Decode a group of images, as handing a small image to a thread takes as long as decoding it."""
+    """Decode a group, because handing one small image to a thread takes as long as decoding it."""
 
     def decode(content: bytes) -> NDArray[Any] | DataError:
         try:

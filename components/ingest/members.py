@@ -3,7 +3,7 @@
     for member in iterate_members(Path("flowers.tar.gz"), max_bytes):
         with member.open() as file: ...
 
-Nothing is written, so an archive cannot write outside of its folder. Refused are names that lead outside of
+Nothing is written, so an archive cannot write outside of its folder. Errors are: names that lead outside of
 the source, links in archives, devices, duplicate names, encrypted files and archive bombs. Links in a folder
 are followed. Hidden files and system files are ignored.
 """

@@ -196,7 +196,7 @@ def _inference_model(model: Any) -> Any:
 
 
 def _call(model: Any) -> None:
-    """Call a model with an example of zeros, as Keras exports only models that were called."""
+    """Call a model with an example of zeros, because Keras exports only models that were called."""
     (examples,) = model.inputs
     model(np.zeros((1, *examples.shape[1:]), examples.dtype))
 

@@ -183,7 +183,7 @@ class KerasObject:
         try:
             instance = kind(**values)
             if self.kind == SCHEDULES:
-                instance(0)  # Keras checks some arguments only here
+                instance(0)  # Keras checks some arguments only when it is called
         except Exception as error:
             arguments = ", ".join(f"{key}: {value!r}" for key, value in self.arguments.items())
             raise TrainError(

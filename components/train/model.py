@@ -56,7 +56,7 @@ def build_network(
                 log("the model normalizes its input: data.normalize is not applied again")
                 examples = raw
             scaled = user_code.has_layer(model, user_code.SCALED_LAYER)
-            outputs = user_code.apply(model, settings, schema, examples, code)
+            outputs = user_code.apply_model(model, settings, schema, examples, code)
         if not scaled:
             outputs = _scale_outputs(outputs, normalization)
             outputs = keras.layers.Identity(dtype="float32", name=user_code.SCALED_LAYER)(outputs)

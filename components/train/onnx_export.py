@@ -164,7 +164,7 @@ def _copy_constants_once() -> Iterator[None]:
 
 
 class _FailedNodes(logging.Filter):
-    """Collects the failed nodes from the log of tf2onnx, as its exceptions do not name them; logs nothing."""
+    """Collects the failed nodes from the log of tf2onnx, whose exceptions do not name them; logs nothing."""
 
     def __init__(self) -> None:
         super().__init__()

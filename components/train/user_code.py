@@ -5,10 +5,10 @@
         return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), ...])
 
 The function is called with the shape of one example, the number of outputs (`classes` or `targets`), and
-model.arguments. Its model takes normalized float32 examples. For classification it returns (None, classes):
-probabilities, or logits with model.logits. For regression it returns (None, targets) without activation, in
-standard deviations from the mean of the training targets, which are then scaled to their unit. A compiled
-model is an error, as the configuration decides how it is trained.
+model.arguments. The input of its model is normalized float32 examples. The output is (None, classes) for
+classification: probabilities, or logits with model.logits. For regression the output is (None, targets),
+without activation, in standard deviations from the mean of the training targets; modelyard scales it to the
+unit of the targets. A compiled model is an error, because the configuration decides how it is trained.
 """
 
 import difflib
@@ -64,7 +64,7 @@ def has_layer(model: Any, name: str) -> bool:
     return any(layer.name == name for layer in model._flatten_layers())
 
 
-def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path) -> Any:
+def apply_model(model: Any, settings: Model, schema: Schema, examples: Any, code: Path) -> Any:
     """Return the output of the user's model.
 
     `examples` is symbolic (None, *shape), normalized unless the model has the layer RAW_LAYER.
@@ -93,7 +93,7 @@ def apply(model: Any, settings: Model, schema: Schema, examples: Any, code: Path
 
 
 def _check_training(build: str, model: Any) -> None:
-    """Raise TrainError if the model decides how it is trained, which the configuration does."""
+    """Raise TrainError if the model was compiled, or overrides a method of training."""
     kind = type(model)
     keras_base = next(base for base in kind.__mro__ if base.__module__.startswith("keras."))
     overridden = [name for name in TRAINING_METHODS if getattr(kind, name) is not getattr(keras_base, name)]
@@ -180,7 +180,7 @@ def _load_function(build: str, code: Path) -> Callable[..., Any]:
 
 
 def _import_module(name: str, build: str, code: Path) -> ModuleType:
-    """Import the module from the folder, which remains in sys.path, as layers may import during training."""
+    """Import the module from the folder; the folder remains in sys.path for imports during training."""
     folder = code.resolve()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
