@@ -108,7 +108,7 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     yield (
         "storage",
-        f"{format_size(storage.run)} per run, of which each version keeps {format_size(storage.model)}; "
+        f"{format_size(storage.run)} per run, of which {format_size(storage.model)} are stored per version; "
         f"{format_size(storage.checkpoint)} per checkpoint",
     )
     if plan.train:
