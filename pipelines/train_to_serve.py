@@ -42,7 +42,7 @@ def build_pipeline(
         config: pipeline-wide settings of KFP.
     """
 
-    def add(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    def set_options(task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Set the options of a task."""
         task.set_caching_options(STEPS[task.name].cached)
         configure(task.name, task)
@@ -60,23 +60,27 @@ def build_pipeline(
         skip_unchanged: bool = False,
         force_after: int = 0,
     ) -> None:
-        exit_task = add(explain(spec=explain_spec, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER))
+        exit_task = set_options(explain(spec=explain_spec, run=dsl.PIPELINE_JOB_NAME_PLACEHOLDER))
 
         with dsl.ExitHandler(exit_task, name="steps"):
-            fingerprint_task = add(
+            fingerprint_task = set_options(
                 fingerprint(spec=fingerprint_spec, skip_unchanged=skip_unchanged, force_after=force_after)
             )
             identity = fingerprint_task.outputs["identity"]
 
             # Conditions are on unnamed outputs: kfp.local silently skips one on a named output.
             with dsl.If(fingerprint_task.outputs["Output"] != UNCHANGED, name="changed"):
-                ingest_task = add(ingest(spec=ingest_spec, fingerprint=fingerprint_task.outputs["Output"]))
+                ingest_task = set_options(
+                    ingest(spec=ingest_spec, fingerprint=fingerprint_task.outputs["Output"])
+                )
 
-                preprocess_task = add(preprocess(raw=ingest_task.outputs["raw"], spec=preprocess_spec))
+                preprocess_task = set_options(
+                    preprocess(raw=ingest_task.outputs["raw"], spec=preprocess_spec)
+                )
 
-                train_task = add(train(features=preprocess_task.outputs["features"], spec=train_spec))
+                train_task = set_options(train(features=preprocess_task.outputs["features"], spec=train_spec))
 
-                evaluate_task = add(
+                evaluate_task = set_options(
                     evaluate(
                         model=train_task.outputs["model"],
                         features=preprocess_task.outputs["features"],
@@ -87,7 +91,7 @@ def build_pipeline(
                 )
 
                 with dsl.If(evaluate_task.outputs["Output"] == True, name="promote"):  # noqa: E712
-                    add(
+                    set_options(
                         deploy(
                             model=train_task.outputs["model"],
                             history=train_task.outputs["history"],
