@@ -41,7 +41,7 @@ class Step:
         in_recipe: whether its code is part of the recipe.
         resources: fields of StepResources that override `defaults` of the environment.
         kubernetes: whether it calls the Kubernetes API.
-        exit_task: whether it runs after all other steps, also after a failure.
+        exit_task: whether it runs after all other steps, even after a failure.
     """
 
     name: str

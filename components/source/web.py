@@ -147,7 +147,7 @@ class HttpLocation:
         try:
             yield
         except _RetryableStatusError as error:
-            raise self._read_error(f"the server returned {error}, also after retries. Try later.") from error
+            raise self._read_error(f"the server returned {error}, even after retries. Try later.") from error
         except httpx.TimeoutException as error:
             raise self._read_error(
                 f"the server sent nothing for {self._limits.timeout:g} seconds. Try later, or raise "
@@ -163,7 +163,7 @@ class HttpLocation:
 
 
 class ProxiedTransport(httpx.BaseTransport):
-    """Sends each request, also after a redirect, directly or through the proxy for its URL."""
+    """Sends each request, including redirected ones, directly or through the proxy for its URL."""
 
     def __init__(self) -> None:
         self._opened: dict[tuple[str, str | None], httpx.HTTPTransport] = {}
@@ -259,4 +259,4 @@ def _describe_connection_failure(error: Exception, host: str) -> str:
             f"the TLS connection failed ({reason}). If your network has its own "
             "certificate authority, set SSL_CERT_FILE to its certificate."
         )
-    return f"the connection failed ({reason}), also after retries. Check the network and data.source."
+    return f"the connection failed ({reason}), even after retries. Check the network and data.source."

@@ -242,7 +242,7 @@ class Bucket(Objects):
         cause = getattr(error, "cause", None) or error  # of a RetryError
         code, endpoint = int(getattr(cause, "code", None) or 0), self._endpoint or STORAGE
         if code >= 500 or code in BUSY:
-            reason = f"{endpoint} is busy ({code}: {_read_message(cause)}), also after retries. Retry later."
+            reason = f"{endpoint} is busy ({code}: {_read_message(cause)}), even after retries. Retry later."
         elif code >= 400:
             return self._create_error(verb, key, self._describe_refusal(code, _read_message(cause)))
         else:

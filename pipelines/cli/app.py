@@ -16,7 +16,7 @@ from modelyard.pipelines.cli import (
 )
 from modelyard.pipelines.cli.help import Group
 
-EPILOG = """Exit codes: 0 success, also when the gate holds or rejects · 1 unexpected error, or a failed check
+EPILOG = """Exit codes: 0 success, even if the gate holds or rejects · 1 unexpected error, or a failed check
 of doctor · 2 configuration or command line · 3 data · 4 training · 5 evaluation · 6 deployment · 7 model
 store · 8 server · 9 cluster · 10 Kubeflow Pipelines · 11 a pod cannot start · 12 cancelled · 13 refused by
 the plan · 14 a step was killed, ran out of memory or timed out · 15 full disk or limit of this machine ·

@@ -1,8 +1,8 @@
 """Computes the fingerprint of a step's code on this machine. On a cluster, the image digest replaces it.
 
-The fingerprint covers the modules of modelyard that the component imports, directly or indirectly, also in
-functions; the data files of their packages; and the versions of imported distributions. `Spec.modules` names
-modules that a setting selects, because no import statement has them.
+The fingerprint covers the modules of modelyard that the component imports, directly or indirectly, including
+imports in functions; the data files of their packages; and the versions of imported distributions.
+`Spec.modules` names modules that a setting selects, because no import statement has them.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Builds the images: `python -m modelyard.pipelines.compile.images`, for `make images`.
 
 The tag of an image, as in `modelyard/serve:4f0c…`, is a digest of its layers and settings, so equal builds
-have equal tags. The reference of a pushed image has the registry's digest instead, also after a later equal
+have equal tags. The reference of a pushed image has the registry's digest instead, even after a later equal
 build without a registry.
 
 build/images.json       the reference of each target, for environments

@@ -64,7 +64,7 @@ def iterate_keys(kind: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Key
 
 
 def section_class(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the class of a key that is a section, also if it may be null."""
+    """Return the class of a key that is a section, even if it may be null."""
     kinds = (field.annotation, *get_args(field.annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 

@@ -52,7 +52,7 @@ class Removable:
         reason: the reason to remove it.
         keep_reason: the reason to keep it; None if it is unused.
         remove: removes it unless it is used again, and returns whether it was removed. It may be called
-            repeatedly, also by several processes at the same time.
+            repeatedly, even by several processes at the same time.
     """
 
     kind: Literal["version", "run", "upload", "checkpoint", "record", "report", "traceback"]

@@ -1,4 +1,4 @@
-"""A child process ends with the parent process of its run, also after `kill -9`."""
+"""A child process ends with the parent process of its run, even after `kill -9`."""
 
 import ast
 import importlib

@@ -1,6 +1,6 @@
 """Finds, lists and cancels runs on the server; reads their Workflows and logs.
 
-The server has Workflows and logs also after the pods are deleted, but not in its API v2beta1: the Workflow is
+The server has Workflows and logs even after the pods are deleted, but not in its API v2beta1: the Workflow is
 in the run of v1beta1, and a log at a path without a generated client. Existing pods have more details.
 """
 

@@ -4,7 +4,7 @@
 
 execute_single_task        returns the outputs of a task, from the cache or from its process
 run_local_subprocess       runs the process
-replace_python_executable  replaces "python3" in a command, also in paths that contain it
+replace_python_executable  replaces "python3" in a command, and in paths that contain it
 
 The output of a process goes to the log of its step. A step that fails writes a record (components/step.py).
 """

@@ -143,7 +143,7 @@ def remove_pod(cluster: Cluster, name: str) -> None:
 
 
 def list_active_runs(environment: Environment) -> Iterator[str]:
-    """Yield the runs with active pods, also those of other machines."""
+    """Yield the runs with active pods, including those of other machines."""
     for pod in connect(environment.runs.namespace).list_objects("Pod", STEP_PODS):
         if pod["status"].get("phase") not in ("Succeeded", "Failed"):
             yield pod["metadata"]["labels"][RUN_LABEL]

@@ -240,7 +240,7 @@ def test_the_log_of_a_running_step_is_followed(
 def test_epochs_are_parsed_from_json_lines_of_the_log(
     fake_kfp: FakeKfp, backend: Backend, run: Any, environment: Environment
 ) -> None:
-    """Each epoch is an event once, also if it ended between the last poll and the end of the step."""
+    """Each epoch is an event once, even if it ended between the last poll and the end of the step."""
     first, second = (
         Epoch(step="train", epoch=number, epochs=2, metrics={"loss": 0.5}, seconds=1.0) for number in (1, 2)
     )

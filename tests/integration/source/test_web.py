@@ -217,7 +217,7 @@ def test_a_busy_server_is_retried_a_limited_number_of_times(
     web_server.handle = lambda request: request.respond(codes.pop(0), BODY)
     assert location().fetch(scratch).read_bytes() == BODY
     web_server.handle = lambda request: request.respond(500)
-    check_error(lambda: location().fetch(scratch / "second"), r"returned 500, also after retries")
+    check_error(lambda: location().fetch(scratch / "second"), r"returned 500, even after retries")
     check_error(location().identity, r"returned 500")
     assert len(web_server.requests) == 3 + 3 + 2 * 3
 
@@ -248,7 +248,7 @@ def test_a_lost_connection_is_retried(web_server: Any, location: Any, scratch: P
 @pytest.mark.parametrize("drop", [send_half, send_half_in_chunks])
 def test_a_truncated_file_is_deleted(web_server: Any, location: Any, scratch: Path, drop: Any) -> None:
     web_server.handle = drop
-    check_error(lambda: location().fetch(scratch), "connection failed .* also after retries", scratch)
+    check_error(lambda: location().fetch(scratch), "connection failed .* even after retries", scratch)
     assert len(web_server.requests) == 3
 
 
