@@ -47,7 +47,7 @@ def deploy(
     models, name = open_store(spec.store), spec.name
     version = models.reserve(name, identity.run)
     files = _list_files(Path(model), Path(history), Path(evaluation))
-    manifest = _create_manifest(version, spec, identity, files, Path(evaluation))
+    manifest = _create_manifest(version, spec, identity, files, Path(model), Path(evaluation))
     models.publish(name, version, files, manifest)
     log(f"published version {version} of {name}")
     result = _hold_if_rolled_back(models, name, version, spec.target)
@@ -69,7 +69,12 @@ def _list_files(model: Path, history: Path, evaluation: Path) -> dict[str, Path]
 
 
 def _create_manifest(
-    version: int, spec: DeploySpec, identity: Identity, files: Mapping[str, Path], evaluation: Path
+    version: int,
+    spec: DeploySpec,
+    identity: Identity,
+    files: Mapping[str, Path],
+    model: Path,
+    evaluation: Path,
 ) -> Manifest:
     return Manifest(
         model=spec.name,
@@ -82,7 +87,7 @@ def _create_manifest(
         code_sha256=spec.code_sha256,
         config=spec.config,
         files={path: artifacts.sha256(file) for path, file in files.items()},
-        signature=artifacts.read(files["signature.json"], Signature),
+        signature=artifacts.read(model / "signature.json", Signature),
         metrics=artifacts.read(evaluation / "metrics.json", Metrics),
         decision=artifacts.read(evaluation / "decision.json", Decision),
         packages=_read_package_versions(files[HISTORY]),

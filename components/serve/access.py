@@ -73,7 +73,7 @@ class WatchedFiles(Generic[T]):
 
 
 class AccessLog:
-    """Writes a JSON line for each request to a file descriptor; drops and counts lines while it is full."""
+    """Writes a JSON line for each request to a file descriptor; while its pipe is full, counts the lines."""
 
     def __init__(self, output: int = 1) -> None:
         self._output, self._dropped = output, 0

@@ -105,7 +105,7 @@ class Connection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Respond to a client that has half-closed the connection; abort if it has closed it.
 
-        The server can distinguish them only by sending a packet: a client that has closed the connection
+        The server can distinguish the two only by sending a packet: a client that has closed the connection
         responds with a reset.
         """
         self._half_closed = True

@@ -110,10 +110,8 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
     with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
         folder = Path(scratch) / "version"
         manifest = models.fetch(name, version, folder, only=["model.onnx"], digest=digest)
-        needed, limit = (
-            int(LOADING_MEMORY_FACTOR * (folder / "model.onnx").stat().st_size),
-            read_memory_limit(),
-        )
+        model_bytes, limit = (folder / "model.onnx").stat().st_size, read_memory_limit()
+        needed = int(LOADING_MEMORY_FACTOR * model_bytes)
         if needed > (free := max(0, limit - read_memory_used())):  # the kernel would kill the server
             raise ServeError(
                 f"Version {version} of {name} needs {needed / 2**20:,.0f} MiB of memory to load, but only "

@@ -110,7 +110,7 @@ class ModelStore(Versions):
         """Make `version` the champion, unless it is the champion already; return the pointer.
 
         The history records `action`, `reason`, which is a sentence, and `by`, a user or step. `expected` is
-        the version that must be the champion now; 0 for no champion, None for any. Then a damaged
+        the version that must be the champion now; 0 for no champion, None for any. With None, a damaged
         champion.json is written again.
 
         Raises:
