@@ -4,7 +4,7 @@ Each part may be killed and run again: the run's fingerprint identifies the vers
 last, and the champion pointer moves by compare-and-swap.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -47,12 +47,33 @@ def deploy(
     models, name = open_store(spec.store), spec.name
     version = models.reserve(name, identity.run)
     files = _list_files(Path(model), Path(history), Path(evaluation))
-    manifest = _create_manifest(version, spec, identity, files, Path(model), Path(evaluation))
+    manifest = Manifest(
+        model=name,
+        version=version,
+        run=identity.run,
+        run_id=records.run_id() or "",
+        created=now(),
+        data=identity.data,
+        recipe_sha256=spec.recipe_sha256,
+        code_sha256=spec.code_sha256,
+        config=spec.config,
+        files={path: artifacts.sha256(file) for path, file in files.items()},
+        signature=artifacts.read(Path(model) / "signature.json", Signature),
+        metrics=artifacts.read(Path(evaluation) / "metrics.json", Metrics),
+        decision=artifacts.read(Path(evaluation) / "decision.json", Decision),
+        packages=_read_package_versions(files[HISTORY]),
+    )
     models.publish(name, version, files, manifest)
     log(f"published version {version} of {name}")
     result = _hold_if_rolled_back(models, name, version, spec.target)
     if result is None:
-        result = _roll_out(models, version, spec, identity.champion, manifest.decision.reason)
+        sections = _create_section_reader(models, name, version, spec.serving)
+        platform = open_platform(
+            PlatformConfig(name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
+        )
+        controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
+        pinned = pin_version(models, name, version)
+        result = controller.roll_out(pinned, identity.champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
     if run_id := records.run_id():
         record = OutcomeRecord(outcome=result)
@@ -66,32 +87,6 @@ def _list_files(model: Path, history: Path, evaluation: Path) -> dict[str, Path]
     files = {path.relative_to(model).as_posix(): path for path in sorted(model.rglob("*")) if path.is_file()}
     files |= {name: evaluation / name for name in EVALUATION_FILES}
     return files | {HISTORY: history / HISTORY}
-
-
-def _create_manifest(
-    version: int,
-    spec: DeploySpec,
-    identity: Identity,
-    files: Mapping[str, Path],
-    model: Path,
-    evaluation: Path,
-) -> Manifest:
-    return Manifest(
-        model=spec.name,
-        version=version,
-        run=identity.run,
-        run_id=records.run_id() or "",
-        created=now(),
-        data=identity.data,
-        recipe_sha256=spec.recipe_sha256,
-        code_sha256=spec.code_sha256,
-        config=spec.config,
-        files={path: artifacts.sha256(file) for path, file in files.items()},
-        signature=artifacts.read(model / "signature.json", Signature),
-        metrics=artifacts.read(evaluation / "metrics.json", Metrics),
-        decision=artifacts.read(evaluation / "decision.json", Decision),
-        packages=_read_package_versions(files[HISTORY]),
-    )
 
 
 def _read_package_versions(history: Path) -> dict[str, str]:
@@ -115,16 +110,6 @@ def _hold_if_rolled_back(models: ModelStore, name: str, version: int, target: Ta
         reason=f"version {version} was rolled back at {entry.at} ({entry.reason}); "
         f"`modelyard {command} {name} {version}` deploys it",
     )
-
-
-def _roll_out(models: ModelStore, version: int, spec: DeploySpec, champion: int, reason: str) -> Outcome:
-    """Roll out a published version; `champion` is the version that evaluate compared it with, or 0."""
-    sections = _create_section_reader(models, spec.name, version, spec.serving)
-    platform = open_platform(
-        PlatformConfig(spec.name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
-    )
-    controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
-    return controller.roll_out(pin_version(models, spec.name, version), champion, reason)
 
 
 def _create_section_reader(
