@@ -72,9 +72,9 @@ def code_sha256(
 def find_imported_modules(
     modules: Iterable[str], without: Collection[str] = (), root: Path = ROOT
 ) -> tuple[dict[str, Path], set[str]]:
-    """Return the files of modules and of all modules of modelyard that they import, and the distributions.
+    """Return the files of modules and of the modules of modelyard that they import, and the distributions.
 
-    The files are by module name. `without` are modules and packages to ignore, with the modules that only
+    Files are by module name. `without` are modules and packages to ignore, with the modules that only
     they import.
     """
     package = _package_files(root)

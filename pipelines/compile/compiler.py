@@ -141,7 +141,7 @@ def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -
 def compile_to(config: Config, path: Path, environment: Environment = LOCAL) -> None:
     """Write the pipeline as YAML of KFP, with the configuration as default arguments.
 
-    The file is replaced atomically; if `path` is a symbolic link, the file that it names.
+    Replaces the file atomically. If `path` is a symbolic link, its target is replaced.
     """
     step_specs = create_specs(config, environment)
     package = _compile(create_pipeline(environment, step_specs), _to_arguments(step_specs))

@@ -38,7 +38,7 @@ def check_pipeline(arguments: Mapping[str, object], environment: Environment) ->
 def _find_errors(
     arguments: Mapping[str, object], images: Mapping[str, str], environment: Environment
 ) -> Iterator[str]:
-    size = len(json.dumps(arguments).encode())  # they are one argument of the root driver
+    size = len(json.dumps(arguments).encode())  # the root driver gets them as one argument
     if size >= ARGUMENT_BYTES:
         largest = max(arguments, key=lambda name: len(str(arguments[name])))
         yield (

@@ -13,7 +13,7 @@ from modelyard.components.problems.base import Description
 from modelyard.pipelines.config.errors import suggest
 
 DIRECTIONS = {"minimum": "higher", "maximum": "lower"}
-"""The direction of the metrics that a threshold is for."""
+"""Thresholds by key, and which values of their metrics are better: accuracy has a minimum, loss a maximum."""
 
 
 class Limit(NamedTuple):
@@ -39,7 +39,7 @@ def iterate_limits(gate: Gate) -> Iterator[Limit]:
 
 
 def check_metrics(gate: Gate, problem: str) -> None:
-    """Reject metrics that the problem does not have, cannot compare, or has in the other direction."""
+    """Reject metrics that the problem lacks or cannot compare, and thresholds in the wrong direction."""
     description = get_description(problem)
     for metric in gate.margin:
         if metric not in description.comparison_metrics:

@@ -33,7 +33,9 @@ class Parsed:
 
 
 def parse_file(path: Path, kind: str, if_missing: str = "Correct the path.") -> Parsed:
-    """Parse a YAML file; `kind` is what it contains and `if_missing` the remedy, for error messages.
+    """Parse a YAML file.
+
+    Error messages call its content `kind`; `if_missing` is the remedy for a missing file.
 
     Raises:
         ConfigError: the file cannot be read; otherwise as `parse`.

@@ -130,7 +130,7 @@ def make_plan(
 
 
 class _Inputs(NamedTuple):
-    """What a plan is computed from, without measurements."""
+    """The inputs of a plan, without measurements."""
 
     config: Config
     environment: Environment
