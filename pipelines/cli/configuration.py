@@ -66,10 +66,11 @@ def init(
         raise ConfigError(f"{file} already exists. Choose another file.")
     if not file.absolute().parent.is_dir():
         raise ConfigError(
-            f"{file} cannot be created: there is no folder {file.parent}. Create it, or choose another file."
+            f"{file} cannot be created: there is no folder {file.parent}. Create the folder, or choose "
+            "another file."
         )
     write_text(file, render_starter_config())
-    typer.echo(f"Created {file}. Run it: modelyard run {file}")
+    typer.echo(f"Created {file}. Next: modelyard run {file}")
 
 
 @app.command()

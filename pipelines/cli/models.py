@@ -57,9 +57,9 @@ def list_(
         rows = [_summarize_model(models, model, environment, store) for model in models.names()]
     has_errors = any(row["error"] for row in rows)
     head = tuple(key for key in rows[0] if key != "error" or has_errors) if rows else ()
-    shown = [tuple(_format_cell(key, row[key]) for key in head) for row in rows]
-    empty = f"There are no models in {models.url}. `modelyard run` trains one."
-    print_list(output, rows, shown, head, empty)
+    cells = [tuple(_format_cell(key, row[key]) for key in head) for row in rows]
+    empty = f"There are no models in {models.url}. `modelyard run` trains a model."
+    print_list(output, rows, cells, head, empty)
 
 
 @app.command("show")

@@ -165,7 +165,7 @@ def show_summary(summary: "RunSummary", run: "Run", console: Console) -> None:
         rows["report"] = summary.report
     rows["store"] = summary.store
     if summary.champion and not run.environment.on_cluster:
-        rows["serve it"] = build_serve_command(summary.model, run.config()["store"])
+        rows["serve with"] = build_serve_command(summary.model, run.config()["store"])
     elif summary.champion:
         rows["served at"] = find_served_url(summary.model, run.environment)
     for name, value in rows.items():  # no wrapping: paths and commands are copied
@@ -198,12 +198,12 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
         if "recall" in slice_.values
     )
     if recalls:
-        shown = ", ".join(
+        lowest = ", ".join(
             f"{name}: {value:.3f} ({pluralize(examples, 'example')})"
             for value, name, examples in recalls[:MAX_SLICES]
         )
         more = len(recalls) - MAX_SLICES
-        facts["recall"] = f"lowest: {shown}; the others ({more}) are higher" if more > 0 else shown
+        facts["recall"] = f"lowest: {lowest}; the others ({more}) are higher" if more > 0 else lowest
     return facts
 
 
@@ -219,8 +219,8 @@ def find_served_url(name: str, environment: "Environment") -> str:
 
 def build_serve_command(name: str, store: Mapping[str, Any]) -> str:
     """Return the command that serves the champion of a model from the section `store`."""
-    others = [key for key in ("endpoint", "user_project") if store.get(key)]
-    variables = [f"MODELYARD_STORE__{key.upper()}={store[key]}" for key in others]
+    keys = [key for key in ("endpoint", "user_project") if store.get(key)]
+    variables = [f"MODELYARD_STORE__{key.upper()}={store[key]}" for key in keys]
     return shlex.join([*variables, "modelyard", "serve", name, "--store", store["url"]])
 
 

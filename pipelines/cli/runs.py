@@ -144,12 +144,12 @@ def logs(
     if step and step not in STEPS:
         raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
     logs = _open_run(scope, name).logs((step,) if step else tuple(STEPS), follow)
-    shown = ((step_name, lines if show_all else step_lines(lines)) for step_name, lines in logs)
+    steps = ((step_name, lines if show_all else step_lines(lines)) for step_name, lines in logs)
     if output is Output.JSON:
-        print_json([{"step": step_name, "lines": list(lines)} for step_name, lines in shown])
+        print_json([{"step": step_name, "lines": list(lines)} for step_name, lines in steps])
         return
     empty = True
-    for step_name, lines in shown:
+    for step_name, lines in steps:
         empty = False
         if not step:
             typer.echo(typer.style(f"{step_name}:", bold=True))
@@ -227,7 +227,7 @@ def report(
 
     if name is None or is_run_name(name):
         run = _open_run(scope, name)
-        path, about = fetch_run_report(run), dict[str, Any](run=run.name)
+        path, origin = fetch_run_report(run), dict[str, Any](run=run.name)
     else:
         models = open_store(store, scope.name or "local")
         if not models.versions(name):
@@ -236,8 +236,8 @@ def report(
                 "`modelyard models list` show their names."
             )
         path, number = fetch_version_report(models, name, version)
-        about = {"model": name, "version": number}
-    print_result(output, {**about, "report": str(path)}, str(path))
+        origin = {"model": name, "version": number}
+    print_result(output, {**origin, "report": str(path)}, str(path))
     if browse:
         typer.launch(Path(path).as_uri())
 
