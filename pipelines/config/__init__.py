@@ -1,1 +1,9 @@
-"""The configuration: its sections, the layers that it is merged from, and its error messages."""
+"""The configuration of a model.
+
+config    its sections; `load` reads and validates a file
+layers    the file, variables and --set, with the origin of each key
+errors    validates a document and formats its errors
+gate      checks the section `gate`
+schedule  the section `schedule`
+text      strict YAML, and durations
+"""

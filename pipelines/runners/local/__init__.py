@@ -2,4 +2,5 @@
 
 runner      starts, lists and opens the runs of this machine
 execution   executes a run in this process
+tasks       tracks the tasks of kfp.local: states, logs, failures, outputs
 """
