@@ -92,7 +92,8 @@ class Description:
     def difference(self, golden: Golden, number: int, prediction: Sequence[float]) -> float:
         """Return the largest difference to golden prediction `number`, relative to the scale.
 
-        A ValueError means that the prediction has another number of values.
+        Raises:
+            ValueError: the prediction has another number of values.
         """
         expected = golden.predictions[number]
         scale = golden.scale * len(expected) if len(golden.scale) == 1 else golden.scale
@@ -167,7 +168,7 @@ class Problem(ABC):
     def check_splits(self, schema: Schema, targets: Mapping[str, "NDArray[Any]"]) -> None:
         """Raise DataError unless a model can be trained and evaluated with the targets of the splits.
 
-        No split is empty.
+        The caller has checked that no split is empty.
         """
 
     @abstractmethod
