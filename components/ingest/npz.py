@@ -176,21 +176,21 @@ def _check_examples(x: ArrayFile) -> None:
 
 def _check_targets(x: ArrayFile, y: ArrayFile, is_regression: bool) -> None:
     """Raise DataError if an array cannot be targets, according to its header."""
-    rows, is_flat = x.shape[0], y.shape in (x.shape[:1], (x.shape[0], 1))
-    one_hot = len(y.shape) == 2 and y.shape[0] == rows and y.shape[1] > 1
+    count, is_flat = x.shape[0], y.shape in (x.shape[:1], (x.shape[0], 1))
+    one_hot = len(y.shape) == 2 and y.shape[0] == count and y.shape[1] > 1
     if is_regression:
         if y.dtype.kind not in INTEGERS + FLOATS or not is_flat:
             reason = " Train a model for each target." if one_hot else " Save it in this form."
             raise y.error(
                 f"is {y.description}, but must have a number per example of {x.name}, with the shape "
-                f"({rows},).{reason}"
+                f"({count},).{reason}"
             )
     elif not (
         (is_flat and y.dtype.kind in INTEGERS + TEXTS) or (one_hot and y.dtype.kind in INTEGERS + FLOATS)
     ):
         reason = " To predict numbers, set problem: regression." if y.dtype.kind in FLOATS else ""
         raise y.error(
-            f"is {y.description}, but must have a label for each of the {rows:,} examples of {x.name}: "
+            f"is {y.description}, but must have a label for each of the {count:,} examples of {x.name}: "
             f"{LABEL_FORMS}.{reason}"
         )
 
