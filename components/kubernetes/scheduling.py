@@ -39,14 +39,11 @@ def explain_unschedulable(
 def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
     """Return why a pod does not fit on any node, even an empty one; None if it fits, or without nodes."""
     requested = pod_requests(pod)
-    if not nodes or any(_fits(node, pod, requested) for node in nodes):
+    candidates = [node for node in nodes if _matches_selector(node, pod) and not _find_taints(node, pod)]
+    if not nodes or any(_has_capacity(node, requested) for node in candidates):
         return None
     request = _format_amounts(requested) or "no resources"
     return f"{pod['metadata']['name']} requests {request}. {_describe_fit(pod, requested, nodes)}".rstrip(".")
-
-
-def _fits(node: Json, pod: Json, requested: Mapping[str, float]) -> bool:
-    return _matches_selector(node, pod) and _has_capacity(node, requested) and not _find_taints(node, pod)
 
 
 def _matches_selector(node: Json, pod: Json) -> bool:

@@ -157,8 +157,10 @@ class App:
             case "predict" | "infer":
                 return await self._predict(target.route, predictor, headers, body)
             case "ready" | "model_ready":
-                name = {"name": target.name} if target.name else {}
-                ready = {**name, "ready": not self.draining, **self._champion_status(predictor)}
+                ready: dict[str, Any] = {"name": target.name} if target.name else {}
+                ready["ready"] = not self.draining
+                if self._champion_error:  # the reason is left out, because the route `ready` needs no token
+                    ready |= {"version": predictor.version, "champion": self._champion}
                 return Reply(encode(ready), 503 if self.draining else 200)
             case "live":
                 return Reply(encode({"live": True}))
@@ -179,13 +181,6 @@ class App:
             case _:
                 policy = ((b"content-security-policy", PAGE_POLICY), (b"x-content-type-options", b"nosniff"))
                 return Reply(self._page, content_type=b"text/html; charset=utf-8", headers=policy)
-
-    def _champion_status(self, predictor: Predictor) -> dict[str, Any]:
-        """Return the served version and the champion if the champion cannot be served; empty otherwise.
-
-        The reason is left out, because the route `ready` needs no token.
-        """
-        return {"version": predictor.version, "champion": self._champion} if self._champion_error else {}
 
     async def _predict(
         self, route: str, predictor: Predictor, headers: dict[bytes, bytes], body: Body
