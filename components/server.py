@@ -158,6 +158,8 @@ def send(
 def _quote(content: bytes) -> str:
     """Return the error of modelyard's server, or the beginning of another response, as one line."""
     text = content.decode(errors="replace")
+    if text.lstrip().startswith("<"):
+        return "a web page. Check the URL."
     with suppress(ValueError, LookupError, TypeError):
         text = str(json.loads(content)["error"])
     return " ".join(text[:MAXIMUM_QUOTE].split())

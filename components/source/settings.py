@@ -184,5 +184,5 @@ def check_problem(keys: SourceKeys, problem: str) -> None:
         able = [name for name, other in KINDS.items() if problem in other.problems]
         raise ValueError(
             f"problem is {problem}, but the targets of data.kind {keys.kind} are for {' or '.join(known)}: "
-            f"change problem, or data.kind to {' or '.join(able) or 'another'}"
+            f"change problem, or set data.kind to {' or '.join(able) or 'another'}"
         )

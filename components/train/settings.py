@@ -136,7 +136,7 @@ def find_size_error(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...
         ):
             if min(output_size) < 1:
                 return (
-                    f"The input of {layer} is too small: {size[0]}x{size[1]} pixels of an example of shape "
+                    f"The input of {layer} is too small: {size[0]}x{size[1]} pixels for an example of shape "
                     f"{shape}. Set fewer model.filters (now {list(filters)}) or a smaller model.kernel, or "
                     "use larger images."
                 )
@@ -327,7 +327,10 @@ def check_keras_settings(model: Model, training: Training, description: Descript
     monitors = [f"val_{name}" for name in training.monitors(description)]
     for key, monitor in monitored.items():
         if monitor not in monitors:
-            raise KerasSettingError(f"{key}.monitor is {monitor}. Choose one of {', '.join(monitors)}.")
+            raise KerasSettingError(
+                f"{key}.monitor is {monitor}, which is not a metric of validation. Choose one of "
+                f"{', '.join(monitors)}."
+            )
     _check_combinations(training, {callback.class_name: callback for callback in callbacks})
 
 

@@ -25,7 +25,7 @@ EXPECTED = {
     "tuple_type": "a list: write [{item}]",
     "list_type": "a list: write [{item}]",
     "dict_type": "a section with keys",
-    "model_type": "a section with keys (remove it to use the defaults)",
+    "model_type": "a section with keys",
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
@@ -138,6 +138,8 @@ def _format_message(
     if len(details) > 1 or first["type"] not in EXPECTED:
         return f"{path} is {format_value(value)}, which is not valid. Expected: {description}"
     hint = _choice_hint(value, first) or _default_hint(field)
+    if first["type"] == "model_type" and field and not field.is_required():
+        hint = "; remove the key to use the default."
     return f"{path} is {format_value(value)} and must be {_format_expected(first)}{hint}"
 
 

@@ -161,7 +161,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
             kind = BackendError if isinstance(cause, NOT_SENT) else LostResponseError
             raise kind(self._unreachable(cause.__cause__ or cause)) from error
         if "html" in (response.getheader("content-type") or ""):
-            raise wrong_server_error("with a web page", self._endpoint)
+            raise wrong_server_error("a web page", self._endpoint)
         return response
 
     def _refusal(self, error: kfp_server_api.ApiException) -> tuple[type[Exception], str]:
@@ -175,7 +175,7 @@ class Transport(RESTClientObject):  # type: ignore[misc]
             advice = self._endpoint.login_advice
             return BackendError, f"{server} does not accept {credentials} (401). {advice}."
         if message is None:
-            return BackendError, str(wrong_server_error(f"with status {status}", self._endpoint))
+            return BackendError, str(wrong_server_error(f"status {status}", self._endpoint))
         kind, advice = ERRORS_BY_STATUS.get(status, BackendError), NOT_ALLOWED if status == 403 else ""
         return kind, f"{server} refuses the request ({status}): {message}.{advice}"
 
@@ -242,9 +242,9 @@ class Backend:
         try:
             health = client.healthz_service_get_healthz()
         except NotFoundError as error:
-            raise wrong_server_error("/apis/v2beta1/healthz with status 404", self.endpoint) from error
+            raise wrong_server_error("status 404 for /apis/v2beta1/healthz", self.endpoint) from error
         if health.multi_user is None:
-            raise wrong_server_error("/apis/v2beta1/healthz with an unknown document", self.endpoint)
+            raise wrong_server_error("an unknown document for /apis/v2beta1/healthz", self.endpoint)
         return bool(health.multi_user)
 
 
