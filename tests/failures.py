@@ -68,7 +68,7 @@ POD_FAILURES = {
         "environment.steps.fingerprint",
     ),
     "no-image": Case(
-        ("environment.images.fingerprint=modelyard/gone:1",),
+        ("environment.images.fingerprint=modelyard/missing:1",),
         11,
         "ImageError",
         "fingerprint",
@@ -82,7 +82,7 @@ POD_FAILURES = {
         "environment.steps.fingerprint.timeout",
     ),
     "store": Case(
-        ("environment.store=gs://modelyard-gone/models",), 7, "StoreError", "fingerprint", "store.url"
+        ("environment.store=gs://modelyard-missing/models",), 7, "StoreError", "fingerprint", "store.url"
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A storage that modelyard does not know: shelf://NAME/prefix is a table in $SHELVES/NAME.sqlite.
+"""A storage plugin: shelf://NAME/prefix is a table in $SHELVES/NAME.sqlite.
 
 With this folder in PYTHONPATH, it is an installed distribution.
 """

@@ -81,6 +81,6 @@ def test_the_wheel_runs_the_digits_in_an_empty_environment(wheel, working_direct
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "HOME": str(working_directory)}
     command = ["modelyard", "run", "--output", "json"]
-    ended = subprocess.run(command, cwd=working_directory, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["decision"] == "promote"
+    result = subprocess.run(command, cwd=working_directory, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["decision"] == "promote"

@@ -20,7 +20,7 @@ def test_every_error_class_has_a_different_exit_code():
 
 @pytest.mark.parametrize("kind", [errors.UnschedulableError, errors.ModelyardError])
 def test_an_error_of_another_module_is_recorded_as_its_base_class(kind):
-    assert type("OtherError", (kind,), {"__module__": "elsewhere"}).public_class() is kind
+    assert type("OtherError", (kind,), {"__module__": "other"}).public_class() is kind
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,14 @@ def cluster(fake_kfp: FakeKfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_unreachable_server_is_an_error_with_its_url(
     environment: Environment, unreachable_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reasons = {unreachable_url: r"\[Errno 111\]", "https://nowhere.invalid": r"\[Errno -\d+\]"}
+    reasons = {unreachable_url: r"\[Errno 111\]", "https://missing.invalid": r"\[Errno -\d+\]"}
     for url, reason in reasons.items():
         with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not respond: {reason}"):
             connect(environment, url)
     monkeypatch.setenv("HTTP_PROXY", unreachable_url)
     with pytest.raises(BackendError, match=r"http://remote\.invalid .* through the proxy"):
         connect(environment, "http://remote.invalid")
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    monkeypatch.setenv("SSL_CERT_FILE", "/missing")
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
         connect(environment, "https://remote.invalid")
 

@@ -57,7 +57,7 @@ def test_explain_names_why_a_stuck_run_was_terminated(
     )
     assert "Insufficient memory" in explanation["text"]
     assert "environment.steps.train" in explanation["text"]
-    # a later attempt has not the same reason
+    # a later attempt does not have the same reason
     assert modelyard("runs", "retry", run["run"])[0] == 0
     assert modelyard("runs", "cancel", run["run"])[0] == 0
     _, explanation = modelyard("explain", run["run"], "--output", "json")

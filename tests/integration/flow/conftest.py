@@ -154,7 +154,7 @@ OTHER_KERAS = {"backend": "torch", "floatx": "float16", "image_data_format": "ch
 UNRELATED_VARIABLES = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:1"),
     **dict.fromkeys(("ALL_PROXY", "HTTPS_PROXY"), "socks5://127.0.0.1:1"),
-    **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "/nowhere"),
+    **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "/missing"),
     **{"KERAS_MAX_EPOCHS": "1", "KERAS_BACKEND": "", "TF_USE_LEGACY_KERAS": "1"},
     **{"MODELYARD_STORE_SERVICE_HOST": "10.0.0.7", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"},
     **{"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "No/Where", "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "[::1]"},

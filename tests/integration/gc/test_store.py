@@ -128,7 +128,7 @@ def test_nothing_is_removed_while_a_server_is_unreachable(
     with pytest.raises(BackendError):
         workspace.find()
     workspace.environment_file.write_text(text)
-    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    monkeypatch.setenv("KUBECONFIG", "/missing")
     with pytest.raises(ClusterError):
         workspace.find()
 

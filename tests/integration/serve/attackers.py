@@ -384,16 +384,16 @@ def upload(address: Address, random: Random) -> list[str]:
     """Send a body in an unusual way: in chunks or pieces, truncated, too long, compressed, as a form."""
     length = b"content-length: %d\r\n\r\n"
     head, body = random.choice(((PREDICT, PLAIN), (PREDICT + b"expect: 100-continue\r\n", PLAIN)))
-    whole = head + length % len(body) + body
-    cut = random.randrange(len(whole))
+    request = head + length % len(body) + body
+    cut = random.randrange(len(request))
     match random.randrange(7):
         case 0:
             data = chunked(body, random.randrange(1, 5000)) + b"0\r\n\r\n"
             pieces = [head + b"transfer-encoding: chunked\r\n\r\n", data]
         case 1:
-            pieces = [whole[:cut], whole[cut:]]
+            pieces = [request[:cut], request[cut:]]
         case 2:
-            pieces = [whole[:cut]]
+            pieces = [request[:cut]]
         case 3:
             pieces = [head + length % (len(body) + random.choice((-3, 3, 10**8, 10**17))) + body]
         case 4:
@@ -403,7 +403,7 @@ def upload(address: Address, random: Random) -> list[str]:
         case 5:
             pieces = [head + b"content-type: multipart/form-data\r\n" + length % len(body) + body]
         case _:
-            pieces = [whole[at : at + 1000] for at in range(0, len(whole), 1000)]
+            pieces = [request[start : start + 1000] for start in range(0, len(request), 1000)]
     return outcomes(exchange(address, *pieces, pause=0.001, half_close=True))
 
 
@@ -434,7 +434,8 @@ def abort(address: Address, random: Random) -> list[str]:
 def many_connections(address: Address, random: Random, seconds: float = 2.0) -> list[str]:
     """Keep 300 connections open: idle, stalled uploads, long heads, unread responses."""
     headers = b"".join(b"a%d: b\r\n" % number for number in range(8_000))
-    many = b'{"instances":[%s]}' % b",".join([json.dumps(EXAMPLE, separators=(",", ":")).encode()] * 100)
+    example = json.dumps(EXAMPLE, separators=(",", ":")).encode()
+    large_body = b'{"instances":[%s]}' % b",".join([example] * 100)
     keep = PREDICT.replace(b"connection: close\r\n", b"")
     data = random.choice(
         (
@@ -446,7 +447,7 @@ def many_connections(address: Address, random: Random, seconds: float = 2.0) -> 
             PREDICT + b"content-length: 1000000\r\n\r\n" + bytes(400_000),
             HEALTH * 5_000,
             b"GET / HTTP/1.1\r\nhost: x\r\naccept: text/html\r\n\r\n" * 2_000,
-            (keep + b"content-length: %d\r\n\r\n" % len(many) + many) * 2,
+            (keep + b"content-length: %d\r\n\r\n" % len(large_body) + large_body) * 2,
         )
     )
     statuses, connections = [], []

@@ -178,12 +178,12 @@ def test_a_proxy_is_used_for_other_hosts(
 ) -> None:
     web_server.handle = lambda request: request.respond(200, BODY)
     monkeypatch.setenv("HTTP_PROXY", web_server.url)
-    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")  # not needed for http://
+    monkeypatch.setenv("SSL_CERT_FILE", "/missing")  # not needed for http://
     remote = locate(Source(kind="npz", source="http://data.invalid/set.npz"))
     assert remote.fetch(scratch).read_bytes() == location("/local.npz").fetch(scratch).read_bytes() == BODY
     assert web_server.requests == ["GET http://data.invalid/set.npz", "GET /local.npz"]
     web_server.handle = lambda request: request.respond(302, location="https://data.invalid/")
-    with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE is /missing"):
         location().fetch(scratch)
     monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigError, match="socksio"):

@@ -91,8 +91,8 @@ def test_an_emulator_ignores_proxies_certificates_and_passwords(
     (tmp_path / "netrc").write_text("default login me password secret")
     variables = {"HTTP_PROXY": "http://127.0.0.1:1", "ALL_PROXY": "socks5://127.0.0.1:1"}
     variables |= {
-        "SSL_CERT_FILE": "/nowhere",
-        "REQUESTS_CA_BUNDLE": "/nowhere",
+        "SSL_CERT_FILE": "/missing",
+        "REQUESTS_CA_BUNDLE": "/missing",
         "NETRC": str(tmp_path / "netrc"),
     }
     for name, value in variables.items():
@@ -100,7 +100,7 @@ def test_an_emulator_ignores_proxies_certificates_and_passwords(
     check_errors(
         Bucket("no-such-bucket", "models", Connection(emulator)), tmp_path / "f", "no bucket no-such-bucket"
     )
-    with pytest.raises(ConfigError, match="SSL_CERT_FILE is /nowhere"):
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE is /missing"):
         Bucket("models", "", Connection(emulator.replace("http:", "https:")))
     with start_server(403) as (url, requests):
         monkeypatch.setenv("HTTP_PROXY", url)

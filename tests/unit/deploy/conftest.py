@@ -30,7 +30,7 @@ METRICS = 'modelyard_request_seconds_count{{traffic="client"}} {}\n'
 class Cluster:
     """The methods of Cluster that a rollout uses.
 
-    A pod has counted one more request at each read of its metrics. A Deployment's only pod exists at once.
+    A pod has one more request at each read of its metrics. The only pod of a Deployment exists immediately.
     Pods of `broken` versions are refused and the earlier pod remains, as in a rolling update.
     """
 
@@ -290,7 +290,7 @@ def v1(publish, deploy):
 @pytest.fixture
 def promote(models):
     """Return a function that moves only the champion pointer, as `models promote` does."""
-    return lambda pinned: models.promote("digits", pinned.version, reason="by hand", by="test")
+    return lambda pinned: models.promote("digits", pinned.version, reason="manually", by="test")
 
 
 @pytest.fixture

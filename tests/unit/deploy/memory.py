@@ -54,7 +54,7 @@ class World:
 
 
 class MemoryPlatform:
-    """A model on a platform whose changes take effect at once."""
+    """A model on a platform whose changes take effect immediately."""
 
     name, id, location, follows_pointer = "digits", "memory", "in-memory", False
 

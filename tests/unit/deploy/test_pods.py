@@ -1,4 +1,4 @@
-"""Waiting for pods: time-outs, and problems that fail at once."""
+"""Waiting for pods: time-outs, and problems that fail immediately."""
 
 import base64
 import json

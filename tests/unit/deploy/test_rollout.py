@@ -460,7 +460,7 @@ def test_abort_records_an_attempt_unless_promoted(controller, models, publish, p
     controller.platform.claim("token", controller.platform.describe_servers(2, v2.digest))
     if promoted:
         promote(v2)
-    assert controller.abort("by hand") == 2
+    assert controller.abort("manually") == 2
     assert models.history("digits")[-1].attempt is not promoted
     assert state() == (2 if promoted else 1, 1, None, True)
 

@@ -34,7 +34,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         def handle_request(self) -> None:
             self.posted.append((self.path, json.loads(self.read_body())))
-            self.respond(self.status, location="/elsewhere")
+            self.respond(self.status, location="/other")
 
     with serve(Webhook) as url:
         monkeypatch.setenv(WEBHOOK, f"{url}/hooks/s3cr3t")

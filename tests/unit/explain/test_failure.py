@@ -26,8 +26,8 @@ def pod(
     code: int, reason: str = "Error", pod_reason: str = "", message: str = "", container: str = "main"
 ) -> Any:
     """Return a pod whose container ended; `pod_reason` is the reason in the status of the pod."""
-    ended = {"exitCode": code, "reason": reason, "message": message}
-    status = {"name": container, "state": {"terminated": ended}}
+    terminated = {"exitCode": code, "reason": reason, "message": message}
+    status = {"name": container, "state": {"terminated": terminated}}
     return {
         "metadata": {"name": "pod-1"},
         "spec": {"containers": [{"name": container, **LIMIT}], "activeDeadlineSeconds": 60},

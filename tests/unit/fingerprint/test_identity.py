@@ -117,8 +117,8 @@ def test_settings_of_examples_change_the_data_fingerprint(tmp_path: Path) -> Non
 
 
 def test_location_and_limits_do_not_change_the_data_fingerprint(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    moved = write_source(tmp_path / "elsewhere", timeout=1.0, max_bytes=2**20)
+    (tmp_path / "other").mkdir()
+    moved = write_source(tmp_path / "other", timeout=1.0, max_bytes=2**20)
     assert fingerprint_data(moved) == fingerprint_data(write_source(tmp_path))
 
 

@@ -132,8 +132,8 @@ def test_memory_is_independent_of_the_number_of_images(pack, png_image) -> None:
 def source_with_bad_files(pack, png_image) -> Path:
     """Ten images and three unusable files."""
     files = {f"cats/{number}.png": png_image(number) for number in range(9)}
-    bad = {"dogs/0.png": b"", "dogs/notes.txt": b"hello", "dogs/2.png": png_image(0, (4, 5, 3))}
-    return pack({**files, **bad, "dogs/9.png": png_image(9)})
+    unusable = {"dogs/0.png": b"", "dogs/notes.txt": b"hello", "dogs/2.png": png_image(0, (4, 5, 3))}
+    return pack({**files, **unusable, "dogs/9.png": png_image(9)})
 
 
 def test_all_unusable_files_are_listed_together(source_with_bad_files, run_ingest) -> None:

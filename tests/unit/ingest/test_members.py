@@ -117,13 +117,13 @@ def test_a_special_file_in_a_zip_is_refused(tmp_path, kind) -> None:
 
 
 def test_links_in_a_folder_are_followed_and_a_cycle_is_refused(tmp_path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/1.png").write_bytes(b"data")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/1.png").write_bytes(b"data")
     source = tmp_path / "source"
     (source / "cats").mkdir(parents=True)
-    (source / "cats/1.png").symlink_to(tmp_path / "elsewhere/1.png")
+    (source / "cats/1.png").symlink_to(tmp_path / "other/1.png")
     assert contents(source)["cats/1.png"] == b"data"
-    (source / "dogs").symlink_to(tmp_path / "elsewhere")
+    (source / "dogs").symlink_to(tmp_path / "other")
     assert contents(source)["dogs/1.png"] == b"data"
     (source / "dogs/back").symlink_to(source)
     with pytest.raises(DataError, match=r"'dogs/back' in .* link to one of its parent folders"):
@@ -156,7 +156,7 @@ def test_a_pipe_and_a_broken_link_in_a_folder_are_refused(tmp_path) -> None:
     with pytest.raises(DataError, match=r"'cats/pipe' in .* special file"):
         contents(tmp_path)
     (tmp_path / "cats/pipe").unlink()
-    (tmp_path / "cats/lost").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "cats/lost").symlink_to(tmp_path / "missing")
     with pytest.raises(DataError, match=r"'cats/lost' in .* cannot be opened \(No such file"):
         contents(tmp_path)
 

@@ -51,7 +51,7 @@ def test_version_is_printed(modelyard):
     ("name", "value", "options", "code"),
     [
         ("KERAS_BACKEND", "torch", [], 2),
-        ("KUBECONFIG", "/nowhere", ["-e", "kind"], 9),
+        ("KUBECONFIG", "/missing", ["-e", "kind"], 9),
         ("HTTPS_PROXY", "socks5://127.0.0.1:1", ["-e", "kind"], 2),
     ],
 )
@@ -290,8 +290,8 @@ def test_doctor_reports_passed_and_failed_checks(modelyard, monkeypatch, tmp_pat
     network = ["proxy", "certificates", "netrc", "keras", "variables", "output"]
     assert list(checks) == ["python", "packages", "cpu", "disk", "store", "port", *network]
     assert all(checks[name]["ok"] for name in ("python", "packages", "disk", "store", *network))
-    invalid = {"ALL_PROXY": "socks5://a:1", "SSL_CERT_FILE": "/nowhere", "KERAS_BACKEND": "torch"}
-    invalid |= {"KUBECONFIG": "/nowhere", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"}
+    invalid = {"ALL_PROXY": "socks5://a:1", "SSL_CERT_FILE": "/missing", "KERAS_BACKEND": "torch"}
+    invalid |= {"KUBECONFIG": "/missing", "MODELYARD_STORE_PORT": "tcp://10.0.0.7:80"}
     with monkeypatch.context() as patch:
         for name, value in invalid.items():
             patch.setenv(name, value)

@@ -148,7 +148,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def failure_record(error: Exception) -> str:
-    """Return the record of a error probe."""
+    """Return the record of a probe that failed."""
     return failure_document(error, "probe").decode()
 
 

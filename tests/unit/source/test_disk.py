@@ -66,8 +66,8 @@ def test_the_identity_of_a_folder_changes_with_its_content(
 
 def test_a_moved_folder_has_the_same_identity(images: Path, tmp_path: Path) -> None:
     before = DiskLocation(images).identity()
-    shutil.copytree(images, tmp_path / "elsewhere")
-    assert DiskLocation(tmp_path / "elsewhere").identity() == before
+    shutil.copytree(images, tmp_path / "other")
+    assert DiskLocation(tmp_path / "other").identity() == before
 
 
 def test_hidden_files_and_system_files_are_ignored(images: Path) -> None:
