@@ -52,7 +52,7 @@ def _iterate_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def describe_mismatch(image: str, actual: str, expected: str) -> str:
     """Return the error message for an image whose interface is not the one that the pipeline expects."""
     return (
-        f"The image {image} has modelyard {actual}, and the pipeline was compiled by modelyard {expected}. "
+        f"The image {image} has modelyard {actual}, but the pipeline was compiled by modelyard {expected}. "
         "Build the images of this version (`make images`), or use the version in the image."
     )
 

@@ -92,9 +92,14 @@ def load_config(
         ConfigError: lists every error with its line, the value and the remedy.
     """
     if not isinstance(path, Path | str | None):
-        raise ConfigError(f"The configuration is {path!r}. Pass the path of a file, or a Config.")
+        raise ConfigError(
+            f"The configuration is {path!r}, which is not a path. Pass the path of a file, or a Config."
+        )
     if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
-        raise ConfigError(f'The overrides are {overrides!r}. Pass a list such as ["training.epochs=3"].')
+        raise ConfigError(
+            f"The overrides are {overrides!r}, which is not a list of texts. "
+            'Pass a list such as ["training.epochs=3"].'
+        )
     store = load_environment(environment, overrides).model_store()
     return load(Path(path) if path is not None else None, overrides, store=store)
 

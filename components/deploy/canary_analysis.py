@@ -16,6 +16,7 @@ from modelyard.components.errors import DeployError, ServeError, pluralize
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0  # after the bake time, to send missing requests or wait for an unready candidate
 BURST_SECONDS = 1.0  # of golden requests between two reads of the metrics
+REMEDY = "Raise rollout.bake_seconds, or lower rollout.min_requests."  # for too few requests
 ERROR_PAUSE_SECONDS = 0.05  # after a golden request that failed
 
 
@@ -89,7 +90,7 @@ def analyze(
                 )
             raise DeployError(
                 f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
-                f"(rollout.min_requests). {last_error}".strip()
+                f"(rollout.min_requests). {last_error or REMEDY}"
             )
         if missing <= 0:
             sleep(POLL_SECONDS)

@@ -87,7 +87,7 @@ class StableUpdater:
         candidate = status.candidate
         if candidate is None or not (status.canary and candidate.ready) or status.stable_serves:
             return
-        self.log(f"clients reach only candidate version {candidate.version}: stable gets its servers")
+        self.log(f"only the candidate, version {candidate.version}, serves clients: updating stable to it")
         try:
             self._write_stable(candidate, status.stable, self._pin(candidate.version))
         except Superseded:

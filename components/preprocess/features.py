@@ -216,7 +216,7 @@ def compute_normalization(
                 f"training values from {minimum:.4g} to {maximum:.4g} are divided by {scale:g}, {origin}"
             )
             if not MINIMUM_RANGE * scale <= max(-minimum, maximum) <= MAXIMUM_RANGE * scale:
-                log(f"{description}, which is far from their range: check data.scale.")
+                log(f"{description}, which is far from the range of the values: check data.scale.")
             return Normalization(scale=(scale,)), description
         case "standardize":
             mean, deviation = tuple(moments.mean.tolist()), tuple(moments.standard_deviation.tolist())

@@ -64,7 +64,7 @@ class WatchedFiles(Generic[T]):
         try:
             self.value = self._read()
         except ModelyardError as error:
-            log.error("The previous value stays in use: %s", error)
+            log.error("The previous value remains in use: %s", error)
         else:
             log.info("reloaded %s", " and ".join(self._paths))
 

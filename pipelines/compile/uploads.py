@@ -131,7 +131,7 @@ def _create_data_upload(source: Source) -> tuple[Upload, str]:
         digest = sha256(path)
         return Upload("data.source", path, f"{DATA_PREFIX}/{digest}", size, partial(_open_file, path)), digest
     if source.kind == "npz":
-        raise DataError(f"data.source is {path}, a folder, and npz is a file. Name the .npz file.")
+        raise DataError(f"data.source is {path}, a folder, but npz requires a file. Set it to the .npz file.")
     archive = DigestWriter()
     _write_archive(iterate_members(path, source.max_bytes), archive)
     check_size(str(path), archive.size, source.max_bytes)

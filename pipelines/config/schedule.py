@@ -60,7 +60,7 @@ class Schedule(Settings):
     def _check_force_after(self) -> Self:
         if self.force_after and not self.skip_unchanged:
             raise ValueError(
-                "schedule.force_after needs schedule.skip_unchanged: true: set it, or remove "
+                "schedule.force_after requires schedule.skip_unchanged: true: set it, or remove "
                 "schedule.force_after"
             )
         return self

@@ -76,7 +76,7 @@ def parse(text: str, origin: str) -> Parsed:
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: this is not YAML: {error}. Save it as plain UTF-8 text.") from error
     except RecursionError as error:
-        raise ConfigError(f"{origin}: it is nested too deeply.") from error
+        raise ConfigError(f"{origin}: the YAML is nested too deeply. Use fewer levels.") from error
 
 
 def dump(value: dict[str, Any]) -> str:

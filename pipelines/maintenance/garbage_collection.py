@@ -120,7 +120,7 @@ class GarbageCollector:
         for files in stored:
             reason = self._format_age(files.changed) if files.complete else "incomplete: its run was killed"
             if files.version in champions:
-                reason = "a former champion whose manifest.json a killed gc, or a user, deleted"
+                reason = "a former champion whose manifest.json was deleted by a user or a killed gc"
             yield Removable(
                 "version",
                 f"{name}/{files.version}",

@@ -180,7 +180,10 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         return kind, f"{server} refuses the request ({status}): {message}.{advice}"
 
     def _unreachable(self, reason: object) -> str:
-        server = f"Kubeflow Pipelines at {self._endpoint}"
+        server, reason = (
+            f"Kubeflow Pipelines at {self._endpoint}",
+            getattr(reason, "strerror", None) or reason,
+        )
         return f"{server} does not respond{self._proxy}: {reason}. {self._endpoint.advice}"
 
 

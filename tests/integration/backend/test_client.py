@@ -40,7 +40,7 @@ def cluster(fake_kfp: FakeKfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_unreachable_server_is_an_error_with_its_url(
     environment: Environment, unreachable_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reasons = {unreachable_url: r"\[Errno 111\]", "https://missing.invalid": r"\[Errno -\d+\]"}
+    reasons = {unreachable_url: "Connection refused", "https://missing.invalid": r"\w+"}
     for url, reason in reasons.items():
         with pytest.raises(BackendError, match=rf"{url} \(--endpoint\) does not respond: {reason}"):
             connect(environment, url)

@@ -255,7 +255,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     ("settings", "kind", "message"),
     [
         ("data={kind: npz, source: /missing/x.npz}", DataError, "/missing/x.npz"),
-        ("data={kind: npz, source: .}", DataError, "npz is a file"),
+        ("data={kind: npz, source: .}", DataError, "a folder, but npz requires a file"),
         ("data={kind: npz, source: x.npz, sha256: '" + "0" * 64 + "'}", DataError, "but data.sha256 is"),
         ("data={kind: npz, source: x.npz, max_bytes: 2}", DataError, "data.max_bytes allows 2"),
     ],

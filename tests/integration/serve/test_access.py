@@ -114,7 +114,7 @@ def test_tokens_are_replaced_without_a_failed_request(server, client, tokens):
         assert status(NEW) == 200
     for number, (text, mode) in enumerate([("", 0o600), ("two words", 0o600), (OLD, 0o644)], 1):
         write_private(tokens, text, mode)
-        while server.log.read_text().count("stays in use") < number:
+        while server.log.read_text().count("remains in use") < number:
             assert status(NEW) == 200
     assert status(NEW) == 200
     assert "two words" not in server.log.read_text()
@@ -311,7 +311,7 @@ def test_tls_uses_a_new_certificate_without_a_failed_request(tiny_model, start, 
             assert client.post(PREDICT, json=BODY).json() == {"predictions": [[0, 1]]}
             assert presented_certificate(None) == first[0].decode()
             write_private(tmp_path / "key", second[1])  # the new key does not match the old certificate
-            while "stays in use" not in server.log.read_text():
+            while "remains in use" not in server.log.read_text():
                 assert presented_certificate("localhost") == first[0].decode()
             write(*second)
             while presented_certificate(None) != second[0].decode():

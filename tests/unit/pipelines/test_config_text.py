@@ -65,7 +65,7 @@ def test_parse_records_the_line_of_each_key():
         ("a: \x01\n", "x: this is not YAML: .*special characters"),
         ("a: " + "9" * 5000, "x, line 1: '99.*' is not a valid int"),
         ("a: 1e999", "x, line 1: '1e999' is too large"),
-        ("[" * 500, "x: it is nested too deeply"),
+        ("[" * 500, "x: .* nested too deeply"),
     ],
 )
 def test_invalid_yaml_is_an_error(text, expected):
