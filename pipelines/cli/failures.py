@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from modelyard.components.errors import ModelyardError, find_machine_error
+from modelyard.components.errors import ModelyardError, describe, find_machine_error
 
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__
@@ -87,7 +87,7 @@ def print_error(kind: str, message: str, exit_code: int, as_json: bool) -> int:
 
 def report_bug(error: Exception, debug: bool) -> str:
     """Print or save the traceback of a bug, and return the message."""
-    message = f"{type(error).__name__}: {error}. This is a bug in modelyard"
+    message = f"{describe(error)} This is a bug in modelyard"
     if debug:
         traceback.print_exception(error)
         return f"{message}; the traceback is above."

@@ -201,7 +201,7 @@ class RecurringRuns:
         if (newest.sha256, newest.enabled) != (desired_run.sha256, desired_run.enabled):
             self._delete(others)
             raise ConflictError(
-                f"Another schedule of {desired_run.name} was applied at the same time and is kept. "
+                f"Another schedule of {desired_run.name} was applied at the same time and was not replaced. "
                 "`modelyard schedule apply --dry-run` shows the difference; apply again to replace it."
             )
         return [*others, newest]

@@ -113,8 +113,8 @@ def model_and_store(run: Any, environment: Environment) -> tuple[str, Store]:
         return deploy["name"], environment.for_this_machine(Store.model_validate(deploy["store"]))
     except (KeyError, ValidationError) as error:
         raise BackendError(
-            f"The run {run.display_name} has no model and store in its arguments, so `modelyard submit` did "
-            "not start it and it cannot be followed. `modelyard explain` shows its state."
+            f"The run {run.display_name} was not started by `modelyard submit`: its arguments have no model "
+            "and store, so it cannot be followed. `modelyard explain` shows its state."
         ) from error
 
 

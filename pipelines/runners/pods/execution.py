@@ -55,7 +55,7 @@ class PodExecution(LocalExecution):
     def resume_message(self) -> str:
         """See LocalExecution."""
         return (
-            "Its pods are deleted, by the next run if the cluster does not respond. "
+            "Its pods are deleted now, or by the next run if the cluster does not respond. "
             f"{super().resume_message()}"
         )
 

@@ -146,7 +146,7 @@ def test_the_traceback_of_a_bug_is_in_a_file(modelyard, tmp_path):
     result = modelyard("models", "list")
     (log,) = (tmp_path / ".modelyard" / "errors").iterdir()
     assert result.code == 1
-    assert f"KeyError: 'boom'. This is a bug in modelyard; the traceback is in {log}" in result.err
+    assert f"KeyError: boom. This is a bug in modelyard; the traceback is in {log}" in result.err
     assert "in raise_key_error" in log.read_text()
     assert "Traceback" not in result.err
 
