@@ -21,7 +21,7 @@ PORT = 8501
 GOLDEN_HEADER = "x-modelyard-golden"
 """Marks golden requests, which the server's metrics count separately."""
 TOKEN_HEADER = "x-modelyard-token"  # noqa: S105
-"""Has the token in requests through Kubernetes' API server, which removes the header Authorization."""
+"""Contains the token in requests through the API server of Kubernetes, which removes Authorization."""
 MAX_TOKEN_FILE = 64 * 2**10
 _TOKEN = re.compile(rb"[\w\-.~+/]+=*")  # RFC 6750, section 2.1
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -29,7 +29,7 @@ _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE---
 GOLDEN_HEADERS = {GOLDEN_HEADER: "1"}
 NO_HEADERS: Mapping[str, str] = {}
 TIMEOUT = 60.0
-MAXIMUM_QUOTE = 500  # bytes of a response in an error message
+MAX_QUOTE = 500  # bytes of a response in an error message
 
 
 class NoServerError(ClusterError, ServeError):
@@ -162,7 +162,7 @@ def _quote(content: bytes) -> str:
         return "a web page. Check the URL."
     with suppress(ValueError, LookupError, TypeError):
         text = str(json.loads(content)["error"])
-    return " ".join(text[:MAXIMUM_QUOTE].split())
+    return " ".join(text[:MAX_QUOTE].split())
 
 
 def predict_one(server: Server, model: str, instance: Any, headers: Mapping[str, str] = NO_HEADERS) -> Any:

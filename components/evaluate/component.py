@@ -18,11 +18,11 @@ def evaluate(
     """Score candidate and champion on the same test examples; the gate decides.
 
     Args:
-        model: the model from train.
-        features: the features from preprocess.
-        history: the metrics of each epoch from train.
+        model: the model, from train.
+        features: the features, from preprocess.
+        history: the metrics of each epoch, from train.
         spec: EvaluateSpec as JSON.
-        identity: Identity as JSON from fingerprint, with the version to compare with.
+        identity: Identity as JSON, from fingerprint; it names the champion to compare with.
         metrics: metrics for the KFP UI.
         details: plots of the problem for the KFP UI, such as a confusion matrix; may be empty.
         report: report.html, self-contained, for the KFP UI.

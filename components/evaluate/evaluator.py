@@ -54,13 +54,13 @@ class Evaluation:
 
     @property
     def promote(self) -> bool:
-        """Whether the candidate becomes the champion."""
+        """Whether the gate promotes the candidate."""
         return self.decision.decision == "promote"
 
     def log_to_kfp(self, metrics: Any, details: Any) -> None:
         """Log the metrics and the problem's plot to KFP's Metrics and ClassificationMetrics, for its UI.
 
-        The files of these artifacts are written, too, because `kfp.local` caches no task without them.
+        It also writes the files of these artifacts, because `kfp.local` caches only tasks that have them.
         """
         measured, primary = self.metrics, self.metrics.primary
         values = {name: metric.value for name, metric in measured.values.items()}
@@ -151,7 +151,7 @@ def _score_champions(
 
 def _score_champion(spec: EvaluateSpec, version: int, schema: Schema, test: Split) -> ScoredChampion:
     name, models = spec.name, open_store(spec.store)
-    description = f"The champion, version {version} of {name},"
+    description = f"Version {version} of {name}"
     with tempfile.TemporaryDirectory() as scratch:
         folder, model = Path(scratch) / "champion", "model.onnx"
         has_hashes = TRAINING_HASHES in models.manifest(name, version).files

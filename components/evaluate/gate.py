@@ -15,11 +15,11 @@ from modelyard.components.problems import get_description
 from modelyard.components.settings import Settings
 
 MINIMUM_EXAMPLES = 10
-"""Test examples of a class from which on the gate judges its recall."""
+"""Minimum number of test examples of a class for the rule about its recall."""
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles: 95 % for the one-sided limit, 80 % for the rate at which an equal model passes."""
 RARE_EVENT_CORRECTION = 1.3
-"""Examples by which limits of rare counts (`intervals.paired_gain_interval`) exceed normal limits."""
+"""Number of examples by which a limit of `intervals.paired_gain_interval` is wider than a normal limit."""
 
 Limits = dict[str, float | dict[str, float]]
 
@@ -27,19 +27,19 @@ Limits = dict[str, float | dict[str, float]]
 class Gate(Settings):
     """The rules for promotion.
 
-    By default, a candidate must be better than a constant prediction, recognize every class that has at least
-    10 test examples, and not be worse than the best of the last five champions by more than a margin.
+    By default, a candidate must be better than a constant prediction, have a recall above 0 for classes with
+    10 or more test examples, and not be worse than the best of the last five champions by more than a margin.
     """
 
     minimum: Limits = Field(
         default_factory=dict,
-        description="Minimum values of metrics on the test examples, if higher is better, such as "
+        description="Minimum values, on the test examples, of metrics for which higher is better, such as "
         "`{accuracy: 0.9}`. A candidate below a minimum is rejected, with or without a champion. For "
         "classes: `{recall: {defective: 0.8}}`, or `{recall: 0.5}` for each class.",
     )
     maximum: dict[str, float] = Field(
         default_factory=dict,
-        description="Maximum values of metrics on the test examples, if lower is better, such as "
+        description="Maximum values, on the test examples, of metrics for which lower is better, such as "
         "`{rmse: 60}`. A candidate above a maximum is rejected, with or without a champion.",
     )
     comparison: Literal["non_inferiority", "superiority"] = Field(
@@ -63,7 +63,7 @@ class Gate(Settings):
 
 
 class RuleResult(NamedTuple):
-    """A rule and the sentence that describes its result, or only its failure."""
+    """A rule, and a sentence about its result; for some rules, only about a failure."""
 
     rule: Rule
     sentence: str
@@ -121,12 +121,12 @@ def _explain_promotion(
     metrics: Metrics, value: str, limits: list[RuleResult], comparisons: list[RuleResult]
 ) -> str:
     """Return why all rules passed; `value` is the sentence with the primary metric of the candidate."""
-    absolute = [result.sentence for result in limits]
-    paired = [result.sentence for result in comparisons] or ["there is no champion to compare it with"]
+    reasons = [result.sentence for result in limits]
+    comparison = [result.sentence for result in comparisons] or ["there is no champion to compare it with"]
     primary = f"{metrics.primary} is {format_number(metrics.primary_metric.value)} for the candidate"
-    if not absolute and not any(sentence.startswith(primary) for sentence in paired):
-        absolute = [value]
-    return ", and ".join(filter(None, [", ".join(absolute), "; ".join(paired)]))
+    if not reasons and not any(sentence.startswith(primary) for sentence in comparison):
+        reasons = [value]
+    return ", and ".join(filter(None, [", ".join(reasons), "; ".join(comparison)]))
 
 
 def _check_baseline(metrics: Metrics) -> list[RuleResult]:
@@ -166,7 +166,7 @@ def _check_baseline(metrics: Metrics) -> list[RuleResult]:
 
 
 def _check_recalls(metrics: Metrics) -> list[RuleResult]:
-    """Check that the candidate recognizes each class that has enough test examples."""
+    """Check that each class with enough test examples has a recall above 0."""
     slices = [entry for entry in metrics.slices if entry.examples >= MINIMUM_EXAMPLES]
     recalls = {entry.name: entry.values["recall"].value for entry in slices if "recall" in entry.values}
     if not recalls:
@@ -193,7 +193,7 @@ def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:
             for name, value, limit in _find_limited_values(metrics, metric, threshold):
                 passed = value is not None and sign * value >= sign * limit
                 rule = Rule(rule=f"{name} {kind}", value=value, limit=limit, passed=passed)
-                sentence = f"the candidate's {name} is unknown, because it has no test examples"
+                sentence = f"the candidate's {name} is unknown, because the class has no test examples"
                 if value is not None:
                     result = f"{success if passed else failure} {format_number(limit)}"
                     sentence = f"the candidate's {name} is {format_number(value)}, {result}"
@@ -262,14 +262,13 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
 
 
 def _fail_too_few(rule: str, count: int, sentence: str, minimum: int) -> RuleResult:
-    failed = Rule(rule=rule, value=float(count), limit=float(minimum), passed=False)
-    return RuleResult(failed, sentence)
+    return RuleResult(Rule(rule=rule, value=float(count), limit=float(minimum), passed=False), sentence)
 
 
 def _check_comparison(
     metrics: Metrics, gate: Gate, comparison: Comparison, margin: float, champion: int
 ) -> RuleResult:
-    """Check one comparison; if it fails, the sentence has the number of test examples that it needs."""
+    """Check one comparison; after a failure, the sentence has the number of test examples to pass."""
     name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
     count = metrics.same_examples.examples if metrics.same_examples else metrics.examples
     sign = _get_sign(metrics, comparison.metric)
@@ -317,30 +316,31 @@ def _describe_values(name: str, values: tuple[float, float], version: str, count
 
 
 def _describe_examples_needed(
-    model: str, comparison: Comparison, count: int, limit: float, counted: bool
+    model: str, comparison: Comparison, count: int, limit: float, counts_examples: bool
 ) -> str:
     """Return with how many test examples `model` would usually pass; empty if more would not help."""
-    needed = examples_needed(comparison, count, limit, counted)
+    needed = examples_needed(comparison, count, limit, counts_examples)
     if needed is None:
         return ""
     return f"; with about {needed:,} test examples instead of {count:,}, {model} would pass 4 times in 5"
 
 
-def examples_needed(comparison: Comparison, count: int, limit: float, counted: bool) -> int | None:
+def examples_needed(comparison: Comparison, count: int, limit: float, counts_examples: bool) -> int | None:
     """Return the number of test examples with which 80 % of such comparisons pass.
 
     Return None if `count` examples suffice, or if no number does.
 
     With a limit below 0 (non-inferiority), the candidate is assumed to be equal; otherwise to be better by
-    the measured gain. With n examples, the one-sided limit is z_95 s / sqrt(n) below the gain.
+    the measured gain. With n examples, the one-sided limit is z_95 s / sqrt(n) below the gain, where s is the
+    standard deviation of the gain of an example.
 
-    `counted` is whether the metric counts examples, such as accuracy. Then the limit is lower by about
-    RARE_EVENT_CORRECTION / n, which matters if the two models differ in few examples.
+    `counts_examples` is whether the metric counts examples, as accuracy does. Then the limit is lower by
+    about RARE_EVENT_CORRECTION / n, which matters if the two models differ in few examples.
     """
     distance = -limit if limit < 0 else comparison.value - limit
     if distance <= 0:
         return None
-    extra = RARE_EVENT_CORRECTION if counted else 0.0
+    extra = RARE_EVENT_CORRECTION if counts_examples else 0.0
     spread = max(0.0, (comparison.value - comparison.at_least) * count - extra)
     spread /= ONE_SIDED * math.sqrt(count)
     width = (ONE_SIDED + POWER) * spread

@@ -87,7 +87,7 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
 
 
 def to_printable(name: str) -> str:
-    """Return the name of an example without bytes that are not text."""
+    """Return the name of an example with `?` for bytes that are not UTF-8."""
     return name.encode("utf-8", "replace").decode()
 
 

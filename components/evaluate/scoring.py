@@ -26,13 +26,13 @@ class Scorer:
     def __init__(self, path: Path, schema: Schema, name: str) -> None:
         import onnxruntime
 
-        self._problem, self._values = problems.get_problem(schema.problem), len(schema.names)
+        self._problem, self._size = problems.get_problem(schema.problem), len(schema.names)
         self._name = name
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EvaluateError(
-                f"{name} cannot be loaded by ONNX Runtime from {path}: {describe(error)} Export it again."
+                f"{name} cannot be loaded by ONNX Runtime from {path}: {describe(error)} Train it again."
             ) from error
 
     def predict(self, examples: NDArray[Any]) -> NDArray[np.float32]:
@@ -47,16 +47,16 @@ class Scorer:
         except Exception as error:
             raise EvaluateError(
                 f"{self._name} does not take {examples.dtype} examples of shape {examples.shape[1:]}: "
-                f"{describe(error)} Export it with the signature of the features."
+                f"{describe(error)} Train it again on these features."
             ) from error
         self._check(output, len(examples))
         return output.astype(np.float32, copy=False)
 
     def _check(self, output: NDArray[Any], count: int) -> None:
-        if output.shape != (count, self._values):
+        if output.shape != (count, self._size):
             raise EvaluateError(
-                f"{self._name} returns predictions of shape {output.shape}, but {(count, self._values)} is "
-                f"expected. Set the units of its last layer to {self._values}."
+                f"{self._name} returns predictions of shape {output.shape}, but {(count, self._size)} is "
+                f"expected. Set the units of its last layer to {self._size}."
             )
         if not np.isfinite(output).all():
             position = np.argwhere(~np.isfinite(output))[0]
@@ -67,6 +67,6 @@ class Scorer:
         self._problem.check_predictions(output, self._name)
 
     def score(self, split: Split) -> Scores:
-        """Return the scores of all examples of a split, float64 (n, m)."""
+        """Return the scores of all examples of a split, float64 (n, m); m depends on the problem."""
         compute = self._problem.compute_scores
         return np.concatenate([compute(self.predict(x), targets) for x, targets in split.batches(BATCH)])

@@ -16,7 +16,7 @@ class EvaluateSpec(Spec):
         default=None, description="The rules for promotion; null promotes every candidate."
     )
     store: Store = Field(description="The store with the champion.")
-    problem: str = Field(default="classification", description="The kind of target.")
+    problem: str = Field(default="classification", description="The kind of prediction.")
     fail_on_champion_leakage: bool = Field(
         default=False, description="Fail when the champion was trained on test examples."
     )

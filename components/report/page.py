@@ -80,7 +80,7 @@ def render_report(
 
 
 def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
-    """Return the page with the facts about its run below the header; the keys of `facts` are topics."""
+    """Return the page with the facts about its run below the header; the keys of `facts` are labels."""
     items = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     section = f'\n<section class="wide">\n  <h2>Run</h2>\n  <dl>{"".join(items)}</dl>\n</section>'
     return page.replace(HEADER_END, HEADER_END + section, 1)
@@ -89,7 +89,7 @@ def add_run_facts(page: str, facts: Mapping[str, str]) -> str:
 def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison], about: str) -> str:
     """Return a page from `render_report` with the plan, and its comparison with actual values.
 
-    The keys of `facts` are topics of the plan. `about` is a sentence about the origin of the plan.
+    The keys of `facts` are labels. `about` is a sentence about the origin of the plan.
     """
     before, end, after = page.rpartition(MAIN_END)
     plan = _load_template("plan.html").render(facts=facts, rows=rows, about=about) if end else ""
@@ -97,7 +97,7 @@ def add_plan(page: str, facts: Mapping[str, str], rows: Sequence[PlanComparison]
 
 
 def humanize(name: str) -> str:
-    """Return the name of a metric or a setting with spaces."""
+    """Return the name of a metric or a setting with spaces instead of underscores."""
     return name.replace("_", " ")
 
 

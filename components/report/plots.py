@@ -90,7 +90,7 @@ def build_scatter(
 
 
 def build_bars(candidate: Metric, champion: Metric | None) -> list[dict[str, Any]]:
-    """Return a metric of both models with its intervals, on one axis and in percent of the axis width."""
+    """Return a metric with its interval, of each model, on one axis and in percent of the axis width."""
     metrics_by_name = {"candidate": candidate, "champion": champion}
     present = {name: metric for name, metric in metrics_by_name.items() if metric}
     low = min(metric.low for metric in present.values())

@@ -1,7 +1,7 @@
 """The server: predictions over HTTP from a version in the model store.
 
 __main__        the command line
-server          starts with the champion or a pinned version, drains
+server          starts with the champion or a pinned version; drains after a signal
 app             ASGI application: routes, queue, threads
 access          tokens, TLS, cross-site requests, access log, trace context
 body            reads and decompresses request bodies

@@ -22,8 +22,8 @@ def main() -> None:
         prog="python -m modelyard.components.serve", description="Serve a model."
     )
     parser.add_argument("--name", required=True, help="the model's name")
-    parser.add_argument("--store", default="{}", help="`store` section as JSON")
-    parser.add_argument("--serving", default="{}", help="`serving` section as JSON")
+    parser.add_argument("--store", default="{}", help="section `store` as JSON")
+    parser.add_argument("--serving", default="{}", help="section `serving` as JSON")
     parser.add_argument("--version", type=int, help="the version to serve; default: follow the champion")
     parser.add_argument("--digest", help="SHA-256 that the version's manifest.json must have")
     parser.add_argument("--ready-fd", type=int, default=1, help="file descriptor for the ready line")

@@ -73,7 +73,7 @@ class WatchedFiles(Generic[T]):
 
 
 class AccessLog:
-    """Writes a JSON line for each request to a file descriptor; while its pipe is full, counts the lines."""
+    """Writes a JSON line per request to a file descriptor; drops and counts lines while its pipe is full."""
 
     def __init__(self, output: int = 1) -> None:
         self._output, self._dropped = output, 0
@@ -186,7 +186,7 @@ def _check_token(tokens: list[bytes], headers: dict[bytes, bytes]) -> None:
 def _check_site(headers: dict[bytes, bytes]) -> None:
     """Refuse cross-site requests, which browsers send without a preflight (CORS).
 
-    Other clients send neither header. Sec-Fetch-Site is right even if a proxy changes Host.
+    Other clients send neither Sec-Fetch-Site nor Origin. The former is right even if a proxy changes Host.
     """
     site = headers.get(FETCH_SITE)
     if site is None:

@@ -35,7 +35,7 @@ PAGE_POLICY = (
     b"connect-src 'self'; img-src blob:"
 )
 GOLDEN = GOLDEN_HEADER.encode()
-TIMEOUT = b"x-request-timeout"
+TIMEOUT_HEADER = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a client that disconnected before its response
 _SHUTTING_DOWN = HttpError(503, "The server is shutting down; send the request again.").reply
@@ -191,8 +191,8 @@ class App:
         if self._in_progress >= self._settings.max_queue:
             raise HttpError(
                 503,
-                f"{self._in_progress} requests are in progress, the maximum is {self._settings.max_queue}; "
-                "try again in a second.",
+                f"{self._in_progress} requests are in progress, and the maximum is "
+                f"{self._settings.max_queue}; try again in a second.",
                 RETRY_AFTER,
             )
         self._in_progress += 1
@@ -208,7 +208,7 @@ class App:
     async def _execute_in_thread(
         self, body: Body, seconds: float, data: bytes, execute: Callable[[bytes], Reply]
     ) -> Reply:
-        """Execute a request in a thread, unless its client disconnects or it times out before."""
+        """Execute a request in a thread, unless it times out or its client disconnects first."""
         deadline = time.monotonic() + seconds
 
         def execute_in_time() -> Reply:
@@ -224,7 +224,7 @@ class App:
                     if len(text) > self.limits.body:
                         raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
                     return execute(text)
-            except HttpError as error:  # raising it would keep the body in its frames until collected
+            except HttpError as error:  # a traceback would keep the body in memory until a collection
                 return error.reply
 
         pool = self._large_pool if len(data) > LARGE_BODY else self._pool
@@ -232,7 +232,7 @@ class App:
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         done = asyncio.wrap_future(work)
-        disconnected: asyncio.Future[Any] = asyncio.ensure_future(body.disconnected())
+        disconnected: asyncio.Future[Any] = asyncio.ensure_future(body.wait_for_disconnect())
         try:
             await asyncio.wait([done, disconnected], return_when=asyncio.FIRST_COMPLETED)
             if not done.done() and work.cancel():
@@ -276,13 +276,13 @@ def _may_contain_image(predictor: Predictor, text: bytes) -> bool:
 def _parse_timeout(headers: dict[bytes, bytes], default: float) -> float:
     """Return the timeout of a request in seconds: that of the header, but at most the default."""
     try:
-        seconds = float(headers.get(TIMEOUT, default))
+        seconds = float(headers.get(TIMEOUT_HEADER, default))
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
         raise HttpError(
             400,
-            f"X-Request-Timeout is {shorten(headers[TIMEOUT].decode('latin-1'))}; use a number of "
+            f"X-Request-Timeout is {shorten(headers[TIMEOUT_HEADER].decode('latin-1'))}; use a number of "
             "seconds above 0.",
         )
     return min(seconds, default)

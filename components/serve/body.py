@@ -74,7 +74,7 @@ class Body:
                         discarded += len(await self._next())
         return not self._incomplete
 
-    async def disconnected(self) -> None:
+    async def wait_for_disconnect(self) -> None:
         """Wait until the client disconnects, after the body has arrived."""
         while (await self._receive())["type"] != "http.disconnect":
             pass

@@ -41,7 +41,7 @@ TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 def connection_class(
     timeout: float, memory: int, tls: bool, log_refusal: Callable[..., None]
 ) -> "type[Connection]":
-    """Return a class of connections with these limits; `memory` is that of all connections, in bytes.
+    """Return a class of connections with these limits; `memory` is the maximum of all, in bytes.
 
     See Connection for `timeout` and `log_refusal`.
     """
@@ -365,7 +365,7 @@ class Connection(HttpToolsProtocol):
 class ConnectionMemory:
     """The memory of all connections and their unanswered requests, in bytes.
 
-    Above the limit, the connection whose request has been incomplete for longest is closed.
+    Above the limit, the connection whose request has been incomplete the longest is closed.
     """
 
     def __init__(self, limit: int) -> None:

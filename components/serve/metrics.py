@@ -2,7 +2,7 @@
 
 modelyard_requests_total{model,version,traffic,code}        prediction requests with a response
 modelyard_request_seconds{model,version,traffic}            duration of executed requests
-modelyard_failures_total{model,version,traffic}             executed requests that the version failed
+modelyard_failures_total{model,version,traffic}             executed requests that failed
 modelyard_predictions_total{model,version,traffic}          predicted examples
 modelyard_requests_in_progress{model}                       prediction requests in progress
 modelyard_model_version{model,version}                      1 for the served version
@@ -103,7 +103,7 @@ class Metrics:
             labels=LABELS,
         )
         failures = CounterMetricFamily(
-            "modelyard_failures", "Executed prediction requests that the version failed.", labels=LABELS
+            "modelyard_failures", "Executed prediction requests that failed.", labels=LABELS
         )
         predictions = CounterMetricFamily("modelyard_predictions", "Predicted examples.", labels=LABELS)
         bounds = (*(str(bound) for bound in BUCKETS), "+Inf")

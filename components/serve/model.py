@@ -58,8 +58,8 @@ class Predictor:
         except Exception as error:  # onnxruntime's errors have no common base class
             reason = str(error).replace(str(path), path.name).strip(" .\n")
             raise ServeError(
-                f"Version {version} of {name} cannot be loaded by ONNX Runtime: {reason}. Publish it again, "
-                "or promote another version."
+                f"Version {version} of {name} cannot be loaded by ONNX Runtime: {reason}. Promote "
+                "another version, or train a new one."
             ) from error
         example_bytes = max(1, int(np.prod(signature.input.shape))) * self.dtype.itemsize
         examples = INLINE_SECONDS / max(seconds, 1e-6)
@@ -92,7 +92,7 @@ class Predictor:
         if output.shape != expected or output.dtype != np.float32 or not np.isfinite(output).all():
             raise ServeError(
                 f"its output is {output.dtype} of shape {output.shape}, but finite float32 {expected} is "
-                f"expected, the {self.signature.output.meaning}. Train and publish it again."
+                f"expected, the {self.signature.output.meaning}. Promote another version, or train a new one."
             )
         return seconds
 
@@ -153,7 +153,7 @@ def _check_tensors(session: Any, signature: Signature) -> None:
             raise ServeError(
                 f"its {subject} {', '.join(f'{node.name}: {node.type} {node.shape}' for node in nodes)}, but "
                 f"{', '.join(f'{name}: {kind}' for name, kind in expected)} of any batch size is expected. "
-                "Export it again."
+                "Promote another version, or train a new one."
             )
 
 

@@ -5,7 +5,7 @@ GET  /v2/models/NAME[/versions/N], …/ready
 POST /v2/models/NAME[/versions/N]/infer
     {"inputs": [{"name", "shape", "datatype", "data" or "parameters": {"binary_data_size"}}]}
 
-With the header Inference-Header-Content-Length, the body is so many bytes of JSON, then the tensor's bytes.
+With the header Inference-Header-Content-Length, the body is that many bytes of JSON, then the tensor's bytes.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 """

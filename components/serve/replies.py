@@ -65,7 +65,7 @@ def not_finite_error() -> HttpError:
     """Return the error of a prediction with NaN or an infinity (500)."""
     return HttpError(
         500,
-        "The prediction has a value that is NaN or infinite. Correct the input if it is far outside of the "
+        "The prediction has a value that is NaN or infinite. Correct the input if it is far outside the "
         "training data; otherwise promote another version.",
     )
 

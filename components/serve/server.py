@@ -95,7 +95,7 @@ def _prepare_process() -> None:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal does not end the server
-    with suppress(OSError, AttributeError):  # only glibc has it, and keeps large freed blocks without it
+    with suppress(OSError, AttributeError):  # only glibc has mallopt, and by default keeps large freed blocks
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BODY)
 
 
@@ -169,9 +169,9 @@ class Server(UvicornServer):
 
 
 def _limit_files(memory: int, *, tls: bool) -> None:
-    """Allow as many files, and so connections, as possible.
+    """Limit open files, and so connections: to the maximum or, with TLS, to as many as fit in `memory` bytes.
 
-    asyncio hands over a TLS connection after its handshake. Until then, only the number of open files limits
+    uvicorn receives a TLS connection after its handshake. Until then, only the number of open files limits
     the memory of connections; libuv closes further connections at once.
     """
     _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -28,7 +28,7 @@ class Serving(Settings):
         "Default: depends on the container's memory, at most 16 million.",
     )
     max_queue: int = Field(
-        default=64, ge=1, description="Maximum number of pending requests (503 with Retry-After)."
+        default=64, ge=1, description="Maximum number of requests in progress (503 with Retry-After)."
     )
     body_timeout: float = Field(
         default=10.0, gt=0, description="Maximum seconds until a request has arrived completely (408)."
@@ -40,7 +40,7 @@ class Serving(Settings):
         "header X-Request-Timeout can set a lower value.",
     )
     drain_timeout: float = Field(
-        default=20.0, gt=0, description="Maximum seconds to finish pending requests after SIGTERM."
+        default=20.0, gt=0, description="Maximum seconds to finish requests in progress after SIGTERM."
     )
     linger: float = Field(
         default=0.0,

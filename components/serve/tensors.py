@@ -21,7 +21,7 @@ from modelyard.components.artifacts import Tensor
 from modelyard.components.serve.replies import HttpError, shorten
 
 MAX_REUSED_PARSER_BYTES = 64 * 2**10
-"""Maximum bytes of a text for the reused parser, which keeps 22 times as many, and for detailed errors."""
+"""Maximum bytes of a text for the reused parser, which keeps 22 times as many, and for error positions."""
 MAX_JSON_VALUES = 2_000_000
 """Maximum number of values in a text: parsing them blocks the process for 50 ms (measured)."""
 MAX_KEYS = 50  # of an object, for messages

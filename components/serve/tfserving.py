@@ -100,7 +100,7 @@ def predict(predictor: Predictor, text: bytes, max_batch: int, limits: Limits) -
 def _parse_batch(
     predictor: Predictor, value: Any, key: str, text: bytes, max_batch: int, limits: Limits
 ) -> NDArray[Any]:
-    """Return the batch of a list of examples; plain numbers are parsed together."""
+    """Return the batch of a list of examples; those without images are parsed in one call."""
     signature = predictor.signature.input
     tensors.count_examples(value, max_batch)
     if not isinstance(value[0], Object | str):

@@ -128,7 +128,7 @@ def test_a_champion_with_another_signature_is_refused(inputs, change, texts) -> 
     )
     with pytest.raises(EvaluateError) as error:
         run(inputs, model, Gate(), version)
-    for text in (*texts, "version 1 of birds", "another name"):
+    for text in (*texts, "Version 1 of birds", "another name"):
         assert text in str(error.value)
 
 
@@ -201,7 +201,7 @@ def test_invalid_model_outputs_are_refused(inputs, classes, factor, activation, 
 def test_an_invalid_onnx_file_is_refused(inputs) -> None:
     model = inputs.save_model("model", inputs.weights())
     (model / "model.onnx").write_bytes(b"not a model")
-    with pytest.raises(EvaluateError, match=r"The candidate cannot be loaded.*model\.onnx.*Export it again"):
+    with pytest.raises(EvaluateError, match=r"The candidate cannot be loaded.*model\.onnx.*Train it again"):
         run(inputs, model)
 
 

@@ -55,6 +55,6 @@ def test_an_equal_model_passes_with_the_recommended_number_of_examples(examples,
         comparison = Comparison(
             metric="accuracy", value=value, low=0, high=0, other=0, at_least=lower_limit[0]
         )
-        recommended.append(examples_needed(comparison, examples, -margin, counted=True) or examples)
+        recommended.append(examples_needed(comparison, examples, -margin, counts_examples=True) or examples)
     passed = share_passed_accuracy((int(np.median(recommended)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92
