@@ -117,8 +117,8 @@ def _create_section_reader(
 ) -> Callable[[int | None], Json]:
     """Return a function that gives the section `serving` of a version.
 
-    For this run's version and for None it is `current`, for others the one in their manifest without
-    unknown keys.
+    For this run's version and for None, it is `current`; for other versions, `current` with the values in
+    their manifests.
     """
 
     def section(number: int | None) -> Json:

@@ -176,14 +176,14 @@ class RolloutController(StableUpdater):
         self._record_served()
 
     def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
-        servers_verified = self.platform.verify(servers, self._golden_check(pinned), token)
-        if not servers_verified:
+        count = self.platform.verify(servers, self._golden_check(pinned), token)
+        if not count:
             raise DeployError(
                 f"The candidate's servers, version {servers.version}, ended before they were verified. "
                 "Deploy again."
             )
         golden = pluralize(len(pinned.golden.instances), "golden request")
-        self.log(f"verified: {golden}, {pluralize(servers_verified, 'candidate server')}")
+        self.log(f"verified: {golden}, {pluralize(count, 'candidate server')}")
 
     def _analyze(self, pinned: PinnedVersion, token: str) -> str:
         """Analyze the candidate and return the summary, or an empty string if the platform has no canary."""
@@ -249,12 +249,13 @@ class RolloutController(StableUpdater):
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
             return hold_outcome(version, previous if expected is None else expected, self._find_champion())
-        # A user may have promoted the version, or this rollout before the process received SIGTERM.
+        # A user may have promoted the version, or this rollout did, before the process received SIGTERM.
         promoted = self._find_promotion(version) if previous != version else None
         if promoted and isinstance(error, DeployError):
             return promoted
         if isinstance(error, Superseded):
-            return Outcome(version=version, decision="hold", reason=str(error))
+            reason = str(error).rstrip(".")
+            return Outcome(version=version, decision="hold", reason=reason[:1].lower() + reason[1:])
         return self._raise_failure(version, previous, token, error)
 
     def _raise_failure(self, version: int, previous: int, token: str, error: BaseException) -> NoReturn:
@@ -284,14 +285,14 @@ class RolloutController(StableUpdater):
         verb = "deployed" if version == previous else "promoted"
         cause = str(error) if isinstance(error, ModelyardError) else describe(error)
         cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else cause
-        self.log(f"rolling back: {cause}")
+        self.log(f"withdrawing the candidate: {cause}")
         stable = "stable is unchanged"
         with ignore_sigterm():
             with suppress(ClusterError, StoreError):
                 self.platform.withdraw(token)
                 servers = self.platform.status().stable
                 serves = "the champion is" if self.platform.follows_pointer else "stable serves"
-                stable = f"{serves} version {servers.version} as before" if servers else "there is no stable"
+                stable = f"{serves} version {servers.version} as before" if servers else "nothing is served"
             with suppress(StoreError):
                 self.models.record_attempt(self.name, version, reason=f"not {verb}: {cause}", by=self.by)
         return f"Version {version} was not {verb}, and {stable}."

@@ -29,7 +29,7 @@ class Rollout(Settings):
         default=0.1,
         gt=0,
         le=0.5,
-        description="Share of the replicas, and so of the requests, of the candidate in the canary "
+        description="The candidate's share of the replicas, and so of the requests, during canary "
         "analysis. The candidate has at least one replica.",
     )
     bake_seconds: float = Field(
@@ -38,7 +38,7 @@ class Rollout(Settings):
     min_requests: int = Field(
         default=100,
         ge=1,
-        description="Minimum number of requests in the canary analysis. If clients send fewer, golden "
+        description="Minimum number of requests during canary analysis. If clients send fewer, golden "
         "requests are sent.",
     )
     max_error_rate: float = Field(
@@ -47,8 +47,8 @@ class Rollout(Settings):
     max_latency_ratio: float = Field(
         default=2.0,
         ge=1,
-        description="Maximum mean latency of the candidate, as a multiple of stable's mean latency in the "
-        "same time.",
+        description="Maximum mean latency of the candidate, as a multiple of stable's mean latency over "
+        "the same period.",
     )
     latency_margin: float = Field(
         default=0.01, ge=0, description="Seconds of additional latency that are always allowed."
@@ -56,7 +56,7 @@ class Rollout(Settings):
     max_restarts: int = Field(
         default=0,
         ge=0,
-        description="Maximum number of restarts of the candidate's containers during the canary analysis.",
+        description="Maximum number of restarts of the candidate's containers during canary analysis.",
     )
     ready_timeout: float = Field(
         default=120.0,
@@ -69,7 +69,7 @@ class Rollout(Settings):
 
 
 class Resources(Settings):
-    """The resource requests of a server. The memory limit equals its request; there is no CPU limit."""
+    """The resource requests of a server. The memory limit equals the memory request; CPU is not limited."""
 
     cpu: str = Field(default="100m", description="CPU request, such as 500m or 2.")
     memory: str = Field(default="512Mi", description="Memory request and limit.")

@@ -1,4 +1,4 @@
-"""The spec of the step `deploy`."""
+"""The input of the step `deploy`."""
 
 from typing import Any
 

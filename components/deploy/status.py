@@ -35,18 +35,18 @@ def rollout_status(platform: ServingPlatform, models: ModelStore) -> RolloutStat
         StoreError: the store does not respond.
     """
     name, status = platform.name, platform.status(errors=True)
-    history, damages = models.readable_history(name)
+    history, store_errors = models.readable_history(name)
     champion = None
-    with suppress(DamagedError):  # one of `damages`
+    with suppress(DamagedError):  # one of `store_errors`
         champion = models.champion(name)
-    errors = [*damages, *status.errors]
+    errors = [*store_errors, *status.errors]
     if champion:
         errors += _find_difference(platform, models, champion.version, status.stable)
-    elif status.stable and not damages and not platform.follows_pointer:
+    elif status.stable and not store_errors and not platform.follows_pointer:
         version = status.stable.version
         errors.append(
             f"Stable serves version {version}, and {name} has no champion in {models.url}. If this is "
-            f"the right store, `modelyard deploy {name} {version} -e ENV` makes the version champion."
+            f"the right store, `modelyard deploy {name} {version} -e ENV` makes it the champion."
         )
     if status.candidate and status.abandoned:
         since = f" since {status.heartbeat:%Y-%m-%d %H:%M} UTC" if status.heartbeat else ""

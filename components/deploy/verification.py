@@ -59,7 +59,7 @@ def hold_outcome(version: int, expected: int, champion: int | None) -> Outcome:
     return Outcome(
         version=version,
         decision="hold",
-        reason=f"the champion changed{change} during this run; run again to compare with the new champion",
+        reason=f"the champion changed{change} meanwhile; run again to compare with the new champion",
     )
 
 

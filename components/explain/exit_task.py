@@ -27,7 +27,7 @@ NO_FAILURE = ("SUCCEEDED", "COMPLETE", "RUNNING")  # KFP reports RUNNING if all 
 
 
 def report_end(spec: ExplainSpec, run: str, state: str, path: str) -> None:
-    """Write the paragraph; the arguments are those of the component `explain`."""
+    """Write, post and record how a run ended; the arguments are those of the component `explain`."""
     decision, succeeded = "", state in NO_FAILURE
     if succeeded:
         with _log_errors():
@@ -93,7 +93,7 @@ def post_webhook(value: Mapping[str, str | None]) -> str | None:
             "doctor`."
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # its message may contain the URL
-        return f"The webhook was not called: {type(error).__name__}. Check {WEBHOOK} and its server."
+        return f"The webhook failed: {type(error).__name__}. Check {WEBHOOK} and its server."
     if not response.is_success:
         return f"The webhook failed: it returned status {response.status_code}."
     return None

@@ -14,8 +14,8 @@ PHRASES = {
 }
 EXIT_TASK = "explain"
 QUOTED_LINES = 5
-# Empty lines, events, and the lines of KFP's executor and launcher and of Argo, by their prefixes; also the
-# lines of TensorFlow's start, which ignore its log level, except fatal ones.
+# Empty lines, events, and the lines of KFP's executor and launcher and of Argo, by their prefixes; also lines
+# that TensorFlow logs at its start whatever its log level, except fatal ones.
 _SYSTEM_LINE = re.compile(
     r"\[KFP Executor|\{\"event\":|time=|(?!F0000)[IWEF]\d{4} \d\d:\d\d:\d\d|Error: exit status \d+$|\s*$"
     r"|WARNING: All log messages before absl::InitializeLog\(\)"

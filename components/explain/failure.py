@@ -105,7 +105,7 @@ def pod_failure(
     if reason := status.get("reason"):  # such as Evicted
         detail = str(status.get("message", "")).rstrip(".") or "no message"
         message = f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN}"
-        return fail(KilledError(f"{message} environment.steps.{step}.retries retries automatically."))
+        return fail(KilledError(f"{message} environment.steps.{step}.retries does this automatically."))
     if record:
         return record.model_copy(update={"step": step})
     exit_code = _find_exit_code(pod) or (int(container_end["code"]) if container_end else None)

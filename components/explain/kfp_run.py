@@ -132,8 +132,8 @@ def explain(
         start_error = inspector.evidence(pending_pod).start_error
         kind = type(start_error).__name__ if start_error else None
         return create_explanation(run, model, "running", pending_pod.step, str(start_error or ""), kind)
-    pod_at_end = workflow.running_pod()
-    return create_explanation(run, model, "running", pod_at_end.step if pod_at_end else None)
+    running_pod = workflow.running_pod()
+    return create_explanation(run, model, "running", running_pod.step if running_pod else None)
 
 
 def find_failure(workflow: Workflow, evidence: Evidence | None) -> Failure:
@@ -162,7 +162,7 @@ class StuckPod:
 
 
 def find_stuck_pod(cluster: Cluster, run: str) -> StuckPod | None:
-    """Return the first pending pod without a node or an image of the run with this ID, if there is one.
+    """Return the first pending pod that has no node or no image, of the run with this ID, if there is one.
 
     Raises:
         ClusterError: no permission to read the pods, or the cluster does not respond.

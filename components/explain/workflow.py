@@ -1,6 +1,6 @@
 """The Argo Workflow of a run on Kubeflow Pipelines: its pods, by step.
 
-A task of the pipeline is a node; its pod, or the pods of its attempts, are named `executor`. A driver, a pod
+A task of the pipeline is a node; its pod, or the pods of its retries, are named `executor`. A driver, a pod
 of Kubeflow Pipelines, runs before each task and each group of tasks.
 """
 
@@ -15,7 +15,7 @@ from modelyard.components.kubernetes.pod_problem import CREATE_REASONS, PULL_REA
 
 FAILED_PHASES = ("Failed", "Error")
 DRIVER = "-driver"
-ATTEMPT = re.compile(r"\(\d+\)$")  # added if the controller has a retry strategy for all templates
+RETRY_SUFFIX = re.compile(r"\(\d+\)$")  # added if the controller has a retry strategy for all templates
 SHUTDOWN_STRATEGIES = ("Terminate", "Stop")
 START_PROBLEMS = ("Unschedulable", *PULL_REASONS, *CREATE_REASONS)
 NEVER_STARTED = "Pod failed before main container starts due to "
@@ -24,10 +24,10 @@ NODE_NAME = "workflows.argoproj.io/node-name"
 
 def parse_task(pod: str, parent: str) -> tuple[str, bool]:
     """Return the task of a pod, and whether the pod is its driver, from the display names of the nodes."""
-    name = ATTEMPT.sub("", pod)
+    name = RETRY_SUFFIX.sub("", pod)
     if name.endswith(DRIVER):
         return name.removesuffix(DRIVER), True
-    return ATTEMPT.sub("", parent), False
+    return RETRY_SUFFIX.sub("", parent), False
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Workflow:
         return "-".join(filter(None, (self.name, node.get("templateName"), key.rpartition("-")[2])))
 
     def _will_retry(self, pod: PodNode) -> bool:
-        """Return whether the task of a pod is still running, so that there will be another attempt."""
+        """Return whether the task of a pod is still running, so that it will be retried."""
         tasks = (node for node in self._nodes.values() if node.get("displayName") == pod.step)
         return any(node.get("phase") == "Running" for node in tasks)
 

@@ -13,7 +13,8 @@ EXPLANATIONS = {
         "environment.serving.service_account (servers)."
     ),
     r"(?:exceeded|failed) quota: (?P<name>[^,:]+?)\s*[,:] (?P<facts>.*\S)": (
-        "The quota {name} of the namespace allows no pod: {facts}. Request less, delete pods, or raise it."
+        "The quota {name} of the namespace refuses the pod: {facts}. Request less, delete pods, or raise the "
+        "quota."
     ),
     r'violates PodSecurity "(?P<level>[^:"]+)[^"]*": (?P<facts>.*\S)': (
         "Pod Security of the namespace ({level}) refuses the pod: {facts}. Correct the pod, or the admission "
@@ -29,7 +30,7 @@ def explain_refusal(message: str) -> str:
     for pattern, explanation in EXPLANATIONS.items():
         if match := re.search(pattern, message):
             return explanation.format(**match.groupdict())
-    return f"The cluster refuses: {message.strip().rstrip('.')}."
+    return f"The cluster refuses the request: {message.strip().rstrip('.')}."
 
 
 def _explain_forbidden(match: re.Match[str]) -> str:

@@ -53,7 +53,7 @@ JSON_TYPE, APPLY_TYPE = "application/json", "application/apply-patch+yaml"
 RAW_TYPE = "application/octet-stream"
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 RETRY_SECONDS = 30.0
-MAXIMUM_MESSAGE = 400  # characters of a login program's message
+MAX_MESSAGE = 400  # characters of a credential plugin's message
 RETRY_INTERVAL = 0.5
 TIMEOUT = (5.0, 60.0)
 CONFLICT_RETRIES = 60
@@ -82,7 +82,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
         load_incluster_config(client_configuration=settings)
     except ConfigException:
         in_cluster = False
-        handler = BufferingHandler(10)  # the client only logs that a login program failed
+        handler = BufferingHandler(10)  # the client only logs that a credential plugin failed
         logging.getLogger().addHandler(handler)
         try:
             load_kube_config(_kubeconfig(), client_configuration=settings)
@@ -93,7 +93,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
         if message := " ".join(
             record.getMessage() for record in handler.buffer if record.levelno >= logging.ERROR
         ):
-            reason = shorten(message, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")
+            reason = shorten(message, MAX_MESSAGE, placeholder=" …").rstrip(".")
             raise ClusterError(
                 f"The login of the kubeconfig {_kubeconfig()} failed: {reason}. Log in to the cluster again."
             ) from None

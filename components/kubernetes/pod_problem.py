@@ -29,9 +29,9 @@ LOG_LINES = 5
 class PodProblem(Record):
     """Why a pod does not run.
 
-    `reason` is for programs, `message` for people. `wait_limit` is the number of seconds that waiting may
-    help: 0 if it does not, None if only the caller knows. `detail` describes the memory of a container that
-    ran out of memory. `error` is the class of the error that the container recorded.
+    `reason` is for programs, `message` for people. `wait_limit` is the number of seconds for which waiting
+    may help: 0 if it does not, None if only the caller knows. `detail` describes the memory of a container
+    that ran out of memory. `error` is the class of the error that the container recorded.
     """
 
     reason: str
@@ -157,10 +157,10 @@ def _describe_crash(pod: Json, status: Json, ended: Json, looping: bool) -> PodP
     lines = [line.strip() for line in log_message.splitlines() if line.strip()]
     log_end = " | ".join(lines[-LOG_LINES:]).rstrip(".") or "nothing"
     times = status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
-    frequency = "once" if times == 1 else f"{times} times"
+    frequency = "once" if times == 1 else f"{times} times, last"
     return PodProblem(
         reason="CrashLoopBackOff" if looping else "Crashed",
-        message=f"Container {status['name']} of pod {_name(pod)} ended {frequency}, last with exit code "
+        message=f"Container {status['name']} of pod {_name(pod)} ended {frequency} with exit code "
         f"{ended['exitCode']}. Its log ends with: {log_end}.",
         error=record.kind if record else "",
     )

@@ -14,11 +14,11 @@ PREEMPTION_NOTE = re.compile(r"\.? (?:no new claims|preemption:)")  # the part a
 
 
 def explain_unschedulable(
-    pod: Json, scheduler: str, events: Sequence[Json], nodes: Sequence[Json]
+    pod: Json, scheduler_message: str, events: Sequence[Json], nodes: Sequence[Json]
 ) -> tuple[str, float | None]:
     """Return why a pod is not scheduled, and for how many seconds waiting may help, as in `PodProblem`.
 
-    `scheduler` is the scheduler's message; `events` include those of an autoscaler. See `find_problem`.
+    `events` include those of an autoscaler. See `find_problem`.
     """
     requested = pod_requests(pod)
     request = _format_amounts(requested) or "no resources"
@@ -31,8 +31,8 @@ def explain_unschedulable(
         beginning, wait_limit = f"{beginning}; the autoscaler is adding a node", None
     elif "NotTriggerScaleUp" in reasons:
         beginning, wait_limit = f"{beginning}, and the autoscaler adds no node for it", 0.0
-    scheduler = PREEMPTION_NOTE.split(scheduler)[0].rstrip(".")
-    message = f"{beginning}. {_describe_fit(pod, requested, nodes)} Message of the scheduler: {scheduler}."
+    reason = PREEMPTION_NOTE.split(scheduler_message)[0].rstrip(".")
+    message = f"{beginning}. {_describe_fit(pod, requested, nodes)} Message of the scheduler: {reason}."
     return message.strip(), wait_limit
 
 

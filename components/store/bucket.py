@@ -22,7 +22,7 @@ from modelyard.components.store.storage import Connection, Setting, Storage
 
 CONNECT_TIMEOUT = 5.0
 STORAGE = "https://storage.googleapis.com"
-MAXIMUM_MESSAGE = 400  # characters of an error message of Cloud Storage
+MAX_MESSAGE = 400  # characters of an error message of Cloud Storage
 ABSENT = "0"  # the generation of an object that does not exist
 PART_BYTES = 8 * 2**20  # of an upload, held in memory
 LIST_FIELDS = "items(name,size,generation,metageneration,updated,customTime),nextPageToken"
@@ -140,14 +140,14 @@ class Bucket(Objects):
             return False
         return True
 
-    def delete(self, listed: Entry) -> bool:
+    def delete(self, entry: Entry) -> bool:
         generations = {
-            "if_generation_match": int(listed.generation),
-            "if_metageneration_match": int(listed.revision),
+            "if_generation_match": int(entry.generation),
+            "if_metageneration_match": int(entry.revision),
         }
         try:
-            with self._translate_errors("delete", listed.key):
-                self._blob(listed.key).delete(**generations, **self._timeouts)
+            with self._translate_errors("delete", entry.key):
+                self._blob(entry.key).delete(**generations, **self._timeouts)
         except NotFoundError:
             return True
         except ConflictError:
@@ -296,4 +296,4 @@ def _read_message(error: Any) -> str:
         text = response.json()["error"]["message"]  # type: ignore[union-attr]
     except (AttributeError, KeyError, TypeError, ValueError):
         text = response.text if response is not None else describe(error)
-    return shorten(text, MAXIMUM_MESSAGE, placeholder=" …").rstrip(".")
+    return shorten(text, MAX_MESSAGE, placeholder=" …").rstrip(".")

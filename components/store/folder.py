@@ -120,18 +120,18 @@ class Folder(Objects):
                 return False
         return True
 
-    def delete(self, listed: Entry) -> bool:
-        path = self._path(listed.key)
-        with self._translate_errors("delete", listed.key):
+    def delete(self, entry: Entry) -> bool:
+        path = self._path(entry.key)
+        with self._translate_errors("delete", entry.key):
             partial = self._new_partial()
             try:
                 path.rename(partial)  # other writers cannot change it now
             except FileNotFoundError:
                 return True
-            changed = str(partial.stat().st_mtime_ns) != listed.revision
+            changed = str(partial.stat().st_mtime_ns) != entry.revision
             if changed:
                 with suppress(ConflictError):
-                    self._create(listed.key, partial)
+                    self._create(entry.key, partial)
             partial.unlink(missing_ok=True)
             self._prune(path.parent)
         return not changed
@@ -199,7 +199,7 @@ class Folder(Objects):
                 raise
             with self._locked(key):
                 if path.exists():
-                    raise ConflictError(f"{path} exists already.") from error
+                    raise ConflictError(f"{path} already exists.") from error
                 _move(os.replace, partial, path)
 
     @contextmanager
@@ -276,7 +276,7 @@ def _move(link_or_rename: Callable[[Path, Path], None], partial: Path, path: Pat
                 link_or_rename(partial, path)
             except FileExistsError as error:
                 if not path.exists() or not path.samefile(partial):  # NFS may repeat requests
-                    raise ConflictError(f"{path} exists already.") from error
+                    raise ConflictError(f"{path} already exists.") from error
             break
         except FileNotFoundError:  # another process deleted the empty folder
             if not partial.exists():

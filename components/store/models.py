@@ -44,7 +44,7 @@ from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import open_objects
 from modelyard.components.store.versions import MANIFEST, RUN, Versions, model_folder, version_folder
 
-MAXIMUM_ATTEMPTS = 100
+CONFLICT_RETRIES = 100
 GRACE_SECONDS = 3600.0  # maximum time between two files of a publication
 
 
@@ -119,7 +119,7 @@ class ModelStore(Versions):
             DamagedError: champion.json is damaged, and a champion is expected.
         """
         draft = self._create_entry(name, version, action, reason, by)
-        for _ in range(MAXIMUM_ATTEMPTS):
+        for _ in range(CONFLICT_RETRIES):
             current, generation, damaged = self._read_or_recover_pointer(name, expected)
             current_version = current.version if current else 0
             if current and current_version == version:
@@ -128,8 +128,8 @@ class ModelStore(Versions):
                 return current
             if expected not in (None, current_version):
                 raise ConflictError(
-                    f"The champion of {name} is {_describe_version(current_version)} and not "
-                    f"{_describe_version(expected)}, so version {version} was not promoted. Compare "
+                    f"The champion of {name} was expected to be {_describe_version(expected)}, and is "
+                    f"{_describe_version(current_version)}, so version {version} was not promoted. Compare "
                     "this version with the new champion, then retry."
                 )
             entry = self._append(name, draft, current)
@@ -139,7 +139,7 @@ class ModelStore(Versions):
                 self._check_not_removed(name, pointer, current)
                 return pointer
         raise ConflictError(
-            f"The champion of {name} was changed {MAXIMUM_ATTEMPTS} times in a row by other processes, so "
+            f"The champion of {name} was changed {CONFLICT_RETRIES} times in a row by other processes, so "
             f"version {version} was not promoted. See `modelyard models history`, then promote again."
         )
 
@@ -187,15 +187,15 @@ class ModelStore(Versions):
         If champion.json is damaged, it is assumed to have named the newest entry that is not recorded as an
         attempt.
         """
-        damages: list[str] = []
-        entries = self._read_entries(name, damages)
+        errors: list[str] = []
+        entries = self._read_entries(name, errors)
         try:
             champion = self.champion(name)
             head = champion.history if champion else 0
         except DamagedError as error:
             head = max((entry.number for entry in entries if not entry.attempt), default=0)
-            damages = [str(error), *damages]
-        return mark_attempts(entries, head), damages
+            errors = [str(error), *errors]
+        return mark_attempts(entries, head), errors
 
     def read_history_entry(self, name: str, number: int) -> HistoryEntry:
         """Return one entry of a model's history; this reads one object.
@@ -223,14 +223,14 @@ class ModelStore(Versions):
                 return
         write_record(self._objects, key, record)
 
-    def served_versions(self, name: str, damages: list[str] | None = None) -> list[ServedVersions]:
+    def served_versions(self, name: str, errors: list[str] | None = None) -> list[ServedVersions]:
         """Return the versions that serving platforms recorded as loaded.
 
-        With a list `damages`, a message for each damaged record is added to it. Without one, a damaged record
+        With a list `errors`, a message for each damaged record is added to it. Without one, a damaged record
         raises DamagedError.
         """
         keys = self._objects.keys(f"{model_folder(name)}/served/")
-        return [record for record in read_records(self._objects, keys, ServedVersions, damages) if record]
+        return [record for record in read_records(self._objects, keys, ServedVersions, errors) if record]
 
     def stored_files(self, name: str) -> list[VersionFiles]:
         """Return the files of each version number, oldest first; numbers without files are omitted."""
@@ -407,13 +407,13 @@ class ModelStore(Versions):
                 self._write_pointer(name, before, generation)
             raise
 
-    def _read_entries(self, name: str, damages: list[str] | None = None) -> list[HistoryEntry]:
+    def _read_entries(self, name: str, errors: list[str] | None = None) -> list[HistoryEntry]:
         """Return the entries of the history in order; `mark_attempts` is not applied.
 
-        `damages` receives a message for each damaged entry; without it, a damaged entry raises DamagedError.
+        `errors` receives a message for each damaged entry; without it, a damaged entry raises DamagedError.
         """
         keys = self._objects.keys(f"{model_folder(name)}/history/")
-        entries = [entry for entry in read_records(self._objects, keys, HistoryEntry, damages) if entry]
+        entries = [entry for entry in read_records(self._objects, keys, HistoryEntry, errors) if entry]
         return sorted(entries, key=lambda entry: entry.number)
 
 

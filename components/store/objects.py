@@ -19,7 +19,7 @@ CONNECTIONS = 8
 class Entry:
     """An object in a listing, with its size in bytes and the time of its last change in epoch seconds.
 
-    A write changes `generation` and `revision`; `touch` changes only `revision`.
+    A write changes `generation` and `revision`; `touch` changes `revision`, in a folder also `generation`.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Objects(Protocol):
     def touch(self, key: str) -> bool:
         """Set the time of the last change to now; return whether the object exists."""
 
-    def delete(self, listed: Entry) -> bool:
+    def delete(self, entry: Entry) -> bool:
         """Delete an object unless it changed since it was listed; return whether it no longer exists."""
 
     def download(self, key: str, path: Path, generation: str | None = None) -> None:

@@ -50,7 +50,7 @@ class HistoryEntry(Record):
     `version` is the new champion and `previous` the one before, None for the first. `after` is the number of
     the entry that the pointer named before, 0 for the first. `token` is random, so no two entries are equal.
 
-    `attempt` is whether no pointer ever named the entry. It is stored only for a recorded attempt.
+    `attempt` is True if no pointer ever named the entry. It is stored only for a recorded attempt.
     `mark_attempts` sets it for the others: their process was killed, or another process moved the pointer
     first.
     """
@@ -89,7 +89,7 @@ REMEDIES = {
     **dict.fromkeys(("RunStart", "DecisionRecord", "OutcomeRecord", "RunEnd"), "Delete it."),
 }
 """The remedies for damaged records, by class."""
-MAXIMUM_ATTEMPTS = 10
+CONFLICT_RETRIES = 10
 
 
 def read_record(objects: Objects, key: str, kind: type[R]) -> R:
@@ -103,14 +103,14 @@ def read_record(objects: Objects, key: str, kind: type[R]) -> R:
 
 
 def read_records(
-    objects: Objects, keys: Iterable[str], kind: type[R], damages: list[str] | None = None
+    objects: Objects, keys: Iterable[str], kind: type[R], errors: list[str] | None = None
 ) -> list[R | None]:
     """Return the records at `keys`, read in parallel; None for each missing one.
 
-    If there is a list `damages`, it gets a message for each damaged record, which is None in the result.
+    If there is a list `errors`, it gets a message for each damaged record, which is None in the result.
 
     Raises:
-        DamagedError: a record is damaged, and `damages` is None.
+        DamagedError: a record is damaged, and `errors` is None.
     """
 
     def read_or_none(key: str) -> R | DamagedError | None:
@@ -119,14 +119,14 @@ def read_records(
         except NotFoundError:
             return None
         except DamagedError as error:
-            if damages is None:
+            if errors is None:
                 raise
             return error
 
     with ThreadPoolExecutor(CONNECTIONS) as readers:
         results = list(readers.map(read_or_none, keys))
-    if damages is not None:
-        damages += [str(result) for result in results if isinstance(result, DamagedError)]
+    if errors is not None:
+        errors += [str(result) for result in results if isinstance(result, DamagedError)]
     return [None if isinstance(result, DamagedError) else result for result in results]
 
 
@@ -150,10 +150,10 @@ def write_record(objects: Objects, key: str, record: Record) -> None:
     """Write a record; overwrite an existing one.
 
     Raises:
-        ConflictError: other processes changed it at each attempt.
+        ConflictError: other processes changed it each time.
     """
     data = to_bytes(record)
-    for _ in range(MAXIMUM_ATTEMPTS):
+    for _ in range(CONFLICT_RETRIES):
         try:
             objects.create(key, data)
         except ConflictError:
@@ -163,14 +163,14 @@ def write_record(objects: Objects, key: str, record: Record) -> None:
                 continue
         return
     raise ConflictError(
-        f"{objects.url}/{key} was changed by other processes {MAXIMUM_ATTEMPTS} times in a row. Run the "
+        f"{objects.url}/{key} was changed by other processes {CONFLICT_RETRIES} times in a row. Run the "
         "command again."
     )
 
 
-def to_bytes(record: Record, without: set[str] | None = None) -> bytes:
-    """Return a record as JSON, without the fields in `without`."""
-    return (record.model_dump_json(indent=2, exclude=without) + "\n").encode()
+def to_bytes(record: Record, exclude: set[str] | None = None) -> bytes:
+    """Return a record as JSON, without the fields in `exclude`."""
+    return (record.model_dump_json(indent=2, exclude=exclude) + "\n").encode()
 
 
 def now() -> str:
@@ -198,7 +198,7 @@ def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEnt
 
 
 def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
-    """Return the version that a rollback from `target` restores, after a rollback to `target`.
+    """Return the version that the next rollback restores, after a rollback to `target`.
 
     Promotions are a stack, and a rollback removes what is above its target: after promotions of 1, 2 and 3
     and a rollback to 2, the next rollback restores 1, not 3. `entries` are those without attempts.

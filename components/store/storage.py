@@ -3,7 +3,7 @@
     find_storage("https://host/set.zip", "data.source")     # the Storage, without opening it
     open_objects(Store(url="gs://bucket/models"))            # the Objects, to read and write
 
-A path has the scheme `file`. Entry points belong to installed distributions, so no data is executed.
+A path has the scheme `file`. Entry points belong to installed distributions, so a URL loads no other code.
 """
 
 import re
@@ -67,7 +67,7 @@ class Connection:
 
 
 class Limits(Protocol):
-    """The section `data`: SHA-256 of a file, if known, maximum size, and seconds without data."""
+    """The section `data`: SHA-256 of a file, if known; maximum bytes; seconds without data until an error."""
 
     sha256: str | None
     max_bytes: int
@@ -97,8 +97,8 @@ class Storage:
         form: the form of its URLs, for errors.
         writable: whether it is writable; otherwise it contains data sources only.
         takes_endpoint: whether it supports the URL of an emulator, and a user project for Requester Pays.
-        mount: the folder in which Kubeflow Pipelines mounts its objects for steps; None if it does not, so
-            that it cannot store artifacts of pods.
+        mount: the folder in which Kubeflow Pipelines mounts its objects for steps; None if it does not.
+            Then no pipeline root can be in this storage.
     """
 
     form: str

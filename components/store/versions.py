@@ -301,7 +301,7 @@ class Versions:
 
 
 def model_folder(name: str) -> str:
-    """Return the name of a model after a check: it is used as a folder, a host name and a label."""
+    """Return a model's name; raise ConfigError unless it is valid as folder, host name and label."""
     if not re.fullmatch(MODEL_NAME, name):
         raise ConfigError(
             f"{name!r} is not a valid model name. Use 1 to 63 lower-case letters, digits and dashes, with no "

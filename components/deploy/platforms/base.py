@@ -58,7 +58,7 @@ class PlatformConfig:
         models: the model store, with the endpoint for this process.
         target: the platform and the resources of its servers. Servers can be started only if it has an image.
         store: the section `store` as JSON, with the endpoint for servers.
-        serving: returns the section `serving` of a version; of None, that of variables and options.
+        serving: returns the section `serving` of a version; for None, that of variables and options.
         server: the server whose status is read, if servers are processes of this machine.
     """
 
@@ -131,7 +131,7 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """Numbers of executed requests of clients, of golden requests, and of failures; their total seconds.
+    """Numbers of executed requests: of clients, golden, and failed; `seconds` is their total duration.
 
     Requests that a server refuses (4xx, 503, 504) are not executed and are not counted.
     """
@@ -275,11 +275,11 @@ class ServingPlatform(Protocol):
         """
 
     def write_heartbeat(self, token: str) -> None:
-        """Record the time with the candidate, to show that its rollout is running; ignore errors."""
+        """Record the time on the candidate, to show that its rollout is running; ignore errors."""
 
 
 def superseded_error(name: str, version: int | None) -> Superseded:
     """Return the error of a rollout whose candidate was replaced by `version`, or withdrawn (None)."""
     if version is None:
-        return Superseded(f"the candidate of {name} was withdrawn by another command; deploy it again")
-    return Superseded(f"the rollout of version {version} replaced the candidate")
+        return Superseded(f"The candidate of {name} was withdrawn by another command. Deploy it again.")
+    return Superseded(f"The rollout of version {version} replaced the candidate.")

@@ -45,7 +45,7 @@ REVISION = "deployment.kubernetes.io/revision"  # increases with each use of a R
 TERMINATION_TIMEOUT = 60.0  # seconds; only lost nodes and a long drain_timeout take longer
 JOIN_TIMEOUT = 5.0  # seconds for a rollout that annotated the Service to take over the candidate
 GOLDEN_RETRY_SECONDS = 10.0  # for which a golden request is retried while the API server is unavailable
-STABLE_SUPERSEDED = "another rollout changed stable"
+STABLE_SUPERSEDED = "Another rollout changed stable."
 
 
 @dataclass(kw_only=True)

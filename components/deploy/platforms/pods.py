@@ -1,6 +1,6 @@
 """Waits until a model's pods are ready, and reads their metrics.
 
-As soon as Kubernetes reports that waiting cannot help, an error with the reason is raised.
+As soon as the status of a pod shows that waiting cannot help, an error with the reason is raised.
 """
 
 import time
@@ -35,7 +35,7 @@ from modelyard.components.server import GOLDEN_HEADERS, PORT, HttpServer, Server
 
 POLL_SECONDS = 0.5
 TOKEN_CACHE_SECONDS = 10.0  # for which a token from the Secret is cached
-MAXIMUM_BACKOFF = 60.0  # seconds until the kubelet restarts a server without its store
+MAX_BACKOFF = 60.0  # seconds until the kubelet restarts a server without its store
 CRASH_REASONS = ("Crashed", "CrashLoopBackOff")
 ENDED_PHASES = ("Failed", "Succeeded")  # also evicted pods, which remain beside their replacement
 EXECUTED_METRIC, SECONDS_METRIC = "modelyard_request_seconds_count", "modelyard_request_seconds_sum"
@@ -229,7 +229,7 @@ class PodWatcher:
         rollout = self._model.rollout
         if problem.reason in CRASH_REASONS:
             if problem.error == UnreachableError.__name__:
-                return rollout.store_timeout + MAXIMUM_BACKOFF
+                return rollout.store_timeout + MAX_BACKOFF
             return rollout.ready_timeout if self.restarts(pod) <= rollout.max_restarts else 0.0
         return self._model.target.start_timeout if problem.wait_limit is None else problem.wait_limit
 

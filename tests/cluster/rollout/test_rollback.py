@@ -118,7 +118,7 @@ def test_version_without_golden_requests_is_not_deployed(stable):
 def test_candidate_that_exceeds_a_quota_is_rejected(deploy_rejected, stable):
     resources = stable.platform.target.resources.model_copy(update={"memory": "200Gi"})
     reason, clients = deploy_rejected(stable.publish(), stable.platform_with(resources=resources))
-    assert "The quota memory of the namespace allows no pod: requested: requests.memory=200Gi" in reason
+    assert "The quota memory of the namespace refuses the pod: requested: requests.memory=200Gi" in reason
     assert clients.failed == []
 
 

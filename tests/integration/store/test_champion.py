@@ -59,12 +59,12 @@ def test_a_promotion_that_expected_another_champion_is_a_conflict(
     store: ModelStore, publish: Publish
 ) -> None:
     v1, v2, v3 = publish("one"), publish("two"), publish("three")
-    with pytest.raises(ConflictError, match=r"is none and not version 1"):
+    with pytest.raises(ConflictError, match=r"to be version 1, and is none"):
         store.promote("digits", v2, reason="", by="", expected=v1)
     promote(store, v1, v2)
-    with pytest.raises(ConflictError, match=r"is version 2 and not version 1, so version 3 was not"):
+    with pytest.raises(ConflictError, match=r"to be version 1, and is version 2, so version 3 was not"):
         store.promote("digits", v3, reason="", by="", expected=v1)
-    with pytest.raises(ConflictError, match=r"is version 2 and not none"):
+    with pytest.raises(ConflictError, match=r"to be none, and is version 2"):
         store.promote("digits", v3, reason="", by="", expected=0)
     assert [entry.version for entry in store.history("digits")] == [v1, v2]
     assert store.promote("digits", v3, reason="", by="", expected=v2).previous == v2
@@ -176,7 +176,7 @@ def test_a_promotion_of_a_concurrently_removed_version_is_reverted(store, publis
 
 def test_a_promotion_fails_after_repeated_conflicts(store, publish, monkeypatch):
     version = publish("one")
-    monkeypatch.setattr(models, "MAXIMUM_ATTEMPTS", 2)
+    monkeypatch.setattr(models, "CONFLICT_RETRIES", 2)
     monkeypatch.setattr(store, "_write_pointer", lambda *_: False)
     with pytest.raises(ConflictError, match="2 times in a row"):
         promote(store, version)

@@ -84,7 +84,7 @@ class MemoryPlatform:
         if token:
             self._check_owner(token)
         elif not servers.matches(self.world.stable):
-            raise Superseded("another rollout changed stable")
+            raise Superseded("Another rollout changed stable.")
         self._run(servers, self.world.broken if token else self.world.broken | self.world.broken_as_stable)
         check(self)
         if token:
@@ -110,7 +110,7 @@ class MemoryPlatform:
     def reconcile(self, servers: Servers | None, observed: Servers | None) -> None:
         world = self.world
         if not any(_same_servers(world.stable, expected) for expected in (servers, observed)):
-            raise Superseded("another rollout changed stable")
+            raise Superseded("Another rollout changed stable.")
         world.stable = servers
         if servers is None:
             world.stable_serves = False
@@ -137,7 +137,7 @@ class MemoryPlatform:
 
     def _run(self, servers: Servers, broken: set[int]) -> None:
         if servers.version in broken:
-            raise DeployError("The quota small allows no pod.")
+            raise DeployError("The quota small refuses the pod.")
 
 
 class MemoryWindow:

@@ -125,7 +125,7 @@ def test_flapping_pod_is_no_progress(platform, clock, claim):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("quota", "The quota small of the namespace allows no pod: requested: requests.cpu=64"),
+        ("quota", "The quota small of the namespace refuses the pod: requested: requests.cpu=64"),
         ("pod-security", "(restricted) refuses the pod: allowPrivilegeEscalation != false"),
     ],
 )

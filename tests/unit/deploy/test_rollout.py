@@ -35,7 +35,7 @@ def test_champion_that_cannot_run_does_not_block_other_versions(
     promote(v2)
     world.broken.add(v2.version)
     with pytest.raises(
-        DeployError, match=r"no pod\. Version 2 was not deployed, and stable serves version 1"
+        DeployError, match=r"the pod\. Version 2 was not deployed, and stable serves version 1"
     ):
         deploy(v2)
     assert state() == (2, 1, None, True), "stable is unchanged"
@@ -58,7 +58,7 @@ def test_champion_that_never_ran_leaves_no_stable(world, publish, deploy, promot
     v1, v2 = publish(), publish()
     promote(v1)
     world.broken.add(v1.version)
-    with pytest.raises(DeployError, match="Version 1 was not deployed, and there is no stable"):
+    with pytest.raises(DeployError, match="Version 1 was not deployed, and nothing is served"):
         deploy(v1)
     assert state() == (1, None, None, True)
     assert deploy(v2).decision == "promote"
@@ -207,7 +207,7 @@ def test_rollback_to_a_version_that_cannot_run(controller, models, world, v1, pu
     deploy(publish())
     before = world.stable
     (world.broken if track == "as candidate" else world.broken_as_stable).add(v1.version)
-    with pytest.raises(DeployError, match="no pod") as error:
+    with pytest.raises(DeployError, match="refuses the pod") as error:
         controller.rollback(None, "it is bad")
     assert world.stable is before
     assert state() == (2, 2, None, True)
@@ -266,7 +266,7 @@ def test_rollback_conflicts_with_a_promotion_during_verification(
     deploy(publish())
     v3 = publish()
     on_log("verified: ", lambda: promote(v3))
-    with pytest.raises(ConflictError, match="is version 3 and not version 2"):
+    with pytest.raises(ConflictError, match="to be version 2, and is version 3"):
         controller.rollback(None, "2 is bad")
     assert state() == (3, 2, None, True)
 

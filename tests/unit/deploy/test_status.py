@@ -53,7 +53,7 @@ def test_stable_without_the_champion_is_an_error(controller, models, publish, de
     monkeypatch.setattr(models, "champion", lambda _: None)
     (error,) = rollout_status(controller.platform, models).errors
     assert error.startswith("Stable serves version 1, and digits has no champion in memory:")
-    assert "`modelyard deploy digits 1 -e ENV` makes the version champion" in error
+    assert "`modelyard deploy digits 1 -e ENV` makes it the champion" in error
 
 
 def test_another_program_at_the_url_is_an_error(models, publish, promote, monkeypatch):

@@ -29,7 +29,7 @@ RUN = "system:serviceaccount:modelyard-runs:modelyard-run"
             "pods is forbidden: error looking up service account serving/gone: serviceaccount not found",
             ["There is no service account gone in the namespace serving"],
         ),
-        ("the server is on fire", ["The cluster refuses: the server is on fire."]),
+        ("the server is on fire", ["The cluster refuses the request: the server is on fire."]),
     ],
 )
 def test_refusals_are_explained(message, parts):
