@@ -1,6 +1,6 @@
 """Compares ingest and preprocess with SHA-256, and JPEG decoding with a Pillow loop: `make bench-data`.
 
-The data are 400,000 images of 32 x 32 x 3 in an .npz file of 1.2 GB; the first argument changes the number.
+The data is 400,000 images of 32 x 32 x 3 in an .npz file of 1.2 GB; the first argument changes the number.
 Each step runs in a separate process, alternating with SHA-256 of the bytes that it reads. Its peak memory is
 compared with that for half of the images. A ratio is the median of the ratios of the rounds.
 """
@@ -112,7 +112,7 @@ def measure_steps(scratch: Path, images: int) -> list[Result]:
         ),
         *(
             make_result(
-                f"peak memory of {step}, compared with half",
+                f"peak memory of {step}, compared with half of the images",
                 peaks[step, images],
                 peaks[step, images // 2],
                 "MB",

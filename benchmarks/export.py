@@ -19,7 +19,7 @@ SHAPE, CLASSES = (96, 96, 3), 10
 
 
 def export(contender: str) -> tuple[float, float]:
-    """Export in this process and return the seconds and the peak memory in MB."""
+    """Export in this process and return the seconds and the peak memory in MiB."""
     from modelyard.components.train.backend import keras, tf
 
     model = keras.applications.MobileNetV2(SHAPE, weights=None, classes=CLASSES)
@@ -50,7 +50,7 @@ def main() -> None:
         "export of MobileNetV2 to ONNX, compared with tf2onnx.convert.from_keras",
         [
             make_paired_result("time", exported[0], plain[0], "s", "<= 2 s"),
-            make_paired_result("peak memory", exported[1], plain[1], "MB", "<= 700 MB"),
+            make_paired_result("peak memory", exported[1], plain[1], "MiB", "<= 700 MiB"),
         ],
     )
 

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -281,7 +282,7 @@ class Result:
             cells = [self.name, self.input, self.reason.replace("|", "\\|"), *[""] * (columns - 3)]
         else:
             bold = "" if self.predictions_match() else "**"
-            memory = f"{self.megabytes:,.0f} MB"
+            memory = f"{self.megabytes:,.0f} MiB"
             cells = [self.name, self.input, f"{bold}{self.difference:.0e}{bold}", f"{self.largest:.2g}"]
             cells = [*cells, f"{self.seconds:.1f}", memory][:columns]
         return f"| {' | '.join(cells)} |"
@@ -362,7 +363,8 @@ def export_and_compare(model: Any, name: str, shape: str, batches: tuple[int, ..
         start = time.process_time()  # unlike wall time, not affected by other processes
         try:
             onnx_export.convert(model, "input", "output", path)
-            seconds, peak = time.process_time() - start, peak_memory()
+            seconds = time.process_time() - start
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             differences, largest = [], []
             for count in batches:
@@ -394,12 +396,6 @@ def make_examples(model: Any, tensor: Any, count: int, random: Any) -> Any:
         return random.integers(0, 10, shape).astype("int32")
     pixels = any("preprocessing" in type(layer).__module__ for layer in model.layers) and len(shape) == 4
     return (random.uniform(0, 255, shape) if pixels else random.normal(size=shape)).astype("float32")
-
-
-def peak_memory() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run_in_process(name: str, size: str) -> Result:

@@ -1,4 +1,4 @@
-"""A common model server: FastAPI, a pydantic model of nested lists, ONNX Runtime.
+"""A typical model server: FastAPI, a pydantic model of nested lists, ONNX Runtime.
 
 python benchmarks/fastapi_server.py MODEL.onnx PORT
 """

@@ -1,8 +1,8 @@
 """Simulates how often a candidate passes the comparison with a champion: `make bench-gate`.
 
-The script prints all rows of the first and the last table of docs/gate.md. A candidate is worse than the
-champion by the margin, and at most 5 % of such candidates may pass, or it is equal to the champion.
-`--draws 400` takes a tenth of the time.
+The script prints all rows of the first and the last table of docs/gate.md. A candidate is either equal to the
+champion or worse by the margin; at most 5 % of the worse candidates may pass. `--draws 400` takes a tenth of
+the time.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ERRORS: dict[str, Callable[[np.random.Generator, tuple[int, int]], NDArray[np.fl
 CORRELATION = 0.95  # correlation of the errors of the two models
 
 
-def share_passed_accuracy(
+def accuracy_pass_rate(
     sizes: tuple[int, ...], differing: float, difference: float, limit: float, draws: int
 ) -> float:
     """Return the share of comparisons of balanced accuracy whose one-sided limit is above `limit`.
@@ -55,7 +55,7 @@ def share_passed_accuracy(
     return float((np.array(limits) > limit).mean())
 
 
-def share_passed_errors(
+def error_pass_rates(
     examples: int, kind: str, difference: float, limit: float, draws: int
 ) -> dict[str, float]:
     """Return the share of comparisons of RMSE and of MAE whose one-sided limit is at least `limit`.
@@ -91,9 +91,9 @@ def main() -> None:
     ):
         if differing > margin:
             sizes = tuple(round(share * examples) for share in shares)
-            worse = share_passed_accuracy(sizes, differing, -margin, -margin, draws)
-            equal = share_passed_accuracy(sizes, differing, 0, -margin, draws)
-            better = share_passed_accuracy(sizes, differing, 0, 0, draws)
+            worse = accuracy_pass_rate(sizes, differing, -margin, -margin, draws)
+            equal = accuracy_pass_rate(sizes, differing, 0, -margin, draws)
+            better = accuracy_pass_rate(sizes, differing, 0, 0, draws)
             highest, highest_equal = max(highest, worse), max(highest_equal, better)
             print(
                 f"| {examples:,} | {name} | {differing:.0%} | {margin} | {worse:.1%} | {equal:.0%} |",
@@ -108,8 +108,8 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|")
     for examples, kind in product((30, 88, 300), ERRORS):
-        worse_rates = share_passed_errors(examples, kind, -0.03, -0.03, draws)
-        equal_rates = share_passed_errors(examples, kind, 0, -0.03, draws)
+        worse_rates = error_pass_rates(examples, kind, -0.03, -0.03, draws)
+        equal_rates = error_pass_rates(examples, kind, 0, -0.03, draws)
         cells = (f"{worse_rates[metric]:.1%} | {equal_rates[metric]:.0%}" for metric in ("rmse", "mae"))
         print(f"| {examples:,} | {kind} | {' | '.join(cells)} |", flush=True)
 

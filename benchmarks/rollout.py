@@ -1,4 +1,4 @@
-"""Measures rollouts under load on the environment `kind`: `make bench-rollout`, after `make kind-up`.
+"""Measures rollouts under load in the environment `kind`: `make bench-rollout`, after `make kind-up`.
 
 A second version of the tutorial's CNN with random weights is promoted and rolled back repeatedly, while
 clients send about 800 requests per second, half of them on new connections. Then a rollout is compared with a

@@ -5,7 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from benchmarks.gate import share_passed_accuracy, share_passed_errors
+from benchmarks.gate import accuracy_pass_rate, error_pass_rates
 from modelyard.components.artifacts import Comparison
 from modelyard.components.evaluate.gate import examples_needed
 from modelyard.components.problems import intervals
@@ -22,8 +22,8 @@ def limit(draws: int) -> float:
 )
 def test_false_promotion_rate_of_accuracy_and_recall_is_at_most_5_percent(sizes, differing, margin) -> None:
     """The true difference is minus the margin for non-inferiority, and zero for superiority."""
-    assert share_passed_accuracy(sizes, differing, -margin, -margin, 3000) < limit(3000)
-    assert share_passed_accuracy(sizes, differing, 0, 0, 3000) < limit(3000)
+    assert accuracy_pass_rate(sizes, differing, -margin, -margin, 3000) < limit(3000)
+    assert accuracy_pass_rate(sizes, differing, 0, 0, 3000) < limit(3000)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_false_promotion_rate_of_accuracy_and_recall_is_at_most_5_percent(sizes,
     ],
 )
 def test_false_promotion_rate_of_rmse_and_mae_is_at_most_5_percent(examples, kind, draws) -> None:
-    assert max(share_passed_errors(examples, kind, -0.03, -0.03, draws).values()) < limit(draws)
+    assert max(error_pass_rates(examples, kind, -0.03, -0.03, draws).values()) < limit(draws)
 
 
 @pytest.mark.parametrize(("examples", "differing"), [(20, 0.05), (100, 0.03), (100, 0.08)])
@@ -56,5 +56,5 @@ def test_an_equal_model_passes_with_the_recommended_number_of_examples(examples,
             metric="accuracy", value=value, low=0, high=0, other=0, at_least=lower_limit[0]
         )
         recommended.append(examples_needed(comparison, examples, -margin, counts_examples=True) or examples)
-    passed = share_passed_accuracy((int(np.median(recommended)),), differing, 0, -margin, 1000)
+    passed = accuracy_pass_rate((int(np.median(recommended)),), differing, 0, -margin, 1000)
     assert 0.72 < passed < 0.92
