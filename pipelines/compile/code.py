@@ -2,7 +2,7 @@
 
 The fingerprint covers the modules of modelyard that the component imports, directly or indirectly, including
 imports in functions; the data files of their packages; and the versions of imported distributions.
-`Spec.modules` names modules that a setting selects, because no import statement has them.
+`Spec.modules` names the modules that a setting selects, which no import statement names.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 """Distributions whose name differs from that of their module."""
-# `ast` would take most of the time before the first step; a test compares both.
+# Parsing with `ast` would take most of the time before the first step; a test compares the results.
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<package>[\w.]+)[ \t]+)?import[ \t]+(?P<names>\([^)]*\)|[^\n]+)", re.MULTILINE
 )
@@ -51,30 +51,30 @@ _DOCSTRING = re.compile(r'""".*?"""', re.DOTALL)  # a docstring may show how to 
 
 
 def code_sha256(
-    step: str, selected: Collection[str] = (), without: Collection[str] = (), root: Path = ROOT
+    step: str, modules: Collection[str] = (), ignored_modules: Collection[str] = (), root: Path = ROOT
 ) -> str:
     """Return the fingerprint of a step's code.
 
-    `selected` are the modules that its settings select (`Spec.modules`), `without` the modules and packages
+    `modules` are those that its settings select (`Spec.modules`). `ignored_modules` are modules and packages
     to ignore in addition to IGNORED_MODULES. `root` is the folder of the package modelyard.
     """
-    modules, distributions = find_imported_modules(
-        (STEPS[step].component, *selected), (*IGNORED_MODULES, *without), root
+    imported, distributions = find_imported_modules(
+        (STEPS[step].component, *modules), (*IGNORED_MODULES, *ignored_modules), root
     )
     files = {
         path.relative_to(root).as_posix(): _read_file(path).sha256
-        for path in _find_files(modules.values(), root)
+        for path in _find_files(imported.values(), root)
     }
     versions = {name: _find_version(name) for name in distributions}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
 
 
 def find_imported_modules(
-    modules: Iterable[str], without: Collection[str] = (), root: Path = ROOT
+    modules: Iterable[str], ignored_modules: Collection[str] = (), root: Path = ROOT
 ) -> tuple[dict[str, Path], set[str]]:
     """Return the files of modules and of the modules of modelyard that they import, and the distributions.
 
-    Files are by module name. `without` are modules and packages to ignore, with the modules that only
+    Files are by module name. `ignored_modules` are modules and packages to ignore, with the modules that only
     they import.
     """
     package = _package_files(root)
@@ -83,7 +83,7 @@ def find_imported_modules(
     queue = list(modules)
     while queue:
         name = queue.pop()
-        if name in imported or any(name == ignored or name.startswith(f"{ignored}.") for ignored in without):
+        if name in imported or any(f"{name}.".startswith(f"{module}.") for module in ignored_modules):
             continue
         top = name.partition(".")[0]
         if top != PACKAGE:

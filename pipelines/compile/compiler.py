@@ -34,7 +34,7 @@ RETRY_AFTER = "30s"
 
 LOCAL = Environment(kind="local")
 NO_SPECS: Mapping[str, Spec] = {}
-NO_OPTIONS: Mapping[str, bool | int] = {}  # arguments without a key: `skip_unchanged`, `force_after`
+NO_OPTIONS: Mapping[str, bool | int] = {}  # arguments besides the specs: `skip_unchanged`, `force_after`
 UPLOAD_HINT = "`modelyard run` and `modelyard submit` upload it; a compiled pipeline needs"
 UNREACHABLE_REMEDIES = {
     "model.code": f"{UPLOAD_HINT} the gs:// URL that they show.",

@@ -1,8 +1,8 @@
 """Builds the images: `python -m modelyard.pipelines.compile.images`, for `make images`.
 
 The tag of an image, as in `modelyard/serve:4f0c…`, is a digest of its layers and settings, so equal builds
-have equal tags. The reference of a pushed image has the registry's digest instead, even after a later equal
-build without a registry.
+have equal tags. The reference of a pushed image has the registry's digest instead; a later equal build
+without a registry keeps this reference.
 
 build/images.json       the reference of each target, for environments
 build/interfaces.json   the interfaces of the steps in each image, for `check_interfaces` in preflight.py
@@ -116,7 +116,7 @@ def _docker(*arguments: str, output: int = sys.stderr.fileno()) -> bytes:
 
 
 def write_references(images: Sequence[Image], path: Path = REFERENCES) -> None:
-    """Add the references and interfaces of images to the JSON files, which keep other targets."""
+    """Add the references and interfaces of images to the JSON files, which keep those of other targets."""
     references = {image.target: image.reference for image in images}
     interfaces = {
         image.reference: {

@@ -2,7 +2,7 @@
 
     <store>/uploads/data/<sha256>        the file of data.source
     <store>/uploads/data/<sha256>.zip    the folder of data.source
-    <store>/uploads/code/<sha256>.zip    the folder of model.code; the fingerprint of the folder
+    <store>/uploads/code/<sha256>.zip    the folder of model.code; <sha256> is the fingerprint of the folder
 
     uploads = prepare_uploads(config, environment)  # reads files, sends nothing
     uploads.send(console)
@@ -212,7 +212,7 @@ class DigestWriter:
 
 
 def _write_archive(files: Iterable[Member], target: DigestWriter) -> None:
-    # ZipFile writes the size behind each file, because the target cannot seek.
+    # ZipFile writes the size after each file, because the target cannot seek.
     with ZipFile(cast(IO[bytes], target), "w") as archive:
         for member in files:
             entry = ZipInfo(f"{member.name}/" if member.is_folder else member.name)  # dated 1980

@@ -153,9 +153,9 @@ class Config(Settings):
         description, training = get_description(self.problem), self.training
         check_problem(self.data, self.problem)
         if self.model.logits and not description.logits:
-            raise ValueError(f"model.logits is not for problem: {self.problem}: remove it")
+            raise ValueError(f"model.logits does not apply to problem: {self.problem}: remove it")
         if training.class_weights is not None and not description.class_weights:
-            raise ValueError(f"training.class_weights is not for problem: {self.problem}: remove it")
+            raise ValueError(f"training.class_weights does not apply to problem: {self.problem}: remove it")
         if not self.model.build and (shape := self.data.known_shape()):
             filters = self.model.effective_filters(shape)
             if error := find_size_error(filters, self.model.kernel, shape):
@@ -211,8 +211,8 @@ def load(
 ) -> Config:
     """Return the validated configuration.
 
-    Relative paths in `data.source` and `model.code` are relative to the file; set by --set or a variable, to
-    the working directory. `store.url` is relative to the working directory.
+    Relative paths in `data.source` and `model.code` are relative to the folder of the file, or to the working
+    directory if --set or a variable sets them. `store.url` is relative to the working directory.
 
     Args:
         path: the YAML file; the digits example if None.
@@ -226,7 +226,7 @@ def load(
     document = Document.read(path) if path else Document(Parsed(deepcopy(DIGITS)), "the digits configuration")
     if store:
         document.add(Parsed({"store": store.model_dump(exclude_unset=True)}), "the store of the environment")
-    # environments/load.py reads those of `environment`
+    # environments/load.py reads the variables of `environment`
     variables = {key: text for key, text in environ.items() if not key.startswith("MODELYARD_ENVIRONMENT__")}
     document.add_variables(variables, Config.model_fields)
     document.add_overrides([override for override in overrides if not override.startswith("environment.")])

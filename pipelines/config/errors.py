@@ -1,4 +1,4 @@
-"""Validates documents with pydantic; errors have the origin and key of a value, and what was expected."""
+"""Validates documents with pydantic; an error names the origin and key of a value, and what was expected."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -87,9 +87,9 @@ def _create_error(
     details = error.errors(include_url=False)
     lines = []
     for key_path, group in groupby(details, key=lambda detail: _find_key_path(detail, document, prefix)):
-        of_key = list(group)
-        origin = _find_origin(key_path, of_key[0], document)
-        lines.append(f"{origin}: {_format_message(key_path, of_key, document, fields)}")
+        key_errors = list(group)
+        origin = _find_origin(key_path, key_errors[0], document)
+        lines.append(f"{origin}: {_format_message(key_path, key_errors, document, fields)}")
     return combine_errors("The configuration", lines)
 
 

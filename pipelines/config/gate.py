@@ -13,7 +13,7 @@ from modelyard.components.problems.base import Description
 from modelyard.pipelines.config.errors import suggest
 
 DIRECTIONS = {"minimum": "higher", "maximum": "lower"}
-"""Thresholds by key, and which values of their metrics are better: accuracy has a minimum, loss a maximum."""
+"""The better values of a metric, by the key of its threshold: accuracy has a minimum, loss a maximum."""
 
 
 class Limit(NamedTuple):

@@ -103,7 +103,7 @@ class Document:
                 self._make_absolute(path, Path.cwd())
 
     def has(self, keys: Keys) -> bool:
-        """Return whether `keys` has a value, also null."""
+        """Return whether `keys` has a value, even null."""
         try:
             self._get_value(keys)
         except (KeyError, IndexError, TypeError):

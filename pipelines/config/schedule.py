@@ -13,7 +13,7 @@ from modelyard.pipelines.config.text import DURATION
 
 FIELDS = "minute, hour, day of the month, month, weekday, such as 0 3 * * 1 for Mondays at 3:00"
 MAX_LENGTH = 189
-"""The database of Kubeflow Pipelines limits it to 191 characters, including the seconds."""
+"""Characters of a cron expression: the database of KFP allows 191, including the seconds."""
 
 
 class Schedule(Settings):
@@ -75,13 +75,13 @@ def to_numeric_cron(line: str) -> str:
     fields = line.upper().split()
     if len(fields) != 5:
         hint = ": remove the seconds" if len(fields) == 6 else ""
-        raise ValueError(f'"{line}" does not have five fields{hint}. They are {FIELDS}')
+        raise ValueError(f'"{line}" does not have five fields{hint}. The fields are {FIELDS}')
     day, weekday = fields[2], fields[4]
     if set("L#") & set(day + weekday):
         raise ValueError(f'"{line}" uses L or #, which not every cron implementation supports. List the days')
     if "*" not in (day, weekday) and (day.startswith("*") or weekday.startswith("*")):
         raise ValueError(
-            f'"{line}" restricts days of the month and weekdays, one of them by */n, which cron '
+            f'"{line}" restricts days of the month and weekdays, one of them with */n, which cron '
             "implementations read differently. List the days, or restrict only one of them"
         )
     try:
@@ -98,7 +98,7 @@ def to_numeric_cron(line: str) -> str:
     )
     if len(numeric) > MAX_LENGTH:
         raise ValueError(
-            f'"{line}" has {len(numeric)} characters as numbers; Kubeflow Pipelines allows {MAX_LENGTH}. '
+            f'"{line}" has {len(numeric)} characters when written as numbers; KFP allows {MAX_LENGTH}. '
             "Use fewer times"
         )
     return numeric

@@ -107,8 +107,8 @@ class Accelerator(Settings):
             )
         if self.count != accelerator_type.topologies[self.topology]:
             raise ValueError(
-                f"accelerator.count is {self.count}, but a pod gets all chips of its host: set the number of "
-                f"the topology: {slices}"
+                f"accelerator.count is {self.count}, but a pod gets all chips of its host: set the number "
+                f"of chips of the topology: {slices}"
             )
         return self
 

@@ -85,10 +85,6 @@ class StepResources(Settings):
         description="Number of retries. `defaults` does not apply to deploy; set it in steps.deploy.",
     )
 
-    def with_defaults(self, defaults: Self) -> Self:
-        """Return these resources, with `defaults` for unset fields."""
-        return defaults.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
-
     def all_node_labels(self) -> dict[str, str]:
         """Return all labels of the node, including those of accelerator and spot."""
         accelerator = self.accelerator.node_selector() if self.accelerator else {}
@@ -106,7 +102,7 @@ _FIELDS: Any = {
     for step in STEPS
 }
 Steps = create_model(
-    "Steps", __base__=Settings, __doc__="Resources of single steps, which override `defaults`.", **_FIELDS
+    "Steps", __base__=Settings, __doc__="Resources of individual steps, which override `defaults`.", **_FIELDS
 )
 
 
@@ -148,7 +144,6 @@ class Servers(Settings):
     @field_validator("platform")
     @classmethod
     def _check_platform(cls, name: str) -> str:
-        """Reject an unknown serving platform."""
         known = [platform for platform in PLATFORMS if platform != "local"]
         if name not in known:
             raise ValueError(f"{name} is not a serving platform{suggest(name, known)}")
@@ -178,7 +173,6 @@ class Pipelines(Settings):
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, name: str) -> str:
-        """Reject an unknown time zone."""
         return check_time_zone(name)
 
 
@@ -248,7 +242,7 @@ class Environment(Settings):
     )
     defaults: StepResources = Field(default=StepResources(), description="Resources of all steps.")
     steps: Steps = Field(  # type: ignore[valid-type]
-        default=Steps(), description="Resources of single steps; they override `defaults`."
+        default=Steps(), description="Resources of individual steps; they override `defaults`."
     )
 
     @property
@@ -259,7 +253,8 @@ class Environment(Settings):
     def resources(self, step: str) -> StepResources:
         """Return the resources of a step."""
         own: StepResources = getattr(self.steps, step)
-        return own.with_defaults(self.defaults.model_copy(update=STEPS[step].resources))
+        values = {key: getattr(own, key) for key in own.model_fields_set}
+        return self.defaults.model_copy(update={**STEPS[step].resources, **values})
 
     def image(self, name: str) -> str:
         """Return the reference of an image by its name or that of a step.
@@ -305,7 +300,7 @@ class Environment(Settings):
         return _with_endpoint(store, self.storage_endpoint)
 
     def for_this_machine(self, store: Store) -> Store:
-        """Return a store of pods with the endpoint for this machine."""
+        """Return a store with its endpoint for pods replaced by the endpoint for this machine."""
         return store.model_copy(update={"endpoint": store.endpoint and self._local_endpoint()})
 
     def target(self, needs_image: bool = True) -> Target:
@@ -342,7 +337,7 @@ class Environment(Settings):
         """Reject URLs that would fail late, on the cluster."""
         for key in ("store", "pipeline_root"):
             value = getattr(self, key)
-            if reason := self._unusable_reason(key, str(value or ".")):
+            if reason := self._unusable_reason(key, str(value or ".")):  # unset: a folder of this machine
                 state = f"is {value!r}, {reason}" if value else "is not set"
                 raise ValueError(
                     f"environment.{key} {state}: set gs://bucket/prefix in "
@@ -376,5 +371,5 @@ class Environment(Settings):
 
 def _with_endpoint(store: Store, endpoint: str | None) -> Store:
     """Return a store at the endpoint of an emulator, if its storage has emulators."""
-    takes_endpoint = find_storage(store.url, "data.source").takes_endpoint  # for any key
+    takes_endpoint = find_storage(store.url, "data.source").takes_endpoint  # a key that allows every storage
     return store.model_copy(update={"endpoint": endpoint if takes_endpoint else None})

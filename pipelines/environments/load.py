@@ -40,7 +40,9 @@ def load_environment(
     document.add_variables(environ, (), f"{PREFIX}{SECTION.upper()}__")
     document.add_overrides([override for override in overrides if override.startswith(f"{SECTION}.")])
     environment = validate(document, Environment, (SECTION,))
-    return environment.model_copy(update={"images": {**_read_built_images(), **environment.images}})
+    built = read_build_record(Path(IMAGES_FILE))
+    images = {name: built[name] for name in (*IMAGES, *ACCELERATED_IMAGES) if name in built}
+    return environment.model_copy(update={"images": images | environment.images})
 
 
 def _read_document(name_or_path: str) -> Document:
@@ -55,15 +57,12 @@ def _read_document(name_or_path: str) -> Document:
         raise ConfigError(f"There is no environment {name_or_path!r}{hint} Or use the path of a .yaml file.")
     document = Document(Parsed({SECTION: {}}), f"the environment {name_or_path}")
     for file in files:
-        document.add(_nest_section(parse_file(file, "environment"), file), str(file))
+        parsed = parse_file(file, "environment")
+        if not isinstance(parsed.value, dict):
+            raise ConfigError(f"{file}: an environment needs keys, such as `kind: kubernetes`.")
+        lines = {(SECTION, *keys): line for keys, line in parsed.lines.items()}
+        document.add(Parsed({SECTION: parsed.value}, lines), str(file))
     return document
-
-
-def _nest_section(parsed: Parsed, file: Path) -> Parsed:
-    """Return the values of a file as the section `environment`."""
-    if not isinstance(parsed.value, dict):
-        raise ConfigError(f"{file}: an environment needs keys, such as `kind: kubernetes`.")
-    return Parsed({SECTION: parsed.value}, {(SECTION, *keys): line for keys, line in parsed.lines.items()})
 
 
 def read_build_record(file: Path) -> dict[str, Any]:
@@ -80,9 +79,3 @@ def read_build_record(file: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{file} is damaged ({error}). Delete it, and run `make images` again for images of your own."
         ) from error
-
-
-def _read_built_images() -> dict[str, str]:
-    """Return the images that `make images` built, if any."""
-    built = read_build_record(Path(IMAGES_FILE))
-    return {name: reference for name, reference in built.items() if name in (*IMAGES, *ACCELERATED_IMAGES)}

@@ -278,8 +278,8 @@ def test_the_diabetes_data_is_a_regression(load_text):
 def test_keys_of_classification_are_errors_for_regression(error_text):
     text = "name: x\nproblem: regression\ndata: {kind: npz, source: x.npz}\n"
     assert "data.classes is for problem: classification" in error_text(text, "data.classes=[a, b]")
-    assert "model.logits is not for problem: regression" in error_text(text, "model.logits=true")
-    assert "class_weights is not for problem: regression" in error_text(
+    assert "model.logits does not apply to problem: regression" in error_text(text, "model.logits=true")
+    assert "class_weights does not apply to problem: regression" in error_text(
         text, "training.class_weights=balanced"
     )
 

@@ -91,7 +91,7 @@ def test_cron_numbers_keep_the_due_times(line: str, numbers: str) -> None:
         ("0 0 1 * */2", "read differently"),
         (
             f"{','.join(map(str, range(60)))} {','.join(map(str, range(24)))} * * 1-3,5",
-            "characters as numbers",
+            "characters when written as numbers",
         ),
     ],
 )
