@@ -185,7 +185,7 @@ def find_damages(models: ModelStore, name: str) -> list[str]:
     """Return a message for each damaged record of a model, and if the champion's manifest is damaged."""
     damages = models.readable_history(name)[1]
     models.served_versions(name, damages)
-    with suppress(DamagedError):  # one of them
+    with suppress(DamagedError):  # `damages` has it
         if champion := models.champion(name):
             try:
                 models.manifest(name, champion.version)

@@ -46,8 +46,6 @@ class Removable:
     """An object that modelyard created, and its removal.
 
     Attributes:
-        kind: its kind.
-        name: its name.
         size: in bytes.
         reason: the reason to remove it.
         keep_reason: the reason to keep it; None if it is unused.
@@ -100,10 +98,10 @@ class GarbageCollector:
         """
         users = [*self._find_versions(), *self._find_runs()]
         to_remove = {user.name for user in users if user.keep_reason is None}
-        in_store = [*self._find_uploads(to_remove), *self._find_checkpoints(), *self._find_records()]
+        store_objects = [*self._find_uploads(to_remove), *self._find_checkpoints(), *self._find_records()]
         return [
             *users,
-            *in_store,
+            *store_objects,
             *self._find_files("report", "reports"),
             *self._find_files("traceback", "errors"),
         ]

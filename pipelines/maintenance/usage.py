@@ -84,7 +84,7 @@ class Usage:
         """Yield all items of a list of Kubeflow Pipelines."""
         from modelyard.pipelines.runners.kfp.client import list_items  # takes long to import
 
-        return list_items(request, items, **arguments, **self._backend.scoped())
+        return list_items(request, items, **arguments, **self._backend.scope_arguments())
 
     @cached_property
     def _platform(self) -> ServingPlatform:

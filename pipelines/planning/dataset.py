@@ -78,7 +78,7 @@ def prepare_features(config: Config) -> Path:
         ModelyardError: the error of the step that failed.
     """
     with run_folder.create(run_folder.home()) as folder:
-        features = _Preparation(config, folder).run()  # without a start.json, it does not count as a run
+        features = _Preparation(config, folder).run()  # without a start.json, the folder is not a run
     if folder not in features.parents:  # everything came from the cache
         shutil.rmtree(folder)
     return features

@@ -1,4 +1,4 @@
-"""Refuse a run that cannot succeed: a step fits no node, or its plan has an error or exceeds a limit."""
+"""Refuse a run that cannot succeed: a step fits on no node, or its plan has an error or exceeds a limit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def check_feasibility(
 
     Args:
         config: the configuration of `uploads.prepare_uploads`.
-        environment: where it would run.
+        environment: where the run would execute.
         name: the environment's name.
         home: the folder of the plans.
         budget: in USD.

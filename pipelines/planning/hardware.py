@@ -128,7 +128,7 @@ def find_device(environment: Environment, catalog: Catalog, home: Path) -> Devic
 
 
 def list_options(catalog: Catalog, memory: Memory, backend: str) -> tuple[AcceleratorOption, ...]:
-    """Return the accelerators of a catalog: those that the model fits into first, by price."""
+    """Return the accelerators of a catalog, sorted by fit, by whether they need JAX, and by price."""
 
     def rank(option: AcceleratorOption) -> tuple[bool, bool, float]:
         price = option.on_demand or option.spot or math.inf

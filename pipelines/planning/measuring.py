@@ -172,7 +172,7 @@ def _create_error(module: str, code: int, failure_file: Path, output: str) -> Mo
         return error
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = lines[-1].rstrip(".") if lines else "it printed nothing"
-    reason = f"The {module} of the model ended with exit code {code}"
+    reason = f"The process {module} ended with exit code {code}"
     if -code in OUT_OF_MEMORY_SIGNALS or isinstance(error, OutOfMemoryError):
         return TooLargeError(
             f"{reason}, probably because it ran out of memory: {last}. Reduce the sizes in `model` or "

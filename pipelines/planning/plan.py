@@ -195,7 +195,7 @@ def estimate_train_time(
     validation = probed.validation.seconds(count_batches("validation")) if probed.validation else 0.0
     epoch = probed.epoch.seconds(count_batches("train")) + validation
     start = max(0.0, wall - probed.seconds) + probed.setup
-    once = start + probed.compile + probed.export
+    fixed = start + probed.compile + probed.export
     busy = max(1.0, probed.load)  # a busy machine makes the estimate uncertain in both directions
     low, high = min(1 - ESTIMATE_ERROR, probed.epoch.low), max(1 + ESTIMATE_ERROR, probed.epoch.high)
     return TrainTime(
@@ -207,9 +207,9 @@ def estimate_train_time(
         export=probed.export,
         epochs=training.epochs,
         total=Estimate(
-            value=once + training.epochs * epoch,
-            low=(once * (1 - ESTIMATE_ERROR) + training.min_epochs * epoch * low) / busy,
-            high=(once * (1 + ESTIMATE_ERROR) + training.epochs * epoch * high) * busy,
+            value=fixed + training.epochs * epoch,
+            low=(fixed * (1 - ESTIMATE_ERROR) + training.min_epochs * epoch * low) / busy,
+            high=(fixed * (1 + ESTIMATE_ERROR) + training.epochs * epoch * high) * busy,
         ),
     )
 

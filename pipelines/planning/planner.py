@@ -86,7 +86,7 @@ def make_plan(
 
     Args:
         config: the configuration.
-        environment: where it would run.
+        environment: where the run would execute.
         name: the environment's name.
         request: the options.
         home: the folder of runs and plans.
@@ -105,7 +105,8 @@ def make_plan(
     catalog = load_catalog(request.prices or CATALOG)
     _check_measurements(request, environment)
     log("preparing the data")
-    fetch = _needs_download(config, environment, request)
+    shape_is_known = environment.on_cluster and config.data.kind == "cifar10"  # enough for a probe in a pod
+    fetch = request.fetch or request.learning_curve or (request.probe and not shape_is_known)
     data = describe_dataset(config, request.examples, request.outputs, fetch)
     workload = _create_workload(config, data)
     log("computing memory and operations of a training step")
@@ -167,7 +168,7 @@ class _Probe(NamedTuple):
 
     probed: ProbeResult | None = None
     train: TrainTime | None = None
-    at: str | None = None
+    probed_at: str | None = None
     too_large: str | None = None
 
     @classmethod
@@ -189,7 +190,7 @@ def _run_probe(inputs: _Inputs, workload: TrainingWorkload, log: Notify) -> _Pro
         else:
             probed, wall = measuring.run_in_process("probe", request, ProbeResult)
     except TooLargeError as error:
-        return _Probe(at=now(), too_large=str(error).rstrip("."))
+        return _Probe(probed_at=now(), too_large=str(error).rstrip("."))
     train = estimate_train_time(probed, wall, config.training, inputs.data.examples)
     return _Probe(probed, train, now())
 
@@ -219,7 +220,7 @@ def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve
         uncounted=cost.uncounted,
         storage=estimate_storage(shards, cost, probe.probed, config.training),
         probed=probe.probed,
-        probed_at=probe.at,
+        probed_at=probe.probed_at,
         too_large=probe.too_large,
         train=probe.train,
         cost=estimate_cost(probe.train, accelerator, spot, catalog, request.price),
@@ -244,12 +245,6 @@ def _create_workload(config: Config, data: Dataset) -> TrainingWorkload:
         validation_examples=data.examples.get("validation", 0),
         features=data.features,
     )
-
-
-def _needs_download(config: Config, environment: Environment, request: PlanRequest) -> bool:
-    """Return whether to download remote data; a probe in a pod needs only its shape, known for CIFAR-10."""
-    is_known = environment.on_cluster and config.data.kind == "cifar10"
-    return request.fetch or request.learning_curve or (request.probe and not is_known)
 
 
 def _lacks_accelerator(device: Device, probed: ProbeResult | None) -> bool:

@@ -114,8 +114,8 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.train:
         yield "time", _format_time(plan.train, plan.probed_at)
     if plan.probed:
-        on_device = plan.probed.device_memory
-        device = f", {format_size(on_device)} on the device" if on_device else ""
+        used = plan.probed.device_memory
+        device = f", {format_size(used)} on the device" if used else ""
         yield "probe", f"on {plan.probed.device}, used {format_size(plan.probed.memory)} of memory{device}"
     if cost := plan.cost:
         train = f"{_format_cost(cost.train)} for train at " if cost.train else ""
@@ -142,12 +142,12 @@ def _format_memory(plan: Plan) -> str:
 
 
 def _format_curve(curve: LearningCurve) -> str:
-    def show(point: CurvePoint) -> str:
+    def format_point(point: CurvePoint) -> str:
         return f"{point.examples:,}: {format_number(point.error)}"
 
-    measured = ", ".join(map(show, curve.points))
+    measured = ", ".join(map(format_point, curve.points))
     expected = ", ".join(
-        f"{show(point)} ({format_number(point.low)} to {format_number(point.high)})"
+        f"{format_point(point)} ({format_number(point.low)} to {format_number(point.high)})"
         for point in curve.extrapolated
     )
     parts = [f"validation, {curve.measure}: {measured}"] if measured else []
@@ -170,7 +170,7 @@ def _format_cost(cost: Estimate) -> str:
 
 
 def _format_batch(largest: int, plan: Plan) -> str:
-    """Format the largest batch that fits with two digits, because it is an estimate."""
+    """Format the largest batch that fits, with two digits because it is an estimate."""
     if largest >= plan.examples["train"]:
         return "all examples"
     return f"{int(float(f'{largest:.1e}')):,}" if largest else "none"

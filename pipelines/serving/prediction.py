@@ -3,7 +3,7 @@
     predict(LocalModel(models, "pets"), [Path("cat.png")])
     predict(RemoteModel(HttpServer("http://localhost:8501"), "digits"), [Path("digits.npy")])
 
-Both read files by the model's signature: images as in training, `.npy` as one example or many.
+Files are read as the model's signature requires: images as in training, `.npy` as one example or many.
 """
 
 import json
@@ -172,7 +172,7 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
     except OSError as error:
         raise _create_read_error(path, error) from error
     except (ValueError, EOFError) as error:
-        reason = str(error).partition(". ")[0]  # NumPy goes on to recommend allow_pickle
+        reason = str(error).partition(". ")[0]  # the rest recommends allow_pickle
         raise DataError(
             f"{path} is not a .npy file of numbers: {reason}. Write it with numpy.save."
         ) from error
@@ -196,14 +196,14 @@ def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
     Raises:
         DataError: the dtype cannot represent the values.
     """
-    numbers = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
-    if numbers and signature.dtype == "uint8":
+    is_numeric = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
+    if is_numeric and signature.dtype == "uint8":
         valid = bool(((array >= 0) & (array <= 255) & (array == np.floor(array))).all())
     else:
-        valid = numbers and bool(np.isfinite(array).all())
+        valid = is_numeric and bool(np.isfinite(array).all())
     if not valid:
         expected = "whole numbers from 0 to 255" if signature.dtype == "uint8" else "finite numbers"
-        raise DataError(f"{path} has other values than {expected}. Use values as in the training data.")
+        raise DataError(f"{path} has values other than {expected}. Use values as in the training data.")
     return array.astype(signature.dtype)
 
 
