@@ -1,4 +1,4 @@
-"""Replace links to files outside of docs/: by links to repo_url, or by their text without repo_url."""
+"""Replace links to files outside of docs/ with links to repo_url; without a repo_url, with their text."""
 
 import re
 from pathlib import Path

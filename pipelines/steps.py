@@ -84,7 +84,7 @@ _STEPS = (
 )
 STEPS: Mapping[str, Step] = {step.name: step for step in _STEPS}
 IMAGES = (*dict.fromkeys(step.image for step in _STEPS), SERVER_IMAGE)
-"""All images without accelerators."""
+"""All images without the libraries of an accelerator."""
 ACCELERATED_IMAGES = tuple(image for step in _STEPS for image in step.accelerated.values())
 """All images with the libraries of an accelerator."""
 

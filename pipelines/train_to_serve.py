@@ -10,7 +10,7 @@
 
 The input of a step is one JSON string with only the keys that affect its result, so that a change of another
 key does not invalidate the cache. The environment sets image, resources and node of each step. The cache key
-includes the reference of the image, which contains the fingerprint of the code.
+includes the image reference, whose tag or digest changes with the code.
 """
 
 from collections.abc import Callable
@@ -38,12 +38,11 @@ def build_pipeline(
     """Return the pipeline.
 
     Args:
-        configure: sets image, resources and node of the task of a step, by the step's name.
+        configure: called with the name and the task of each step; sets image, resources and node.
         config: pipeline-wide settings of KFP.
     """
 
     def set_options(task: dsl.PipelineTask) -> dsl.PipelineTask:
-        """Set the options of a task."""
         task.set_caching_options(STEPS[task.name].cached)
         configure(task.name, task)
         return task

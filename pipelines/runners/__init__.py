@@ -6,5 +6,5 @@ local, pods, kfp  the implementations
 run_folder        the folder of a run on this machine
 summaries         the fields of a run's summary
 reports           the report of a run or of a version
-differences       compares two submissions or two runs
+differences       compares two configurations or two runs
 """

@@ -153,7 +153,6 @@ class Run(ABC):
     """One run on any runner.
 
     Attributes:
-        name: its name.
         folder: its folder on this machine, which may not exist.
         environment: the environment of its steps.
         plan_key: the key of its plan, if known.
@@ -260,7 +259,7 @@ def check_not_ended(name: str, state: str) -> None:
     """Raise ConfigError when a run has ended."""
     if state in ENDED:
         raise ConfigError(
-            f"The run {name} has ended already ({state}). `modelyard runs list` shows active runs."
+            f"The run {name} has already ended ({state}). `modelyard runs list` shows active runs."
         )
 
 

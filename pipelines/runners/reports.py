@@ -66,7 +66,7 @@ def add_facts_to_report(summary: RunSummary, info: RunInfo) -> None:
         "data": info.data or "",
         "fingerprint": summary.fingerprint or "",
         "version": f"{summary.version}, {summary.decision}" if summary.version else "",
-        "reason": summary.reason or "" if not_promoted else "",
+        "reason": (summary.reason or "") if not_promoted else "",
     }
     _add_facts(Path(summary.report), facts)
 

@@ -44,7 +44,7 @@ class RunScope:
         """The environment; ConfigError if it does not exist or is invalid."""
         if self.name is None:
             raise ConfigError(
-                "Kubeflow Pipelines is on a cluster. Set its environment with -e, such as kind."
+                "Kubeflow Pipelines is on a cluster. Select its environment with -e, such as -e kind."
             )
         overrides = [*self.overrides]
         if self.namespace is not None:

@@ -60,7 +60,7 @@ class ManagedRecurringRun:
 
     @property
     def cron(self) -> str:
-        """Return the cron line, in numbers and without the seconds."""
+        """Return the cron expression, in numbers and without the seconds."""
         return str(self.run.trigger.cron_schedule.cron).removeprefix("0 ")
 
     @property
@@ -134,7 +134,9 @@ class DesiredSchedule:
         force_after = parse_duration(after, "schedule.force_after") if after else 0
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
         prepared = submission.prepare(config, environment, options)
-        copies = (f"{file.key} is a local file: each run uses the uploaded copy." for file in uploads.files)
+        copies = (
+            f"{file.key} is on this machine; each run uses the uploaded copy." for file in uploads.files
+        )
         notes = (*check_pipeline(prepared.arguments, environment), *copies)
         return cls(prepared, _create_recurring_run(schedule, prepared), notes)
 

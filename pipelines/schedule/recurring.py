@@ -27,7 +27,7 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners.differences import Change, find_differences, flatten
 from modelyard.pipelines.runners.kfp import submission
 from modelyard.pipelines.runners.kfp.client import Backend, equals_filter, list_items
-from modelyard.pipelines.runners.kfp.submission import compare_submissions
+from modelyard.pipelines.runners.kfp.submission import compare_with_run
 from modelyard.pipelines.schedule.desired import ENABLED, DesiredSchedule, ManagedRecurringRun
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class RecurringRuns:
             *find_differences(
                 flatten({"schedule": newest.settings()}), flatten({"schedule": desired_run.settings()})
             ),
-            *compare_submissions(self.backend, newest.run, desired.submission, version),
+            *compare_with_run(self.backend, newest.run, desired.submission, version),
         )
         action, notes = _find_action(newest, desired_run, version), desired.notes
         if action == "replace":
@@ -252,7 +252,7 @@ class RecurringRuns:
             return runs
         others = ", ".join(recurring_run.name for recurring_run in self.list_all())
         raise NotFoundError(
-            f"There is no schedule {name} at {self.backend.endpoint}; its schedules are {others or 'none'}. "
+            f"There is no schedule {name} at {self.backend.endpoint}; its schedules: {others or 'none'}. "
             "`modelyard schedule apply CONFIG -e ENV` creates one."
         )
 
@@ -269,7 +269,7 @@ class RecurringRuns:
 
     def _list_all_runs(self, **query: str) -> Iterator[Any]:
         request = self.backend.recurring_runs.recurring_run_service_list_recurring_runs
-        return list_items(request, "recurring_runs", **query, **self.backend.scoped())
+        return list_items(request, "recurring_runs", **query, **self.backend.scope_arguments())
 
 
 def _find_action(newest: ManagedRecurringRun, desired: ManagedRecurringRun, version_id: str | None) -> Action:

@@ -33,7 +33,7 @@ from modelyard.pipelines.environments.environment import URL, Environment
 
 ENDPOINT, SERVICE = "KF_PIPELINES_ENDPOINT", "ml-pipeline"
 TOKEN, COOKIE, TOKEN_PATH = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH"
-HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)
+HEALTH_TIMEOUT, TIMEOUT = (5.0, 10.0), (5.0, 60.0)  # seconds to connect and to read
 PAGE_SIZE = 100
 UNAVAILABLE = (429, 502, 503, 504)
 # For about a minute, in which a server may restart; only GET requests and requests that were not sent.
@@ -93,8 +93,8 @@ class Endpoint:
                 f"--endpoint or {ENDPOINT}."
             )
         return (
-            f"Check the URL ({self.origin}) with its path, such as /pipeline, the network, and that it "
-            f"is Kubeflow Pipelines 2.0 or later. {self.login_advice} if it requires a login."
+            f"Check the network, the URL ({self.origin}) and its path, such as /pipeline, and that the "
+            f"server is Kubeflow Pipelines 2.0 or later. {self.login_advice} if it requires a login."
         )
 
 
@@ -106,8 +106,8 @@ def find_endpoint(environment: Environment, option: str | None = None) -> Endpoi
     """
     if not environment.on_cluster:
         raise ConfigError(
-            "The environment local has no Kubeflow Pipelines. Choose a cluster with -e, such as kind, or use "
-            "`modelyard run`; docs/schedule.md shows how to start it with cron."
+            "environment.kind is local, without Kubeflow Pipelines. Select a cluster with -e, such as -e kind, "
+            "or use `modelyard run`; docs/schedule.md shows how to start it with cron."
         )
     urls = {
         "--endpoint": option,
@@ -180,10 +180,8 @@ class Transport(RESTClientObject):  # type: ignore[misc]
         return kind, f"{server} refuses the request ({status}): {message}.{advice}"
 
     def _unreachable(self, reason: object) -> str:
-        server, reason = (
-            f"Kubeflow Pipelines at {self._endpoint}",
-            getattr(reason, "strerror", None) or reason,
-        )
+        reason = getattr(reason, "strerror", None) or reason
+        server = f"Kubeflow Pipelines at {self._endpoint}"
         return f"{server} does not respond{self._proxy}: {reason}. {self._endpoint.advice}"
 
 
@@ -231,7 +229,7 @@ class Backend:
         self.experiments = client._experiment_api
         self.runs, self.recurring_runs = client._run_api, client._recurring_run_api
 
-    def scoped(self) -> dict[str, str]:
+    def scope_arguments(self) -> dict[str, str]:
         """Return the extra arguments of list requests in multi-user mode."""
         return {"namespace": self.scope} if self.scope else {}
 
@@ -294,7 +292,7 @@ def equals_filter(key: str, value: str) -> str:
 def find_experiment(backend: Backend, name: str) -> Any | None:
     """Return the experiment with a name, or None."""
     page = backend.experiments.experiment_service_list_experiments(
-        page_size=1, filter=equals_filter("display_name", name), **backend.scoped()
+        page_size=1, filter=equals_filter("display_name", name), **backend.scope_arguments()
     )
     return page.experiments[0] if page.experiments else None
 
@@ -308,7 +306,7 @@ class _Client(kfp_client.Client):  # type: ignore[misc]
 
 
 def _keep_host(settings: Any) -> None:
-    """Keep the URL when kfp.Client renews a token of KUBECONFIG; it would reset the URL to the cluster's."""
+    """Keep the URL when kfp.Client renews a token of KUBECONFIG and resets the URL to that of the cluster."""
     url, renew_token = settings.host, settings.refresh_api_key_hook
 
     def hook(configuration: Any) -> None:

@@ -1,6 +1,6 @@
 """Runs on Kubeflow Pipelines: the server executes them, with or without this machine.
 
-Steps and failures of a run come from its Workflow, because Kubeflow Pipelines has only the state of the run.
+Steps and failures of a run come from its Workflow, because the API v2beta1 has only the state of the run.
 Kubeflow Pipelines never ends a run with a pod that cannot start; `KfpRun.result` cancels such a run.
 """
 
@@ -101,9 +101,9 @@ class KfpRunner(Runner):
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
         """Return the latest runs, newest first."""
-        listed = [KfpRun(self, run) for run in runs.list_runs(self.backend, model, limit)]
+        kfp_runs = [KfpRun(self, run) for run in runs.list_runs(self.backend, model, limit)]
         with ThreadPoolExecutor(CONNECTIONS) as threads:  # each reads the records of a run in the store
-            return tuple(threads.map(KfpRun.info, listed))
+            return tuple(threads.map(KfpRun.info, kfp_runs))
 
     def open(self, name: str) -> "KfpRun":
         """Return a run by its ID, or the latest run with its name."""
@@ -263,13 +263,13 @@ class KfpRun(Run):
 
     def _current_steps(self) -> tuple[StepStatus, ...]:
         ended = runs.state(self._run) in ENDED or bool(self._stuck_step and not self._leave_stuck)
-        ending = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())  # no other step starts
+        steps_ended = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
         return tuple(
-            _create_step(name, self._workflow, ended if name == EXIT_TASK else ending) for name in STEPS
+            _create_step(name, self._workflow, ended if name == EXIT_TASK else steps_ended) for name in STEPS
         )
 
     def _refresh(self) -> str:
-        """Fetch the run and its Workflow, and return the state; raise CancelledError if it was deleted."""
+        """Fetch the run and its Workflow, and return the state; raise CancelledError for a deleted run."""
         try:
             run = self._runner.backend.runs.run_service_get_run(self.id)
             self._workflow, self._run = self._archive.workflow(), run
@@ -402,7 +402,7 @@ def _create_missing_error(store: Store, key: str) -> NotFoundError:
 
 
 def _create_step(name: str, workflow: Workflow, ended: bool) -> StepStatus:
-    """Return the state of a step; a step without a pod is skipped if it can no longer start (`ended`)."""
+    """Return the state of a step; with `ended`, a step without a pod is skipped, because it cannot start."""
     pods = [pod for pod in workflow.pods() if pod.step == name]
     if not pods:
         return StepStatus(name=name, state="skipped" if ended else "waiting")

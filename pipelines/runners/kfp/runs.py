@@ -1,7 +1,8 @@
 """Finds, lists and cancels runs on the server; reads their Workflows and logs.
 
-The server has Workflows and logs even after the pods are deleted, but not in its API v2beta1: the Workflow is
-in the run of v1beta1, and a log at a path without a generated client. Existing pods have more details.
+The server keeps Workflows and logs after the pods are deleted, but its API v2beta1 does not return them: the
+Workflow is a field of the run in v1beta1, and a log has a path without a generated client. Pods that still
+exist have more details.
 """
 
 import json
@@ -30,7 +31,7 @@ from modelyard.pipelines.runners.kfp.client import (
 )
 from modelyard.pipelines.steps import deploy_spec
 
-LOG_ERROR = '{"error_message":'  # of a missing log, after the status 200
+LOG_ERROR = '{"error_message":'  # of a missing log; the status of the response is 200
 PAUSE = 2.0  # seconds between two polls of a run
 LOG_PAUSE = 5.0  # seconds between two polls of a log; the server sends all lines each time
 
@@ -47,7 +48,7 @@ def find_run(backend: Backend, name_or_id: str) -> Any:
             page_size=1,
             sort_by="created_at desc",
             filter=equals_filter("display_name", name_or_id),
-            **backend.scoped(),
+            **backend.scope_arguments(),
         )
         run_id = page.runs[0].run_id if page.runs else ""
     with suppress(NotFoundError):
@@ -65,7 +66,7 @@ def list_runs(backend: Backend, model: str | None, limit: int) -> list[Any]:
     Raises:
         NotFoundError: the model has no experiment on the server.
     """
-    options: dict[str, Any] = backend.scoped()
+    options: dict[str, Any] = backend.scope_arguments()
     if model:
         experiment = find_experiment(backend, model)
         if experiment is None:
@@ -135,7 +136,7 @@ def cancel(backend: Backend, run: Any) -> None:
     """Cancel a run; its exit task does not run.
 
     Raises:
-        ConfigError: it has ended already.
+        ConfigError: the run has already ended.
     """
     check_not_ended(run.display_name, state(run))
     backend.runs.run_service_terminate_run(run.run_id)

@@ -47,10 +47,8 @@ class Submission:
 
     Attributes:
         package: the compiled pipeline as YAML, without arguments.
-        sha256: the SHA-256 of the package.
         pipeline: the name of the model, which pipeline and experiment also have.
         version: the name of the pipeline version.
-        arguments: the arguments of the pipeline.
     """
 
     package: bytes
@@ -110,7 +108,7 @@ def find_existing(backend: Backend, submission: Submission) -> ExistingObjects:
     name, api = submission.pipeline, backend.pipelines
     experiment_id = _find_experiment_id(backend, name)
     try:
-        pipeline = api.pipeline_service_get_pipeline_by_name(name, **backend.scoped())
+        pipeline = api.pipeline_service_get_pipeline_by_name(name, **backend.scope_arguments())
     except NotFoundError:
         return ExistingObjects(None, None, experiment_id)
     _check_managed("pipeline", name, pipeline.description, backend)
@@ -198,7 +196,7 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
 def compare_with_last_run(
     backend: Backend, submission: Submission, existing: ExistingObjects
 ) -> tuple[str | None, tuple[Change, ...]]:
-    """Return the name of the model's last run, or None, and the differences of a submission to it."""
+    """Return the name of the model's last run, or None, and the differences between it and a submission."""
     if existing.experiment_id is None:
         return None, ()
     page = backend.runs.run_service_list_runs(
@@ -207,13 +205,13 @@ def compare_with_last_run(
     if not page.runs:
         return None, ()
     last = page.runs[0]
-    return last.display_name, compare_submissions(backend, last, submission, existing.version_id)
+    return last.display_name, compare_with_run(backend, last, submission, existing.version_id)
 
 
-def compare_submissions(
+def compare_with_run(
     backend: Backend, run: Any, submission: Submission, version_id: str | None
 ) -> tuple[Change, ...]:
-    """Return the differences of a submission to an earlier run or recurring run.
+    """Return the differences between an earlier run, or a recurring run, and a submission.
 
     `version_id` is the ID of the pipeline version of the submission, if the server has it.
     """

@@ -86,7 +86,7 @@ class LocalExecution:
         )
         return (
             f"No step is running, and finished steps are cached{training}. `modelyard runs retry "
-            f"{self.folder.name}` resumes it."
+            f"{self.folder.name}` resumes the run."
         )
 
     def clean_up(self) -> None:

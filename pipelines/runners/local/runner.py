@@ -238,8 +238,8 @@ class LocalRun(Run):
         cancelled = (self.folder / run_folder.CANCELLED).exists()
         cause = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine stopped,"
         error = (CancelledError if cancelled else KilledError)(
-            f"{cause} before it wrote its summary. Resume it with `modelyard runs retry {self.name}`: "
-            "finished steps are cached."
+            f"{cause} before the summary was written. Resume the run with `modelyard runs retry "
+            f"{self.name}`: finished steps are cached."
         )
         return RunSummary(
             run=self.name,
@@ -299,7 +299,7 @@ class LocalRun(Run):
             else:
                 signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             deadline = time.monotonic() + TERMINATION_TIMEOUT
-            while self.is_alive() or process_start_time(pid) == start_time != "":
+            while self.is_alive() or (start_time and process_start_time(pid) == start_time):
                 if time.monotonic() > deadline:
                     raise ModelyardError(
                         f"The parent process of the run, {pid}, did not exit within "
@@ -395,7 +395,7 @@ class LocalRunner(Runner):
 def list_start_records(
     home: Path, warn: Callable[[str], None] = lambda _: None
 ) -> Sequence[tuple[Path, StartRecord]]:
-    """Return the folders of the runs of this machine, newest first.
+    """Return the folder and the start record of each run of this machine, newest first.
 
     `warn` receives a message for each run whose `start.json` cannot be read.
     """

@@ -71,7 +71,7 @@ class PodExecution(LocalExecution):
 
         check_interfaces(self.environment)
         self._remove_orphaned_pods()
-        self._drop_lost_cache_entries()
+        self._remove_stale_cache_entries()
         path = self.folder / "pipeline.yaml"
         compile_to(self.config, path, self.environment)
         pipeline, platform = parse_package(path.read_bytes())
@@ -113,7 +113,7 @@ class PodExecution(LocalExecution):
     def _predict(self) -> Prediction | None:
         return predict_on_cluster(self.config.name, self.config.store, self.environment)
 
-    def _drop_lost_cache_entries(self) -> None:
+    def _remove_stale_cache_entries(self) -> None:
         """Remove cache entries with artifacts of runs that were deleted from the bucket."""
         bucket = self.environment.artifact_store()
         existing_runs = set(open_objects(bucket, staging.SETTING).folders(""))

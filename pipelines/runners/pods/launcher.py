@@ -34,7 +34,6 @@ class LaunchConfig(Record):
     """The values that all tasks of a run need (`pods.json`).
 
     Attributes:
-        pods: the pod of each step.
         local_root: the folder of outputs for kfp.local.
         bucket_root: the URL of the same outputs in the bucket.
         endpoint: the URL of a storage emulator for this machine.

@@ -1,4 +1,4 @@
-"""Creates the pod of a step from the compiled pipeline, like the driver of KFP, and follows it to its end."""
+"""Creates the pod of a step from the compiled pipeline, as KFP's driver does, and follows it to its end."""
 
 import threading
 import time
@@ -108,7 +108,7 @@ def run_pod(
     """
     name, step = pod["metadata"]["name"], pod["metadata"]["labels"]["modelyard.dev/step"]
     if not cluster.apply(pod, FIELD_MANAGER):
-        raise ClusterError(f"A pod {name} exists already. Retry the run.")
+        raise ClusterError(f"The pod {name} already exists. Retry the run.")
     messages = []
     log: deque[str] = deque(maxlen=LAST_LINES)
 
@@ -189,15 +189,12 @@ def _wait_for_start(
                 error = find_start_error(step, problem, None) or StuckError(problem.message)
                 raise PodFailedError(Failure.from_error(error, step))
         elif waited > start_timeout and not any(map(_has_started, states.values())):
-            raise PodFailedError(Failure.from_error(_unknown_start_error(cluster, name, start_timeout), step))
+            error = StuckError(
+                f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes reports no reason. "
+                f"`kubectl describe pods -n {cluster.namespace}` shows more."
+            )
+            raise PodFailedError(Failure.from_error(error, step))
         time.sleep(PAUSE)
-
-
-def _unknown_start_error(cluster: Cluster, name: str, start_timeout: float) -> StuckError:
-    return StuckError(
-        f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes reports no reason. "
-        f"`kubectl describe pods -n {cluster.namespace}` shows more."
-    )
 
 
 def _follow_log(

@@ -79,7 +79,7 @@ def test_a_run_over_the_budget_is_refused(
 def test_invalid_options_are_refused_first(fake_kfp: FakeKfp, modelyard: Command) -> None:
     """No file is read and no request is sent before."""
     messages = {
-        ("missing.yaml", "-e", "local"): "environment local",
+        ("missing.yaml", "-e", "local"): "environment.kind is local",
         ("missing.yaml", "--endpoint", "nonsense"): "--endpoint is 'nonsense'",
         ("--set", "environment.images.train=repo/train:latest"): "repo/train:latest",
         ("--force-after", "2d"): "--skip-unchanged",
@@ -129,7 +129,7 @@ def test_a_run_is_cancelled_and_retried(modelyard: Command) -> None:
     assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "cancelled"
     code, text = modelyard("runs", "cancel", name)
     assert code == 2
-    assert "ended already (cancelled)" in text
+    assert "already ended (cancelled)" in text
     assert modelyard("runs", "retry", name)[0] == 0
     assert modelyard("runs", "show", name, "--output", "json")[1]["state"] == "running"
 

@@ -240,7 +240,7 @@ def test_a_missing_schedule_is_an_error(schedules: RecurringRuns) -> None:
     with pytest.raises(NotFoundError, match="no schedule digits"):
         schedules.pause("digits")
     schedules.apply(config(DAILY))
-    with pytest.raises(NotFoundError, match="its schedules are digits"):
+    with pytest.raises(NotFoundError, match="its schedules: digits"):
         schedules.delete("digit")
     with pytest.raises(ConfigError, match="has no section `schedule`"):
         schedules.apply(config())
