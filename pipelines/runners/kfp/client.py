@@ -106,8 +106,8 @@ def find_endpoint(environment: Environment, option: str | None = None) -> Endpoi
     """
     if not environment.on_cluster:
         raise ConfigError(
-            "environment.kind is local, without Kubeflow Pipelines. Select a cluster with -e, such as -e kind, "
-            "or use `modelyard run`; docs/schedule.md shows how to start it with cron."
+            "environment.kind is local, without Kubeflow Pipelines. Select a cluster with -e, such as "
+            "-e kind, or use `modelyard run`; docs/schedule.md shows how to start it with cron."
         )
     urls = {
         "--endpoint": option,

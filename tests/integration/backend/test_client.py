@@ -80,7 +80,7 @@ def test_without_a_url_the_service_of_the_cluster_is_used(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(BackendError, match=r"KUBECONFIG.* --endpoint, KF_PIPELINES_ENDPOINT or"):
         connect(without_url)
-    with pytest.raises(ConfigError, match="environment.kind is local"):
+    with pytest.raises(ConfigError, match=r"environment\.kind is local"):
         connect(Environment(kind="local"))
 
 
