@@ -128,7 +128,7 @@ def main() -> None:
             measure_step_overhead(scratch),
             measure_rerun(scratch),
             measure_first_run(scratch),
-            training.samples_per_second()[0],
+            training.examples_per_second()[0],
         ]
     print_results("the whole flow", results)
 

@@ -37,7 +37,7 @@ train(sys.argv[1], TrainSpec.from_json(sys.argv[2]), "", *sys.argv[3:])
 """
 
 
-def samples_per_second(
+def examples_per_second(
     training: Training = PLAIN, measure: str = "training, tutorial's model", goal: str = ">= 1.4x"
 ) -> list[Result]:
     """Return examples per second and accuracy of the train step and of the tutorial's script."""
@@ -99,7 +99,7 @@ def run_modelyard(scratch: Path, training: Training) -> tuple[float, float]:
     spec = TrainSpec(training=training).to_json()
     run_command([sys.executable, "-c", TRAIN, str(scratch / "features"), spec, *outputs])
     history = artifacts.read(scratch / "history" / "history.json", History)
-    return history.samples_per_second, history.metrics["val_accuracy"][-1]
+    return history.examples_per_second, history.metrics["val_accuracy"][-1]
 
 
 def run_tutorial(scratch: Path) -> tuple[float, float]:
@@ -111,9 +111,9 @@ def run_tutorial(scratch: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, and print the results."""
-    results = samples_per_second()
+    results = examples_per_second()
     if set(BFLOAT16) & set(Path("/proc/cpuinfo").read_text().split()):
-        results += samples_per_second(MIXED, "mixed_bfloat16, batches of 128", ">= 2.5x")
+        results += examples_per_second(MIXED, "mixed_bfloat16, batches of 128", ">= 2.5x")
     else:
         print(f"mixed_bfloat16 is not measured: this CPU has neither {' nor '.join(BFLOAT16)}.")
     print_results("training", results)

@@ -28,8 +28,8 @@ ModelSplit = Literal["train", "validation", "test"]
 Dtype = Literal["uint8", "float32"]
 Direction = Literal["higher", "lower"]
 MAX_SMALL_FILE_BYTES = 2**20
-MAX_PROBLEMS = 3  # of an invalid document, in a message
-_PROBLEMS = {"missing": "is missing", "extra_forbidden": "is not a key"}  # by pydantic's type of error
+MAX_REPORTED_ERRORS = 3
+_ERROR_TEXTS = {"missing": "is missing", "extra_forbidden": "is not a key"}  # by pydantic's type of error
 UNCHANGED = "unchanged"
 """The output of fingerprint if data, configuration and code are unchanged, so that the run ends."""
 
@@ -63,18 +63,18 @@ def read(path: Path, record_class: type[R]) -> R:
 
 
 def describe_validation(error: ValidationError) -> str:
-    """Return the first problems of an invalid document, with their keys, without a full stop."""
+    """Return the first errors of an invalid document, with their keys, without a full stop."""
     details = error.errors(include_url=False)
-    problems = []
-    for detail in details[:MAX_PROBLEMS]:
+    texts = []
+    for detail in details[:MAX_REPORTED_ERRORS]:
         key = ".".join(map(str, detail["loc"]))
-        if problem := _PROBLEMS.get(detail["type"]):
-            problems.append(f"{key} {problem}")
+        if text := _ERROR_TEXTS.get(detail["type"]):
+            texts.append(f"{key} {text}")
         else:
             message = detail["msg"].removeprefix("Value error, ")
-            problems.append(f"{key}: {message}" if key else message)
-    more = f"; and {len(details) - MAX_PROBLEMS} more" if len(details) > MAX_PROBLEMS else ""
-    return "; ".join(problems) + more
+            texts.append(f"{key}: {message}" if key else message)
+    rest = len(details) - MAX_REPORTED_ERRORS
+    return "; ".join(texts) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def write(path: Path, record: Record) -> None:
@@ -166,7 +166,7 @@ def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
         if not hidden and path.is_symlink() and path.is_dir():
             raise ConfigError(
-                f"{path} is a symbolic link to a folder and is not followed. Copy the folder there."
+                f"{path} is a symbolic link to a folder and is not followed. Replace it with the folder."
             )
         if path.is_file() and not hidden:
             yield name, path
@@ -303,7 +303,7 @@ class Signature(Record):
 
 
 class History(Record):
-    """The history of the training (`history.json`).
+    """The training history (`history.json`).
 
     `metrics` maps the name of each metric to its value after each epoch. `settings` are the effective ones; a
     Keras object is `{"class_name": …, "config": {…}}`, with Keras' defaults. `resumed_after` is the number of
@@ -316,7 +316,7 @@ class History(Record):
     stopped_early: bool
     resumed_after: int = 0
     seconds: float
-    samples_per_second: float
+    examples_per_second: float
     parameters: int
     packages: dict[str, str]
 
@@ -375,7 +375,7 @@ class Metrics(Record):
     `examples` is the number of test examples. `values` has the metrics by name; `primary` is shown in lists.
     `champion` is the primary metric of the champion, if there is one, and `gain` the gain over it.
     `same_examples` has the metrics of both models on the examples that no champion was trained on.
-    `trained_on` maps the version of a champion to the other examples, if the version recorded its examples.
+    `trained_on` maps the version of a champion to the test examples that it was trained on, if known.
     `comparisons` are with the best of the recent champions on `same_examples`. `baseline` has the metrics of
     the best constant prediction, and `baseline_comparison` compares the candidate with it. `details` depends
     on the problem.
@@ -426,7 +426,7 @@ class Rule(Record):
 class Decision(Record):
     """The decision of the gate, with the reason as a sentence (`decision.json`).
 
-    `champion` is the version that the candidate was compared with, None for none. `notes` are sentences about
+    `champion` is the version that the candidate was compared with, if any. `notes` are sentences about
     examples and champions that the rules do not cover.
     """
 
@@ -474,7 +474,7 @@ class Prediction(Record):
 
 
 class Outcome(Record):
-    """The result of deploy (`outcome.json`): the decision of the gate, or `hold`."""
+    """The result of deploy (`outcome.json`): `promote`, or `hold` if it did not promote the version."""
 
     version: int
     decision: Literal["promote", "hold", "reject"]

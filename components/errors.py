@@ -148,7 +148,7 @@ class MachineError(ModelyardError):
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Keras' messages have bold text
-_MAXIMUM_LENGTH = 400
+_MAX_LENGTH = 400
 
 
 def error_classes() -> dict[str, type[ModelyardError]]:
@@ -161,8 +161,8 @@ def describe(error: BaseException) -> str:
     """Return the class and message of an exception as one line of limited length, with a full stop."""
     text = str(error.args[0] if len(error.args) == 1 else error)  # str() of a KeyError is a repr
     text = " ".join(_ANSI.sub("", text).split())
-    if len(text) > _MAXIMUM_LENGTH:
-        text = text[:_MAXIMUM_LENGTH] + " …"
+    if len(text) > _MAX_LENGTH:
+        text = text[:_MAX_LENGTH] + " …"
     return f"{type(error).__name__}: {text}".rstrip(".: ") + "."
 
 
@@ -193,7 +193,7 @@ _REMEDIES = {
     errno.ENOLCK: "Use a folder on a file system with locks (flock), such as a local disk.",
     errno.EIO: "Check the disk.",
 }
-EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+EXHAUSTION_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 """Errors whose cause is the machine, even if the exception names no file."""
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's message when a disk is full
 _FULL_BYTES = 2**20  # a disk with less free space counts as full
@@ -214,9 +214,9 @@ def find_machine_error(error: BaseException | None, folder: Path | None = None) 
             reason = getattr(error, "strerror", None) or error
             return MachineError(f"{reason}. Set TMPDIR to a folder in which this user can write.")
         if number is None:
-            in_text = (code for code in EXHAUSTED if os.strerror(code) in text)
+            in_text = (code for code in EXHAUSTION_ERRNOS if os.strerror(code) in text)
             number = errno.ENOSPC if _SHORT_WRITE.search(text) else next(in_text, None)
-        if number in EXHAUSTED or (number in _REMEDIES and name):
+        if number in EXHAUSTION_ERRNOS or (number in _REMEDIES and name):
             path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else folder
             return _describe_machine_error(number, path or Path(os.environ.get("TMPDIR", "/tmp")))  # noqa: S108
         error = error.__cause__ or error.__context__

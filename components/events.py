@@ -17,7 +17,7 @@ from modelyard.components.artifacts import Record
 
 VARIABLE = "MODELYARD_EVENTS"
 PREFIX = '{"event":'
-MAXIMUM_LENGTH = 4096  # characters of a line
+MAX_LENGTH = 4096  # characters of a line
 
 
 class StepChange(Record):
@@ -87,7 +87,7 @@ def append(path: Path, event: Event) -> None:
 
 def parse(line: str) -> Event | None:
     """Return the event in a line, or None."""
-    if not line.startswith(PREFIX) or len(line) > MAXIMUM_LENGTH:
+    if not line.startswith(PREFIX) or len(line) > MAX_LENGTH:
         return None
     try:
         return _EVENT.validate_json(line)

@@ -30,7 +30,7 @@ SUFFIXES = frozenset(
 )
 """The suffixes of the files that `decode` reads, in lower case."""
 RESAMPLING = Image.Resampling.BILINEAR
-PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK  # decompressed
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK  # bytes of decompressed text
 warnings.filterwarnings("ignore", module=r"PIL\.")  # a damaged image raises an error
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # What Pillow raises for damaged files, which its documentation does not list.
@@ -94,7 +94,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SI
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         tile = _count_tile_pixels(image)
     except Image.DecompressionBombError as error:
-        raise _size_error("far more", *limits) from error
+        raise _size_error("too many", *limits) from error
     except DAMAGE_ERRORS as error:
         begin = f"begins with {data[:12]!r}" if data else "is empty"
         raise DataError(
@@ -147,7 +147,7 @@ def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         image.load()
     except DAMAGE_ERRORS as error:
-        raise DataError(f"The image is damaged or cut off: {error}. Save it again, or remove it.") from error
+        raise DataError(f"The image is damaged or truncated: {error}. Save it again or remove it.") from error
     with suppress(*DAMAGE_ERRORS):
         ImageOps.exif_transpose(image, in_place=True)
     return image

@@ -19,8 +19,8 @@ from pydantic import BaseModel
 
 from modelyard.components.errors import ConfigError
 
-EXPECTED = "MODELYARD_INTERFACE"
-IMAGE = "MODELYARD_IMAGE"
+INTERFACE_VARIABLE = "MODELYARD_INTERFACE"
+IMAGE_VARIABLE = "MODELYARD_IMAGE"
 
 
 def compute_interface(step: str) -> str:
@@ -59,11 +59,11 @@ def describe_mismatch(image: str, actual: str, expected: str) -> str:
 
 def build_container_variables(step: str, image: str) -> dict[str, str]:
     """Return the environment variables of a step's container, for `check_interface`."""
-    return {EXPECTED: f"{step}={compute_interface(step)}", IMAGE: image}
+    return {INTERFACE_VARIABLE: f"{step}={compute_interface(step)}", IMAGE_VARIABLE: image}
 
 
 def check_interface(step: str) -> None:
     """Raise ConfigError if the installed interface of a step is not the one that the pipeline expects."""
-    name, _, expected = os.environ.get(EXPECTED, "").partition("=")
+    name, _, expected = os.environ.get(INTERFACE_VARIABLE, "").partition("=")
     if name == step and (actual := compute_interface(step)) != expected:
-        raise ConfigError(describe_mismatch(os.environ.get(IMAGE, "of this step"), actual, expected))
+        raise ConfigError(describe_mismatch(os.environ.get(IMAGE_VARIABLE, "of this step"), actual, expected))

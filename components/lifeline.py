@@ -54,7 +54,7 @@ def is_held(path: Path) -> bool:
 
 
 def follow() -> None:
-    """Exit when the process that holds the lifeline in the environment exits."""
+    """Exit when the process that holds the lifeline in MODELYARD_LIFELINE exits."""
     if path := os.environ.get(VARIABLE):
         threading.Thread(target=_exit_with_parent, args=(path,), name="lifeline", daemon=True).start()
 

@@ -174,7 +174,7 @@ def check_keras(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def _in_no_proxy(url: str, listed: str) -> bool:
-    """Return whether NO_PROXY has the host of a URL, in any form that curl, Python or Go support.
+    """Return whether NO_PROXY has the host of a URL, in any form that curl, Python or Go supports.
 
     Services of a cluster are always exempt from proxies.
     """

@@ -3,7 +3,7 @@
     <store>/<model>/runs/<run id>.json                             RunStart, by fingerprint
     <store>/<model>/decisions/<run fingerprint>-<champion>.json    DecisionRecord, by evaluate
     <store>/<model>/runs/<run id>.outcome.json                     OutcomeRecord, by deploy
-    <store>/<model>/runs/<run id>.end.json                         RunEnd, by the exit task
+    <store>/<model>/runs/<run id>.end.json                         RunEnd, by explain
     the container's termination message                            Failure, by a failing step
 
 If the result of evaluate came from the cache, the decision was recorded by an earlier run. Text in a record
@@ -163,14 +163,14 @@ def decision_key(model: str, fingerprint: str, champion: int) -> str:
     return f"{model}/decisions/{fingerprint}-{champion}.json"
 
 
-def read(objects: Objects, key: str, kind: type[R]) -> R | None:
+def read(objects: Objects, key: str, record_class: type[R]) -> R | None:
     """Return the record at `key`, or None.
 
     Raises:
         StoreError: the store cannot be read, or the record is damaged.
     """
     try:
-        return read_record(objects, key, kind)
+        return read_record(objects, key, record_class)
     except NotFoundError:
         return None
 

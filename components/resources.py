@@ -13,8 +13,8 @@ def read_memory_limit(groups: Path = GROUPS, mount: Path = MOUNT) -> int:
     """Return the smallest memory limit in bytes: of the machine, the process or its control groups.
 
     Args:
-        groups: the list of the control groups of this process; only on Linux.
-        mount: their mount point; in a container, its own group may be the root.
+        groups: file that lists the control groups of this process; only on Linux.
+        mount: their mount point; in a container, the container's group may be the root.
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for text in _values(groups, mount, "memory.max", "memory", "memory.limit_in_bytes"):

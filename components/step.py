@@ -1,4 +1,4 @@
-"""The context of a step: the step exits with the parent process of the run, and records its failure.
+"""The context manager of a step: ends the step if the parent process ends, and records its failure.
 
     with step("train"):
         from modelyard.components.train.trainer import train
@@ -25,7 +25,7 @@ from modelyard.components import errors, interface, lifeline
 from modelyard.components.errors import KilledError, ModelyardError, OutOfMemoryError, describe
 
 SCHEMA = 1
-VARIABLE = "MODELYARD_TERMINATION_LOG"
+TERMINATION_LOG_VARIABLE = "MODELYARD_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
 MAX_DOCUMENT = 3 * 2**10  # bytes; Kubernetes cuts a termination message at 4 KiB
 MAX_TEXT = 2000  # characters
@@ -46,7 +46,7 @@ def step(name: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
     # A file that already has the maximum size can be overwritten on a full disk.
-    reserved = MAX_DOCUMENT if VARIABLE in os.environ else 0
+    reserved = MAX_DOCUMENT if TERMINATION_LOG_VARIABLE in os.environ else 0
     _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved))
     try:
         interface.check_interface(name)
@@ -70,13 +70,13 @@ def raise_file_limit() -> int:
 
 
 def log(sentence: str) -> None:
-    """Print a line to the step's log. KFP adds a prefix to lines of `logging`, which hides them."""
+    """Print a line to the step's log. KFP formats lines of `logging` like its own."""
     print(sentence, flush=True)  # noqa: T201
 
 
 def termination_log() -> Path | None:
-    """Return the file for the failure record; None outside a pod without the variable."""
-    if path := os.environ.get(VARIABLE):
+    """Return the file for the failure record; None without the variable or a termination log."""
+    if path := os.environ.get(TERMINATION_LOG_VARIABLE):
         return Path(path)
     return TERMINATION_LOG if TERMINATION_LOG.is_file() else None
 

@@ -65,7 +65,7 @@ def data_statistics(**fields: Any) -> Statistics:
 def training_history(**fields: Any) -> History:
     """Return the history of a training of two epochs."""
     values = {"metrics": {}, "epochs": 2, "stopped_early": False, "seconds": 1.5, "parameters": 5678}
-    values |= {"samples_per_second": 1234.0, "packages": {"keras": "3.15.0"}}
+    values |= {"examples_per_second": 1234.0, "packages": {"keras": "3.15.0"}}
     return History.model_validate(values | fields)
 
 

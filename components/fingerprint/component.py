@@ -15,12 +15,12 @@ def fingerprint(
     Args:
         spec: FingerprintSpec as JSON.
         skip_unchanged: end the run if the champion has the same data, configuration and code.
-        force_after: age in seconds after which such a champion is trained again; 0: never.
+        force_after: age in seconds after which the model is trained again nevertheless; 0: never.
         identity: Identity as JSON: the fingerprints of run and data, and the version to compare with.
 
     Returns:
-        The cache key for ingest, derived from the data and the root, and changed each time the champion is
-        trained again; "unchanged" if the run ends.
+        The cache key for ingest, derived from the data and the pipeline root, and changed each time the model
+        is trained again; "unchanged" if the run ends.
     """
     from modelyard.components.step import step
 

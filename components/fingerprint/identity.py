@@ -1,7 +1,7 @@
 """The step `fingerprint`: the fingerprints of data and run, and the champion to compare with.
 
 With `skip_unchanged`, a run ends if the champion has the same data, configuration and code. `force_after` is
-the age in seconds after which such a champion is trained again, once per interval of this length: the cache
+the age in seconds after which the model is trained again, once per interval of this length: the cache
 key includes the number of elapsed intervals, so other runs in the same interval use the cached training.
 """
 
@@ -44,8 +44,7 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
     age = (datetime.now(UTC) - unchanged.since).total_seconds() if unchanged else 0.0
     if unchanged and 0 < force_after <= age:
         log(
-            f"version {unchanged.version} has been the champion for more than {force_after} s; training it "
-            "again"
+            f"version {unchanged.version} has been the champion for more than {force_after} s; training again"
         )
         cache_key = _digest({"data": data_sha256, "again": int(age // force_after)})
         unchanged = None
@@ -80,7 +79,7 @@ def _record_start(spec: FingerprintSpec, run_id: str, identity: Identity, unchan
     )
     objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
     write_record(objects, key, start)
-    objects.replace(key, *objects.read(key))  # a promotion replaces an object: fail before the training
+    objects.replace(key, *objects.read(key))  # as a promotion does: an error now, not after training
 
 
 def fingerprint_data(source: Source) -> str:

@@ -18,6 +18,6 @@ class FingerprintSpec(Spec):
     )
     root: str = Field(
         default="",
-        description="The pipeline root, so that cached artifacts of another root are not used; empty on this "
-        "machine, whose cache has one root.",
+        description="The pipeline root, so that cached artifacts of another root are not used; empty for "
+        "local runs, whose cache has one root.",
     )

@@ -1,8 +1,8 @@
 """CIFAR-10 as published by its authors, in binary or Python form, as an archive or a folder.
 
-https://www.cs.toronto.edu/~kriz/cifar.html: `cifar-10-binary.tar.gz` has records of a label and 3,072 pixels;
-`cifar-10-python.tar.gz` has the same as pickles. Unpickling can call any function, so only the globals of the
-official files are accepted, and even these are recorded instead of called.
+https://www.cs.toronto.edu/~kriz/cifar.html: `cifar-10-binary.tar.gz` has rows of a label and 3,072 pixel
+values; `cifar-10-python.tar.gz` has the same as pickles. Unpickling can call any function, so only the
+globals of the official files are accepted, and even these are recorded instead of called.
 """
 
 import io
@@ -22,7 +22,7 @@ from modelyard.components.ingest.members import Member, iterate_members
 from modelyard.components.source.settings import Source
 
 SIDE = 32
-PIXELS = 3 * SIDE * SIDE
+PIXEL_VALUES = 3 * SIDE * SIDE
 CLASSES = 10
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 TEST = "test_batch"
@@ -126,7 +126,7 @@ def _read_batches(path: Path, max_bytes: int) -> Iterator[Batch]:
 
 def _read_binary(member: Member) -> LabeledPixels:
     """Yield pixels (n, 3072), one channel after the other, and labels (n,)."""
-    row_bytes = 1 + PIXELS
+    row_bytes = 1 + PIXEL_VALUES
     with member.open() as file:
         while data := file.read(row_bytes * (BATCH_BYTES // row_bytes)):
             if len(data) % row_bytes:
@@ -143,10 +143,10 @@ def _read_pickle(member: Member) -> LabeledPixels:
         labels = np.array(label_values, np.int64)
     except (ValueError, TypeError, OverflowError) as error:
         raise member.error(f"has labels that are not integers ({error}). Download it again.") from error
-    if pixels.shape[1:] != (PIXELS,) or labels.shape != pixels.shape[:1]:
+    if pixels.shape[1:] != (PIXEL_VALUES,) or labels.shape != pixels.shape[:1]:
         raise member.error(
-            f"has pixels {pixels.shape} and labels {labels.shape}, but (n, {PIXELS}) and (n,) are expected. "
-            "Download it again."
+            f"has pixels {pixels.shape} and labels {labels.shape}, but (n, {PIXEL_VALUES}) and (n,) are "
+            "expected. Download it again."
         )
     yield pixels, labels
 

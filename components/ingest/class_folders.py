@@ -169,7 +169,7 @@ def _check_mixed_splits(content: list[Parts], prefix_depth: int, roots: set[str]
                 raise DataError(
                     f"the folder {root!r} looks like a split, but {other!r} is none of train, test and "
                     "validation. Put class folders into the folders of the splits, and remove other folders; "
-                    "or, if it is a class, rename it or set data.index."
+                    f"or, if {root!r} is a class, rename it or set data.index."
                 )
 
 

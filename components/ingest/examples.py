@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Dtype, ImageFormat
 from modelyard.components.errors import DataError
-from modelyard.components.ingest.members import CONTROL
+from modelyard.components.ingest.members import CONTROL_CHARACTERS
 
 BATCH_BYTES = 2**20
 MAX_CLASSES = 10_000
@@ -45,7 +45,7 @@ class Examples:
 
 
 def check_splits(splits: Mapping[str, str], remedy: str) -> None:
-    """Raise DataError if only some files have a split; `splits` has that of each file, `all` for none."""
+    """Raise DataError if only some files have a split; `splits` maps each file to its split, or to `all`."""
     if "all" in splits.values() and len(set(splits.values())) > 1:
         file = next(file for file, split in splits.items() if split == "all")
         raise DataError(f"{file!r} has no split, but other files have one. {remedy}")
@@ -54,7 +54,7 @@ def check_splits(splits: Mapping[str, str], remedy: str) -> None:
 def normalize_label(name: str) -> str | None:
     """Return a label in Unicode form NFC; None if it is empty or has control characters."""
     label = unicodedata.normalize("NFC", name.strip())
-    return label if label and not CONTROL.search(label) else None
+    return label if label and not CONTROL_CHARACTERS.search(label) else None
 
 
 def sort_classes(labels: Iterable[str]) -> tuple[str, ...]:

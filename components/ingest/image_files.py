@@ -44,8 +44,8 @@ def read(path: Path, source: Source) -> Examples:
     """Read the images: uint8 (height, width, channels), in the order of the source.
 
     Raises:
-        DataError: class folders and index are missing or invalid; or more than a share of `max_bad` of the
-            files are not images or, without `resize`, differ in size from the first.
+        DataError: class folders and index are missing or invalid, or the share of unusable files exceeds
+            `max_bad`: files that are not images or, without `resize`, differ in size from the first.
     """
     targets = _find_targets(path, source)
     image_format = _choose_image_format(path, source, targets)
@@ -77,7 +77,7 @@ class UnusableFiles:
         self._sizes_differ = False
 
     def add(self, name: str, error: DataError | str) -> None:
-        """Add and log a file; if none is allowed, raise DataError for the first beyond MAX_LOGGED_FILES."""
+        """Count and log a file; with a maximum of 0, raise DataError after MAX_LOGGED_FILES files."""
         self.count += 1
         self._sizes_differ |= isinstance(error, images.ImageSizeError)
         reason = str(error).removeprefix(f"{name!r} in {self._source} ")
@@ -155,8 +155,8 @@ def _read_index(contents: Mapping[str, bytes], files: Sequence[str], source: Sou
         return None
     reason = f"{summarize_names(sorted(contents))} has no such columns" if contents else "it has no index"
     raise DataError(
-        "targets come from an index, a .csv, .tsv or .jsonl with a header with the columns path and label, "
-        f"and optionally split, but {reason}. Correct it, or data.index."
+        "targets come from an index (.csv, .tsv or .jsonl with the columns path, label and optionally "
+        f"split), but {reason}. Correct it, or data.index."
     )
 
 

@@ -3,8 +3,8 @@
     path,label,split                     {"file_name": "1.png", "label": "cat"}
     cats/1.png,cat,train                 {"file_name": "2.png", "label": "dog"}
 
-Paths are relative to the index, or else to the source. The names of Hugging Face are metadata.csv and
-metadata.jsonl, one for all images or one in the folder of each split.
+Paths are relative to the index, or else to the source. Hugging Face names an index metadata.csv or
+metadata.jsonl; there is one for all images, or one in the folder of each split.
 """
 
 import csv
@@ -22,7 +22,7 @@ import numpy as np
 from modelyard.components.errors import DataError
 from modelyard.components.ingest.class_folders import SPLITS
 from modelyard.components.ingest.examples import check_splits, normalize_label, sort_classes
-from modelyard.components.ingest.members import CONTROL
+from modelyard.components.ingest.members import CONTROL_CHARACTERS
 from modelyard.components.source.folder import MAX_ENTRIES
 
 METADATA = frozenset(("metadata.csv", "metadata.jsonl"))
@@ -199,7 +199,7 @@ def _resolve_path(folder: PurePosixPath, path: Any) -> str:
     if not isinstance(path, str) or not path.strip():
         raise ValueError("has no path")
     parts = path.strip().replace("\\", "/").split("/")
-    if not parts[0] or ".." in parts or CONTROL.search(path):
+    if not parts[0] or ".." in parts or CONTROL_CHARACTERS.search(path):
         raise ValueError(f"has the path {path!a}, which is outside of the folder of the index")
     return unicodedata.normalize("NFC", (folder / "/".join(parts)).as_posix())
 

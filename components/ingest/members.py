@@ -25,16 +25,16 @@ from pathlib import Path
 from typing import IO, cast
 from zipfile import ZipFile, ZipInfo
 
-from modelyard.components.errors import EXHAUSTED, DataError
+from modelyard.components.errors import EXHAUSTION_ERRNOS, DataError
 from modelyard.components.source.checks import check_size
 from modelyard.components.source.folder import MAX_ENTRIES, is_ignored, walk
 
 MAX_FILE_BYTES = 64 * 2**20
-MAX_READ = 64 * 2**20
-CHUNK = 2**20
+MAX_READ_BYTES = 64 * 2**20
+CHUNK_BYTES = 2**20
 ENCRYPTED, UTF8 = 1, 1 << 11  # flags of a zip member
 UNICODE_PATH = 0x7075  # an extra field of a zip member
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # The errors of zipfile, tarfile and gzip for damaged bytes. zipfile raises NotImplementedError for an unknown
 # compression method. Fuzzing found the last three.
 DAMAGE_ERRORS = (
@@ -75,7 +75,7 @@ class Member:
         except (FileNotFoundError, PermissionError) as error:
             raise self.error(f"cannot be opened ({error.strerror}). Correct or remove it.") from error
         except DAMAGE_ERRORS as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # where the block writes to
+            if isinstance(error, OSError) and error.errno in EXHAUSTION_ERRNOS:  # where the block writes to
                 raise
             raise self.error(f"is damaged or truncated ({error}). Download it again.") from error
 
@@ -95,7 +95,7 @@ class Member:
 
     def special_file_error(self) -> DataError:
         """Return the error for a member that is neither a file nor a folder."""
-        return self.error("is a link, a device or another special file. Replace it by a regular file.")
+        return self.error("is a link, a device or another special file. Replace it with a regular file.")
 
 
 def normalize_name(source: Path, name: str) -> str:
@@ -111,7 +111,7 @@ def normalize_name(source: Path, name: str) -> str:
             "create the archive again."
         )
     checked = name.removesuffix("Icon\r")  # the icon of a folder on macOS, which is ignored
-    if match := CONTROL.search(checked):
+    if match := CONTROL_CHARACTERS.search(checked):
         reason = "which is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "with control characters"
         raise DataError(f"{source} has a member named {name!a}, {reason}. Rename it.")
     return unicodedata.normalize("NFC", "/".join(part for part in parts if part not in ("", ".")))
@@ -125,7 +125,7 @@ def iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
         max_bytes: maximum size of an unpacked archive.
 
     Raises:
-        DataError: the source is something else, is damaged, or has a refused member.
+        DataError: the source is something else, is damaged, or has an invalid member.
     """
     position = ""
     try:
@@ -265,7 +265,7 @@ class BoundedTarStream:
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes, or fewer at the end."""
-        if not 0 <= size <= MAX_READ:
+        if not 0 <= size <= MAX_READ_BYTES:
             raise self._damage_error("the entry is forged or damaged")
         data = self._file.read(size)
         check_size(f"{self._source}, unpacked,", self.tell(), self._max_bytes)
@@ -280,7 +280,7 @@ class BoundedTarStream:
 
     def finish(self) -> None:
         """Read to the end to verify the checksum; tarfile takes a damaged header for the end."""
-        while rest := self.read(CHUNK):
+        while rest := self.read(CHUNK_BYTES):
             if rest.strip(b"\0"):
                 raise self._damage_error("the data is not a member of the archive")
 

@@ -69,7 +69,7 @@ class ArrayFile:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def batches(self, size: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield batches of `size` rows, by default BATCH_BYTES, each with the number of its first row."""
+        """Yield batches of `size` rows (default: BATCH_BYTES), each with the number of its first row."""
         size = size or max(1, BATCH_BYTES // max(1, self.row_bytes))
         with self._member.open() as file:
             self._read_header(file)
@@ -79,7 +79,7 @@ class ArrayFile:
                 yield start, np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
     def error(self, reason: str) -> DataError:
-        """Return the error for an unusable array; `reason` has the reason and the remedy."""
+        """Return the error for an unusable array; `reason` ends with the remedy."""
         return self._member.error(reason)
 
     def _read_header(self, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -103,7 +103,7 @@ Pairs = Mapping[str, tuple[ArrayFile, ArrayFile]]
 
 
 def read(path: Path, source: Source) -> Examples:
-    """Read the examples: integers from 0 to 255 as uint8, floating-point and 16-bit integers as float32.
+    """Read the examples: integers from 0 to 255 as uint8, other 16-bit integers and floats as float32.
 
     Raises:
         DataError: the arrays have unexpected names, shapes, dtypes or values, or the file is damaged or too
@@ -358,7 +358,7 @@ def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> 
         return _to_float32(x, start, examples)
     if examples.dtype.itemsize == 1 and examples.dtype.kind in "bu":
         return examples.view(np.uint8)
-    remedy = "integers are pixels from 0 to 255, or have 16 bits. Save other values as float32"
+    remedy = "integers must be from 0 to 255, or have 16 bits. Save other values as float32"
     _check_values(x, start, examples, (examples < 0) | (examples > 255), remedy)
     return examples.astype(np.uint8)
 

@@ -101,7 +101,7 @@ def read_parquet(files: Files, single_file: bool, problem: str, max_bytes: int) 
         max_bytes: maximum size of all files, uncompressed.
 
     Raises:
-        DataError: the files have no images, no labels, or other columns; one is missing, damaged or too
+        DataError: the files have no images, no labels, or different columns; one is missing, damaged or too
             large.
     """
     columns_by_file, raw_labels = _read_columns_and_labels(files, problem, max_bytes)
@@ -157,7 +157,7 @@ def _number_labels(labels: set[Any], class_names: tuple[str, ...]) -> tuple[tupl
 
 
 def _find_splits(files: list[str]) -> dict[str, str]:
-    """Return the split of each file; raise DataError if only some are in one, or shards are missing."""
+    """Return the split of each file; raise DataError if only some have one, or shards are missing."""
     splits = {file: find_split(file) for file in files}
     check_splits(splits, "Add train, validation or test to its name.")
     shards = Counter((shard[1], shard[3]) for file in files if (shard := SHARD.search(file)))
@@ -249,7 +249,7 @@ def _find_columns(file: Member, schema: Any, problem: str) -> Columns:
         shown = ", ".join(f"{field.name} ({field.type})"[:60] for field in list(schema)[:10])
         raise file.error(
             f"has the columns {shown}. Rename or convert them: one column with the bytes of image files "
-            f"(binary, or a struct with a field bytes; of several the one named {IMAGE}), and a column "
+            f"(binary, or a struct with a field bytes), named {IMAGE} if there are several, and a column "
             f"label, target or class with {'numbers' if is_regression else 'integers or strings'}."
         )
     integer_labels = types.is_integer(schema.field(targets[0]).type) and not is_regression

@@ -12,8 +12,8 @@ from modelyard.components.source.settings import KINDS, Source
 def read(path: Path, source: Source) -> Examples:
     """Read the files of a kind from scikit-learn's data folder; one split `all`.
 
-    digits: 1,797 images, uint8 (8, 8, 1), grey values from 0 to 16, classes "0" to "9". They have no
-    ImageFormat, because the grey values of image files are 0 to 255.
+    digits: 1,797 images, uint8 (8, 8, 1), gray values from 0 to 16, classes "0" to "9". They have no
+    ImageFormat, because the gray values of image files are 0 to 255.
 
     diabetes: 442 patients, float32 (10,), not scaled: age, sex, body mass index, blood pressure and six blood
     serum values. The target is the progression of the disease a year later, 25 to 346. Source: Efron, Hastie,

@@ -1,1 +1,1 @@
-"""The step `preprocess`: validate the examples, split them, compute the normalization."""
+"""The step `preprocess`: validates the examples, splits them, computes the normalization."""

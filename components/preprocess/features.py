@@ -27,8 +27,8 @@ from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
 EXACT_SUM_EXAMPLES = 256
-"""Number of uint8 examples with exact sums in uint16, and of squares in float32: 256 * 255**2 < 2**24."""
-MINIMUM_RANGE, MAXIMUM_RANGE = 0.05, 20
+"""Number of uint8 examples whose sum is exact in uint16, and whose squares' sum is exact in float32."""
+MIN_RANGE, MAX_RANGE = 0.05, 20
 """Magnitudes of the training values, relative to data.scale, outside of which a warning is logged."""
 LISTED_NAMES = 20
 """Maximum number of classes in an error message."""
@@ -43,7 +43,7 @@ SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
 def preprocess(raw: str, spec: PreprocessSpec, features: str) -> None:
     """Check the examples in the output folder of ingest, split them and compute the normalization.
 
-    The folder `features` gets shards, schema.json, normalization.json, statistics.json and hashes.npz.
+    Write shards, schema.json, normalization.json, statistics.json and hashes.npz to the folder `features`.
 
     Raises:
         DataError: the examples do not match the schema, or no model can be trained on them.
@@ -215,7 +215,7 @@ def compute_normalization(
             description = (
                 f"training values from {minimum:.4g} to {maximum:.4g} are divided by {scale:g}, {origin}"
             )
-            if not MINIMUM_RANGE * scale <= max(-minimum, maximum) <= MAXIMUM_RANGE * scale:
+            if not MIN_RANGE * scale <= max(-minimum, maximum) <= MAX_RANGE * scale:
                 log(f"{description}, which is far from the range of the values: check data.scale.")
             return Normalization(scale=(scale,)), description
         case "standardize":
@@ -263,11 +263,11 @@ class Moments:
         count = batch.size // self.channels
         sums = batch.sum(axis=0, dtype=np.uint16 if batch.dtype == np.uint8 else np.float64)
         mean = self._sum_by_channel(sums) / count
-        total, step = self._count + count, mean - self.mean
+        total, change = self._count + count, mean - self.mean
         if self._with_standard_deviation:
             squares = self._sum_squared_differences(batch, mean)
-            self._squares += squares + step**2 * (self._count * count / total)
-        self.mean += step * (count / total)
+            self._squares += squares + change**2 * (self._count * count / total)
+        self.mean += change * (count / total)
         self._count = total
         self.minimum = min(self.minimum, float(batch.min()))
         self.maximum = max(self.maximum, float(batch.max()))

@@ -38,7 +38,7 @@ class Preparation(Settings):
     )
     fail_on: list[Literal["duplicates", "conflicting_labels", "leakage", "champion_leakage"]] = Field(
         default_factory=list,
-        description="Checks of the data that fail the run. Without it, the report shows their results. "
+        description="Checks of the data that fail the run; results of other checks are only reported. "
         "duplicates: no two examples are equal; conflicting_labels: no example has two labels; leakage: no "
         "test example is also a training example; champion_leakage: no test example "
         "was a training example of the champion.",

@@ -11,7 +11,7 @@ class PreprocessSpec(Spec):
     """The settings of preprocess, the problem, and the classes that the configuration names."""
 
     preparation: Preparation = Field(description="How the examples are split and normalized.")
-    problem: str = Field(default="classification", description="The kind of target.")
+    problem: str = Field(default="classification", description="The kind of prediction.")
     named_slices: tuple[str, ...] = Field(default=(), description="Classes for which the gate has rules.")
     weighted_slices: tuple[str, ...] = Field(
         default=(), description="Classes with a weight in training.class_weights."

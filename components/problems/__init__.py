@@ -1,4 +1,4 @@
-"""The registry of problems: everything that depends on the kind of target.
+"""The registry of problems: everything that depends on the kind of prediction.
 
     get_description("regression").metrics      names, directions and formats; does not import numpy
     get_problem("regression").measure(...)     the computations of the steps; imports numpy

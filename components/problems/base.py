@@ -90,7 +90,7 @@ class Description:
     ranked: bool = False
 
     def difference(self, golden: Golden, number: int, prediction: Sequence[float]) -> float:
-        """Return the largest difference to golden prediction `number`, relative to the scale.
+        """Return the largest difference from golden prediction `number`, relative to the scale.
 
         Raises:
             ValueError: the prediction has another number of values.
@@ -206,7 +206,7 @@ class Problem(ABC):
 
     @abstractmethod
     def adapt_metric(self, metric: Any, logits: bool) -> Any:
-        """Return a Keras metric, see `adapt_loss`."""
+        """Return a Keras metric; see `adapt_loss`."""
 
     @abstractmethod
     def check_untrained_predictions(self, predictions: "NDArray[Any]", logits: bool) -> None:

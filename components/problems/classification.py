@@ -450,7 +450,7 @@ def build_matrix_cells(details: Details) -> list[list[dict[str, Any]]] | None:
         return None
     return [
         [
-            {"count": count, "share": round(count / max(1, sum(row)), 3), "right": true == predicted}
+            {"count": count, "share": round(count / max(1, sum(row)), 3), "correct": true == predicted}
             for predicted, count in enumerate(row)
         ]
         for true, row in enumerate(details.confusion)

@@ -23,9 +23,9 @@ def wilson_interval(successes: Any, trials: Any, z: float = TWO_SIDED) -> tuple[
     """
     trials = np.asarray(trials, np.float64)
     share = np.asarray(successes, np.float64) / trials
-    centre = share + z**2 / (2 * trials)
+    center = share + z**2 / (2 * trials)
     margin = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    low, high = (centre - margin) / (1 + z**2 / trials), (centre + margin) / (1 + z**2 / trials)
+    low, high = (center - margin) / (1 + z**2 / trials), (center + margin) / (1 + z**2 / trials)
     return np.where(share == 0, 0.0, np.maximum(low, 0)), np.where(share == 1, 1.0, np.minimum(high, 1))
 
 

@@ -27,12 +27,12 @@ from modelyard.components.errors import DataError, TrainError
 from modelyard.components.problems.base import DisplayValue, Mistake, Problem, with_adapted_arguments
 
 RESAMPLES = 2_000
-MAXIMUM_GROUPS = 10_000
+MAX_GROUPS = 10_000
 DRAWS_AT_ONCE = 2**17
 """Number of groups to draw at once."""
 ONE_SIDED_QUANTILE = 0.96
-MINIMUM_SPREAD = 1e-3
-MINIMUM_VARIANCE = 1e-9  # of a resample, relative to that of all examples; below are rounding errors
+MIN_SPREAD = 1e-3
+MIN_VARIANCE = 1e-9  # of a resample, relative to that of all examples; below are rounding errors
 CURVE_EXAMPLES = 20
 RELATIVE_LOSSES = ("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError")
 PLOT_POINTS = 1_000
@@ -81,7 +81,7 @@ class Regression(Problem):
                     "add examples with other targets."
                 )
             largest, deviation = float(np.abs(part).max()), float(part.std())
-            if deviation < MINIMUM_SPREAD * largest:
+            if deviation < MIN_SPREAD * largest:
                 raise DataError(
                     f"The targets of {split} are up to {largest:.6g}, with a standard deviation of only "
                     f"{deviation:.3g}, which is too small for float32. Subtract a constant from y."
@@ -249,15 +249,15 @@ PROBLEM = Regression()
 
 def compute_metrics(actual: Floats, predicted: Floats) -> dict[str, Metric]:
     """Return RMSE, MAE and R² with percentile intervals of a bootstrap."""
-    errors, centred = predicted - actual, actual - actual.mean()
-    columns = errors**2, np.abs(errors), centred, centred**2
-    squared_errors, absolute_errors, centre, spread = _resample(columns, _draw_with_replacement)
+    errors, centered = predicted - actual, actual - actual.mean()
+    columns = errors**2, np.abs(errors), centered, centered**2
+    squared_errors, absolute_errors, center, spread = _resample(columns, _draw_with_replacement)
     metrics = {
         "rmse": _to_metric(np.sqrt(squared_errors), "lower"),
         "mae": _to_metric(absolute_errors, "lower"),
     }
-    variance = spread - centre**2
-    varied = variance > MINIMUM_VARIANCE * variance[0]
+    variance = spread - center**2
+    varied = variance > MIN_VARIANCE * variance[0]
     if varied[0]:  # constant targets have no R²
         metrics["r2"] = _to_metric(1 - squared_errors[varied] / variance[varied], "higher")
     return metrics
@@ -312,11 +312,11 @@ def _to_metric(values: Floats, direction: Direction) -> Metric:
 def _resample(columns: Sequence[Floats], draw: Draw, resamples: int = RESAMPLES) -> Floats:
     """Return the mean of each column (columns, 1 + resamples): of all examples, then of each resample.
 
-    Groups of examples are drawn if there are more than MAXIMUM_GROUPS, so that the time does not depend on
-    their number. A group is every MAXIMUM_GROUPSth example, so groups are as independent as examples.
+    Groups of examples are drawn if there are more than MAX_GROUPS, so that the time does not depend on
+    their number. Example i is in group i % groups, so groups are as independent as examples.
     """
     total = len(columns[0])
-    groups = min(total, MAXIMUM_GROUPS)
+    groups = min(total, MAX_GROUPS)
     group_of_example = np.arange(total) % groups
     sums = np.stack([np.bincount(group_of_example, column, groups) for column in columns], axis=1)
     group_sizes, random = np.bincount(group_of_example, minlength=groups), np.random.default_rng(0)

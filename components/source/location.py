@@ -23,10 +23,7 @@ from modelyard.components.source.settings import KINDS, Source
 from modelyard.components.store.storage import Location, find_storage, is_path, unusable_url
 
 HASHED_BYTES = 256 * 2**20
-"""Files up to this size are identified by their content, so that a copy has the same identity.
-
-Larger files are identified by size and modification time.
-"""
+"""Larger files are identified by size and modification time, others by their content."""
 
 
 def locate(source: Source) -> Location:
@@ -100,7 +97,7 @@ class DiskLocation:
         return self._path
 
     def _status(self) -> os.stat_result:
-        """Return the stat result of the path, a file, or a folder without data.sha256."""
+        """Return the stat result; raise DataError for a special file, or a folder with data.sha256."""
         status = self._path.stat()
         if stat.S_ISDIR(status.st_mode):
             if self._sha256:

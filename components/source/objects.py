@@ -133,7 +133,7 @@ class ObjectLocation:
             raise self._read_error(f"{error}. Free disk space on this machine.") from error
 
     def _name_error(self, key: str, why: str) -> DataError:
-        return self._read_error(f"the object {key!r} cannot become a file ({why}). Rename the object.")
+        return self._read_error(f"the object {key!r} cannot be saved as a file ({why}). Rename the object.")
 
     def _read_error(self, reason: str) -> DataError:
         return DataError(f"Cannot read {self._url} (data.source): {reason}")

@@ -147,10 +147,12 @@ class HttpLocation:
         try:
             yield
         except _RetryableStatusError as error:
-            raise self._read_error(f"the server returned {error}, even after retries. Try later.") from error
+            raise self._read_error(
+                f"the server returned {error}, even after retries. Try again later."
+            ) from error
         except httpx.TimeoutException as error:
             raise self._read_error(
-                f"the server sent nothing for {self._limits.timeout:g} seconds. Try later, or raise "
+                f"the server sent nothing for {self._limits.timeout:g} seconds. Try again later, or raise "
                 "data.timeout."
             ) from error
         except (httpx.RequestError, UnicodeError) as error:  # UnicodeError: a redirect to no host

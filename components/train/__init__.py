@@ -1,1 +1,1 @@
-"""The step `train`: fit the model and export it, including its normalization."""
+"""The step `train`: fits the model and exports it, including its normalization."""

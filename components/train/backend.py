@@ -16,10 +16,10 @@ from contextlib import contextmanager
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow disables oneDNN without AVX-512, which makes convolutions 1.4 times slower.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# Reuse the memory of a step for the next one: malloc returns it to the kernel, and in a virtual machine the
-# page faults take as long as the step.
+# Reuse the memory of a training step for the next one: malloc returns it to the kernel, and in a virtual
+# machine the page faults take as long as the step.
 os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
-os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"  # empty: keras.json decides
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"  # else keras.json decides
 os.environ.pop("KERAS_MAX_EPOCHS", None)  # would end the training early
 os.environ.pop("KERAS_MAX_STEPS_PER_EPOCH", None)
 
@@ -57,7 +57,7 @@ def list_devices(environ: Mapping[str, str] = os.environ) -> list[str]:
         raise TrainError(
             f"The environment requires a {required.upper()}, but Keras on {BACKEND} finds only {devices[0]}. "
             f"Use the image {ACCELERATOR_IMAGES.get(required, 'for it')} on a node that has one, with its "
-            "driver, or set accelerator_optional: true in the environment to train without."
+            "driver, or set accelerator_optional: true in the environment to train without it."
         )
     return devices
 

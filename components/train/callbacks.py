@@ -61,7 +61,7 @@ class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
     Args:
         epochs: maximum number of epochs.
         examples: number of training examples.
-        state: with the epochs before a resumed training. Seconds include validation.
+        state: contains the epochs before training resumed. Seconds include validation.
     """
 
     def __init__(self, epochs: int, examples: int, state: TrainingState) -> None:
@@ -72,7 +72,7 @@ class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Stop the clock, record the epoch and log the line."""
+        """Record the epoch and log a line."""
         self._state.seconds.append(seconds := time.perf_counter() - self._started)
         order = sorted(logs or {}, key=lambda name: (name.startswith("val_"), "loss" not in name, name))
         metrics = {name: float(logs[name]) for name in order} if logs else {}

@@ -41,7 +41,7 @@ def fetch_code(code: CodeLocation) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive into a folder; raise TrainError if it is too large, damaged, or not of modelyard."""
+    """Unpack an archive into a folder; raise TrainError if it is too large, damaged or not from modelyard."""
     if archive.stat().st_size > MAX_BYTES:
         raise TrainError(
             f"The archive of model.code has {archive.stat().st_size:,} bytes; the limit is {MAX_BYTES:,}. "

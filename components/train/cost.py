@@ -27,7 +27,7 @@ from modelyard.components.train.backend import keras, tf
 from modelyard.components.train.measurement import Cost, TrainingWorkload
 from modelyard.components.train.settings import CodeLocation
 
-MAXIMUM_CHECKED_BYTES = 2**30
+MAX_CHECKED_BYTES = 2**30
 """A model with larger weights is not allocated, so it is not checked."""
 GRADIENT = "gradient_tape/"  # scope of the operations of the backward pass
 NOT_ACTIVATIONS = ("Const", "Placeholder", "ReadVariableOp", "Shape", "ShapeN", "VariableShape")
@@ -46,7 +46,7 @@ def compute_cost(workload: TrainingWorkload) -> Cost:
         if not workload.model.build:
             raise
         cost = _compute_cost(workload)  # user code may need eager tensors
-    if cost.weights <= MAXIMUM_CHECKED_BYTES:
+    if cost.weights <= MAX_CHECKED_BYTES:
         _check_network(workload)
     return cost
 
@@ -102,15 +102,15 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     """
     shapes = {tuple(variable.shape) for variable in variables}
     stored: dict[str, int] = {}
-    working = 0
+    largest_operation = 0
     for operation in graph.get_operations():
         inputs = list(filter(_has_static_shape, operation.inputs))
         tensors = [*inputs, *filter(_has_static_shape, operation.outputs)]
         size = sum(_get_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
-        working = max(working, size)
+        largest_operation = max(largest_operation, size)
         if operation.name.startswith(GRADIENT):
             stored |= {tensor.name: _get_bytes(tensor) for tensor in inputs if _is_activation(tensor)}
-    return sum(stored.values()), working
+    return sum(stored.values()), largest_operation
 
 
 def _check_network(workload: TrainingWorkload) -> None:
@@ -138,7 +138,7 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
     with translate_code_errors(workload, "Tracing"):
         graph = trace_step(network, workload.example_schema, size)
     flops, uncounted = count_flops(graph)
-    activations, working = count_activation_bytes(graph, network.trainable_variables)
+    activations, largest_operation = count_activation_bytes(graph, network.trainable_variables)
     return Cost(
         parameters=network.count_params(),
         weights=_count_bytes(network.variables),
@@ -148,7 +148,7 @@ def _compute_cost(workload: TrainingWorkload) -> Cost:
         flops=flops,
         uncounted=uncounted,
         activations=activations,
-        working=working,
+        largest_operation=largest_operation,
     )
 
 

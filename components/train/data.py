@@ -1,7 +1,7 @@
 """The input of training: batches of raw examples, read from memory-mapped shards.
 
 Examples are read in chunks of many batches, so that Python runs a few times per epoch instead of once per
-step, and memory does not depend on the size of the dataset. TensorFlow splits the chunks into batches and
+batch, and memory does not depend on the size of the dataset. TensorFlow splits the chunks into batches and
 prefetches them. The model itself normalizes its input.
 """
 

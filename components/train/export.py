@@ -30,7 +30,7 @@ from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import TrainError, describe, find_machine_error
 from modelyard.components.problems.base import INPUT, build_signature
 from modelyard.components.records import Failure
-from modelyard.components.step import VARIABLE, step
+from modelyard.components.step import TERMINATION_LOG_VARIABLE, step
 from modelyard.components.train.backend import BACKEND, keras, tf
 
 TOLERANCE = 1e-4
@@ -51,7 +51,7 @@ def export(
         schema: of the examples.
         normalization: with the scale of the predictions, to which the tolerance is relative.
         examples: raw examples (n, *shape), n >= 1, for the check.
-        folder: gets the files.
+        folder: to which the files are written.
 
     Raises:
         TrainError: the model predicts NaN or infinity, or a format cannot be written or loaded, or predicts
@@ -159,8 +159,8 @@ def _load_onnx(path: Path, output: str) -> Predict:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise TrainError(
-            f"ONNX Runtime cannot load the exported model: {describe(error)} Replace the layer with this "
-            "operation."
+            f"ONNX Runtime cannot load the exported model: {describe(error)} Replace the layer that "
+            "uses this operation."
         ) from error
     return lambda examples: np.asarray(session.run([output], {INPUT: examples})[0])
 
@@ -204,13 +204,13 @@ def _call(model: Any) -> None:
 def _convert_in_child_process(output: str, folder: Path) -> None:
     """Convert model.keras on TensorFlow in a child process, which imports the modules of custom layers."""
     modules = {layer.__module__ for layer in keras.saving.get_custom_objects().values()}
-    paths = json.dumps(sys.path)  # not in PYTHONPATH, where a path has no colon
+    paths = json.dumps(sys.path)  # not PYTHONPATH: a path in it cannot contain a colon
     program = [sys.executable, "-P", "-m", "modelyard.components.train.export"]
     with tempfile.TemporaryDirectory() as scratch:
         record = Path(scratch) / "failure.json"
         done = subprocess.run(
             [*program, str(folder), output, paths, *sorted(modules)],
-            env={**os.environ, "KERAS_BACKEND": "tensorflow", VARIABLE: str(record)},
+            env={**os.environ, "KERAS_BACKEND": "tensorflow", TERMINATION_LOG_VARIABLE: str(record)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

@@ -54,14 +54,14 @@ RESERVED_ARGUMENTS = {
 
 CHECKPOINTS = "modelyard saves checkpoints itself (training.checkpoint_every)"
 FUNCTION = "its argument is a Python function, which a configuration cannot contain"
-LOGS = "history.json has the metrics of each epoch"
+IN_HISTORY = "history.json has the metrics of each epoch"
 NOT_RESTORED = "a checkpoint cannot restore its output"
 UNSUPPORTED_CALLBACKS = {
     "BackupAndRestore": CHECKPOINTS,
     "CallbackList": "training.callbacks is itself a list of callbacks",
-    "CSVLogger": f"{NOT_RESTORED}, and {LOGS}",
+    "CSVLogger": f"{NOT_RESTORED}, and {IN_HISTORY}",
     "EarlyStopping": "training.early_stopping does the same",
-    "History": LOGS,
+    "History": IN_HISTORY,
     "LambdaCallback": FUNCTION,
     "LearningRateScheduler": f"{FUNCTION}; training.optimizer_settings.learning_rate takes a schedule",
     "ModelCheckpoint": CHECKPOINTS,
@@ -165,7 +165,7 @@ class KerasObject:
         for argument, default in self.signature.items():
             if default == REQUIRED and argument not in self.arguments:
                 raise KerasSettingError(
-                    f"{self.key}.{argument} is missing, which {self.name} requires. Add it."
+                    f"{self.name} requires {self.key}.{argument}, which is missing. Add it."
                 )
 
     def build(self, **reserved: Any) -> Any:

@@ -3,10 +3,10 @@
     python -m modelyard.components.train.learning_curve WORKLOAD.json CURVE.json
 
 The subsets are an eighth, a quarter, a half and all of the training examples, each contained in the next.
-Training on all of them takes about twice as long as one training. The power law `a * examples^-b + c` is
-fitted to the validation errors and extrapolated to two and four times the examples. An extrapolated error is
-at most the last measured one; if a measured error is higher than the previous one, nothing is extrapolated.
-Each subset is trained once, so the intervals do not include the effect of the seed.
+Training on the four subsets takes about twice as long as on all examples. The power law
+`a * examples^-b + c` is fitted to the validation errors and extrapolated to two and four times the examples.
+An extrapolated error is at most the last measured one. If a measured error is higher than the previous one,
+nothing is extrapolated. Each subset is trained once, so the intervals do not include the effect of the seed.
 """
 
 import math
@@ -30,7 +30,7 @@ from modelyard.components.train.measurement import CurvePoint, LearningCurve, Tr
 
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 EXTRAPOLATION_FACTORS = (2, 4)
-MINIMUM_VALIDATION = 50
+MIN_VALIDATION = 50
 RESAMPLES = 200
 QUANTILES = (0.1, 0.9)
 EXPONENTS = np.linspace(0.05, 1.5, 59)
@@ -57,9 +57,9 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
     counts = [math.floor(fraction * len(features.train)) for fraction in FRACTIONS]
     minimum = math.ceil(problem.minimum_examples(features.schema) / FRACTIONS[0])
     reason = None
-    if validation_examples < MINIMUM_VALIDATION:
+    if validation_examples < MIN_VALIDATION:
         reason = (
-            f"{validation_examples} validation examples are too few, at least {MINIMUM_VALIDATION} are "
+            f"{validation_examples} validation examples are too few, at least {MIN_VALIDATION} are "
             "required: raise data.validation"
         )
     elif len(features.train) < minimum:
@@ -114,7 +114,7 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
 
 
 def fit_power_law(examples: Numbers, errors: Numbers) -> PowerLaw:
-    """Return the least-squares power law: a and c are linear for each b on a grid."""
+    """Return the least-squares power law: for each b on a grid, it is linear in a and c."""
     powers = examples[None, :] ** -EXPONENTS[:, None]
     centered = powers - powers.mean(1, keepdims=True)
     a = (centered * (errors - errors.mean())).sum(1) / (centered**2).sum(1)

@@ -30,8 +30,8 @@ class Cost(Record):
 
     `weights`, `gradients` and `optimizer` are exact. `flops` is counted by TensorFlow's profiler in the graph
     of a step with a batch of `batch_size`; `uncounted` lists the operations that it cannot count.
-    `activations` are the tensors that the forward pass stores for the gradients, and `working` the inputs and
-    outputs of the largest operation on them.
+    `activations` are the tensors that the forward pass stores for the gradients, and `largest_operation`
+    the inputs and outputs of the largest operation on them.
     """
 
     parameters: int
@@ -42,7 +42,7 @@ class Cost(Record):
     flops: int
     uncounted: tuple[str, ...]
     activations: int
-    working: int
+    largest_operation: int
 
 
 class ProbeRequest(Record):

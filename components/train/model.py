@@ -45,8 +45,8 @@ def build_network(
     """
     with dtype_policy(precision):
         raw = keras.Input(schema.shape, dtype=schema.dtype, name="input")
-        marked = keras.layers.Identity(dtype="float32", name=user_code.RAW_LAYER)(raw)
-        examples = _normalize(marked, normalization)
+        raw_examples = keras.layers.Identity(dtype="float32", name=user_code.RAW_LAYER)(raw)
+        examples = _normalize(raw_examples, normalization)
         scaled = False
         if settings.build is None:
             outputs = _apply_cnn(settings, schema, examples)

@@ -29,7 +29,7 @@ from modelyard.components.errors import TrainError, describe
 from modelyard.components.train.backend import tf
 
 OPSET = 18  # maximum of tf2onnx 1.17
-NOT_INLINED = ("_XlaMustCompile", "_noinline")
+NO_INLINE_ATTRIBUTES = ("_XlaMustCompile", "_noinline")
 RESIZE_ATTRIBUTES = {
     "ResizeBicubic": ("align_corners", "half_pixel_centers"),
     "ScaleAndTranslate": ("kernel_type", "antialias"),
@@ -61,7 +61,7 @@ def convert(model: Any, input_name: str, output_name: str, path: Path) -> None:
         layers = _describe_layers(model, failed.nodes)
         raise TrainError(
             f"The model cannot be exported to ONNX: {layers}{describe(error)} Replace "
-            f"{'that layer' if layers else 'the layer with this operation'} with other Keras layers."
+            f"{'that layer' if layers else 'the layer that uses this operation'} with other Keras layers."
         ) from error
     finally:
         logger.removeFilter(failed)
@@ -124,7 +124,7 @@ class _Weights(dict[str, Any]):
         return bytes(super().__getitem__(placeholder).tobytes())
 
     def fill(self, frozen: Any, *, smaller: bool) -> None:
-        """Replace placeholders by constants: those of small weights with values, or those of large ones.
+        """Replace placeholders with constants: those of small weights with values, or those of large ones.
 
         TensorFlow folds small weights, such as the statistics of a batch normalization.
         """
@@ -143,7 +143,7 @@ def _allow_inlining(frozen: Any) -> None:
     """Allow TensorFlow to inline functions that XLA compiles, such as grouped convolutions of Keras."""
     nodes = [*frozen.node, *(node for function in frozen.library.function for node in function.node_def)]
     for element in (*nodes, *frozen.library.function):
-        for attribute in NOT_INLINED:
+        for attribute in NO_INLINE_ATTRIBUTES:
             element.attr.pop(attribute, None)
 
 
@@ -185,7 +185,7 @@ def _describe_layers(model: Any, nodes: list[str]) -> str:
 
 
 def _find_layer_name(node: str, known: Container[str]) -> str:
-    """Return the innermost layer of a node, `model_1/dense_3_1/MatMul`; TensorFlow may add suffixes."""
+    """Return the innermost layer of a node such as `model_1/dense_3_1/MatMul`; it may have suffixes."""
     for part in reversed(node.split("/")[:-1]):
         for name in (part, re.sub(r"_\d+$", "", part)):
             if name in known:
@@ -285,8 +285,8 @@ def _convert_resize(graph: Any, node: Any, **kwargs: Any) -> None:
     It converts a constant size to a float factor, and ONNX Runtime rounds size * factor down: the result is
     one pixel too small for 5 % of all sizes.
     """
-    hidden = graph.make_node("Identity", [node.input[1]])
-    graph.replace_input(node, node.input[1], hidden.output[0], 1)
+    size = graph.make_node("Identity", [node.input[1]])
+    graph.replace_input(node, node.input[1], size.output[0], 1)
     nn.Resize.version_11(graph, node, **kwargs)
 
 
@@ -306,7 +306,7 @@ def _convert_resize_by_matrices(graph: Any, node: Any, **_: Any) -> None:
 
 
 def _compute_resize_matrix(kind: str, old: int, new: int, attributes: dict[str, Any]) -> NDArray[np.float32]:
-    """Return (new, old), by resizing an image whose channels are the rows of a unit matrix."""
+    """Return (new, old), by resizing an image whose channels are the rows of an identity matrix."""
     with tf.__internal__.eager_context.eager_mode():
         images, size = np.eye(old, dtype=np.float32)[None, :, None], np.array([new, 1], np.int32)
         if kind == "ResizeBicubic":
@@ -355,7 +355,7 @@ def _convert_bitcast(graph: Any, node: Any, **_: Any) -> None:
 
 @_handles("RFFT")
 def _convert_rfft(graph: Any, node: Any, **kwargs: Any) -> None:
-    """Real and imaginary part of a Fourier transform; used by spectrograms. tf2onnx has the magnitude."""
+    """Real and imaginary part of a Fourier transform; used by spectrograms. tf2onnx only has magnitudes."""
     parts = graph.find_output_consumers(node.output[0])
     if any(part.type not in ("Real", "Imag") for part in parts):
         signal.RFFTOp.version_13(graph, node, **kwargs)

@@ -36,11 +36,11 @@ from modelyard.components.train.settings import Training
 from modelyard.components.train.trainer import CHECKED_EXAMPLES, check_untrained_network
 
 T = TypeVar("T")
-MAXIMUM_RANDOM_BYTES = 64 * 2**20  # of random features
-MINIMUM_WINDOWS = 4
-EXTRA_SECONDS = 60.0  # beyond the requested time, until MINIMUM_WINDOWS are measured
-MINIMUM_BATCHES = 8  # of a window: with fewer, the time per batch is imprecise
-MAXIMUM_STRETCH = 10  # how many times longer than requested a window of MINIMUM_BATCHES may take
+MAX_RANDOM_BYTES = 64 * 2**20  # of random features
+MIN_WINDOWS = 4
+EXTRA_SECONDS = 60.0  # beyond the requested time, until MIN_WINDOWS are measured
+MIN_BATCHES = 8  # of a window: with fewer, the time per batch is imprecise
+MAX_STRETCH = 10  # how many times longer than requested a window of MIN_BATCHES may take
 
 
 def probe(request: ProbeRequest, scratch: Path) -> ProbeResult:
@@ -115,14 +115,14 @@ class TimingWindows:
         return self._first_time
 
     def choose_size(self, seconds: float) -> None:
-        """Choose a window size for about `seconds`: MINIMUM_BATCHES or more, or 1 if that takes too long."""
+        """Choose a window size for about `seconds`: MIN_BATCHES or more, or 1 if that takes too long."""
         count, took = 1, self.warm_up()
         while took < seconds / 4 and count < self._maximum:
             count = min(self._maximum, 2 * count)
             took = self._run(count)
         self._size = min(self._maximum, max(1, int(count * seconds / max(took, 1e-9))))
-        if self._size < (minimum := min(self._maximum, MINIMUM_BATCHES)):
-            self._size = minimum if minimum * took / count < MAXIMUM_STRETCH * seconds else 1
+        if self._size < (minimum := min(self._maximum, MIN_BATCHES)):
+            self._size = minimum if minimum * took / count < MAX_STRETCH * seconds else 1
 
     def measure(self) -> None:
         """Run a window of one batch, and one of many."""
@@ -173,7 +173,7 @@ class TimedPasses:
         if self.validation_windows and time.perf_counter() < latest_end:
             self.validation_windows.choose_size(seconds / 20)
         count = 0
-        while (now := time.perf_counter()) < end or (count < MINIMUM_WINDOWS and now < latest_end):
+        while (now := time.perf_counter()) < end or (count < MIN_WINDOWS and now < latest_end):
             if self.validation_windows and count % 4 == 3:
                 self.validation_windows.measure()
             else:
@@ -221,11 +221,11 @@ def _get_batch_size(workload: TrainingWorkload) -> int:
 
 
 def _write_random_features(workload: TrainingWorkload, folder: Path) -> None:
-    """Write random examples in the shape of the model's input, limited to MAXIMUM_RANDOM_BYTES."""
+    """Write random examples in the shape of the model's input, limited to MAX_RANDOM_BYTES."""
     folder.mkdir()
     schema: Schema = workload.example_schema
     example_bytes = int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize
-    maximum = max(2 * _get_batch_size(workload), MAXIMUM_RANDOM_BYTES // example_bytes)
+    maximum = max(2 * _get_batch_size(workload), MAX_RANDOM_BYTES // example_bytes)
     random, problem = np.random.default_rng(0), problems.get_problem(schema.problem)
     splits = {
         "train": min(maximum, workload.training_examples),
@@ -248,7 +248,7 @@ def _measure_device_memory() -> int | None:
 def main() -> None:
     """Read the request, probe, and write the result; in a pod, as its termination message."""
     with step("probe"):
-        interface.check_interface("train")  # as a pod, it runs in the image of train
+        interface.check_interface("train")  # a pod runs the image of train
         first, *paths = sys.argv[1:]
         if paths:
             request = artifacts.read(Path(first), ProbeRequest)

@@ -114,7 +114,7 @@ class Model(Settings):
         if self.build and changed:
             keys = " and ".join(f"model.{key}" for key in changed)
             raise ValueError(
-                f"{keys} applies to the built-in CNN, but model.build is {self.build}: remove it"
+                f"only the built-in CNN has {keys}, but model.build is {self.build}: remove {keys}"
             )
         return self
 
@@ -355,5 +355,5 @@ def _check_combinations(training: Training, callbacks: Mapping[str, KerasObject]
         raise KerasSettingError(
             "training.early_stopping would end with weights that are not the averages of "
             "training.optimizer_settings.use_ema. Add {name: SwapEMAWeights, swap_on_epoch: true} to "
-            "training.callbacks, with restore_best_weights."
+            "training.callbacks, and set early_stopping.restore_best_weights: true."
         )

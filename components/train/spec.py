@@ -20,7 +20,7 @@ class TrainSpec(Spec):
         default="", description="Fingerprint of the user's code, checked before its import."
     )
     store: Store | None = Field(default=None, description="Store of the checkpoints; null for none.")
-    problem: str = Field(default="classification", description="The kind of target.")
+    problem: str = Field(default="classification", description="The kind of prediction.")
 
     def modules(self) -> tuple[str, ...]:
         """Return the module of the problem."""

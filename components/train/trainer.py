@@ -40,7 +40,7 @@ PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 
 
 def train(features_path: str, spec: TrainSpec, features_url: str, model_path: str, history_path: str) -> None:
-    """Fit the model and write it with its history; a failure writes neither.
+    """Fit the model and write it with its history, or neither if an error occurs.
 
     Interrupted training resumes from its checkpoint.
 
@@ -55,7 +55,7 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
         ConfigError: a Keras object in the settings does not exist or does not fit.
         DataError: the features are malformed.
         TrainError: the required accelerator is missing, or the model cannot be built, trained or exported.
-        StoreError: the user's code cannot be downloaded.
+        StoreError: the user's code or the checkpoint cannot be downloaded.
     """
     settings, training = spec.model, spec.training
     log(f"training on {', '.join(list_devices())} with {BACKEND}")
@@ -222,7 +222,7 @@ def fit(
         stopped_early=len(state.seconds) < training.epochs,
         resumed_after=state.epochs,
         seconds=time.perf_counter() - started,
-        samples_per_second=progress.examples_per_second,
+        examples_per_second=progress.examples_per_second,
         parameters=network.count_params(),
         packages=_read_package_versions(),
     )

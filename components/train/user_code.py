@@ -190,7 +190,7 @@ def _import_module(name: str, build: str, code: Path) -> ModuleType:
     file = getattr(module, "__file__", None)
     if not file or not Path(file).resolve().is_relative_to(folder):
         raise TrainError(
-            f"model.build is {build}, but {name} is the module {file or 'of Python'}, outside {code}. Rename "
-            f"the module in {code}."
+            f"model.build is {build}, but {name} is the module {file or 'built into Python'}, "
+            f"outside {code}. Rename the module in {code}."
         )
     return module

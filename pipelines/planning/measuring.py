@@ -31,7 +31,7 @@ from modelyard.components.errors import (
 from modelyard.components.kubernetes import Json
 from modelyard.components.kubernetes.cluster import Cluster, connect
 from modelyard.components.records import Failure
-from modelyard.components.step import VARIABLE
+from modelyard.components.step import TERMINATION_LOG_VARIABLE
 from modelyard.components.train.measurement import ProbeRequest, ProbeResult
 from modelyard.pipelines.compile.compiler import compile_package, parse_package
 from modelyard.pipelines.compile.preflight import check_interfaces
@@ -68,7 +68,7 @@ def run_in_process(module: str, request: Record, result_class: type[R], **enviro
             env={
                 **os.environ,
                 **variables,
-                VARIABLE: str(failure_file),
+                TERMINATION_LOG_VARIABLE: str(failure_file),
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 "TMPDIR": name,
                 **environ,

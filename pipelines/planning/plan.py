@@ -30,15 +30,15 @@ class Memory(Record):
     """The device memory of a training step.
 
     `weights`, `gradients` and `optimizer` are exact: together 16 bytes per parameter with Adam in float32.
-    `activations` are stored for the gradients; `working` is the memory of the largest operation on them. Both
-    grow with the batch.
+    `activations` are stored for the gradients; `largest_operation` is the memory of the largest operation on
+    them. Both grow with the batch.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    working: int
+    largest_operation: int
     batch_size: int
 
     @property
@@ -49,7 +49,7 @@ class Memory(Record):
     @property
     def total(self) -> int:
         """Return the memory of a step."""
-        return self.fixed + self.activations + self.working
+        return self.fixed + self.activations + self.largest_operation
 
     def fit(self, capacity: float) -> Fit:
         """Return whether a step fits; libraries, kernels and fragmentation need the rest of the memory."""
@@ -59,7 +59,7 @@ class Memory(Record):
 
     def largest_batch(self, capacity: float) -> int:
         """Return the estimated largest batch that fits; 0 if no example fits."""
-        per_example = (self.activations + self.working) / self.batch_size
+        per_example = (self.activations + self.largest_operation) / self.batch_size
         return max(0, int((FITS_BELOW * capacity - self.fixed) / per_example)) if per_example else 0
 
 

@@ -130,7 +130,7 @@ def _format_memory(plan: Plan) -> str:
     text = (
         f"{format_size(memory.weights)} weights, {format_size(memory.gradients)} gradients, "
         f"{format_size(memory.optimizer)} optimizer, about "
-        f"{format_size(memory.activations + memory.working)} activations with a batch of "
+        f"{format_size(memory.activations + memory.largest_operation)} activations with a batch of "
         f"{memory.batch_size:,}"
     )
     if plan.fit:

@@ -29,7 +29,7 @@ from pathlib import Path
 from modelyard.components import events, lifeline, records
 from modelyard.components.artifacts import write
 from modelyard.components.errors import (
-    EXHAUSTED,
+    EXHAUSTION_ERRNOS,
     ConfigError,
     MachineError,
     ModelyardError,
@@ -139,7 +139,7 @@ def check_folder(folder: Path) -> None:
 
 def _folder_error(base: Path, error: OSError) -> ModelyardError:
     """Return the error for an unusable folder for runs."""
-    if error.errno in EXHAUSTED and (exhausted := find_machine_error(error, base)):
+    if error.errno in EXHAUSTION_ERRNOS and (exhausted := find_machine_error(error, base)):
         return exhausted
     return ConfigError(
         f"The folder for runs, {base}, cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "

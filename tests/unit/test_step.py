@@ -6,12 +6,12 @@ import pytest
 from modelyard.components import step as module
 from modelyard.components.errors import DataError, UnreachableError
 from modelyard.components.records import Failure
-from modelyard.components.step import MAX_DOCUMENT, MAX_TEXT, VARIABLE, failure_document, step
+from modelyard.components.step import MAX_DOCUMENT, MAX_TEXT, TERMINATION_LOG_VARIABLE, failure_document, step
 
 
 @pytest.fixture
 def record(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "failure.json"))
+    monkeypatch.setenv(TERMINATION_LOG_VARIABLE, str(tmp_path / "failure.json"))
     return tmp_path / "failure.json"
 
 
@@ -83,13 +83,13 @@ def test_a_record_is_truncated_and_has_no_control_characters(text):
 
 
 def test_a_failed_write_of_the_record_does_not_hide_the_error(monkeypatch, tmp_path):
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "none" / "failure.json"))
+    monkeypatch.setenv(TERMINATION_LOG_VARIABLE, str(tmp_path / "none" / "failure.json"))
     with pytest.raises(DataError), step("ingest"):
         raise DataError("empty")
 
 
 def test_the_record_in_a_pod_is_the_termination_message(monkeypatch, tmp_path):
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(TERMINATION_LOG_VARIABLE, raising=False)
     monkeypatch.setattr(module, "TERMINATION_LOG", tmp_path / "termination-log")
     with pytest.raises(DataError), step("ingest"):
         raise DataError("empty")

@@ -170,7 +170,7 @@ def running_server(
             stdout=log,
             stderr=log,
             pass_fds=[writer.fileno()],
-            env={**os.environ, **variables, step.VARIABLE: str(failure)},
+            env={**os.environ, **variables, step.TERMINATION_LOG_VARIABLE: str(failure)},
         )
         writer.close()  # only the server has the other end, which closes when it exits
         try:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import kfp_server_api as kfp
 
 from modelyard.components.errors import BackendError, ConflictError, NotFoundError
-from modelyard.components.interface import EXPECTED, IMAGE
+from modelyard.components.interface import IMAGE_VARIABLE, INTERFACE_VARIABLE
 from modelyard.components.kubernetes import Json
 from modelyard.pipelines.compile.compiler import NO_OPTIONS, compile_package, create_arguments, parse_package
 from modelyard.pipelines.config.config import Config
@@ -297,7 +297,8 @@ def _extract_settings(package: Iterable[Json]) -> Json:
             if key.endswith(".env"):  # a list; the omitted variables depend only on the image
                 variables = {item["name"]: item.get("value") for item in value}
                 settings |= {
-                    f"{key}.{name}": variables[name] for name in variables.keys() - {EXPECTED, IMAGE}
+                    f"{key}.{name}": variables[name]
+                    for name in variables.keys() - {INTERFACE_VARIABLE, IMAGE_VARIABLE}
                 }
             else:
                 settings[key] = value

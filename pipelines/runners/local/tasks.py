@@ -25,7 +25,7 @@ from modelyard.components.explain import local_run
 from modelyard.components.explain.explanation import last_line
 from modelyard.components.explain.failure import process_failure
 from modelyard.components.records import Failure
-from modelyard.components.step import VARIABLE
+from modelyard.components.step import TERMINATION_LOG_VARIABLE
 from modelyard.pipelines.compile.lean_kfp import exec_python
 from modelyard.pipelines.runners.base import State, StepStatus
 
@@ -132,7 +132,7 @@ class Tasks:
         self._started[step] = time.monotonic()
         self._change(step, "running")
         killed_before = _count_oom_kills()
-        environment = {**os.environ, **(env_vars or {}), VARIABLE: str(record)}
+        environment = {**os.environ, **(env_vars or {}), TERMINATION_LOG_VARIABLE: str(record)}
         with self.log(step).open("wb") as log:
             streams = {"stdout": log, "stderr": subprocess.STDOUT}
             with subprocess.Popen(exec_python(full_command), env=environment, **streams) as process:  # type: ignore[call-overload]

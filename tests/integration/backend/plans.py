@@ -9,7 +9,7 @@ def plan_of_an_hour(usd: float) -> Plan:
     train = TrainTime(
         start=1.0, compile=1.0, epoch=100.0, validation=1.0, step=0.1, export=1.0, epochs=36, total=total
     )
-    memory = Memory(weights=1, gradients=1, optimizer=1, activations=1, working=1, batch_size=1)
+    memory = Memory(weights=1, gradients=1, optimizer=1, activations=1, largest_operation=1, batch_size=1)
     return Plan(
         model="digits",
         environment="gke",

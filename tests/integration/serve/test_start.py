@@ -15,7 +15,7 @@ import pytest
 from modelyard.components.errors import ConfigError, DamagedError, NotFoundError, ServeError
 from modelyard.components.records import Failure
 from modelyard.components.serve.__main__ import main
-from modelyard.components.step import VARIABLE
+from modelyard.components.step import TERMINATION_LOG_VARIABLE
 from tests.processes import wait_until
 
 IMAGE = np.zeros((4, 4, 3), int).tolist()
@@ -41,7 +41,7 @@ def assert_start_fails(
     tiny_model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Any:
     """Return a function that starts a server in this process and checks its error and its record."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "termination-log"))
+    monkeypatch.setenv(TERMINATION_LOG_VARIABLE, str(tmp_path / "termination-log"))
 
     def start(kind: type[Any], *phrases: str, more: tuple[str, ...] = (), **options: str) -> None:
         monkeypatch.setattr(sys, "argv", ["serve", *server_arguments(tiny_model, *more, **options)])

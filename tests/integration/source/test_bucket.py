@@ -136,7 +136,7 @@ def test_an_object_with_a_path_outside_the_folder_is_refused(
     upload(f"{image_prefix}/{name}", b"evil")
     check_error(
         lambda: location(image_prefix).fetch(tmp_path / "a/scratch"),
-        r"cannot become a file.*Rename the object",
+        r"cannot be saved as a file.*Rename the object",
     )
     assert not files(tmp_path)
 
@@ -158,7 +158,7 @@ def test_an_object_with_the_name_of_a_folder_is_refused(
     upload: Any, location: Any, image_prefix: str, tmp_path: Path
 ) -> None:
     upload(f"{image_prefix}/cat", b"not a folder")
-    check_error(lambda: location(image_prefix).fetch(tmp_path), r"images.*cat.* cannot become a file")
+    check_error(lambda: location(image_prefix).fetch(tmp_path), r"images.*cat.* cannot be saved as a file")
     assert not files(tmp_path)
 
 

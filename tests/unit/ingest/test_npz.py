@@ -108,7 +108,7 @@ def replace(array: np.ndarray, index: Any, value: Any, dtype: str = "float32") -
         ({"x": replace(X, (2, 0, 0), 1e39, "float64"), "y": Y}, "has the value 1e+39 in row 2"),
         (
             {"x": replace(X, (4, 0, 0), 256, "int64"), "y": Y},
-            "has the value 256 in row 4: integers are pixels",
+            "has the value 256 in row 4: integers must be from 0 to 255",
         ),
         ({"x": replace(X, (4, 3, 1), -1, "int64"), "y": Y}, "has the value -1 in row 4"),
         ({"x": X.astype(complex), "y": Y}, "is complex128"),

@@ -87,7 +87,7 @@ def test_the_column_image_is_preferred(write, png_image, run_ingest) -> None:
     pq.write_table(table.append_column("mask", other), source)
     assert run_ingest("images", source).examples["all"][:, 0, 0, 0].tolist() == [0, 1]
     pq.write_table(table.rename_columns(["x", "label"]).append_column("mask", other), source)
-    with pytest.raises(DataError, match="of several the one named image"):
+    with pytest.raises(DataError, match="named image if there are several"):
         run_ingest("images", source)
 
 

@@ -13,11 +13,11 @@ from modelyard.pipelines.runners import run_folder
 FILL_DISK = """
 import json, os
 from pathlib import Path
-from modelyard.components.step import VARIABLE, step
+from modelyard.components.step import TERMINATION_LOG_VARIABLE, step
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunFailure, RunSummary
 with run_folder.create(Path("home").absolute()) as run:
-    record = os.environ[VARIABLE] = str(run / "failure.json")
+    record = os.environ[TERMINATION_LOG_VARIABLE] = str(run / "failure.json")
     try:
         with step("train"), open(run / "artifacts/big", "wb") as file:
             while True:

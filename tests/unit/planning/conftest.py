@@ -32,7 +32,7 @@ def cost() -> Cost:
         flops=6_000_000_000,
         uncounted=(),
         activations=30_000_000,
-        working=2_000_000,
+        largest_operation=2_000_000,
     )
 
 

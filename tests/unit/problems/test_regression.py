@@ -120,7 +120,7 @@ def test_bootstrap_intervals_match_theory_with_and_without_groups(monkeypatch) -
     targets, predictions = targets_and_predictions(4000, 20)
     expected = 2 * 1.96 * 20 / np.sqrt(2 * 4000)
     for groups in (10_000, 500):
-        monkeypatch.setattr(regression, "MAXIMUM_GROUPS", groups)
+        monkeypatch.setattr(regression, "MAX_GROUPS", groups)
         result = measure(targets, PROBLEM.compute_scores(predictions, targets)).primary_metric
         assert result.high - result.low == pytest.approx(expected, rel=0.15)
 

@@ -49,7 +49,7 @@ def test_the_cost_of_a_dense_network_matches_a_manual_calculation() -> None:
     assert cost.uncounted == ()
     # per example: 64 pixels and 8 values after relu as float32, and the probabilities or logits
     assert 16 * 4 * (64 + 8) <= cost.activations <= 16 * 4 * (64 + 8 + 4 * 3) + 64
-    assert 16 * 4 * 64 <= cost.working <= 4 * 16 * 4 * 64
+    assert 16 * 4 * 64 <= cost.largest_operation <= 4 * 16 * 4 * 64
 
 
 def test_activations_and_flops_grow_with_the_batch() -> None:

@@ -42,7 +42,7 @@ def test_all_formats_predict_the_same_from_raw_examples(train_env, shape, dtype,
     assert all(len(values) == 20 for values in history.metrics.values())
     assert (history.epochs, history.stopped_early) == (20, False)
     assert history.parameters == train_env.load_model().count_params()
-    assert history.samples_per_second > 0
+    assert history.examples_per_second > 0
     assert {"python", "keras", "tensorflow", "onnx"} <= set(history.packages)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == [f"{epoch}/20" for epoch in range(1, 21)]

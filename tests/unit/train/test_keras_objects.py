@@ -109,7 +109,10 @@ def test_a_learning_rate_schedule_is_passed_to_keras() -> None:
         ({"optimizer": "muon"} | optimizer_settings(exclude_layers="dense"), ["a list of names"]),
         (learning_rate({"name": "Cosine"}), ["learning_rate.name is 'Cosine'", "CosineDecay"]),
         (learning_rate({**COSINE, "steps": 3}), ["learning_rate.steps is not an argument of CosineDecay"]),
-        (learning_rate({"name": "CosineDecay", "decay_steps": 3}), ["initial_learning_rate is missing"]),
+        (
+            learning_rate({"name": "CosineDecay", "decay_steps": 3}),
+            ["initial_learning_rate, which is missing"],
+        ),
         ({"loss": "mean_absolut_error"}, ["training.loss is 'mean_absolut_error'", "MeanAbsoluteError"]),
         ({"loss": "mae"}, ["training.loss is mae", "does not fit", "CategoricalCrossentropy"]),
         ({"loss": {"label_smoothing": 0.1}}, ["training.loss.name is ''"]),

@@ -9,7 +9,7 @@ import pytest
 from modelyard.components import artifacts, interface
 from modelyard.components.artifacts import Normalization, Schema
 from modelyard.components.errors import ConfigError, TooLargeError, TrainError
-from modelyard.components.step import VARIABLE
+from modelyard.components.step import TERMINATION_LOG_VARIABLE
 from modelyard.components.train import probe as probing
 from modelyard.components.train.cost import build_compiled_network
 from modelyard.components.train.data import Features
@@ -57,7 +57,7 @@ def test_probe_measures_training_steps(
 
 
 def test_an_image_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(interface.EXPECTED, "train=0.0.9 (abc)")
+    monkeypatch.setenv(interface.INTERFACE_VARIABLE, "train=0.0.9 (abc)")
     monkeypatch.setattr(probing.sys, "argv", ["probe", "{}"])
     with pytest.raises(ConfigError, match=r"0\.0\.9"):
         probing.main()
@@ -69,7 +69,7 @@ def test_the_result_in_a_pod_is_the_termination_message(
     """The file is mounted and must not be replaced."""
     (message := tmp_path / "termination-log").touch()
     inode, request = message.stat().st_ino, ProbeRequest(workload=workload, seconds=0.5)
-    monkeypatch.setenv(VARIABLE, str(message))
+    monkeypatch.setenv(TERMINATION_LOG_VARIABLE, str(message))
     monkeypatch.setattr(probing.sys, "argv", ["probe", request.model_dump_json()])
     monkeypatch.setattr(probing, "probe", lambda request, _scratch: request)
     probing.main()
