@@ -14,7 +14,7 @@ from modelyard.components.errors import EvaluateError, pluralize, summarize_name
 from modelyard.components.problems import get_description
 from modelyard.components.settings import Settings
 
-MINIMUM_EXAMPLES = 10
+MIN_EXAMPLES = 10
 """Minimum number of test examples of a class for the rule about its recall."""
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles: 95 % for the one-sided limit, 80 % for the rate at which an equal model passes."""
@@ -167,14 +167,14 @@ def _check_baseline(metrics: Metrics) -> list[RuleResult]:
 
 def _check_recalls(metrics: Metrics) -> list[RuleResult]:
     """Check that each class with enough test examples has a recall above 0."""
-    slices = [entry for entry in metrics.slices if entry.examples >= MINIMUM_EXAMPLES]
+    slices = [entry for entry in metrics.slices if entry.examples >= MIN_EXAMPLES]
     recalls = {entry.name: entry.values["recall"].value for entry in slices if "recall" in entry.values}
     if not recalls:
         return []
     lowest, recall = min(recalls.items(), key=lambda item: item[1])
     unrecognized = [name for name, value in recalls.items() if not value]
     rule = Rule(
-        rule=f"lowest recall of the classes with at least {MINIMUM_EXAMPLES} test examples "
+        rule=f"lowest recall of the classes with at least {MIN_EXAMPLES} test examples "
         f"(class {lowest}) must be above",
         value=recall,
         limit=0.0,
@@ -238,7 +238,7 @@ def _compare_with_champions(metrics: Metrics, gate: Gate, champion: int) -> list
             f"the candidate cannot be compared with version {champion}, which was trained on all but "
             f"{remaining:,} of the test examples"
         )
-        return [_fail_too_few(rule, remaining, sentence, MINIMUM_EXAMPLES)]
+        return [_fail_too_few(rule, remaining, sentence, MIN_EXAMPLES)]
     # the default margin is relative to the baseline if lower is better
     unit = baseline.other if baseline and _get_sign(metrics, default_metric) < 0 else 1.0
     default_margin = description.margin * unit if gate.comparison == "non_inferiority" else 0.0
@@ -350,13 +350,11 @@ def examples_needed(comparison: Comparison, count: int, limit: float, counts_exa
 
 
 def _describe_small_slices(metrics: Metrics) -> tuple[str, ...]:
-    small = [
-        f"{entry.name} ({entry.examples})" for entry in metrics.slices if entry.examples < MINIMUM_EXAMPLES
-    ]
+    small = [f"{entry.name} ({entry.examples})" for entry in metrics.slices if entry.examples < MIN_EXAMPLES]
     if small:
-        return (f"fewer than {MINIMUM_EXAMPLES} test examples, too few to judge: {summarize_names(small)}",)
+        return (f"fewer than {MIN_EXAMPLES} test examples, too few to judge: {summarize_names(small)}",)
     too_few = f"only {pluralize(metrics.examples, 'test example')}, too few to judge"
-    return (too_few,) if metrics.examples < MINIMUM_EXAMPLES else ()
+    return (too_few,) if metrics.examples < MIN_EXAMPLES else ()
 
 
 def _get_sign(metrics: Metrics, metric: str) -> int:

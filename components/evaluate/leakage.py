@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from modelyard.components.artifacts import Duplicates
 from modelyard.components.errors import DataError
-from modelyard.components.evaluate.gate import MINIMUM_EXAMPLES
+from modelyard.components.evaluate.gate import MIN_EXAMPLES
 from modelyard.components.evaluate.scoring import Scores
 from modelyard.components.shards import ExampleIndex, Hashes, Split
 
@@ -66,7 +66,7 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
         leaked = np.isin(index.hashes, champion.training_hashes)
         trained_on[version] = Duplicates(count=int(leaked.sum()), origins=_list_origins(leaked, index, test))
         remaining = compared & ~leaked
-        minimum = max(MINIMUM_EXAMPLES, 0 if version == current else compared.sum() / 2)
+        minimum = max(MIN_EXAMPLES, 0 if version == current else compared.sum() / 2)
         usable = bool(remaining.sum() >= minimum)
         if usable:
             compared = remaining

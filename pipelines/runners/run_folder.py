@@ -40,10 +40,10 @@ from modelyard.components.step import raise_file_limit
 from modelyard.pipelines.runners.base import RunSummary
 
 NAME = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b")
-MINIMUM_FREE_BYTES = 16 * 10**6
+MIN_FREE_BYTES = 16 * 10**6
 RESERVED_BYTES = 2**18  # for the summary of a run that fills its disk
-MINIMUM_OPEN_FILES = 128
-MAXIMUM_HOME_BYTES = 4096 - 400  # maximum length of a path, minus the longest path below the folder
+MIN_OPEN_FILES = 128
+MAX_HOME_BYTES = 4096 - 400  # maximum length of a path, minus the longest path below the folder
 START, EVENTS, CANCELLED = "start.json", "events.jsonl", "cancelled"
 
 
@@ -108,7 +108,7 @@ def check_folder(folder: Path) -> None:
         MachineError: there is too little disk space, or a limit is too low.
     """
     try:
-        if len(os.fsencode(folder)) > MAXIMUM_HOME_BYTES:
+        if len(os.fsencode(folder)) > MAX_HOME_BYTES:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         with tempfile.NamedTemporaryFile(dir=find_nearest_existing(folder), prefix=".modelyard-") as file:
             file.write(b"\0")
@@ -121,14 +121,14 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise _folder_error(folder, error) from error
     free = shutil.disk_usage(find_nearest_existing(folder)).free
-    if free < MINIMUM_FREE_BYTES:
+    if free < MIN_FREE_BYTES:
         raise MachineError(
-            f"{folder} has {free / 1e6:.1f} MB free; a run needs at least {MINIMUM_FREE_BYTES / 1e6:.0f} MB. "
+            f"{folder} has {free / 1e6:.1f} MB free; a run needs at least {MIN_FREE_BYTES / 1e6:.0f} MB. "
             "Delete files there, or set MODELYARD_HOME to a folder on another disk."
         )
     for limit, minimum, option, unit in (
-        (raise_file_limit(), MINIMUM_OPEN_FILES, "-n", "open files"),
-        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MINIMUM_FREE_BYTES, "-f", "bytes per file"),
+        (raise_file_limit(), MIN_OPEN_FILES, "-n", "open files"),
+        (resource.getrlimit(resource.RLIMIT_FSIZE)[0], MIN_FREE_BYTES, "-f", "bytes per file"),
     ):
         if limit != resource.RLIM_INFINITY and limit < minimum:
             raise MachineError(

@@ -20,7 +20,7 @@ Track = Literal["stable", "candidate"]
 
 SECRETS_FOLDER = "/etc/modelyard"
 SERVER_GROUP_ID = 65532  # may read the mounted Secrets
-MINIMUM_LINGER = 5.0  # seconds until every proxy of a cluster knows that a server terminates
+MIN_LINGER = 5.0  # seconds until every proxy of a cluster knows that a server terminates
 NAME_LABEL, PART_OF_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/part-of"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 TRACK_LABEL, VERSION_LABEL = "modelyard.dev/track", "modelyard.dev/version"
@@ -48,7 +48,7 @@ def pod_template(
     check_server_access(serving, target)
     serving = {**serving, "host": "0.0.0.0", "port": PORT}  # noqa: S104 - all addresses of the pod
     volumes = _set_secret_paths(serving, target)
-    serving["linger"] = max(MINIMUM_LINGER, serving.get("linger", 0.0))
+    serving["linger"] = max(MIN_LINGER, serving.get("linger", 0.0))
     args = ["--name", name, "--version", str(version), "--digest", digest]
     args += ["--store", store, "--serving", json.dumps(serving, sort_keys=True)]
     template = _render(

@@ -49,7 +49,7 @@ RETRIES = urllib3.Retry(
     respect_retry_after_header=False,  # the header may ask for an hour
 )
 NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-MAXIMUM_MESSAGE = 600
+MAX_MESSAGE = 600
 ERRORS_BY_STATUS = {404: NotFoundError, 409: ConflictError}
 NOT_ALLOWED = " Ask its administrator for the permission, or check environment.runs.namespace."
 
@@ -192,7 +192,7 @@ def _parse_message(body: Any) -> str | None:
         message = str(document.get("message") or document["error_message"]).strip()
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return message[:MAXIMUM_MESSAGE].rstrip(".")
+    return message[:MAX_MESSAGE].rstrip(".")
 
 
 def wrong_server_error(reply: str, endpoint: Endpoint) -> BackendError:

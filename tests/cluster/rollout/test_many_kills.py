@@ -11,7 +11,7 @@ from tests.cluster.rollout.conftest import TOLERANT
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 ROUNDS = 15
-MAXIMUM_DELAY = 14.0  # seconds; an undisturbed deploy takes less
+MAX_DELAY = 14.0  # seconds; an undisturbed deploy takes less
 
 
 def test_concurrent_rollouts_killed_at_random_moments(new_workspace):
@@ -30,7 +30,7 @@ def test_concurrent_rollouts_killed_at_random_moments(new_workspace):
                 time.sleep(generator.uniform(0, 4))
             for process in deploys:
                 if generator.random() < 0.6:
-                    time.sleep(generator.uniform(0, MAXIMUM_DELAY))
+                    time.sleep(generator.uniform(0, MAX_DELAY))
                     process.kill()
             outputs = [process.communicate(timeout=240)[0] for process in deploys]
             assert [process.returncode for process in deploys if process.returncode not in (0, -9)] == [], (

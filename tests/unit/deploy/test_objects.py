@@ -74,7 +74,7 @@ def test_token_or_tls_in_the_section_requires_a_secret(serving):
 
 def test_server_on_a_cluster_has_a_minimum_linger():
     section = Serving.from_json(deployment()["spec"]["template"]["spec"]["containers"][0]["args"][-1])
-    assert section.linger == objects.MINIMUM_LINGER
+    assert section.linger == objects.MIN_LINGER
 
 
 def test_startup_probe_outlasts_ready_timeout():

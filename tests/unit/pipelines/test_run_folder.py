@@ -81,10 +81,10 @@ def test_a_run_that_fills_its_disk_is_recorded(tmp_path):
 
 
 def test_a_run_does_not_start_without_disk_space_or_open_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "MINIMUM_OPEN_FILES", 2**62)
+    monkeypatch.setattr(run_folder, "MIN_OPEN_FILES", 2**62)
     with pytest.raises(MachineError, match="ulimit -n"), run_folder.create(tmp_path / "home"):
         pass
-    monkeypatch.setattr(run_folder, "MINIMUM_FREE_BYTES", 2**62)
+    monkeypatch.setattr(run_folder, "MIN_FREE_BYTES", 2**62)
     with pytest.raises(MachineError, match="MODELYARD_HOME"), run_folder.create(tmp_path / "home"):
         pass
     assert list(tmp_path.iterdir()) == []
