@@ -82,8 +82,8 @@ def pod_failure(
 ) -> Failure:
     """Return why the pod of a step failed, or cannot start.
 
-    `pod` is None if it was deleted. `node` is its node in the Workflow, `log` that of its container. See
-    `find_problem` for the other arguments.
+    `pod` is None if it was deleted. `node` is its node in the Workflow, `nodes` are those of the cluster, and
+    `log` is that of its container. See `find_problem` for the other arguments.
     """
     status = pod["status"] if pod else {}
     problem = find_problem(pod, events, nodes, memory_used) if pod else None

@@ -208,8 +208,8 @@ class Cluster:
         """
         path = self._path(desired["kind"], desired["metadata"]["name"])
         query = [("fieldManager", manager), ("force", "true")]
-        written: Json | None = self._json("PATCH", path, desired, query, APPLY_TYPE, none_statuses=(409,))
-        return written
+        item: Json | None = self._json("PATCH", path, desired, query, APPLY_TYPE, none_statuses=(409,))
+        return item
 
     def delete(self, kind: str, observed: Json) -> bool:
         """Delete an object and its dependents; return False if it changed since it was observed."""

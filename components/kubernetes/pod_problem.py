@@ -117,12 +117,12 @@ def _find_container_problem(pod: Json, status: Json, memory_used: float | None) 
             "ConfigMaps.",
             wait_limit=0.0,
         )
-    ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
-    if not ended or ended.get("exitCode") == 0:
+    end = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
+    if not end or end.get("exitCode") == 0:
         return None
-    if ended.get("reason") == OUT_OF_MEMORY:
+    if end.get("reason") == OUT_OF_MEMORY:
         return _describe_memory_problem(pod, status["name"], memory_used)
-    return _describe_crash(pod, status, ended, reason == "CrashLoopBackOff")
+    return _describe_crash(pod, status, end, reason == "CrashLoopBackOff")
 
 
 def _describe_image_problem(pod: Json, image: str, reason: str, status_message: str) -> PodProblem:
@@ -151,9 +151,9 @@ def _describe_memory_problem(pod: Json, container: str, memory_used: float | Non
     )
 
 
-def _describe_crash(pod: Json, status: Json, ended: Json, looping: bool) -> PodProblem:
-    record = Failure.parse(ended.get("message", ""))
-    log_message = record.message if record else ended.get("message", "")
+def _describe_crash(pod: Json, status: Json, end: Json, looping: bool) -> PodProblem:
+    record = Failure.parse(end.get("message", ""))
+    log_message = record.message if record else end.get("message", "")
     lines = [line.strip() for line in log_message.splitlines() if line.strip()]
     log_end = " | ".join(lines[-LOG_LINES:]).rstrip(".") or "nothing"
     times = status.get("restartCount", 0) + ("terminated" in status.get("state", {}))
@@ -161,7 +161,7 @@ def _describe_crash(pod: Json, status: Json, ended: Json, looping: bool) -> PodP
     return PodProblem(
         reason="CrashLoopBackOff" if looping else "Crashed",
         message=f"Container {status['name']} of pod {_name(pod)} ended {frequency} with exit code "
-        f"{ended['exitCode']}. Its log ends with: {log_end}.",
+        f"{end['exitCode']}. Its log ends with: {log_end}.",
         error=record.kind if record else "",
     )
 

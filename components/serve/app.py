@@ -231,13 +231,13 @@ class App:
         work = pool.submit(execute_in_time)
         self._work.add(work)
         work.add_done_callback(self._work.discard)
-        done = asyncio.wrap_future(work)
+        result = asyncio.wrap_future(work)
         disconnected: asyncio.Future[Any] = asyncio.ensure_future(body.wait_for_disconnect())
         try:
-            await asyncio.wait([done, disconnected], return_when=asyncio.FIRST_COMPLETED)
-            if not done.done() and work.cancel():
+            await asyncio.wait([result, disconnected], return_when=asyncio.FIRST_COMPLETED)
+            if not result.done() and work.cancel():
                 raise Disconnected
-            return await done
+            return await result
         finally:
             disconnected.cancel()
 

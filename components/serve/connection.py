@@ -165,9 +165,9 @@ class Connection(HttpToolsProtocol):
         while start < len(data):
             end = len(data) if (short and not start) or self._is_in_body() else start + PIECE
             if maybe_pipelined:
-                current = data.find(NEXT_REQUEST, start) if self._complete else start
-                following = data.find(NEXT_REQUEST, max(current, start) + 1, end)
-                end = following if following > 0 else end
+                request_start = data.find(NEXT_REQUEST, start) if self._complete else start
+                next_start = data.find(NEXT_REQUEST, max(request_start, start) + 1, end)
+                end = next_start if next_start > 0 else end
             if not self._parse(data[start:end]):
                 return
             start = end

@@ -119,21 +119,21 @@ class Metrics:
             "modelyard_requests_in_progress", "Prediction requests in progress.", labels=["model"]
         )
         progress.add_metric([self.model], self.in_progress())
-        served = GaugeMetricFamily(
+        model_version = GaugeMetricFamily(
             "modelyard_model_version", "1 for the served version.", labels=["model", "version"]
         )
-        served.add_metric([self.model, str(self.version)], 1)
-        yield from (requests, seconds, failures, predictions, progress, served)
+        model_version.add_metric([self.model, str(self.version)], 1)
+        yield from (requests, seconds, failures, predictions, progress, model_version)
         if self.champion_failures is not None:
             champion = GaugeMetricFamily(
                 "modelyard_champion_version", "1 for the champion.", labels=["model", "version"]
             )
             if self.champion:
                 champion.add_metric([self.model, str(self.champion)], 1)
-            failed = CounterMetricFamily(
+            champion_failures = CounterMetricFamily(
                 "modelyard_champion_failures",
                 "Polls of the champion pointer after which the champion was not served.",
                 labels=["model"],
             )
-            failed.add_metric([self.model], self.champion_failures)
-            yield from (champion, failed)
+            champion_failures.add_metric([self.model], self.champion_failures)
+            yield from (champion, champion_failures)

@@ -157,10 +157,10 @@ class Folder(Objects):
     def keys(self, prefix: str) -> list[str]:
         keys = []
         with self._translate_errors("list", prefix):
-            for folder, folders, files in os.walk(self._below(prefix), onerror=_raise_unless_missing):
+            for folder, folders, files in os.walk(self._prefix_path(prefix), onerror=_raise_unless_missing):
                 folders[:] = [name for name in folders if not name.startswith(".")]
-                inside = Path(folder).relative_to(self.root)
-                keys += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+                parent = Path(folder).relative_to(self.root)
+                keys += [(parent / name).as_posix() for name in files if not name.startswith(".")]
         return sorted(keys)
 
     def entries(self, prefix: str) -> list[Entry]:
@@ -169,7 +169,7 @@ class Folder(Objects):
     def folders(self, prefix: str) -> list[str]:
         with self._translate_errors("list", prefix):
             try:
-                entries = list(os.scandir(self._below(prefix)))
+                entries = list(os.scandir(self._prefix_path(prefix)))
             except FileNotFoundError:
                 return []
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
@@ -177,7 +177,7 @@ class Folder(Objects):
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _below(self, prefix: str) -> Path:
+    def _prefix_path(self, prefix: str) -> Path:
         return self._path(prefix.removesuffix("/")) if prefix else self.root
 
     def _prune(self, folder: Path) -> None:

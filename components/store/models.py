@@ -234,11 +234,11 @@ class ModelStore(Versions):
 
     def stored_files(self, name: str) -> list[VersionFiles]:
         """Return the files of each version number, oldest first; numbers without files are omitted."""
-        stored: dict[int, list[tuple[str, Entry]]] = {}
+        files_by_version: dict[int, list[tuple[str, Entry]]] = {}
         for entry in self._objects.entries(f"{model_folder(name)}/versions/"):
             match = re.fullmatch(rf"{name}/versions/(\d{{6,}})/(.+)", entry.key)
             if match and match[2] != RUN:
-                stored.setdefault(int(match[1]), []).append((match[2], entry))
+                files_by_version.setdefault(int(match[1]), []).append((match[2], entry))
         return [
             VersionFiles(
                 version,
@@ -246,7 +246,7 @@ class ModelStore(Versions):
                 max(entry.changed for _, entry in files),
                 any(path == MANIFEST for path, _ in files),
             )
-            for version, files in sorted(stored.items())
+            for version, files in sorted(files_by_version.items())
         ]
 
     def incomplete_champions(self, name: str) -> list[int]:
@@ -256,12 +256,12 @@ class ModelStore(Versions):
         publication.
         """
         entries, _ = self.readable_history(name)
-        stored = {files.version for files in self.stored_files(name)}
-        named = {entry.version for entry in _remove_attempts(entries)} & stored
+        stored_versions = {files.version for files in self.stored_files(name)}
+        champions = {entry.version for entry in _remove_attempts(entries)} & stored_versions
         with suppress(DamagedError):
             if champion := self.champion(name):
-                named.add(champion.version)
-        return sorted(named - set(self.versions(name)))
+                champions.add(champion.version)
+        return sorted(champions - set(self.versions(name)))
 
     def remove(self, name: str, version: int, grace: float = GRACE_SECONDS) -> bool:
         """Delete the files of a version; return whether all of them are deleted.

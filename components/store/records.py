@@ -198,7 +198,7 @@ def mark_attempts(entries: Sequence[HistoryEntry], head: int) -> list[HistoryEnt
 
 
 def rollback_target(entries: Sequence[HistoryEntry], target: int) -> int | None:
-    """Return the version that the next rollback restores, after a rollback to `target`.
+    """Return the version that the next rollback restores after a rollback to `target`; None if there is none.
 
     Promotions are a stack, and a rollback removes what is above its target: after promotions of 1, 2 and 3
     and a rollback to 2, the next rollback restores 1, not 3. `entries` are those without attempts.

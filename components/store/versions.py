@@ -68,11 +68,11 @@ class Versions:
 
     def reserve(self, name: str, run: str) -> int:
         """Return the version of the run with this fingerprint: its earlier number, or else the next one."""
-        reserved = self._list_reservations(name)
-        for number, owner in reserved.items():
+        reservations = self._list_reservations(name)
+        for number, owner in reservations.items():
             if owner == run:
                 return number
-        version = max(reserved, default=0)
+        version = max(reservations, default=0)
         while True:
             version += 1
             try:
@@ -193,11 +193,10 @@ class Versions:
         """
         folders = self._objects.folders(f"{model_folder(name)}/versions/")
         last = max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)
-        reserved = self._read_reservations(name, range(1, last + 1))
-        below = range(1, max(reserved, default=0))
-        return reserved | self._read_reservations(
-            name, [number for number in below if number not in reserved]
-        )
+        reservations = self._read_reservations(name, range(1, last + 1))
+        numbers = range(1, max(reservations, default=0))
+        missing = [number for number in numbers if number not in reservations]
+        return reservations | self._read_reservations(name, missing)
 
     def _read_reservations(self, name: str, numbers: Sequence[int]) -> dict[int, str]:
         """Return the run of each reserved number, an empty string if run.json is damaged."""

@@ -163,9 +163,9 @@ def history(
 ) -> None:
     """List the promotions and rollbacks of a model, oldest first."""
     models = open_store(store, environment)
-    entries, damages = models.readable_history(name)
-    for damage in damages:
-        log(f"note: {damage}")
+    entries, errors = models.readable_history(name)
+    for error in errors:
+        log(f"note: {error}")
     if not entries:
         models.check_model(name)
     head = ("", "time (UTC)", "action", "by", "reason")
@@ -206,10 +206,10 @@ def _find_default_version(models: "ModelStore", name: str, champion: "Champion |
 
 def _log_damaged_records(models: "ModelStore", name: str) -> None:
     """Log the damaged records of a model."""
-    damages = models.readable_history(name)[1]
-    models.served_versions(name, damages)
-    for damage in damages:
-        log(f"note: {damage}")
+    errors = models.readable_history(name)[1]
+    models.served_versions(name, errors)
+    for error in errors:
+        log(f"note: {error}")
 
 
 def _find_served(

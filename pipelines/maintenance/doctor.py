@@ -161,9 +161,9 @@ def check_store(store: Store) -> str:
     names = models.names()
     if path := local_path(store.url, "store.url"):
         _check_writable(path)
-    if damages := [damage for name in names for damage in find_damages(models, name)]:
-        more = f" Number of other damaged files: {len(damages) - 1}." if damages[1:] else ""
-        raise DamagedError(damages[0] + more)
+    if errors := [error for name in names for error in find_store_errors(models, name)]:
+        more = f" Number of other damaged files: {len(errors) - 1}." if errors[1:] else ""
+        raise DamagedError(errors[0] + more)
     return f"{models.url}, {pluralize(len(names), 'model')}"
 
 
@@ -181,17 +181,17 @@ def _check_writable(path: Path) -> None:
         raise StoreError(f"{path} cannot be written: {error.strerror}. Change store.url.") from error
 
 
-def find_damages(models: ModelStore, name: str) -> list[str]:
+def find_store_errors(models: ModelStore, name: str) -> list[str]:
     """Return a message for each damaged record of a model, and if the champion's manifest is damaged."""
-    damages = models.readable_history(name)[1]
-    models.served_versions(name, damages)
-    with suppress(DamagedError):  # `damages` has it
+    errors = models.readable_history(name)[1]
+    models.served_versions(name, errors)
+    with suppress(DamagedError):  # `errors` has it
         if champion := models.champion(name):
             try:
                 models.manifest(name, champion.version)
             except (DamagedError, NotFoundError) as error:
-                damages.append(str(error))
-    return damages
+                errors.append(str(error))
+    return errors
 
 
 def check_port(serving: Serving) -> str:
