@@ -194,10 +194,10 @@ def step_specs(
     """Return the argument `spec` of each step by the name of the step, for use in other pipelines."""
     from modelyard.pipelines.compile.compiler import create_specs
 
-    by_step = create_specs(
+    specs = create_specs(
         _resolve_config(config, overrides, environment), load_environment(environment, overrides)
     )
-    return {step: spec.to_json() for step, spec in by_step.items()}
+    return {step: spec.to_json() for step, spec in specs.items()}
 
 
 def list_runs(
@@ -321,7 +321,7 @@ def deploy(
     by: str,
     log: Notify = lambda _: None,
 ) -> "Outcome":
-    """Roll out a version: verify it, analyze its canary on a cluster, and promote it or roll it back.
+    """Verify a version, run the canary analysis on a cluster, then promote it or remove its servers.
 
     `overrides` are keys of the sections rollout, serving and environment, such as
     `rollout.canary_share=0.2`. Other parameters are those of `promote`. The outcome has `version`, `decision`
@@ -353,7 +353,7 @@ def rollout_status(
 
     `server_url` is the URL of a server, `token_file` a file whose first line is the bearer token, and `ca` a
     PEM file with the CA certificates of the server. The defaults are in the section `serving` of the
-    champion. On a cluster, they cannot be set.
+    champion. On a cluster, these parameters cannot be set.
 
     Raises:
         NotFoundError: there is no such model.

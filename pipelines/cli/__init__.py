@@ -4,7 +4,7 @@ app            all commands
 options        options that several commands have; printing of tables and JSON
 help           usage lines and arguments in the help of commands
 failures       errors as messages and exit codes
-streams        stdout and stderr of any encoding, also without a reader
+streams        stdout and stderr of any encoding, even without a reader
 pipeline       run, plan, compile, submit
 progress       progress and summary of a run, for run, submit --wait, runs show and runs retry
 models         models list, show, promote, history; rollback

@@ -57,7 +57,7 @@ def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:
 
 
 def format_usage_error(error: Any) -> str:
-    """Return the message of a usage error; for an invalid value, instead of the message of pydantic."""
+    """Return the message of a usage error, without the words of pydantic for an invalid value."""
     from pydantic import ValidationError
 
     from modelyard.pipelines.config.errors import EXPECTED, describe_expected

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 app = Group(name="models", help="List, show and promote versions in the model store.", no_args_is_help=True)
 SERVERS_FOLLOW = "Running servers switch to this version within serving.poll_interval."
-FINGERPRINT_DIGITS = 12  # of 64, enough for people
+FINGERPRINT_DIGITS = 12  # of 64
 
 
 @app.command("list")
@@ -105,7 +105,7 @@ def promote(
 ) -> None:
     """Make a version the champion.
 
-    First starts a server of the version on this machine and verifies it. Running servers on this machine then
+    First starts a server on this machine and verifies the version. Running servers on this machine then
     switch to the version without dropping requests. Servers on a cluster are unchanged until the next
     `modelyard deploy`.
     """
@@ -138,7 +138,7 @@ def rollback(
 ) -> None:
     """Roll back to the previous champion, or to another version.
 
-    First starts a server of the version and verifies it. Running servers on this machine then switch to the
+    First starts a server and verifies the version. Running servers on this machine then switch to the
     version; on a cluster, the Deployment is updated. No requests are dropped.
     """
     from modelyard.pipelines import api

@@ -111,7 +111,7 @@ def plan(
         typer.Option(
             min=1,
             metavar="N",
-            help="With --examples, for images: number of outputs of the model, such as that of the classes.",
+            help="With --examples, for images: number of model outputs, such as the number of classes.",
         ),
     ] = None,
     all_accelerators: Annotated[

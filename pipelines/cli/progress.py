@@ -182,8 +182,8 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
         *([f"version {evaluation.compared_with}"] if comparison else []),
         "baseline",
     ]
-    of = f" of {evaluation.examples:,}" if examples < evaluation.examples else ""
-    table = [[f"{examples:,}{of} test examples", *columns]]
+    total = f" of {evaluation.examples:,}" if examples < evaluation.examples else ""
+    table = [[f"{examples:,}{total} test examples", *columns]]
     for name, metric in candidate.items():
         value, low, high = map(format_number, (metric.value, metric.low, metric.high))
         champion = [format_number(comparison.champion[name].value)] if comparison else []

@@ -90,7 +90,7 @@ def schema() -> str:
 
 
 def render_starter_config() -> str:
-    """Return the digits configuration, with every other key as a comment."""
+    """Return the digits configuration, with all other keys as comments."""
     head = "# A configuration of modelyard. Commented keys show their defaults.\n"
     return head + "\n".join(_render_keys(Config.model_validate(DIGITS), DIGITS)) + "\n"
 

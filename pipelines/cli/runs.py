@@ -46,7 +46,7 @@ def list_(
     from modelyard.pipelines import api
 
     infos = api.list_runs(
-        scope.name,
+        scope.environment_name,
         model,
         limit,
         endpoint=scope.endpoint,
@@ -82,7 +82,7 @@ def show_(
     print_rows(list(_format_facts(info).items()))
     print_table(build_steps_table(run), Console())
     summary = read_summary(run.folder)
-    if summary and summary.state == info.state == "succeeded":  # otherwise it was retried
+    if summary and summary.state == info.state == "succeeded":  # otherwise the run was retried
         show_summary(summary, run, Console())
     elif info.state in ("failed", "cancelled") and (failure := run.failure()):
         typer.echo(f"reason   {failure.message}")
@@ -108,7 +108,7 @@ def compare(
         (change.key, _format_value(change.key, change.before), _format_value(change.key, change.after))
         for change in changes
     ]
-    # a run without a gate has no value for its keys
+    # a run without a gate has no values for the keys of the gate
     print_rows(
         [row for row in rows if row[1:] != (NO_VALUE, NO_VALUE)], ("", *(run.name for run in compared.runs))
     )
@@ -229,7 +229,7 @@ def report(
         run = _open_run(scope, name)
         path, origin = fetch_run_report(run), dict[str, Any](run=run.name)
     else:
-        models = open_store(store, scope.name or "local")
+        models = open_store(store, scope.environment_name or "local")
         if not models.versions(name):
             raise NotFoundError(
                 f"There is no run {name}, and no model {name} in {models.url}. `modelyard runs list` and "
@@ -245,7 +245,7 @@ def report(
 def _open_run(scope: "RunScope", name: str | None) -> "Run":
     from modelyard.pipelines import api
 
-    return api.open_run(name, scope.name, endpoint=scope.endpoint, namespace=scope.namespace)
+    return api.open_run(name, scope.environment_name, endpoint=scope.endpoint, namespace=scope.namespace)
 
 
 def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
@@ -260,9 +260,8 @@ def _format_value(key: str, value: Any) -> str:
 
 
 def _format_row(info: "RunInfo") -> tuple[str, ...]:
-    decided = (info.decision, _format_metric(info), info.version)
-    values = (info.model, info.data, info.state, *decided, info.environment)
-    return (info.name, format_time(info.started), *map(format_cell, values))
+    values = (info.model, info.data, info.state, info.decision, _format_metric(info), info.version)
+    return (info.name, format_time(info.started), *map(format_cell, (*values, info.environment)))
 
 
 def _format_facts(info: "RunInfo") -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""stdout and stderr of any encoding, also without a reader.
+"""stdout and stderr of any encoding, even without a reader.
 
-Characters that the encoding lacks are replaced, such as ✓ by `ok`. If the reader of a pipe has closed it
-(`modelyard … | head -1`), the output is dropped; the exit code is still that of the command. A stream that is
-closed at the start becomes /dev/null.
+Characters that the encoding lacks are replaced, such as ✓ with `ok`. If the reader of a pipe has closed it
+(`modelyard … | head -1`), the output is discarded; the exit code is still that of the command. A stream that
+is closed at the start becomes /dev/null.
 """
 
 import codecs

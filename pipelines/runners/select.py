@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 class RunScope:
     """The options of a command that select runs.
 
-    `name` is the name of the environment, or None for the runs of this machine. `endpoint` and
-    `namespace` are those of Kubeflow Pipelines, if set; `overrides` are the `key=value` of --set.
+    `environment_name` is None for the runs of this machine. `endpoint` and `namespace` are those of Kubeflow
+    Pipelines, if set; `overrides` are the `key=value` of --set.
     """
 
-    name: str | None = None
+    environment_name: str | None = None
     endpoint: str | None = None
     namespace: str | None = None
     overrides: Sequence[str] = ()
@@ -42,14 +42,14 @@ class RunScope:
     @cached_property
     def environment(self) -> Environment:
         """The environment; ConfigError if it does not exist or is invalid."""
-        if self.name is None:
+        if self.environment_name is None:
             raise ConfigError(
                 "Kubeflow Pipelines is on a cluster. Select its environment with -e, such as -e kind."
             )
         overrides = [*self.overrides]
         if self.namespace is not None:
             overrides.append(f"environment.kfp.namespace={json.dumps(self.namespace)}")
-        return load_environment(self.name, overrides)
+        return load_environment(self.environment_name, overrides)
 
 
 def create_local_runner(name: str, environment: Environment) -> LocalRunner:
@@ -71,7 +71,7 @@ def create_kfp_runner(scope: RunScope) -> "KfpRunner":
     from modelyard.pipelines.runners.kfp.runner import KfpRunner
 
     find_endpoint(scope.environment, scope.endpoint)
-    return KfpRunner(str(scope.name), scope.environment, scope.endpoint, scope.namespace)
+    return KfpRunner(str(scope.environment_name), scope.environment, scope.endpoint, scope.namespace)
 
 
 def find_run(scope: RunScope, name: str | None = None) -> Run:
@@ -89,7 +89,7 @@ def find_run(scope: RunScope, name: str | None = None) -> Run:
     start = read_start_record(home / "runs" / name) if run_folder.NAME.fullmatch(name) else None
     if start:
         return create_local_runner(start.environment, start.settings).open(name)
-    if scope.name and scope.environment.on_cluster:
+    if scope.environment_name and scope.environment.on_cluster:
         return create_kfp_runner(scope).open(name)
     raise NotFoundError(
         f"There is no run {name!r} in {home / 'runs'}. `modelyard runs list` shows the runs of this "
@@ -118,9 +118,9 @@ def list_runs(
     }
     runs: list[RunInfo] = []
     for start in starts.values():
-        if scope.name in (None, start.environment):
+        if scope.environment_name in (None, start.environment):
             runs += create_local_runner(start.environment, start.settings).list(model, limit)
-    if scope.name and scope.environment.on_cluster:
+    if scope.environment_name and scope.environment.on_cluster:
         try:
             runs += create_kfp_runner(scope).list(model, limit)
         except (BackendError, NotFoundError) as error:
