@@ -119,7 +119,7 @@ def clean_text(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 2] + " …"
 
 
-def killed_message(step: str | None) -> str:
+def killed_message(step: str) -> str:
     """Return the message for a step whose process was killed."""
     return (
         f"The step {step} was killed, or crashed outside of Python, perhaps because memory ran out. "
@@ -128,7 +128,9 @@ def killed_message(step: str | None) -> str:
 
 
 def out_of_memory_message(step: str | None, evidence: str) -> str:
-    """Return the message for a step that ran out of memory; `evidence` is the end of the sentence."""
+    """Return the message for a step, or a command, that ran out of memory; `evidence` ends the sentence."""
+    if not step:
+        return f"The command ran out of memory{evidence} Use a machine with more memory."
     return f"The step {step} ran out of memory{evidence} {MORE_MEMORY.format(step=step)}"
 
 

@@ -71,6 +71,7 @@ def test_a_memory_error_is_recorded_as_out_of_memory(record):
     failure = Failure.parse(record.read_bytes())
     assert (failure.kind, failure.exit_code) == ("OutOfMemoryError", 14)
     assert "6 GiB" in failure.message
+    assert "None" not in Failure.from_error(MemoryError()).message
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "é" * 10_000, '"' * 10_000, "\x1b[1m\0" * 3000, "😀" * 5000])
