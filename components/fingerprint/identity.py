@@ -79,7 +79,7 @@ def _record_start(spec: FingerprintSpec, run_id: str, identity: Identity, unchan
     )
     objects, key = open_objects(spec.store), records.run_key(spec.name, run_id)
     write_record(objects, key, start)
-    objects.replace(key, *objects.read(key))  # as a promotion does: an error now, not after training
+    objects.replace(key, *objects.read(key))  # as a promotion does; if it fails, fail before training
 
 
 def fingerprint_data(source: Source) -> str:

@@ -27,7 +27,7 @@ from modelyard.components.step import log
 
 BATCH_BYTES = 2**22
 EXACT_SUM_EXAMPLES = 256
-"""Number of uint8 examples whose sum is exact in uint16, and whose squares' sum is exact in float32."""
+"""Number of uint8 examples whose sum is exact in uint16, and whose sum of squares is exact in float32."""
 MIN_RANGE, MAX_RANGE = 0.05, 20
 """Magnitudes of the training values, relative to data.scale, outside of which a warning is logged."""
 LISTED_NAMES = 20

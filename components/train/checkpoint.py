@@ -144,7 +144,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
 def write_state(
     path: Path, state: TrainingState, variables: Sequence[Any], best: Sequence[NDArray[Any]]
 ) -> None:
-    """Write a checkpoint: each variable as bytes, as .npz lacks some dtypes, and the state as JSON."""
+    """Write a checkpoint: each variable as bytes, because .npz lacks some dtypes, and the state as JSON."""
     arrays = {f"variable-{index}": variable.numpy() for index, variable in enumerate(variables)}
     arrays |= {f"best-{index}": array for index, array in enumerate(best)}
     raw: dict[str, Any] = {

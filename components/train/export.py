@@ -51,7 +51,7 @@ def export(
         schema: of the examples.
         normalization: with the scale of the predictions, to which the tolerance is relative.
         examples: raw examples (n, *shape), n >= 1, for the check.
-        folder: to which the files are written.
+        folder: existing folder for the files.
 
     Raises:
         TrainError: the model predicts NaN or infinity, or a format cannot be written or loaded, or predicts

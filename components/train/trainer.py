@@ -40,7 +40,7 @@ PACKAGES = ("keras", "numpy", "onnx", "onnxruntime", "tf2onnx")
 
 
 def train(features_path: str, spec: TrainSpec, features_url: str, model_path: str, history_path: str) -> None:
-    """Fit the model and write it with its history, or neither if an error occurs.
+    """Fit the model and write it with its history; if an error occurs, neither is written.
 
     Interrupted training resumes from its checkpoint.
 

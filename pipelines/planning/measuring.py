@@ -175,7 +175,7 @@ def _create_error(module: str, code: int, failure_file: Path, output: str) -> Mo
     reason = f"The process {module} ended with exit code {code}"
     if -code in OUT_OF_MEMORY_SIGNALS or isinstance(error, OutOfMemoryError):
         return TooLargeError(
-            f"{reason}, probably because it ran out of memory: {last}. Reduce the sizes in `model` or "
+            f"{reason}, probably because it ran out of memory: {last}. Reduce the layer sizes in `model` or "
             "training.batch_size, or use a larger machine."
         )
     return TrainError(f"{reason}: {last}. `modelyard run` has the complete log.")
