@@ -31,8 +31,8 @@ MAX_DOCUMENT = 3 * 2**10  # bytes; Kubernetes cuts a termination message at 4 Ki
 MAX_TEXT = 2000  # characters
 RUN_AGAIN = "Run it again: completed steps are cached."
 MORE_MEMORY = (
-    "Reduce the layer sizes in `model` or training.batch_size, or add memory: environment.steps.{step}.memory "
-    "on a cluster, a larger machine otherwise."
+    "Reduce the layer sizes in `model` or training.batch_size, or add memory: environment.steps.{step}.memory"
+    " on a cluster, a larger machine otherwise."
 )
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -355,7 +355,7 @@ def _convert_bitcast(graph: Any, node: Any, **_: Any) -> None:
 
 @_handles("RFFT")
 def _convert_rfft(graph: Any, node: Any, **kwargs: Any) -> None:
-    """Real and imaginary part of Fourier transforms, for spectrograms. tf2onnx supports the magnitude only."""
+    """Real and imaginary parts of an FFT, for spectrograms. tf2onnx supports the magnitude only."""
     parts = graph.find_output_consumers(node.output[0])
     if any(part.type not in ("Real", "Imag") for part in parts):
         signal.RFFTOp.version_13(graph, node, **kwargs)
