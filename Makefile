@@ -34,7 +34,7 @@ images: setup ## Build the images; BASE=base image, REGISTRY=registry to push to
 images-accelerators: setup ## Build the large images of train for NVIDIA GPUs and TPUs
 	$(BUILD_IMAGES) --accelerators $(BUILD)
 
-kind-up: setup ## Create a kind cluster, push the images, apply the manifests; CLUSTER=current REGISTRY=… for the cluster in KUBECONFIG
+kind-up: setup ## Create a kind cluster, push the images, apply the manifests; CLUSTER=current REGISTRY=… for the cluster of the current kubectl context
 	CLUSTER=$(CLUSTER) manifests/kind/cluster up
 
 kind-run: setup ## Run CONFIG with its steps as pods, roll out the model, request a prediction
@@ -43,7 +43,7 @@ kind-run: setup ## Run CONFIG with its steps as pods, roll out the model, reques
 kind-down: setup ## Remove what kind-up created
 	CLUSTER=$(CLUSTER) manifests/kind/cluster down
 
-test-cluster: setup ## Run the cluster tests on the cluster in KUBECONFIG, whose nodes pull from REGISTRY
+test-cluster: setup ## Run the cluster tests on the cluster of the current kubectl context, whose nodes pull from REGISTRY
 	CLUSTER=current manifests/kind/cluster up
 	$(BIN)/pytest -q $(TWO_CORES) -m "cluster and not soak" tests/cluster
 
