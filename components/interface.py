@@ -41,8 +41,8 @@ def compute_interface(step: str) -> str:
     return f"{version('modelyard')} ({hashlib.sha256(content.encode()).hexdigest()[:12]})"
 
 
-def _iterate_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in kind.model_fields.items():
+def _iterate_keys(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in spec.model_fields.items():
         yield f"{prefix}{name}"
         for nested in (field.annotation, *get_args(field.annotation)):
             if isinstance(nested, type) and issubclass(nested, BaseModel):

@@ -173,15 +173,16 @@ class KerasObject:
 
         `reserved` are RESERVED_ARGUMENTS; those that the class does not have are ignored.
         """
-        kind = _find_keras_types(self.kind)[self.class_name]
+        keras_class = _find_keras_classes(self.kind)[self.class_name]
         values = dict(self.arguments)
         for key, value in values.items():
             if isinstance(self.signature[key], float) and isinstance(value, int):
                 values[key] = float(value)  # Keras rejects a learning rate of 1
         values |= {key: schedule.build() for key in values if (schedule := self._get_schedule(key))}
-        values |= {key: reserved[key] for key in reserved.keys() & inspect.signature(kind).parameters.keys()}
+        parameters = inspect.signature(keras_class).parameters
+        values |= {key: reserved[key] for key in reserved.keys() & parameters.keys()}
         try:
-            instance = kind(**values)
+            instance = keras_class(**values)
             if self.kind == SCHEDULES:
                 instance(0)  # Keras checks some arguments only when it is called
         except Exception as error:
@@ -211,8 +212,8 @@ def inspect_signatures() -> Signatures:
     """Return the contents of keras_signatures.json, from the installed Keras."""
     return {
         kind: {
-            name: _read_defaults(keras_type)
-            for name, keras_type in sorted(_find_keras_types(kind).items())
+            name: _read_defaults(keras_class)
+            for name, keras_class in sorted(_find_keras_classes(kind).items())
             if name in CALLBACK_STATE or name not in (*BASE_TYPES, *WRAPPERS, *UNSUPPORTED_CALLBACKS)
         }
         for kind in KIND_NAMES
@@ -230,7 +231,7 @@ def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     return names
 
 
-def _find_keras_types(kind: str) -> dict[str, Any]:
+def _find_keras_classes(kind: str) -> dict[str, Any]:
     from modelyard.components.train.backend import keras
 
     module = keras
@@ -239,10 +240,10 @@ def _find_keras_types(kind: str) -> dict[str, Any]:
     return {value.__name__: value for value in vars(module).values() if inspect.isclass(value)}
 
 
-def _read_defaults(kind: Any) -> dict[str, Any]:
+def _read_defaults(keras_class: Any) -> dict[str, Any]:
     return {
         parameter.name: REQUIRED if parameter.default is parameter.empty else parameter.default
-        for parameter in inspect.signature(kind).parameters.values()
+        for parameter in inspect.signature(keras_class).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in ("dtype", "from_logits")
     }
 

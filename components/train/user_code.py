@@ -94,9 +94,10 @@ def apply_model(model: Any, settings: Model, schema: Schema, examples: Any, code
 
 def _check_training(build: str, model: Any) -> None:
     """Raise TrainError if the model was compiled, or overrides a method of training."""
-    kind = type(model)
-    keras_base = next(base for base in kind.__mro__ if base.__module__.startswith("keras."))
-    overridden = [name for name in TRAINING_METHODS if getattr(kind, name) is not getattr(keras_base, name)]
+    keras_base = next(base for base in type(model).__mro__ if base.__module__.startswith("keras."))
+    overridden = [
+        name for name in TRAINING_METHODS if getattr(type(model), name) is not getattr(keras_base, name)
+    ]
     if overridden:
         raise TrainError(
             f"The model of {build} overrides {overridden[0]}, which would not be used, because the "
