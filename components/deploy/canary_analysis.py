@@ -24,7 +24,7 @@ def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rol
     """Return why the candidate fails the analysis, or None.
 
     It fails if more requests fail than the allowed share of its requests, or of `rollout.min_requests` if it
-    received fewer. After `rollout.min_requests`, latency is compared with stable over the same period.
+    received fewer. Latency is compared after `rollout.min_requests`, if stable received requests meanwhile.
     """
     required = max(candidate.requests, rollout.min_requests)
     if candidate.failed > rollout.max_error_rate * required:

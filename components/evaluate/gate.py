@@ -268,7 +268,7 @@ def _fail_too_few(rule: str, count: int, sentence: str, minimum: int) -> RuleRes
 def _check_comparison(
     metrics: Metrics, gate: Gate, comparison: Comparison, margin: float, champion: int
 ) -> RuleResult:
-    """Check one comparison; after a failure, the sentence has the number of test examples to pass."""
+    """Check one comparison; after a failure, the sentence has the number of test examples needed to pass."""
     name = f"{comparison.metric} of {comparison.slice}" if comparison.slice else comparison.metric
     count = metrics.same_examples.examples if metrics.same_examples else metrics.examples
     sign = _get_sign(metrics, comparison.metric)

@@ -162,7 +162,7 @@ class StuckPod:
 
 
 def find_stuck_pod(cluster: Cluster, run: str) -> StuckPod | None:
-    """Return the first pending pod that has no node or no image, of the run with this ID, if there is one.
+    """Return the first pod of the run with this ID that waits for a node or an image, if there is one.
 
     Raises:
         ClusterError: no permission to read the pods, or the cluster does not respond.

@@ -224,7 +224,7 @@ class App:
                     if len(text) > self.limits.body:
                         raise too_large(f"more than {self.limits.body} bytes", self.limits.body)
                     return execute(text)
-            except HttpError as error:  # a traceback would keep the body in memory until a collection
+            except HttpError as error:  # not raised: its traceback would keep the body in memory
                 return error.reply
 
         pool = self._large_pool if len(data) > LARGE_BODY else self._pool
@@ -250,7 +250,7 @@ class App:
             else:
                 length = headers.get(openinference.HEADER_LENGTH)
                 reply = openinference.infer(predictor, text, length, self._settings.max_batch)
-        except HttpError as error:  # returned, not raised: see `_execute_in_thread`
+        except HttpError as error:  # not raised: see `_execute_in_thread`
             return error.reply
         except Exception:  # a failure of one prediction
             trace = trace_headers([*headers.items()])

@@ -50,7 +50,7 @@ def compute_limits(serving: Serving, memory: int | None = None, cpus: int | None
     free = max(0, (read_memory_limit() if memory is None else memory) - BASE_MEMORY)
     body = serving.max_body_bytes or min(MAX_BODY, max(MIN_BODY, free // 2 // JSON_MEMORY_FACTOR))
     pixels = serving.max_pixels or min(MAX_PIXELS, max(MIN_PIXELS, free * 3 // 5 // PIXEL_MEMORY))
-    bodies = free // 6 // (JSON_MEMORY_FACTOR * LARGE_BODY)  # that fit into a sixth of the memory
+    bodies = free // 6 // (JSON_MEMORY_FACTOR * LARGE_BODY)  # whose parsing fits into a sixth of the memory
     return Limits(
         body=body,
         connections=max(2 * body, free // 6),

@@ -169,7 +169,7 @@ class Server(UvicornServer):
 
 
 def _limit_files(memory: int, *, tls: bool) -> None:
-    """Limit open files, and so connections: to the maximum or, with TLS, to as many as fit in `memory` bytes.
+    """Limit open files, and so connections: to the maximum; with TLS, to twice those that `memory` permits.
 
     uvicorn receives a TLS connection after its handshake. Until then, only the number of open files limits
     the memory of connections; libuv closes further connections at once.
