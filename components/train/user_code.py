@@ -29,8 +29,8 @@ from modelyard.components.train.backend import is_out_of_memory, keras
 from modelyard.components.train.settings import Model
 
 RAW_LAYER, SCALED_LAYER = "raw_examples", "scaled_predictions"
-"""Layers before the normalization and after the scaling. A user's model that has one of them, such as a version
-that the user's code loads, does this itself."""
+"""Layers before the normalization and after the scaling. A user's model that has one of them, such as a
+version that the user's code loads, does this itself."""
 TRAINING_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics", "fit")
 
 
