@@ -99,7 +99,7 @@ class HttpServer:
             hint = "Check the URL, and that a model server runs there (`modelyard serve`)."
             if "CERTIFICATE_VERIFY_FAILED" in str(reason):
                 hint = "Set the PEM file of its CA with --ca, or with the variable SSL_CERT_FILE."
-            raise ServeError(f"{self} does not respond: {reason}. {hint}") from error
+            raise ServeError(f"The request to {self} failed: {reason}. {hint}") from error
 
     def _tls(self) -> "ssl.SSLContext":
         import ssl
