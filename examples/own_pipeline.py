@@ -21,7 +21,7 @@ IDENTITY = '{"run": "", "data": "", "champion": 0}'  # do not compare the model 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
 def alert(decision: bool) -> str:
     """Return a message. This is a component of your own."""
-    return "the model is good enough" if decision else "the model has become worse: see the report"
+    return "the model is good enough" if decision else "the model does not pass the gate: see the report"
 
 
 def build(config: str):
@@ -35,7 +35,7 @@ def build(config: str):
         Args:
             model: URI of the artifact `model` of train.
             history: URI of the artifact `history` of train.
-            date: part of the cache key of ingest; a new date reads the data again.
+            date: part of the cache key of ingest; with a new date, ingest reads the data again.
         """
         raw = ingest(spec=specs["ingest"], fingerprint=date).outputs["raw"]
         features = preprocess(raw=raw, spec=specs["preprocess"]).outputs["features"]

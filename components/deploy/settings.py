@@ -47,7 +47,7 @@ class Rollout(Settings):
     max_latency_ratio: float = Field(
         default=2.0,
         ge=1,
-        description="Maximum mean latency of the candidate, as a multiple of stable's mean latency over "
+        description="Maximum mean latency of the candidate, as a multiple of that of stable over "
         "the same period.",
     )
     latency_margin: float = Field(

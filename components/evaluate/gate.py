@@ -139,7 +139,7 @@ def _check_baseline(metrics: Metrics) -> list[RuleResult]:
     if higher_is_better:  # the baseline's metric is the same for any test examples
         limit = comparison.other + comparison.at_least
         rule = Rule(
-            rule=f"lower 95 % limit of {name} must be above the baseline's",
+            rule=f"one-sided lower 95 % limit of {name} must be above the baseline's",
             value=limit,
             limit=comparison.other,
             passed=passed,
@@ -150,7 +150,7 @@ def _check_baseline(metrics: Metrics) -> list[RuleResult]:
         )
     else:  # the limit is that of the paired gain, not of the candidate's metric alone
         rule = Rule(
-            rule=f"lower 95 % limit of the gain in {name} over the baseline must be above",
+            rule=f"one-sided lower 95 % limit of the gain in {name} over the baseline must be above",
             value=comparison.at_least,
             limit=0.0,
             passed=passed,
@@ -276,7 +276,7 @@ def _check_comparison(
     limit = -margin if non_inferiority else margin
     passed = comparison.at_least >= limit if non_inferiority else comparison.at_least > limit
     rule = Rule(
-        rule=f"lower 95 % limit of the gain in {name} over version {comparison.version} "
+        rule=f"one-sided lower 95 % limit of the gain in {name} over version {comparison.version} "
         f"must be {'at least' if non_inferiority else 'above'}",
         value=comparison.at_least,
         limit=limit,

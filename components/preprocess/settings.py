@@ -18,7 +18,7 @@ class Preparation(Settings):
     )
     test: float | int = Field(
         default=0.2,
-        description="Examples to hold out for the test, selected by a hash of their content: a share (0.2) "
+        description="Examples to hold out for testing, selected by a hash of their content: a share (0.2) "
         "or a number (1000). At least 10 examples of each class are held out, or half of a class with fewer "
         "than 20. If the source has a test split, its examples are the test examples.",
     )
@@ -38,10 +38,10 @@ class Preparation(Settings):
     )
     fail_on: list[Literal["duplicates", "conflicting_labels", "leakage", "champion_leakage"]] = Field(
         default_factory=list,
-        description="Checks of the data that fail the run; results of other checks are only reported. "
-        "duplicates: no two examples are equal; conflicting_labels: no example has two labels; leakage: no "
-        "test example is also a training example; champion_leakage: no test example "
-        "was a training example of the champion.",
+        description="Findings that fail the run; other findings are only shown in the report. duplicates: "
+        "equal examples; conflicting_labels: equal examples with different labels; leakage: test examples "
+        "that are also training examples; champion_leakage: test examples that the champion was trained "
+        "on.",
     )
 
     @field_validator("validation", "test")

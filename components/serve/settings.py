@@ -45,7 +45,7 @@ class Serving(Settings):
     linger: float = Field(
         default=0.0,
         ge=0,
-        description="Seconds after SIGTERM in which the server still accepts requests, with the response "
+        description="Seconds after SIGTERM during which the server still accepts requests, with the response "
         "header `Connection: close`, before it drains; on a cluster at least 5.",
     )
     poll_interval: float = Field(

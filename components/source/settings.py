@@ -77,8 +77,8 @@ class SourceKeys(Settings):
     )
     source: str | None = Field(
         default=None,
-        description="Path or URL of the data: https://, gs:// or the scheme of another installed storage. A "
-        "relative path is relative to the configuration file. For https://, user and password come from "
+        description="Path or URL of the data: https://, gs:// or the scheme of an installed storage package. "
+        "A relative path is relative to the configuration file. For https://, user and password come from "
         "~/.netrc. Not for digits and diabetes.",
     )
     sha256: str | None = Field(

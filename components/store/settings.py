@@ -12,7 +12,7 @@ class Store(Settings):
 
     url: str = Field(
         default=".modelyard/models",
-        description="gs://bucket/prefix, file:///path, the URL of another installed storage, or a path "
+        description="gs://bucket/prefix, file:///path, a URL of an installed storage package, or a path "
         "relative to the working directory.",
     )
     endpoint: str | None = Field(default=None, description="URL of a GCS emulator, for gs:// in tests.")

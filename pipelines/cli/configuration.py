@@ -76,7 +76,7 @@ def init(
 @app.command()
 def reference(
     environments: Annotated[
-        bool, typer.Option("--environments", help="Print the reference of the keys of environments instead.")
+        bool, typer.Option("--environments", help="Print the reference of environment files instead.")
     ] = False,
 ) -> None:
     """Print the reference of all configuration keys as Markdown."""

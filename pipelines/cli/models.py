@@ -68,7 +68,9 @@ def show_(
     version: Annotated[
         int | None,
         typer.Argument(
-            metavar="VERSION", min=1, help="Version number. Default: the champion, or the latest version."
+            metavar="VERSION",
+            min=1,
+            help="Version number. Default: the champion; if there is none, the latest version.",
         ),
     ] = None,
     store: StoreUrl = None,
@@ -105,9 +107,9 @@ def promote(
 ) -> None:
     """Make a version the champion.
 
-    First starts a server on this machine and verifies the version. Running servers on this machine then
-    switch to the version without dropping requests. Servers on a cluster are unchanged until the next
-    `modelyard deploy`.
+    First starts a server with the version on this machine and verifies its predictions. Running servers on
+    this machine then switch to the version without dropping requests. Servers on a cluster are unchanged
+    until the next `modelyard deploy`.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
@@ -138,8 +140,8 @@ def rollback(
 ) -> None:
     """Roll back to the previous champion, or to another version.
 
-    First starts a server and verifies the version. Running servers on this machine then switch to the
-    version; on a cluster, the Deployment is updated. No requests are dropped.
+    First starts a server with the version and verifies its predictions. Running servers on this machine then
+    switch to the version; on a cluster, the Deployment is updated. No requests are dropped.
     """
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment

@@ -48,8 +48,8 @@ def deploy(
 ) -> None:
     """Roll out a version of a model.
 
-    Starts servers of the version and verifies them, runs the canary analysis on a cluster, then promotes the
-    version or removes its servers.
+    Starts servers with the version and verifies their predictions, runs the canary analysis on a cluster,
+    then promotes the version or removes its servers.
     """
     from modelyard.pipelines import api
 
@@ -66,7 +66,7 @@ def status(
         typer.Option(
             metavar="URL",
             callback=check_server_url,
-            help="URL of a running server: the exit code is 8 if no server of the model responds there. "
+            help="URL of a running server. The exit code is 8 if no server of the model responds there. "
             "Default: serving.host and serving.port of the champion.",
         ),
     ] = None,

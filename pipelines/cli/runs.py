@@ -211,7 +211,7 @@ def report(
     output: Output,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="RUN|NAME", help="Name of a run or a model. Default: the latest run."),
+        typer.Argument(metavar="NAME", help="Name of a run or a model. Default: the latest run."),
     ] = None,
     version: Annotated[
         int | None,

@@ -61,8 +61,8 @@ def serve(
     """Serve a model over HTTP.
 
     Without --version, the server follows the champion: it loads a new champion without dropping requests. The
-    section `serving` of the run that trained the version has the defaults; environment variables and options
-    override them.
+    defaults are in the section `serving` of the configuration with which the version was trained; environment
+    variables and options override them.
     """
     from modelyard.pipelines import api
 

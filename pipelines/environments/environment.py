@@ -82,7 +82,8 @@ class StepResources(Settings):
     retries: int = Field(
         default=0,
         ge=0,
-        description="Number of retries. `defaults` does not apply to deploy; set it in steps.deploy.",
+        description="Number of retries. The value in `defaults` does not apply to deploy; set "
+        "steps.deploy.retries.",
     )
 
     def all_node_labels(self) -> dict[str, str]:
@@ -242,7 +243,8 @@ class Environment(Settings):
     )
     defaults: StepResources = Field(default=StepResources(), description="Resources of all steps.")
     steps: Steps = Field(  # type: ignore[valid-type]
-        default=Steps(), description="Resources of individual steps; they override `defaults`."
+        default=Steps(),
+        description="Resources of individual steps, with the keys of `defaults`, which they override.",
     )
 
     @property

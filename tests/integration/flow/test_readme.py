@@ -36,15 +36,13 @@ def pets(new_workspace: Any) -> tuple[Any, Any]:
 
 
 def read_example() -> tuple[str, str]:
-    """Return the configuration and the code, which are side by side in the README."""
-    match = re.search(
-        r"```yaml\n# pets\.yaml( +)# networks/small\.py\n(.+?)```", README.read_text(), re.DOTALL
-    )
-    assert match
-    column = len("# pets.yaml" + match[1])
-    lines = match[2].splitlines(keepends=True)
-    code = [line[column:].removeprefix("#   ") for line in lines if len(line) > column]
-    return "\n".join(line[:column].rstrip() for line in lines), "".join(code)
+    """Return the configuration and the code of the README."""
+    text = README.read_text()
+    config = re.search(r"```yaml\n(# pets\.yaml\n.+?)```", text, re.DOTALL)
+    code = re.search(r"```python\n(# networks/small\.py\n.+?)```", text, re.DOTALL)
+    assert config
+    assert code
+    return config[1], code[1]
 
 
 def image_bytes(name: str, number: int) -> bytes:
