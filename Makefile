@@ -18,7 +18,7 @@ TWO_CORES := -n 2 --no-loadscope-reorder
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: setup ## Run the pipeline on CONFIG (default: the digits example) and request a prediction
+run: setup ## Run the pipeline with CONFIG (default: the digits example) and request a prediction
 	$(BIN)/modelyard run $(CONFIG)
 
 test: setup ## Run the tests in two processes
@@ -28,10 +28,10 @@ test: setup ## Run the tests in two processes
 
 BUILD = $(BASE:%=--base %) $(REGISTRY:%=--registry %) $(SOURCE:%=--source %) $(REVISION:%=--revision %)
 
-images: setup ## Build the images; BASE=base image, REGISTRY=registry to push to, SOURCE= and REVISION= for a release
+images: setup ## Build the images; BASE=base image, REGISTRY=registry to push to, SOURCE= and REVISION=, the labels of a release
 	$(BUILD_IMAGES) $(BUILD)
 
-images-accelerators: setup ## Build the large images of train for NVIDIA GPUs and TPUs
+images-accelerators: setup ## Build the large images of the step train for NVIDIA GPUs and TPUs
 	$(BUILD_IMAGES) --accelerators $(BUILD)
 
 kind-up: setup ## Create a kind cluster, push the images, apply the manifests; CLUSTER=current REGISTRY=… for the cluster of the current kubectl context
@@ -114,7 +114,7 @@ coverage: setup ## Run the tests and print the coverage of each file, with branc
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench-data: setup ## Compare ingest and preprocess with SHA-256, and decoding with a Pillow loop; needs 4 GB of disk
+bench-data: setup ## Compare the speed of ingest and preprocess with that of SHA-256, and decoding with a Pillow loop; needs 4 GB of disk
 	$(BIN)/python benchmarks/data.py
 
 bench-flow: setup ## Compare a run, a rerun, training and the overhead of a step with bare scripts

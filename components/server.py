@@ -221,7 +221,7 @@ def parse_tokens(text: bytes, origin: str) -> list[str]:
 def check_private(key: str, path: str) -> None:
     """Raise ConfigError unless a file with a secret exists and only its owner and group have access."""
     if check_regular(key, path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigError(f"{key} is {path}, to which every user has access. Run `chmod o-rwx {path}`.")
+        raise ConfigError(f"Every user has access to {path} ({key}). Run `chmod o-rwx {path}`.")
 
 
 def check_regular(key: str, path: str) -> os.stat_result:

@@ -3,8 +3,8 @@
     import modelyard
     summary = modelyard.run("pets.yaml")
 
-The functions are those of pipelines/api.py, declared in __init__.pyi. They are imported on first use, as the
-images of the steps do not contain pipelines/.
+The functions are those of pipelines/api.py, declared in __init__.pyi. They are imported on first use, because
+the images of the steps do not contain pipelines/.
 
 components  the steps, one package each, and the packages that they share
 pipelines   the pipeline, configuration, environments, runners, schedules, planning, command line

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from modelyard.pipelines.runners.kfp.runner import KfpRun, KfpRunner
     from modelyard.pipelines.runners.kfp.submission import ExistingObjects, Submission
     from modelyard.pipelines.runners.select import RunScope
-    from modelyard.pipelines.schedule.recurring import AppliedSchedule, RecurringRuns
     from modelyard.pipelines.serving.prediction import ExamplePrediction, Model
 
 __all__ = [
@@ -302,9 +301,7 @@ def rollback(
     if not load_environment(environment).on_cluster:
         section = load_store_section(store_url, environment)
     elif store_url is not None:
-        raise ConfigError(
-            f"--store is {store_url}, but the environment {environment} has its own store. Remove --store."
-        )
+        raise ConfigError(f"The environment {environment} has its own store: omit the store {store_url}.")
     controller = find_controller(name, environment, by, store=section)
     version = to or controller.models.require_champion(name).previous  # whose rollout settings are used
     controller = find_controller(name, environment, by, log=log, version=version, store=section)
@@ -443,8 +440,8 @@ def serve(
 def load_model(
     name: str,
     version: int | None = None,
-    store: ModelStore | None = None,
     *,
+    store_url: str | None = None,
     environment: str = "local",
     server_url: str | None = None,
     token_file: Path | str | None = None,
@@ -456,7 +453,7 @@ def load_model(
     `Model.signature` has the shape and dtype of an example and the names of the values.
 
     With `server_url`, the server at that URL predicts; `token_file` and `ca` are those of `rollout_status`.
-    If the environment is a cluster and `store` is not set, the model's server on the cluster predicts.
+    If the environment is a cluster and `store_url` is not set, the model's server on the cluster predicts.
     Otherwise, this process loads the version from the store with ONNX Runtime.
 
     Raises:
@@ -473,18 +470,20 @@ def load_model(
         server = HttpServer(server_url.rstrip("/"), proxies=True, token=token, ca=str(ca) if ca else None)
         return RemoteModel(server, name, version)
     if token_file or ca:
-        raise ConfigError("--token-file and --ca require --url. Add --url, or remove these options.")
-    if env.on_cluster and store is None:
+        raise ConfigError("A token file or CA certificates require the URL of a server. Set the URL.")
+    if env.on_cluster and store_url is None:
         from modelyard.pipelines.serving.platforms import find_server
 
         return RemoteModel(find_server(name, env), name, version)
-    return LocalModel(store or open_store(environment=environment), name, version)
+    return LocalModel(open_store(store_url, environment), name, version)
 
 
 def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePrediction]":
     """Return a prediction for each example in files, in order.
 
-    The files are images, or .npy files with one or more examples.
+    The files are images, or .npy files with one or more examples. A prediction has `example` (the file, with
+    an index for an example of several), `text` and `note` (the class and its probability, or the predicted
+    values) and `values` (each value by its name).
 
     Raises:
         DataError: a file is missing, or does not fit the signature of the model.
@@ -592,7 +591,7 @@ def prepare_submission(
     from modelyard.pipelines.compile.preflight import check_pipeline
     from modelyard.pipelines.runners.kfp import submission
 
-    server, uploads = _prepare_uploads(scope, config, budget, skip_checks)
+    server, uploads = prepare_server(scope, config, budget, skip_checks)
     prepared = submission.prepare(uploads.config, server.environment, DEFAULT_OPTIONS | options)
     notes = check_pipeline(prepared.arguments, server.environment)
     existing = submission.find_existing(server.backend, prepared)
@@ -600,10 +599,10 @@ def prepare_submission(
     return PreparedSubmission(server, uploads, prepared, existing, last_run, changes, notes)
 
 
-def _prepare_uploads(
+def prepare_server(
     scope: "RunScope", config: ConfigSource, budget: float | None, skip_checks: bool
 ) -> "tuple[KfpRunner, Uploads]":
-    """Return the server, and the configuration with its uploads, checked unless `skip_checks`."""
+    """Return the server of `scope`, and the configuration with its uploads; see `prepare_submission`."""
     from modelyard.pipelines.compile.uploads import prepare_uploads
     from modelyard.pipelines.planning.feasibility import check_feasibility
     from modelyard.pipelines.runners import run_folder, select
@@ -613,31 +612,6 @@ def _prepare_uploads(
     if not skip_checks:
         check_feasibility(uploads.config, server.environment, server.name, run_folder.home(), budget)
     return server, uploads
-
-
-def recurring_runs(scope: "RunScope", console: "Console | None" = None) -> "RecurringRuns":
-    """Return the recurring runs on the server of `scope`; `console` shows the progress of uploads."""
-    from modelyard.pipelines.compile import lean_kfp
-
-    lean_kfp.load()
-    from modelyard.pipelines.runners.select import create_kfp_runner
-    from modelyard.pipelines.schedule.recurring import RecurringRuns
-
-    server = create_kfp_runner(scope)
-    return RecurringRuns(server.backend, server.environment, console or _quiet_console())
-
-
-def apply_schedule(
-    scope: "RunScope",
-    config: ConfigSource = None,
-    console: "Console | None" = None,
-    *,
-    dry_run: bool = False,
-    skip_checks: bool = False,
-) -> "AppliedSchedule":
-    """Create or replace the recurring run of a configuration; see `prepare_submission`."""
-    _, uploads = _prepare_uploads(scope, config, None, skip_checks)
-    return recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
 
 
 def load_store_section(url: str | None, environment: str = "local") -> Store:

@@ -152,8 +152,8 @@ def _iterate_members(source: Path, max_bytes: int) -> Iterator[Member]:
         yield from _iterate_tar(source, max_bytes)
     else:
         raise DataError(
-            f"{source} is neither a folder nor a .zip nor a .tar.gz: it begins with {magic!r}. Set "
-            "data.source to one of these."
+            f"{source} is neither a folder nor a .zip nor a .tar.gz: it begins with the bytes "
+            f"{magic.hex(' ')}. Set data.source to one of these."
         )
 
 

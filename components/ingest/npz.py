@@ -140,7 +140,7 @@ def _open_arrays(path: Path, max_bytes: int) -> Iterator[Pairs]:
     try:
         archive = ZipFile(path)
     except DAMAGE_ERRORS as error:
-        raise DataError(f"{path} is not an .npz ({error}). Write it with numpy.savez.") from error
+        raise DataError(f"{path} is not an .npz file ({error}). Write it with numpy.savez.") from error
     with archive:
         files = [member for member in iterate_zip(archive, path, max_bytes) if not member.is_folder]
         arrays = {array.name: array for array in map(ArrayFile, files)}

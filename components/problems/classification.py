@@ -87,8 +87,8 @@ class Classification(Problem):
         counts = statistics["examples"]
         smallest, largest = counts.index(min(counts)), counts.index(max(counts))
         return (
-            f"{len(counts)} classes, with {counts[smallest]:,} ({schema.names[smallest]}) to "
-            f"{counts[largest]:,} ({schema.names[largest]}) training examples"
+            f"{len(counts)} classes, with {counts[smallest]:,} (class {schema.names[smallest]}) to "
+            f"{counts[largest]:,} (class {schema.names[largest]}) training examples"
         )
 
     def compute_scaling(self, targets: NDArray[Any]) -> tuple[float, float]:

@@ -161,7 +161,8 @@ def _parse_batch(predictor: Predictor, tensor: Any, binary: bytes | None, max_ba
         tensors.check_shape(data, shape, flat.size)
     if flat.size != np.prod(shape):
         raise HttpError(
-            400, f"The input has {flat.size} values, but its shape {list(shape)} has {int(np.prod(shape))}."
+            400,
+            f"The shape {list(shape)} has {int(np.prod(shape))} values, but the data has {flat.size}.",
         )
     return flat.reshape(shape)
 

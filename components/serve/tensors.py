@@ -140,7 +140,7 @@ def _parse_uint8(array: Any) -> NDArray[np.uint8]:
         raise HttpError(
             400,
             f"Value {index} of the input is {values[index]:g}, but this model expects uint8: integers 0 to "
-            "255. Send raw pixels; the model scales them.",
+            "255. Send values that are not normalized: the model normalizes them.",
         )
     return values.astype(np.uint8)
 

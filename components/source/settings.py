@@ -144,7 +144,7 @@ class SourceKeys(Settings):
         if kind.bundled_files and (self.source or self.sha256):
             raise ValueError(f"{self.kind} ships with scikit-learn: remove data.source and data.sha256")
         if not (kind.bundled_files or self.source):
-            raise ValueError(f"{self.kind} needs data.source: a path or a URL")
+            raise ValueError(f"data.kind is {self.kind}, which requires data.source: a path or a URL")
         for name, other in KINDS.items():
             for key in other.keys if name != self.kind else ():
                 if getattr(self, key) != type(self).model_fields[key].default:

@@ -18,7 +18,7 @@ _command = cache(typer.main.get_command)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C; the message has the effect on the run, and the command that continues it."""
+    """Ctrl-C; the message describes the effect on the run and names the command that continues it."""
 
 
 def run_command(app: typer.Typer, arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The help of commands, as kubectl and git print it: `predict NAME FILE...`, without types of Python."""
+"""The help of commands, as kubectl and git print it: `predict NAME FILE...`, without Python types."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

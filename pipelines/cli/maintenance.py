@@ -14,7 +14,6 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     Overrides,
     StoreUrl,
-    load_store_section,
     print_json,
     print_rows,
 )
@@ -75,14 +74,14 @@ def doctor(
     Checks Python, packages, CPU, disk, model store, port and network. The exit code is 1 if a check fails.
     """
     from modelyard.components.serve.settings import Serving
+    from modelyard.pipelines import api
     from modelyard.pipelines.config.config import load_section
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.maintenance.doctor import run_checks
 
     section = load_section("serving", Serving)
-    checks = run_checks(
-        load_store_section(store, environment), section, environment, load_environment(environment)
-    )
+    store_section = api.load_store_section(store, environment)
+    checks = run_checks(store_section, section, environment, load_environment(environment))
     if output is Output.JSON:
         print_json([check._asdict() for check in checks])
     else:

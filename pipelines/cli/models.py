@@ -16,7 +16,6 @@ from modelyard.pipelines.cli.options import (
     Version,
     format_cell,
     format_time,
-    load_store_section,
     log,
     open_store,
     print_json,
@@ -119,7 +118,7 @@ def promote(
         name, version, reason=reason, by=by, store_url=store, environment=environment, log=log
     )
     servers = SERVERS_FOLLOW
-    if env.on_cluster and load_store_section(store, environment) == env.model_store():
+    if env.on_cluster and api.load_store_section(store, environment) == env.model_store():
         servers = (
             "The servers on the cluster are unchanged. Roll out the version with `modelyard deploy "
             f"{name} {version} -e {environment}`."
@@ -149,7 +148,7 @@ def rollback(
     by = user()
     champion = api.rollback(name, to, reason=reason, by=by, store_url=store, environment=environment, log=log)
     servers = (
-        "The servers on the cluster run this version."
+        "The servers on the cluster serve this version."
         if load_environment(environment).on_cluster
         else SERVERS_FOLLOW
     )
@@ -221,13 +220,14 @@ def _find_served(
 
     On a cluster, these are the versions that the last rollout recorded; a local server is queried.
     """
+    from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
     from modelyard.pipelines.serving.platforms import find_controller
 
     locations = {record.location: list(record.versions) for record in models.served_versions(name, [])}
     if load_environment(environment).on_cluster:
         return locations, None
-    section = load_store_section(store, environment)
+    section = api.load_store_section(store, environment)
     status = find_controller(name, environment, user(), store=section).platform.status(errors=True)
     if status.stable is None:
         return locations, None

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from modelyard.components.store.models import ModelStore
-    from modelyard.components.store.settings import Store
 
 NO_VALUE = "–"
 
@@ -56,8 +55,8 @@ RunsEnvironment = Annotated[
         "-e",
         "--environment",
         metavar="ENV",
-        help="Environment whose runs are used, including those on Kubeflow Pipelines. Default: the runs that "
-        "`modelyard run` started on this machine, in any environment.",
+        help="Environment in which to find runs, including runs on Kubeflow Pipelines. Default: the runs "
+        "that `modelyard run` started on this machine, in any environment.",
     ),
 ]
 OutputFormat = Annotated[
@@ -70,7 +69,7 @@ CertificateAuthorities = Annotated[
         exists=True,
         dir_okay=False,
         metavar="FILE",
-        help="PEM file with the CA certificates of the server.",
+        help="PEM file with the CA certificates that verify the server.",
     ),
 ]
 Endpoint = Annotated[
@@ -183,13 +182,6 @@ def _with_scope(command: Callable[..., None], kind: Any, default: Any) -> Callab
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-def load_store_section(url: str | None, environment: str = "local") -> "Store":
-    """Return the `store` section for a command without a configuration."""
-    from modelyard.pipelines import api
-
-    return api.load_store_section(url, environment)
 
 
 def open_store(url: str | None, environment: str = "local") -> "ModelStore":

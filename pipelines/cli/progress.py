@@ -203,7 +203,7 @@ def _format_metrics(evaluation: "EvaluationSummary") -> dict[str, str]:
             for value, name, examples in recalls[:MAX_SLICES]
         )
         more = len(recalls) - MAX_SLICES
-        facts["recall"] = f"lowest: {lowest}; the others ({more}) are higher" if more > 0 else lowest
+        facts["recall"] = f"lowest: {lowest}; the others ({more}) are not lower" if more > 0 else lowest
     return facts
 
 

@@ -114,7 +114,7 @@ def abort(
     reason: Reason = "aborted manually",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """Remove the candidate and its pods.
+    """End the rollout and remove the candidate and its pods.
 
     The run or `modelyard deploy` command that is rolling out the candidate ends with the decision `hold`.
     """
@@ -141,7 +141,7 @@ def _format_rows(rollout: "RolloutStatus") -> list[tuple[str, str]]:
     rows += [("error", error) for error in rollout.errors]
     if last := rollout.last_entry:
         text = f"{format_time(last.at)} UTC, version {last.version}, by {last.by}: {last.reason}"
-        rows.append(("last entry", text))
+        rows.append(("last history entry", text))
     return rows
 
 

@@ -54,7 +54,10 @@ def list_(
         warn=lambda message: log(f"note: {message}"),
     )
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "environment")
-    empty = "There are no runs. Start one with `modelyard run`, or set the environment of the runs with -e."
+    of = f" of {model}" if model else ""
+    empty = (
+        f"There are no runs{of}. Start one with `modelyard run`, or set the environment of the runs with -e."
+    )
     print_list(
         output, [info.model_dump(mode="json") for info in infos], list(map(_format_row, infos)), head, empty
     )

@@ -20,6 +20,8 @@ from modelyard.pipelines.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from modelyard.pipelines.runners.select import RunScope
     from modelyard.pipelines.schedule.recurring import RecurringRuns
 
@@ -49,7 +51,8 @@ def apply(
     from modelyard.pipelines import api
 
     scope, console = replace(scope, overrides=overrides or ()), Console(stderr=True)
-    applied = api.apply_schedule(scope, config, console, dry_run=dry_run, skip_checks=anyway)
+    _, uploads = api.prepare_server(scope, config, budget=None, skip_checks=anyway)
+    applied = _recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
     if output is Output.JSON:
         print_json({**applied.model_dump(mode="json"), "applied": not dry_run})
         return
@@ -108,7 +111,14 @@ def delete(scope: "RunScope", output: Output, name: ModelName) -> None:
     print_result(output, {"name": name, "state": "deleted"}, f"Schedule {name}: deleted.")
 
 
-def _recurring_runs(scope: "RunScope") -> "RecurringRuns":
-    from modelyard.pipelines import api
+def _recurring_runs(scope: "RunScope", console: "Console | None" = None) -> "RecurringRuns":
+    from rich.console import Console
 
-    return api.recurring_runs(scope)
+    from modelyard.pipelines.compile import lean_kfp
+
+    lean_kfp.load()
+    from modelyard.pipelines.runners.select import create_kfp_runner
+    from modelyard.pipelines.schedule.recurring import RecurringRuns
+
+    server = create_kfp_runner(scope)
+    return RecurringRuns(server.backend, server.environment, console or Console(quiet=True))

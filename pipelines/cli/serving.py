@@ -13,7 +13,6 @@ from modelyard.pipelines.cli.options import (
     OutputFormat,
     StoreUrl,
     check_server_url,
-    open_store,
     print_json,
     print_rows,
 )
@@ -105,7 +104,7 @@ def predict(
     model = api.load_model(
         name,
         version,
-        open_store(store, environment) if store else None,
+        store_url=store,
         environment=environment,
         server_url=url,
         token_file=token_file,

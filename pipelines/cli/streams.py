@@ -1,4 +1,4 @@
-"""stdout and stderr of any encoding, even without a reader.
+"""stdout and stderr in any encoding, even if the reader of a pipe has closed it.
 
 Characters that the encoding lacks are replaced, such as ✓ with `ok`. If the reader of a pipe has closed it
 (`modelyard … | head -1`), the output is discarded; the exit code is still that of the command. A stream that

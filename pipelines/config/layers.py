@@ -31,7 +31,7 @@ class Document:
 
     def __init__(self, parsed: Parsed, name: str) -> None:
         if not isinstance(parsed.value, dict):
-            content = "empty" if parsed.value is None else f"{format_value(parsed.value)}, without sections"
+            content = "empty" if parsed.value is None else f"{format_value(parsed.value)}, which has no keys"
             raise ConfigError(
                 f"{name}: the configuration is {content}. It needs at least `name` and a section `data`; "
                 "`modelyard config init` creates an example."

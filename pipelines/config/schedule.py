@@ -88,7 +88,7 @@ def to_numeric_cron(line: str) -> str:
         parsed = CronSim(line, datetime.now(UTC))
     except CronSimError as error:
         raise ValueError(
-            f'"{line}" is never due, or not a cron expression: {error}. The fields are {FIELDS}'
+            f'"{line}" is not a cron expression, or is never due: {error}. The fields are {FIELDS}'
         ) from error
     weekdays = {day % 7 for day in parsed.weekdays if isinstance(day, int)}  # 0 and 7 are Sunday
     numbers = (parsed.minutes, parsed.hours, parsed.days, parsed.months, weekdays)

@@ -270,7 +270,7 @@ class Environment(Settings):
         if name not in self.images:
             target = "images-accelerators" if name in ACCELERATED_IMAGES else "images"
             raise ConfigError(
-                f"Neither environment.images nor ./{IMAGES_FILE} has the image {name}. "
+                f"Neither environment.images nor ./{IMAGES_FILE} has an image for {name}. "
                 f"Build it with `make {target}`, or set environment.images.{name}."
             )
         image = self.images[name]

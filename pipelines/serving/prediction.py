@@ -186,7 +186,7 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
     else:
         shape = " x ".join(map(str, array.shape)) or "()"
         raise DataError(
-            f"{path} has {array.dtype} of shape {shape}; this model takes {_describe_input(signature)}."
+            f"{path} is a {array.dtype} array of shape {shape}. The model takes {_describe_input(signature)}."
         )
 
 
@@ -209,7 +209,7 @@ def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
 
 def _describe_input(signature: Tensor) -> str:
     shape = " x ".join(map(str, signature.shape))
-    return f"{signature.dtype} of shape {shape}, or n x {shape} for several"
+    return f"{signature.dtype} arrays of shape {shape}, or n x {shape} for several examples"
 
 
 def _create_read_error(path: Path, error: OSError) -> DataError:

@@ -314,7 +314,7 @@ def test_a_split_size_is_a_share_or_a_number(load_text, value):
     [
         ("kind: digit", ['data.kind is "digit"', "did you mean digits?"]),
         ("kind: digits\n  source: x.npz", ["remove data.source"]),
-        ("kind: npz", ["npz needs data.source"]),
+        ("kind: npz", ["data.kind is npz, which requires data.source"]),
         (
             "kind: npz\n  source: x\n  resize: {height: 1, width: 1}",
             ["data.resize is for images, not for npz"],
@@ -395,8 +395,8 @@ def test_an_invalid_override_is_an_error(error_text, override, expected):
     [
         ("", "the configuration is empty. It needs at least `name`"),
         ("# nothing\n", "the configuration is empty"),
-        ("[1, 2]", "the configuration is [1, 2], without sections"),
-        ("digits", 'the configuration is "digits", without sections'),
+        ("[1, 2]", "the configuration is [1, 2], which has no keys"),
+        ("digits", 'the configuration is "digits", which has no keys'),
     ],
 )
 def test_a_file_without_sections_is_an_error(error_text, text, expected):

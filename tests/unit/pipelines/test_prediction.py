@@ -54,7 +54,11 @@ def test_whole_numbers_of_another_dtype_are_accepted(model, save_array):
 @pytest.mark.parametrize(
     ("values", "dtype", "message"),
     [
-        ([[1, 2, 3]], "uint8", "uint8 of shape 1 x 3; this model takes uint8 of shape 2 x 2, or n x 2 x 2"),
+        (
+            [[1, 2, 3]],
+            "uint8",
+            "uint8 array of shape 1 x 3. The model takes uint8 arrays of shape 2 x 2, or n x 2 x 2",
+        ),
         (np.empty((0, 2, 2)), "uint8", "shape 0 x 2 x 2"),
         (3, "uint8", r"shape \(\)"),
         ([[256, 0], [0, 0]], "int64", "whole numbers from 0 to 255"),
@@ -67,7 +71,7 @@ def test_whole_numbers_of_another_dtype_are_accepted(model, save_array):
 def test_an_array_of_another_shape_or_dtype_is_refused_with_its_file(
     model, save_array, values, dtype, message
 ):
-    with pytest.raises(DataError, match=f"x.npy has .*{message}"):
+    with pytest.raises(DataError, match=f"x.npy .*{message}"):
         predict(model, [save_array(values, dtype)])
 
 

@@ -63,7 +63,7 @@ def data() -> Dataset:
         ),
         normalization=Normalization(),
         examples={"train": 960, "validation": 192, "test": 300},
-        targets="2 classes, with 60 (cat) to 900 (dog) training examples",
+        targets="2 classes, with 60 (class cat) to 900 (class dog) training examples",
         features="features",
     )
 

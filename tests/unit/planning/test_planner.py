@@ -41,7 +41,7 @@ def test_a_plan_without_a_probe_has_size_and_memory(make_plan: MakePlan) -> None
     assert plan.memory.fixed == 16 * plan.parameters
     assert "1,000,000 parameters" in text
     assert "1.8 TFLOP in 300 steps" in text
-    assert "60 (cat) to 900 (dog)" in text
+    assert "60 (class cat) to 900 (class dog)" in text
     assert "unknown" not in text
     assert f"plan\n           {long}" in text
     assert (plan.errors, plan.exceeded) == ((), ())
