@@ -111,7 +111,6 @@ def _print_removables(removables: list["Removable"], to_remove: list["Removable"
 
 
 def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable"]:
-    """Remove the objects, and return the removed ones."""
     from rich.progress import track
 
     removed = []

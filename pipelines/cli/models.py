@@ -206,7 +206,6 @@ def _find_default_version(models: "ModelStore", name: str, champion: "Champion |
 
 
 def _log_damaged_records(models: "ModelStore", name: str) -> None:
-    """Log the damaged records of a model."""
     errors = models.readable_history(name)[1]
     models.served_versions(name, errors)
     for error in errors:

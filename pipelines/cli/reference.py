@@ -113,7 +113,6 @@ def _render_section(
 
 
 def _describe_type(schema: Mapping[str, Any]) -> str:
-    """Describe the type of a JSON Schema."""
     if "anyOf" in schema:
         return " or ".join(_describe_type(option) for option in schema["anyOf"])
     if "$ref" in schema:

@@ -225,7 +225,7 @@ def report(
 ) -> None:
     """Print the path of the report of a run or of a model's version."""
     from modelyard.components.errors import NotFoundError
-    from modelyard.pipelines.runners.reports import fetch_run_report, fetch_version_report
+    from modelyard.pipelines.runners.results import fetch_run_report, fetch_version_report
     from modelyard.pipelines.runners.select import is_run_name
 
     if name is None or is_run_name(name):
@@ -256,7 +256,6 @@ def _show_state(run: "Run", state: str, text: str, output: Output) -> None:
 
 
 def _format_value(key: str, value: Any) -> str:
-    """Format a value of a comparison."""
     if value and key in ("started", "seconds"):
         return f"{format_time(value)} UTC" if key == "started" else f"{value:.0f}"
     return NO_VALUE if value in ({}, []) else format_cell(value)

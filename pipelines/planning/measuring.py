@@ -165,7 +165,6 @@ def create_probe_pod(request: ProbeRequest, model: str, environment: Environment
 
 
 def _create_error(module: str, code: int, failure_file: Path, output: str) -> ModelyardError:
-    """Return the error for the exit code of a process."""
     failure = Failure.parse(failure_file.read_bytes()) if failure_file.exists() else None
     error = failure.to_error() if failure else None
     if error and type(error) is not ModelyardError and not isinstance(error, KilledError):

@@ -103,7 +103,10 @@ def make_plan(
             "counts its examples. Remove one of them."
         )
     catalog = load_catalog(request.prices or CATALOG)
-    _check_measurements(request, environment)
+    if request.probe and environment.on_cluster:
+        measuring.check_cluster(environment)
+    if request.learning_curve or (request.probe and not environment.on_cluster):
+        check_keras()
     log("preparing the data")
     shape_is_known = environment.on_cluster and config.data.kind == "cifar10"  # enough for a probe in a pod
     fetch = request.fetch or request.learning_curve or (request.probe and not shape_is_known)
@@ -150,14 +153,6 @@ class _Inputs(NamedTuple):
     def fit(self) -> Fit | None:
         """Whether a training step fits on the device; None if its memory is unknown."""
         return self.memory.fit(self.device.memory) if self.device.memory is not None else None
-
-
-def _check_measurements(request: PlanRequest, environment: Environment) -> None:
-    """Check, before the data is prepared, that the model can be measured where it would be trained."""
-    if request.probe and environment.on_cluster:
-        measuring.check_cluster(environment)
-    if request.learning_curve or (request.probe and not environment.on_cluster):
-        check_keras()
 
 
 class _Probe(NamedTuple):
@@ -279,7 +274,6 @@ def _find_errors(plan: Plan, inputs: _Inputs) -> Iterator[str]:
 
 
 def _find_warnings(plan: Plan, inputs: _Inputs) -> Iterator[str]:
-    """Yield warnings with remedies."""
     config, environment, device = inputs.config, inputs.environment, inputs.device
     train, accelerator, probed = environment.resources("train"), device.accelerator, plan.probed
     if plan.fit == "uncertain":

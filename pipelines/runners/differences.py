@@ -6,7 +6,7 @@ from typing import Any
 
 from modelyard.components.artifacts import Record
 from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
-from modelyard.pipelines.runners.summaries import load_summary
+from modelyard.pipelines.runners.results import load_summary
 
 
 class Change(Record):

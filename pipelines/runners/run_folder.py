@@ -138,7 +138,6 @@ def check_folder(folder: Path) -> None:
 
 
 def _folder_error(base: Path, error: OSError) -> ModelyardError:
-    """Return the error for an unusable folder for runs."""
     if error.errno in EXHAUSTION_ERRNOS and (exhausted := find_machine_error(error, base)):
         return exhausted
     return ConfigError(

@@ -54,8 +54,11 @@ from modelyard.pipelines.runners.base import (
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
-from modelyard.pipelines.runners.reports import add_facts_to_report
-from modelyard.pipelines.runners.summaries import add_prediction, summarize_evaluation
+from modelyard.pipelines.runners.results import (
+    add_facts_to_report,
+    add_prediction,
+    summarize_evaluation,
+)
 from modelyard.pipelines.serving.smoke_test import predict_on_cluster
 from modelyard.pipelines.steps import STEPS, deploy_spec
 

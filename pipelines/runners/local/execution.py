@@ -25,8 +25,8 @@ from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import RunFailure, RunSummary, StepStatus
 from modelyard.pipelines.runners.local.tasks import Tasks
+from modelyard.pipelines.runners.results import add_prediction, summarize_evaluation
 from modelyard.pipelines.runners.run_folder import CANCELLED, EVENTS
-from modelyard.pipelines.runners.summaries import add_prediction, summarize_evaluation
 from modelyard.pipelines.serving.smoke_test import predict_locally
 from modelyard.pipelines.steps import STEPS
 
@@ -121,7 +121,6 @@ class LocalExecution:
             self._prediction = self._threads.submit(self._predict)
 
     def _run_pipeline(self) -> None:
-        """Run the pipeline in kfp.local."""
         local = lean_kfp.load_local()
         local.init(
             local.SubprocessRunner(use_venv=False),

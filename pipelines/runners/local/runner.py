@@ -50,7 +50,7 @@ from modelyard.pipelines.runners.base import (
     read_summary,
     steps_from_events,
 )
-from modelyard.pipelines.runners.reports import add_facts_to_report
+from modelyard.pipelines.runners.results import add_facts_to_report
 from modelyard.pipelines.steps import STEPS
 
 if TYPE_CHECKING:
