@@ -56,12 +56,12 @@ class Measurement:
 
     @property
     def error(self) -> float:
-        """Return the relative error of the prediction."""
+        """The relative error of the prediction."""
         return self.planned / self.actual - 1
 
     @property
     def inside(self) -> bool:
-        """Return whether the actual time is in the interval."""
+        """Whether the actual time is in the interval."""
         return self.low <= self.actual <= self.high
 
 

@@ -16,13 +16,13 @@ from modelyard.pipelines.cli.options import (
     Version,
     format_cell,
     format_time,
+    get_user,
     log,
     open_store,
     print_json,
     print_list,
     print_result,
     print_rows,
-    user,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def promote(
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
 
-    env, by = load_environment(environment), user()
+    env, by = load_environment(environment), get_user()
     champion = api.promote(
         name, version, reason=reason, by=by, store_url=store, environment=environment, log=log
     )
@@ -145,7 +145,7 @@ def rollback(
     from modelyard.pipelines import api
     from modelyard.pipelines.environments.load import load_environment
 
-    by = user()
+    by = get_user()
     champion = api.rollback(name, to, reason=reason, by=by, store_url=store, environment=environment, log=log)
     servers = (
         "The servers on the cluster serve this version."
@@ -227,7 +227,7 @@ def _find_served(
     if load_environment(environment).on_cluster:
         return locations, None
     section = api.load_store_section(store, environment)
-    status = find_controller(name, environment, user(), store=section).platform.status(errors=True)
+    status = find_controller(name, environment, get_user(), store=section).platform.status(errors=True)
     if status.stable is None:
         return locations, None
     return {str(status.stable.image): [status.stable.version], **locations}, next(iter(status.errors), None)

@@ -267,7 +267,7 @@ def format_time(text: str) -> str:
     return text[:19].replace("T", " ")
 
 
-def user() -> str:
+def get_user() -> str:
     """Return the name of the user, for the history."""
     import getpass
 

@@ -16,11 +16,11 @@ from modelyard.pipelines.cli.options import (
     Version,
     check_server_url,
     format_time,
+    get_user,
     log,
     print_json,
     print_result,
     print_rows,
-    user,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def deploy(
     """
     from modelyard.pipelines import api
 
-    outcome = api.deploy(name, version, environment, overrides or (), reason=reason, by=user(), log=log)
+    outcome = api.deploy(name, version, environment, overrides or (), reason=reason, by=get_user(), log=log)
     _show_outcome(outcome, output)
 
 
@@ -103,7 +103,7 @@ def promote(
     """End the canary analysis and promote the candidate."""
     from modelyard.pipelines import api
 
-    outcome = api.promote_candidate(name, environment, reason=reason, by=user(), log=log)
+    outcome = api.promote_candidate(name, environment, reason=reason, by=get_user(), log=log)
     _show_outcome(outcome, output)
 
 
@@ -120,7 +120,7 @@ def abort(
     """
     from modelyard.pipelines import api
 
-    version = api.abort_rollout(name, environment, reason=reason, by=user())
+    version = api.abort_rollout(name, environment, reason=reason, by=get_user())
     text = f"The candidate, version {version}, was removed." if version else f"{name} has no candidate."
     print_result(output, {"model": name, "version": version}, text)
 

@@ -42,13 +42,13 @@ class Usage:
         states = [{"operation": "NOT_EQUALS", "key": "state", "string_value": state} for state in ENDED_RUN]
         if self._backend:
             request = self._backend.runs.run_service_list_runs
-            yield from self._list(request, "runs", filter=json.dumps({"predicates": states}))
+            yield from self._list_items(request, "runs", filter=json.dumps({"predicates": states}))
 
     def list_schedules(self) -> Iterator[Any]:
         """Yield the recurring runs of Kubeflow Pipelines."""
         if self._backend:
             request = self._backend.recurring_runs.recurring_run_service_list_recurring_runs
-            yield from self._list(request, "recurring_runs")
+            yield from self._list_items(request, "recurring_runs")
 
     def find_oldest_start(self) -> float:
         """Return the earliest time, in epoch seconds, at which an active run may have started.
@@ -80,7 +80,7 @@ class Usage:
             return None
         return client.connect(self._environment, endpoint)
 
-    def _list(self, request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
+    def _list_items(self, request: Callable[..., Any], items: str, **arguments: Any) -> Iterator[Any]:
         """Yield all items of a list of Kubeflow Pipelines."""
         from modelyard.pipelines.runners.kfp.client import list_items  # takes long to import
 

@@ -41,7 +41,7 @@ class Dataset(Record):
 
     @property
     def example_bytes(self) -> int:
-        """Return the bytes of one example in a shard, with its target."""
+        """The bytes of one example in a shard, with its target."""
         schema = self.example_schema
         return int(np.prod(schema.shape)) * np.dtype(schema.dtype).itemsize + 8
 

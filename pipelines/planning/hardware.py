@@ -45,7 +45,7 @@ class Price(Settings):
     spot: float | None = None
     source: str
 
-    def hourly(self, count: int, spot: bool) -> float | None:
+    def per_hour(self, count: int, spot: bool) -> float | None:
         """Return the price per hour of `count` accelerators; None if unknown."""
         rate = self.spot if spot else self.on_demand
         if rate is None or (not spot and self.on_demand_counts and count not in self.on_demand_counts):
@@ -152,7 +152,7 @@ def estimate_cost(
     entry = catalog.accelerators.get(accelerator.type) if accelerator else None
     if accelerator is None or entry is None or entry.price is None:
         return None
-    per_hour = entry.price.hourly(accelerator.count, spot)
+    per_hour = entry.price.per_hour(accelerator.count, spot)
     if per_hour is None:
         return None
     without_machine = entry.price.scope == "accelerator"
@@ -178,7 +178,7 @@ def _create_option(
         memory=capacity,
         fit=memory.fit(capacity),
         largest_batch=memory.largest_batch(capacity),
-        on_demand=entry.price.hourly(count, spot=False) if entry.price else None,
-        spot=entry.price.hourly(count, spot=True) if entry.price else None,
+        on_demand=entry.price.per_hour(count, spot=False) if entry.price else None,
+        spot=entry.price.per_hour(count, spot=True) if entry.price else None,
         note="; ".join(notes),
     )

@@ -43,12 +43,12 @@ class Memory(Record):
 
     @property
     def fixed(self) -> int:
-        """Return the memory that does not depend on the batch."""
+        """The memory that does not depend on the batch."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def total(self) -> int:
-        """Return the memory of a step."""
+        """The memory of a step."""
         return self.fixed + self.activations + self.largest_operation
 
     def fit(self, capacity: float) -> Fit:
@@ -72,7 +72,7 @@ class Storage(Record):
 
     @property
     def run(self) -> int:
-        """Return the bytes that remain: the outputs of ingest and preprocess, and the model."""
+        """The bytes that remain: the outputs of ingest and preprocess, and the model."""
         return 2 * self.shards + self.model
 
 

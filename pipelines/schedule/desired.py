@@ -39,33 +39,33 @@ class ManagedRecurringRun:
 
     @property
     def name(self) -> str:
-        """Return the model's name."""
+        """The model's name."""
         return str(self.run.display_name)
 
     @property
     def id(self) -> str:
-        """Return the ID on the server."""
+        """The ID on the server."""
         return str(self.run.recurring_run_id)
 
     @property
     def enabled(self) -> bool:
-        """Return whether the recurring run starts runs."""
+        """Whether the recurring run starts runs."""
         return bool(self.run.mode == ENABLED)
 
     @property
     def sha256(self) -> str | None:
-        """Return the SHA-256 of the annotation; None without one."""
+        """The SHA-256 of the annotation; None without one."""
         match = ANNOTATION_PATTERN.fullmatch(self.run.description or "")
         return match[1] if match else None
 
     @property
     def cron(self) -> str:
-        """Return the cron expression, in numbers and without the seconds."""
+        """The cron expression, in numbers and without the seconds."""
         return str(self.run.trigger.cron_schedule.cron).removeprefix("0 ")
 
     @property
     def store(self) -> str:
-        """Return the URL of the model store."""
+        """The URL of the model store."""
         return str(deploy_spec(run_parameters(self.run)).get("store", {}).get("url", ""))
 
     def settings(self) -> dict[str, Any]:

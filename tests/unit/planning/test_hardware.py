@@ -37,7 +37,7 @@ def test_the_catalog_has_the_memory_of_all_accelerators() -> None:
 def test_a_custom_catalog_has_prices(tmp_path: Path) -> None:
     kind = load_catalog(write(tmp_path / "catalog.yaml", gpu=ROW)).accelerators["gpu"]
     assert kind.price
-    assert (kind.price.hourly(1, spot=False), kind.price.hourly(16, spot=True)) == (80.0, 40.0)
+    assert (kind.price.per_hour(1, spot=False), kind.price.per_hour(16, spot=True)) == (80.0, 40.0)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_price_per_hour_is_that_of_one_accelerator(
     row = {**ROW, "price": {**PRICE, **change}}
     kind = load_catalog(write(tmp_path / "catalog.yaml", gpu=row)).accelerators["gpu"]
     assert kind.price
-    assert kind.price.hourly(1, spot=False) == hourly
+    assert kind.price.per_hour(1, spot=False) == hourly
 
 
 @pytest.mark.parametrize(
