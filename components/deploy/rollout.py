@@ -95,7 +95,7 @@ class RolloutController(StableUpdater):
             DeployError: the server does not run, or fails verification.
         """
         servers = self._describe_servers(pinned.version, pinned.digest)
-        self.platform.verify(servers, self._golden_check(pinned), uuid4().hex)
+        self._verify_candidate(servers, pinned, uuid4().hex)
         try:
             self.models.champion(self.name)
         except DamagedError as error:

@@ -244,7 +244,7 @@ def check_keras() -> str:
     path, values = machine.read_keras_config()
     others = [f"{key} {value}" for key, value in values.items() if machine.KERAS_DEFAULTS.get(key) != value]
     ignored = f"; {path} is ignored ({', '.join(others)})" if others else ""
-    return (os.environ.get("KERAS_BACKEND") or machine.KERAS_BACKENDS[0]) + ignored
+    return f"uses {os.environ.get('KERAS_BACKEND') or machine.KERAS_BACKENDS[0]}{ignored}"
 
 
 def check_variables() -> str:
@@ -263,7 +263,7 @@ def check_variables() -> str:
     variables += [f"{name} is unknown and ignored{did_you_mean(name, [*keys, HOME])}" for name in unknown]
     if unknown:
         raise CheckWarning(", ".join(variables))
-    return ", ".join(variables) or "none"
+    return ", ".join(variables) or f"no variable begins with {PREFIX}"
 
 
 def find_encoding() -> str:

@@ -26,7 +26,7 @@ from modelyard.pipelines.runners.run_folder import find_nearest_existing
 
 MAX_PRICE = 500.0  # USD per accelerator and hour; price lists use greater numbers for missing prices
 TENSORFLOW_BYTES = 0.6e9  # memory of a process that has imported TensorFlow
-NEEDS_JAX, WITHOUT_MACHINE = "JAX only", "without machine"
+NEEDS_JAX, WITHOUT_MACHINE = "JAX only", "GPU price only"
 
 
 class Price(Settings):
