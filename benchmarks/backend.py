@@ -1,4 +1,4 @@
-"""Compares a run on a real KFP server with a bare pipeline of five steps: `make bench-backend`.
+"""Compares a run on a real KFP server with a bare pipeline of ingest to deploy: `make bench-backend`.
 
 MODELYARD_TEST_KFP is the URL of the server. No step is cached, because each run has a new pipeline root, and
 each run deploys for the first time. The duration of a run is the time from its creation to its end.

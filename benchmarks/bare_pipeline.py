@@ -1,4 +1,4 @@
-"""Runs the five steps as a bare KFP pipeline: `python bare_pipeline.py ENVIRONMENT URL NAME`.
+"""Runs ingest to deploy as a bare KFP pipeline: `python bare_pipeline.py ENVIRONMENT URL NAME`.
 
 The steps have modelyard's components, images and arguments; there is no fingerprint, condition or exit task.
 The script prints the run id.

@@ -6,7 +6,7 @@
 4. train:       fit, export with the preprocessing included
 5. evaluate:    score candidate and champion on the same test examples; the gate decides
 6. deploy:      if the gate promotes: publish, verify on a real server, promote
-7. explain:     always: explain how the run ended
+7. explain:     last, even after a failure: explain how the run ended
 
 The input of a step is one JSON string with only the keys that affect its result, so that a change of another
 key does not invalidate the cache. The environment sets image, resources and node of each step. The cache key

@@ -54,9 +54,9 @@ def list_(
         warn=lambda message: log(f"note: {message}"),
     )
     head = ("run", "started (UTC)", "model", "data", "state", "decision", "metric", "version", "environment")
-    of = f" of {model}" if model else ""
+    subject = f"runs of {model}" if model else "runs"
     empty = (
-        f"There are no runs{of}. Start one with `modelyard run`, or set the environment of the runs with -e."
+        f"There are no {subject}. Start one with `modelyard run`, or set the environment of the runs with -e."
     )
     print_list(
         output, [info.model_dump(mode="json") for info in infos], list(map(_format_row, infos)), head, empty
@@ -102,20 +102,20 @@ def compare(
     """Compare the results, metrics and configurations of two runs."""
     from modelyard.pipelines.runners.differences import compare_runs
 
-    compared = compare_runs(_open_run(scope, first), _open_run(scope, second))
+    comparison = compare_runs(_open_run(scope, first), _open_run(scope, second))
     if output is Output.JSON:
-        print_json(compared.model_dump(mode="json"))
+        print_json(comparison.model_dump(mode="json"))
         return
-    changes = (*compared.results, *compared.metrics, *compared.differences)
+    changes = (*comparison.results, *comparison.metrics, *comparison.differences)
     rows = [
         (change.key, _format_value(change.key, change.before), _format_value(change.key, change.after))
         for change in changes
     ]
     # a run without a gate has no values for the keys of the gate
     print_rows(
-        [row for row in rows if row[1:] != (NO_VALUE, NO_VALUE)], ("", *(run.name for run in compared.runs))
+        [row for row in rows if row[1:] != (NO_VALUE, NO_VALUE)], ("", *(run.name for run in comparison.runs))
     )
-    if not compared.differences:
+    if not comparison.differences:
         typer.echo("The configurations are the same.")
 
 

@@ -237,6 +237,6 @@ def _config_for_pods(config: Config, environment: Environment) -> Config:
             )
     update: dict[str, Any] = {"store": environment.for_pods(config.store)}
     if source and not endpoint:
-        inside = environment.for_pods(Store(url=source))
-        update["data"] = config.data.model_copy(update={"endpoint": inside.endpoint})
+        pod_store = environment.for_pods(Store(url=source))
+        update["data"] = config.data.model_copy(update={"endpoint": pod_store.endpoint})
     return config.model_copy(update=update)

@@ -169,13 +169,13 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_class_names(self) -> Self:
         """Reject class weights, thresholds and margins of unknown classes."""
-        named = {f"training.class_weights.{name}": name for name in self.training.weighted_slices()}
+        class_names = {f"training.class_weights.{name}": name for name in self.training.weighted_slices()}
         limits = gate_checks.iterate_limits(self.gate) if self.gate else ()
-        named |= {limit.path: limit.class_name for limit in limits if limit.class_name is not None}
-        known = self.data.known_names()
-        for path, name in named.items():
-            if known and name not in known:
-                raise ValueError(f"{path}: the data has no class {name!r}{suggest(name, known)}")
+        class_names |= {limit.path: limit.class_name for limit in limits if limit.class_name is not None}
+        known_names = self.data.known_names()
+        for path, name in class_names.items():
+            if known_names and name not in known_names:
+                raise ValueError(f"{path}: the data has no class {name!r}{suggest(name, known_names)}")
         return self
 
     @model_validator(mode="after")

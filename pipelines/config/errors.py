@@ -129,8 +129,8 @@ def _format_message(
         return f"{path} is missing; add it: {description}"
     if first["type"] == "value_error":
         in_origin = isinstance(value, dict) or document.origin(key_path) == f"--set {path}"
-        about = "" if in_origin else f"{path}: "
-        text = f"{about}{first['ctx']['error']}"
+        subject = "" if in_origin else f"{path}: "
+        text = f"{subject}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
     if field and any(getattr(constraint, "pattern", None) == DURATION for constraint in field.metadata):
         expected = "a duration, such as 90m, 12h, 30d or 8w"

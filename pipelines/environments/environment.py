@@ -254,8 +254,8 @@ class Environment(Settings):
 
     def resources(self, step: str) -> StepResources:
         """Return the resources of a step."""
-        own: StepResources = getattr(self.steps, step)
-        values = {key: getattr(own, key) for key in own.model_fields_set}
+        settings: StepResources = getattr(self.steps, step)
+        values = {key: getattr(settings, key) for key in settings.model_fields_set}
         return self.defaults.model_copy(update={**STEPS[step].resources, **values})
 
     def image(self, name: str) -> str:

@@ -112,8 +112,8 @@ class GarbageCollector:
         models, name = open_store(self.config.store), self.config.name
         stored = models.stored_files(name)
         latest = [files.version for files in stored if files.complete][::-1][: self._policy.versions]
-        used = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
-        used |= self._find_used_versions(models) if stored else {}
+        keep_reasons = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
+        keep_reasons |= self._find_used_versions(models) if stored else {}
         champions = models.incomplete_champions(name)
         for files in stored:
             reason = self._format_age(files.changed) if files.complete else "incomplete: its run was killed"
@@ -124,24 +124,24 @@ class GarbageCollector:
                 f"{name}/{files.version}",
                 files.size,
                 reason,
-                used.get(files.version) or self._find_store_keep_reason(files.changed),
+                keep_reasons.get(files.version) or self._find_store_keep_reason(files.changed),
                 partial(self._remove_version, models, files.version),
             )
 
     def _find_used_versions(self, models: ModelStore) -> dict[int, str]:
-        """Return the versions in use, with the reason."""
+        """Return the versions in use, with the reason to keep each."""
         name, since = self.config.name, self._usage.find_oldest_start()
-        used: dict[int, str] = {}
+        keep_reasons: dict[int, str] = {}
         for entry in models.history(name):
             if datetime.fromisoformat(entry.at).timestamp() > since:
                 champions = [version for version in (entry.version, entry.previous) if version]
-                used |= dict.fromkeys(champions, "a champion that an active run may compare with")
+                keep_reasons |= dict.fromkeys(champions, "a champion that an active run may compare with")
         if champion := models.champion(name):
             compared = models.manifest(name, champion.version).decision.champion
-            used |= {compared: "the champion was compared with it"} if compared else {}
-            used |= {champion.previous: "the previous champion"} if champion.previous else {}
-            used[champion.version] = "the champion"
-        return used | self._usage.find_served_versions(models)
+            keep_reasons |= {compared: "the champion was compared with it"} if compared else {}
+            keep_reasons |= {champion.previous: "the previous champion"} if champion.previous else {}
+            keep_reasons[champion.version] = "the champion"
+        return keep_reasons | self._usage.find_served_versions(models)
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
         served = self._usage.find_served_versions(models)
@@ -160,7 +160,7 @@ class GarbageCollector:
             yield Removable("run", path.name, _get_size(path), "gc was killed", None, partial(_delete, path))
 
     def _find_keep_reasons(self, names: list[str]) -> dict[str, str]:
-        """Return the runs to keep, with the reason."""
+        """Return the runs to keep, with the reason for each."""
         reasons = {name: self._young_reason for name in names if parse_start_time(name) > self._cutoff}
         latest = names[max(0, len(names) - self._policy.runs) :]
         reasons |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")

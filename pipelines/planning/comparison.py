@@ -39,8 +39,8 @@ def add_plan_to_report(folder: Path, plan_key: str | None, summary: RunSummary) 
         report = Path(summary.report)
         page = report.read_text(encoding="utf-8")
         comparisons = list(_compare(plan, folder / "artifacts", summary))
-        about = f"Planned at {plan.created} for {plan.environment}."
-        report.write_text(add_plan(page, format_facts(plan), comparisons, about), encoding="utf-8")
+        caption = f"Planned at {plan.created} for {plan.environment}."
+        report.write_text(add_plan(page, format_facts(plan), comparisons, caption), encoding="utf-8")
     except (OSError, ValueError) as error:
         print(f"The plan cannot be added to the report: {error}", file=sys.stderr)  # noqa: T201
 

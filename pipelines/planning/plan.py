@@ -196,7 +196,7 @@ def estimate_train_time(
     epoch = probed.epoch.seconds(count_batches("train")) + validation
     start = max(0.0, wall - probed.seconds) + probed.setup
     fixed = start + probed.compile + probed.export
-    busy = max(1.0, probed.load)  # a busy machine makes the estimate uncertain in both directions
+    load = max(1.0, probed.load)  # a busy machine makes the estimate uncertain in both directions
     low, high = min(1 - ESTIMATE_ERROR, probed.epoch.low), max(1 + ESTIMATE_ERROR, probed.epoch.high)
     return TrainTime(
         start=start,
@@ -208,8 +208,8 @@ def estimate_train_time(
         epochs=training.epochs,
         total=Estimate(
             value=fixed + training.epochs * epoch,
-            low=(fixed * (1 - ESTIMATE_ERROR) + training.min_epochs * epoch * low) / busy,
-            high=(fixed * (1 + ESTIMATE_ERROR) + training.epochs * epoch * high) * busy,
+            low=(fixed * (1 - ESTIMATE_ERROR) + training.min_epochs * epoch * low) / load,
+            high=(fixed * (1 + ESTIMATE_ERROR) + training.epochs * epoch * high) * load,
         ),
     )
 
@@ -223,13 +223,13 @@ def find_exceeded_limits(
     """
     exceeded = []
     if plan.train and environment.on_cluster:
-        early = training.min_epochs < training.epochs
-        duration = plan.train.total.low if early else plan.train.total.value
+        may_stop_early = training.min_epochs < training.epochs
+        duration = plan.train.total.low if may_stop_early else plan.train.total.value
         timeout, deadline = environment.resources("train").timeout, environment.active_deadline
         for key, limit in (("steps.train.timeout", timeout), ("active_deadline", deadline)):
             if limit and duration > limit:
                 exceeded.append(
-                    f"train takes {'at least ' if early else ''}{duration / HOUR:.3g} h, more than "
+                    f"train takes {'at least ' if may_stop_early else ''}{duration / HOUR:.3g} h, more than "
                     f"environment.{key}, {limit / HOUR:.3g} h: increase it, or reduce training.epochs"
                 )
     if budget is not None:

@@ -206,15 +206,15 @@ class RecurringRuns:
             )
         return [*others, newest]
 
-    def _delete(self, old: list[ManagedRecurringRun]) -> None:
+    def _delete(self, recurring_runs: list[ManagedRecurringRun]) -> None:
         """Delete recurring runs; their runs in progress are not affected."""
-        for recurring_run in old:
+        for recurring_run in recurring_runs:
             if recurring_run.enabled:
                 self._disable(recurring_run)
-        if any(self._find_due_time(run) or self._ended_recently(run) for run in old):
+        if any(self._find_due_time(run) or self._ended_recently(run) for run in recurring_runs):
             with self.console.status("waiting a minute, until runs that just started are recorded"):
                 time.sleep(GRACE_PERIOD.total_seconds())
-        for recurring_run in old:
+        for recurring_run in recurring_runs:
             with suppress(NotFoundError):  # deleted by another command
                 self.backend.recurring_runs.recurring_run_service_delete_recurring_run(
                     recurring_run.id, propagation_policy="ORPHAN"

@@ -135,8 +135,8 @@ def load_recorded_section(
         recorded = kind.model_validate(manifest.config.get(name, {})) if manifest else None
     except ValidationError:
         recorded = None
-    own = [override for override in overrides if override.startswith(f"{name}.")]
-    return load_section(name, kind, own, defaults=recorded, options=options)
+    overrides = [override for override in overrides if override.startswith(f"{name}.")]
+    return load_section(name, kind, overrides, defaults=recorded, options=options)
 
 
 def _open_platform(
