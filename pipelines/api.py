@@ -591,7 +591,7 @@ def prepare_submission(
     from modelyard.pipelines.compile.preflight import check_pipeline
     from modelyard.pipelines.runners.kfp import submission
 
-    server, uploads = prepare_server(scope, config, budget, skip_checks)
+    server, uploads = find_server_and_uploads(scope, config, budget, skip_checks)
     prepared = submission.prepare(uploads.config, server.environment, DEFAULT_OPTIONS | options)
     notes = check_pipeline(prepared.arguments, server.environment)
     existing = submission.find_existing(server.backend, prepared)
@@ -599,7 +599,7 @@ def prepare_submission(
     return PreparedSubmission(server, uploads, prepared, existing, last_run, changes, notes)
 
 
-def prepare_server(
+def find_server_and_uploads(
     scope: "RunScope", config: ConfigSource, budget: float | None, skip_checks: bool
 ) -> "tuple[KfpRunner, Uploads]":
     """Return the server of `scope`, and the configuration with its uploads; see `prepare_submission`."""

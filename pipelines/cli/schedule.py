@@ -51,7 +51,7 @@ def apply(
     from modelyard.pipelines import api
 
     scope, console = replace(scope, overrides=overrides or ()), Console(stderr=True)
-    _, uploads = api.prepare_server(scope, config, budget=None, skip_checks=anyway)
+    _, uploads = api.find_server_and_uploads(scope, config, budget=None, skip_checks=anyway)
     applied = _recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
     if output is Output.JSON:
         print_json({**applied.model_dump(mode="json"), "applied": not dry_run})
