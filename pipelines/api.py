@@ -482,7 +482,7 @@ def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePredict
     """Return a prediction for each example in files, in order.
 
     The files are images, or .npy files with one or more examples. A prediction has `example` (the file, with
-    an index for an example of several), `text` and `note` (the class and its probability, or the predicted
+    an index if it has several examples), `text` and `note` (the class and its probability, or the predicted
     values) and `values` (each value by its name).
 
     Raises:

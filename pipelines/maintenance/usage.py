@@ -22,7 +22,7 @@ TIME_ZONE_DIFFERENCE = 86400.0  # seconds by which the local times in the names 
 
 
 class Usage:
-    """The runs, schedules and servers that may use a model, and `home`, the folder of this machine's runs."""
+    """The runs, schedules and servers that may use a model; `home` is the folder of this machine's runs."""
 
     def __init__(
         self, config: Config, environment: Environment, home: Path, now: float, endpoint: str | None
