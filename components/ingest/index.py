@@ -1,4 +1,4 @@
-"""An index of images: a CSV or JSON Lines file with a path, a label and optionally a split in each row.
+"""An index of images: a CSV, TSV or JSON Lines file with a path, a label and optionally a split in each row.
 
     path,label,split                     {"file_name": "1.png", "label": "cat"}
     cats/1.png,cat,train                 {"file_name": "2.png", "label": "dog"}
@@ -200,7 +200,7 @@ def _resolve_path(folder: PurePosixPath, path: Any) -> str:
         raise ValueError("has no path")
     parts = path.strip().replace("\\", "/").split("/")
     if not parts[0] or ".." in parts or CONTROL_CHARACTERS.search(path):
-        raise ValueError(f"has the path {path!a}, which is outside of the folder of the index")
+        raise ValueError(f"has the path {path!a}, which is absolute, or contains '..' or a control character")
     return unicodedata.normalize("NFC", (folder / "/".join(parts)).as_posix())
 
 
