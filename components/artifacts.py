@@ -466,7 +466,10 @@ class Manifest(Record):
 
 
 class Prediction(Record):
-    """The prediction of a deployed version for a golden request, as text."""
+    """The prediction of a deployed version for a golden request, as text, such as `frog`.
+
+    `note` is an addition such as `0.9981`, the probability; it may be empty.
+    """
 
     version: int
     text: str
@@ -477,5 +480,5 @@ class Outcome(Record):
     """The result of deploy (`outcome.json`): `promote`, or `hold` if it did not promote the version."""
 
     version: int
-    decision: Literal["promote", "hold", "reject"]
+    decision: Literal["promote", "hold"]
     reason: str

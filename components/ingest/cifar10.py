@@ -199,7 +199,11 @@ class _Unpickler(pickle._Unpickler):
 
 
 def unpickle(member: Member, *keys: str) -> list[Any]:
-    """Return the values of these keys from the dictionary in a pickle; its code is not executed."""
+    """Return the values of these keys from the dictionary in a pickle; its code is not executed.
+
+    Raises:
+        DataError: the pickle is damaged, lacks a key, or is not like those of the official files.
+    """
     try:
         value = _Unpickler(member.content()).load()
     except DataError as error:
@@ -215,7 +219,11 @@ def unpickle(member: Member, *keys: str) -> list[Any]:
 
 
 def to_byte_array(member: Member, value: Any) -> NDArray[np.uint8]:
-    """Return the recorded array of bytes in C order."""
+    """Return the array of a value that `unpickle` returned.
+
+    Raises:
+        DataError: the value is not an array, or the array is not uint8 in C order.
+    """
     try:
         _, shape, dtype, fortran, content = value.state
         if isinstance(content, _RecordedCall):  # bytes as Python 3 pickles them with protocol 2

@@ -7,9 +7,9 @@ the n smallest hashes. Identical examples have equal hashes and are in the same 
 a few examples larger than configured.
 
 If targets are classes, the test split also gets the examples with the smallest hashes of each class: 10
-distinct ones, or half of a class with fewer than 20. Once a class has 20 examples, adding examples can remove
-an example from the test split, but not add one. An example with several labels is a test example only if it
-is selected for each label.
+distinct ones, or half of a class with fewer than 20. Once a class has 20 examples, adding examples can move
+an earlier example out of the test split, but not into it. An example with several labels is a test example
+only if it is selected for each label.
 """
 
 from collections.abc import Mapping
@@ -110,7 +110,7 @@ def _select_smallest_of_each_class(hashes: Hashes, labels: NDArray[Any]) -> Mask
 
 
 def index_examples(source: Mapping[str, HashPairs], masks: Mapping[str, Mask]) -> ExampleIndex:
-    """Return the index of the masked examples, in the order of the shards."""
+    """Return the index of the examples that the masks select, in the order of the shards."""
     indices = [np.flatnonzero(mask) for mask in masks.values()]
     hashes = [source[name][mask, 0] for name, mask in masks.items()]
     ends = np.cumsum([len(index) for index in indices])

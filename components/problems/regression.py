@@ -32,7 +32,7 @@ DRAWS_AT_ONCE = 2**17
 """Number of groups to draw at once."""
 ONE_SIDED_QUANTILE = 0.96
 MIN_SPREAD = 1e-3
-MIN_VARIANCE = 1e-9  # of a resample, relative to that of all examples; below are rounding errors
+MIN_VARIANCE = 1e-9  # of a resample, relative to that of all examples; smaller ones are rounding errors
 CURVE_EXAMPLES = 20
 RELATIVE_LOSSES = ("MeanAbsolutePercentageError", "MeanSquaredLogarithmicError")
 PLOT_POINTS = 1_000
@@ -268,11 +268,11 @@ def compare(
 ) -> list[Comparison]:
     """Compare RMSE and MAE with those of other models on the same examples.
 
-    The limits are quantiles of the ratio of the errors in random subsets of the examples, each of which
-    contains an example with probability 1/2. They are exact for any number of examples and any distribution
-    if the paired errors are exchangeable except for that ratio. Source: J. A. Hartigan, "Using subsample
-    values as typical values", JASA 64 (1969). For other errors, the one-sided quantile is above 0.95
-    (benchmarks/gate.py).
+    The limits of a gain are computed from quantiles of the ratio of the errors in random subsets of the
+    examples. A subset contains each example with probability 1/2. The limits are exact for any number of
+    examples and any distribution if the paired errors are exchangeable except for that ratio. Source:
+    J. A. Hartigan, "Using subsample values as typical values", JASA 64 (1969). For other errors, the
+    one-sided quantile is above 0.95 (benchmarks/gate.py).
     """
     absolute_errors = [np.abs(values - actual) for values in (predicted, *others.values())]
     drawn = _resample([*(errors**2 for errors in absolute_errors), *absolute_errors], _draw_subsets)
