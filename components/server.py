@@ -232,7 +232,7 @@ def check_regular(key: str, path: str) -> os.stat_result:
         raise _unreadable(key, path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(
-            f"{key} is {path}, which is not a regular file. Correct the path, or remove the key."
+            f"{key} is {path}, which is not a regular file. Correct the path, or omit it."
         )
     return status
 
@@ -240,5 +240,5 @@ def check_regular(key: str, path: str) -> os.stat_result:
 def _unreadable(key: str, path: str, error: OSError) -> ConfigError:
     return ConfigError(
         f"{key} is {path}, which cannot be read: {error.strerror or error}. Correct the path or its "
-        "permissions, or remove the key."
+        "permissions, or omit it."
     )
