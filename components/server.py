@@ -231,9 +231,7 @@ def check_regular(key: str, path: str) -> os.stat_result:
     except OSError as error:
         raise _unreadable(key, path, error) from error
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(
-            f"{key} is {path}, which is not a regular file. Correct the path, or omit it."
-        )
+        raise ConfigError(f"{key} is {path}, which is not a regular file. Correct the path, or omit it.")
     return status
 
 
