@@ -126,7 +126,7 @@ def _explain_promotion(
     primary = f"{metrics.primary} is {format_number(metrics.primary_metric.value)} for the candidate"
     if not reasons and not any(sentence.startswith(primary) for sentence in comparison):
         reasons = [value]
-    return ", and ".join(filter(None, [", ".join(reasons), "; ".join(comparison)]))
+    return ("; " if comparisons else ", and ").join(filter(None, [", ".join(reasons), "; ".join(comparison)]))
 
 
 def _check_baseline(metrics: Metrics) -> list[RuleResult]:
@@ -287,7 +287,7 @@ def _check_comparison(
     version = f"version {comparison.version}, {article} champion"
     conclusion = _conclude(comparison, margin, non_inferiority, passed, limit)
     sentence = (
-        f"{_describe_values(name, values, version, count)}, which {conclusion} ({_describe_gain(comparison)})"
+        f"{_describe_values(name, values, version, count)}; this {conclusion} ({_describe_gain(comparison)})"
     )
     if not passed and comparison.high >= limit:
         model = "an equal model" if non_inferiority else "a model that is this much better"
