@@ -153,8 +153,8 @@ _MAX_LENGTH = 400
 
 def error_classes() -> dict[str, type[ModelyardError]]:
     """Return the classes of this module by name."""
-    classes = [value for value in globals().values() if isinstance(value, type)]
-    return {cls.__name__: cls for cls in classes if issubclass(cls, ModelyardError)}
+    types = [value for value in globals().values() if isinstance(value, type)]
+    return {cls.__name__: cls for cls in types if issubclass(cls, ModelyardError)}
 
 
 def describe(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from modelyard.components.problems.base import Problem
 
 ROOT = Path(problems.__file__).parents[2]
 PROBLEM_WORDS = re.compile(
-    r"accurac|(?<!data)(?<!sub)(?<!error_)classes|softmax|confusion|probabilit", re.IGNORECASE
+    r"accurac|(?<!data)(?<!sub)(?<!error_)(?<!keras_)classes|softmax|confusion|probabilit", re.IGNORECASE
 )
 ALLOWED = ("components/problems/", "components/ingest/", "components/source/settings.py")
 
