@@ -41,7 +41,8 @@ def deploy(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Override a key of the section rollout, such as rollout.canary_share=0.2. Repeatable.",
+            help="Override a key of the sections rollout, serving or environment, such as "
+            "rollout.canary_share=0.2. Repeatable.",
         ),
     ] = None,
     output: OutputFormat = Output.TEXT,

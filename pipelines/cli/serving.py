@@ -55,7 +55,14 @@ def serve(
     access_log: Annotated[
         bool | None, typer.Option("--access-log", help="Write a JSON line to stdout for each request.")
     ] = None,
-    store: StoreUrl = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Model store: gs://bucket/prefix, file:///path or a path. Default: MODELYARD_STORE__URL, "
+            "then the store of the environment `local`, then .modelyard/models.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a model over HTTP.
 

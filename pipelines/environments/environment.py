@@ -110,7 +110,11 @@ Steps = create_model(
 class Runs(Settings):
     """Namespace and service account of the steps."""
 
-    namespace: str = Field(default="modelyard-runs", description="Namespace of the steps' pods.")
+    namespace: str = Field(
+        default="modelyard-runs",
+        description="Namespace of the steps' pods. On Kubeflow Pipelines, only in multi-user mode; otherwise "
+        "it is kfp.namespace.",
+    )
     service_account: str = Field(default="modelyard-run", description="ServiceAccount of the steps' pods.")
 
 
