@@ -1,4 +1,4 @@
-"""A custom KFP pipeline with single components of modelyard: evaluate a trained model on new data.
+"""A custom KFP pipeline with individual components of modelyard: evaluate a trained model on new data.
 
     python examples/own_pipeline.py pets.yaml          # writes own_pipeline.yaml for KFP
 
@@ -19,9 +19,9 @@ IDENTITY = '{"run": "", "data": "", "champion": 0}'  # do not compare the model 
 
 
 @dsl.component(base_image="python:3.11-slim", install_kfp_package=False)
-def alert(decision: bool) -> str:
+def alert(promote: bool) -> str:
     """Return a message. This is a component of your own."""
-    return "the model is good enough" if decision else "the model does not pass the gate: see the report"
+    return "the model is good enough" if promote else "the model does not pass the gate: see the report"
 
 
 def build(config: str):
@@ -46,7 +46,7 @@ def build(config: str):
             spec=specs["evaluate"],
             identity=IDENTITY,
         )
-        return alert(decision=evaluated.outputs["Output"]).output
+        return alert(promote=evaluated.outputs["Output"]).output
 
     return score_again
 
