@@ -44,9 +44,9 @@ def compute_interface(step: str) -> str:
 def _iterate_keys(spec: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in spec.model_fields.items():
         yield f"{prefix}{name}"
-        for nested in (field.annotation, *get_args(field.annotation)):
-            if isinstance(nested, type) and issubclass(nested, BaseModel):
-                yield from _iterate_keys(nested, f"{prefix}{name}.")
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from _iterate_keys(annotation, f"{prefix}{name}.")
 
 
 def describe_mismatch(image: str, actual: str, expected: str) -> str:

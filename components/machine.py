@@ -66,10 +66,10 @@ def find_proxy(url: str, socks: str | None = None) -> str | None:
     if not proxy or is_loopback(url) or _in_no_proxy(url, proxies.get("no", "")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    kind, redacted = _parse_proxy(proxy)
+    kind, display_proxy = _parse_proxy(proxy)
     if kind in PORTS:
         return proxy
-    host, origin = urlsplit(url).hostname, f"{key.upper()}_PROXY is {redacted}"
+    host, origin = urlsplit(url).hostname, f"{key.upper()}_PROXY is {display_proxy}"
     remedy = f"Correct it, or add {host} to NO_PROXY."
     if kind != "socks5":
         raise ConfigError(f"{origin}, which is not the URL of an HTTP or SOCKS5 proxy. {remedy}")
@@ -173,14 +173,14 @@ def check_keras(environ: Mapping[str, str] = os.environ) -> None:
     read_keras_config(environ)
 
 
-def _in_no_proxy(url: str, listed: str) -> bool:
+def _in_no_proxy(url: str, no_proxy: str) -> bool:
     """Return whether NO_PROXY has the host of a URL, in any form that curl, Python or Go supports.
 
     Services of a cluster are always exempt from proxies.
     """
     parts = urlsplit(url)
     host, port = (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme)
-    for entry in re.split(r"[\s,]+", f".svc.cluster.local {listed.lower()}".strip()):
+    for entry in re.split(r"[\s,]+", f".svc.cluster.local {no_proxy.lower()}".strip()):
         name, entry_port = _split_port(entry.rpartition("://")[2])
         if entry_port not in (None, port):
             continue

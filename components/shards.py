@@ -176,8 +176,8 @@ class Split:
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         out = np.empty((len(indices), *self._shards[0].shape[1:]), self._shards[0].dtype)
         for number in np.unique(shards):
-            selected = shards == number
-            out[selected] = self._shards[number][indices[selected] - self._starts[number]]
+            mask = shards == number
+            out[mask] = self._shards[number][indices[mask] - self._starts[number]]
         return out
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:

@@ -46,8 +46,8 @@ def step(name: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     path = termination_log()
     # A file that already has the maximum size can be overwritten on a full disk.
-    reserved = MAX_DOCUMENT if TERMINATION_LOG_VARIABLE in os.environ else 0
-    _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved))
+    reserved_bytes = MAX_DOCUMENT if TERMINATION_LOG_VARIABLE in os.environ else 0
+    _write(path, failure_document(KilledError(killed_message(name)), name).ljust(reserved_bytes))
     try:
         interface.check_interface(name)
         yield

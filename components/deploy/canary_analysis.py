@@ -26,8 +26,8 @@ def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rol
     It fails if more requests fail than the allowed share of its requests, or of `rollout.min_requests` if it
     received fewer. Latency is compared after `rollout.min_requests`, if stable received requests meanwhile.
     """
-    required = max(candidate.requests, rollout.min_requests)
-    if candidate.failed > rollout.max_error_rate * required:
+    request_count = max(candidate.requests, rollout.min_requests)
+    if candidate.failed > rollout.max_error_rate * request_count:
         return (
             f"{candidate.failed:,} of {pluralize(candidate.requests, 'request')} failed, more than "
             f"{rollout.max_error_rate:.2%} (rollout.max_error_rate)"
@@ -57,7 +57,7 @@ def summary(candidate: RequestCounts, stable: RequestCounts) -> str:
 
 def analyze(
     name: str,
-    pinned: PinnedVersion,
+    pin: PinnedVersion,
     window: TrafficWindow,
     rollout: Rollout,
     now: Callable[[], float],
@@ -71,12 +71,12 @@ def analyze(
         DeployError: the candidate fails, is slow, restarts or received too few requests.
         Superseded: another rollout took the candidate over.
     """
-    instances, last_error = itertools.cycle(pinned.golden.instances), ""
-    start, failed = now(), f"Version {pinned.version} of {name} failed its canary analysis:"
+    instances, last_error = itertools.cycle(pin.golden.instances), ""
+    start, prefix = now(), f"Version {pin.version} of {name} failed its canary analysis:"
     while True:
         traffic = window.read()
         if reason := failure_reason(traffic.candidate, traffic.stable, rollout):
-            raise DeployError(f"{failed} {reason}.")
+            raise DeployError(f"{prefix} {reason}.")
         elapsed = now() - start
         missing = _count_due(elapsed, rollout) - traffic.candidate.requests
         # a candidate that hangs counts no failures
@@ -85,11 +85,11 @@ def analyze(
         if elapsed > rollout.bake_seconds + GRACE_SECONDS:
             if not traffic.candidate_responding:
                 raise DeployError(
-                    f"{failed} it does not respond or is not ready. Run `modelyard serve {name} --version "
-                    f"{pinned.version}`, and look for a request that never completes."
+                    f"{prefix} it does not respond or is not ready. Run `modelyard serve {name} --version "
+                    f"{pin.version}`, and look for a request that never completes."
                 )
             raise DeployError(
-                f"{failed} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
+                f"{prefix} it received {traffic.candidate.requests} of {rollout.min_requests} requests "
                 f"(rollout.min_requests). {last_error or REMEDY}"
             )
         if missing <= 0:

@@ -72,8 +72,8 @@ def deploy(
             PlatformConfig(name, models, spec.target, spec.store.to_json(), sections, spec.rollout, log)
         )
         controller = RolloutController(platform, models, spec.rollout, PIPELINE, log)
-        pinned = pin_version(models, name, version)
-        result = controller.roll_out(pinned, identity.champion, manifest.decision.reason)
+        pin = pin_version(models, name, version)
+        result = controller.roll_out(pin, identity.champion, manifest.decision.reason)
     artifacts.write(Path(outcome), result)
     if run_id := records.run_id():
         record = OutcomeRecord(outcome=result)
@@ -124,7 +124,7 @@ def _create_section_reader(
     def section(number: int | None) -> Json:
         if number is None or number == version:
             return current
-        recorded = models.manifest(name, number).config.get("serving", {})
-        return current | {key: value for key, value in recorded.items() if key in current}
+        manifest_section = models.manifest(name, number).config.get("serving", {})
+        return current | {key: value for key, value in manifest_section.items() if key in current}
 
     return section

@@ -49,7 +49,7 @@ class RolloutController(StableUpdater):
 
     # Commands -------------------------------------------------------------------------------------
 
-    def roll_out(self, pinned: PinnedVersion, expected: int | None, reason: str) -> Outcome:
+    def roll_out(self, pin: PinnedVersion, expected: int | None, reason: str) -> Outcome:
         """Roll out a version and return the outcome; `reason` is that of a promotion.
 
         `expected` is the champion that the version was compared with; 0 for none, None to accept any.
@@ -60,15 +60,15 @@ class RolloutController(StableUpdater):
             ClusterError: the cluster refuses a request or does not respond.
             StoreError: the store does not respond, or is damaged.
         """
-        token, version = uuid4().hex, pinned.version
-        self._pins[version] = pinned
+        token, version = uuid4().hex, pin.version
+        self._pins[version] = pin
         with self._session(token):
             previous = self._champion_version()
             try:
-                servers = self._describe_servers(version, pinned.digest)
+                servers = self._describe_servers(version, pin.digest)
                 self._adopt_only_candidate(servers)
                 if previous == version and servers.matches(self.platform.status().stable):
-                    self.platform.verify(servers, self._golden_check(pinned))
+                    self.platform.verify(servers, self._golden_check(pin))
                     self._delete_unneeded_candidate(servers)
                     return Outcome(version=version, decision="promote", reason=reason)
                 if previous != version:
@@ -78,8 +78,8 @@ class RolloutController(StableUpdater):
                     self._delete_unneeded_candidate(servers)
                     return hold_outcome(version, expected or 0, previous)
                 self._claim(token, servers)
-                self._verify_candidate(servers, pinned, token)
-                summary = self._analyze(pinned, token)
+                self._verify_candidate(servers, pin, token)
+                summary = self._analyze(pin, token)
                 self._check_owner(token)
                 self._move_pointer(version, previous, f"{reason}; {summary}" if summary else reason)
             except (Exception, KeyboardInterrupt) as error:
@@ -88,20 +88,20 @@ class RolloutController(StableUpdater):
             self._finish(servers, previous, token)
             return Outcome(version=version, decision="promote", reason=reason)
 
-    def promote(self, pinned: PinnedVersion, reason: str) -> Champion:
+    def promote(self, pin: PinnedVersion, reason: str) -> Champion:
         """Verify a version in a server and make it the champion; stable is not updated.
 
         Raises:
             DeployError: the server does not run, or fails verification.
         """
-        servers = self._describe_servers(pinned.version, pinned.digest)
-        self._verify_candidate(servers, pinned, uuid4().hex)
+        servers = self._describe_servers(pin.version, pin.digest)
+        self._verify_candidate(servers, pin, uuid4().hex)
         try:
             self.models.champion(self.name)
         except DamagedError as error:
             state = "missing" if isinstance(error.__cause__, NotFoundError) else "damaged"
             self.log(f"champion.json of {self.name} is {state}: writing it again")
-        return self.models.promote(self.name, pinned.version, reason=reason, by=self.by)
+        return self.models.promote(self.name, pin.version, reason=reason, by=self.by)
 
     def promote_candidate(self, reason: str) -> Outcome:
         """Verify the candidate and promote it without further analysis.
@@ -117,9 +117,9 @@ class RolloutController(StableUpdater):
                 f"{self.name} has no candidate to promote. `modelyard deploy {self.name} VERSION -e ENV` "
                 "starts a rollout."
             )
-        pinned, previous = self._pin(servers.version), self._champion_version()
+        pin, previous = self._pin(servers.version), self._champion_version()
         with self._session(status.token):  # the candidate's rollout notices the promotion
-            self._verify_candidate(servers, pinned, status.token)
+            self._verify_candidate(servers, pin, status.token)
             self._check_owner(status.token)  # the candidate's rollout may have rejected it
             self._move_pointer(servers.version, previous, reason)
             self._finish(servers, previous, status.token)
@@ -149,16 +149,16 @@ class RolloutController(StableUpdater):
         champion = self._read_champion()
         if champion is None or (target := to or champion.previous) is None:
             return self.models.rollback(self.name, to, reason=reason, by=self.by)  # raises
-        previous, pinned, token = champion.version, self._pin(target), uuid4().hex
+        previous, pin, token = champion.version, self._pin(target), uuid4().hex
         with self._session(token):
             try:
-                servers = self._describe_servers(target, pinned.digest, as_last_served=True)
+                servers = self._describe_servers(target, pin.digest, as_last_served=True)
                 self._adopt_only_candidate(servers)
                 if servers.matches(self.platform.status().stable):
-                    self.platform.verify(servers, self._golden_check(pinned))
+                    self.platform.verify(servers, self._golden_check(pin))
                 else:
                     self._claim(token, servers)
-                    self._verify_candidate(servers, pinned, token)
+                    self._verify_candidate(servers, pin, token)
                 champion = self._move_pointer(target, previous, reason, "rollback")
             except (Exception, KeyboardInterrupt) as error:
                 with ignore_sigterm():
@@ -175,17 +175,17 @@ class RolloutController(StableUpdater):
         self.log(f"candidate: version {servers.version} of {self.name}")
         self._record_served()
 
-    def _verify_candidate(self, servers: Servers, pinned: PinnedVersion, token: str) -> None:
-        count = self.platform.verify(servers, self._golden_check(pinned), token)
+    def _verify_candidate(self, servers: Servers, pin: PinnedVersion, token: str) -> None:
+        count = self.platform.verify(servers, self._golden_check(pin), token)
         if not count:
             raise DeployError(
                 f"The candidate's servers, version {servers.version}, ended before they were verified. "
                 "Deploy again."
             )
-        golden = pluralize(len(pinned.golden.instances), "golden request")
+        golden = pluralize(len(pin.golden.instances), "golden request")
         self.log(f"verified: {golden}, {pluralize(count, 'candidate server')}")
 
-    def _analyze(self, pinned: PinnedVersion, token: str) -> str:
+    def _analyze(self, pin: PinnedVersion, token: str) -> str:
         """Analyze the candidate and return the summary, or an empty string if the platform has no canary."""
         window = self.platform.open_window(token)
         if window is None:
@@ -193,7 +193,7 @@ class RolloutController(StableUpdater):
         self.platform.route_to_candidate(token)
         seconds = self.rollout.bake_seconds
         self.log(f"canary: clients of {self.name} reach the candidate too; analysis for {seconds:g} s")
-        summary = f"canary analysis: {analyze(self.name, pinned, window, self.rollout, self.now, self.sleep)}"
+        summary = f"canary analysis: {analyze(self.name, pin, window, self.rollout, self.now, self.sleep)}"
         self.log(summary)
         return summary
 
@@ -221,8 +221,8 @@ class RolloutController(StableUpdater):
         if not self.platform.follows_pointer:
             self.log(f"stable serves version {servers.version}; the candidate is deleted")
 
-    def _delete_unneeded_candidate(self, served: Servers) -> None:
-        """Delete the candidate if it is abandoned or matches the servers `served`.
+    def _delete_unneeded_candidate(self, servers: Servers) -> None:
+        """Delete the candidate if it is abandoned or matches the servers `servers`.
 
         If no server of stable is ready, the candidate may be the only server for clients and is not deleted.
         """
@@ -230,7 +230,7 @@ class RolloutController(StableUpdater):
         if (
             status.candidate
             and status.stable_serves
-            and (served.matches(status.candidate) or status.abandoned)
+            and (servers.matches(status.candidate) or status.abandoned)
         ):
             self.log(f"deleting the unneeded candidate of version {status.candidate.version}")
             self.platform.withdraw(status.token)
@@ -250,9 +250,9 @@ class RolloutController(StableUpdater):
             self.platform.withdraw(token)
             return hold_outcome(version, previous if expected is None else expected, self._find_champion())
         # A user may have promoted the version, or this rollout did, before the process received SIGTERM.
-        promoted = self._find_promotion(version) if previous != version else None
-        if promoted and isinstance(error, DeployError):
-            return promoted
+        promotion = self._find_promotion(version) if previous != version else None
+        if promotion and isinstance(error, DeployError):
+            return promotion
         if isinstance(error, Superseded):
             reason = str(error).rstrip(".")
             return Outcome(version=version, decision="hold", reason=reason[:1].lower() + reason[1:])

@@ -26,7 +26,7 @@ from modelyard.components.store.records import Action, Champion
 
 PAST_TENSE: dict[Action, str] = {"promote": "promoted", "rollback": "rolled back"}
 STORE_RETRY_SECONDS = 2.0
-CONTINUES = "Continuing with the rollout."
+CONTINUE_MESSAGE = "Continuing with the rollout."
 
 T = TypeVar("T")
 
@@ -68,16 +68,16 @@ class StableUpdater:
             except Superseded:
                 pass  # another rollout changed stable
             except DeployError as error:
-                self.log(f"{error} {CONTINUES}")
+                self.log(f"{error} {CONTINUE_MESSAGE}")
                 return
-        served = f"version {stable.version}" if stable else "nothing"
-        self.log(f"stable serves {served} and the champion is version {champion.version}: updating stable")
+        version = f"version {stable.version}" if stable else "nothing"
+        self.log(f"stable serves {version} and the champion is version {champion.version}: updating stable")
         try:
             self._reconcile()
         except DeployError as error:
-            self.log(f"{error} {self._restore(stable)} {CONTINUES}")
+            self.log(f"{error} {self._restore(stable)} {CONTINUE_MESSAGE}")
 
-    def _adopt_only_candidate(self, deployed: Servers) -> None:
+    def _adopt_only_candidate(self, servers: Servers) -> None:
         """Update stable to the candidate's servers if only the candidate serves clients.
 
         This is the state after the first rollout of a model was killed. If stable cannot run these servers, a
@@ -99,9 +99,9 @@ class StableUpdater:
                 f"Stable of {self.name} cannot run the servers of version {candidate.version}, whose "
                 f"candidate still serves clients: {error} {self._restore(status.stable)}"
             )
-            if candidate.matches(deployed):
+            if candidate.matches(servers):
                 raise DeployError(message) from error
-            self.log(f"{message} {CONTINUES}")
+            self.log(f"{message} {CONTINUE_MESSAGE}")
 
     def _move_pointer(self, version: int, current: int, reason: str, action: Action = "promote") -> Champion:
         """Make a version the champion; raise ConflictError if `current` is not the champion."""
@@ -137,10 +137,10 @@ class StableUpdater:
         while champion := self._read_champion():
             number = champion.version
             try:
-                stable, pinned = self.platform.status().stable, self._pin(number)
-                matching = servers if servers and servers.version == number else None
+                stable, pin = self.platform.status().stable, self._pin(number)
+                matching_servers = servers if servers and servers.version == number else None
                 self._write_stable(
-                    matching or self._describe_servers(number, champion.digest), stable, pinned
+                    matching_servers or self._describe_servers(number, champion.digest), stable, pin
                 )
             except Superseded:
                 continue  # another rollout moved the pointer
@@ -154,12 +154,12 @@ class StableUpdater:
                 break
         return champion
 
-    def _write_stable(self, servers: Servers, observed: Servers | None, pinned: PinnedVersion) -> None:
+    def _write_stable(self, servers: Servers, observed: Servers | None, pin: PinnedVersion) -> None:
         """Change stable from the observed servers to `servers`, and verify them."""
         self._record_served(servers.version)
         self._last_written = servers
         self.platform.reconcile(servers, observed)
-        self.platform.verify(servers, self._golden_check(pinned))
+        self.platform.verify(servers, self._golden_check(pin))
 
     # Restore --------------------------------------------------------------------------------------
 
@@ -182,25 +182,25 @@ class StableUpdater:
 
     def _follow_other_champion(self) -> str:
         """Update stable to the champion of another command; return a sentence about the result."""
-        moved = "Another command moved the pointer."
+        sentence = "Another command moved the pointer."
         try:
             champion = self._reconcile()
         except (ClusterError, DeployError) as error:
-            return f"{moved} {error}"
-        return f"{moved} Stable serves version {champion.version}." if champion else moved
+            return f"{sentence} {error}"
+        return f"{sentence} Stable serves version {champion.version}." if champion else sentence
 
     def _restore(self, previous: Servers | None) -> str:
         """Restore exactly the servers that stable had before; return a sentence about the result."""
-        served = f"version {previous.version}" if previous else "nothing"
+        version = f"version {previous.version}" if previous else "nothing"
         if previous and (self._last_written is None or self._last_written.matches(previous)):
-            return f"Stable still has the servers of {served}."
+            return f"Stable still has the servers of {version}."
         try:
             self.platform.reconcile(previous, self._last_written)
         except Superseded:
             return "Another rollout changed stable."
         except (ClusterError, DeployError) as error:
-            return f"Stable could not be restored to {served} and keeps the servers that run: {error}"
-        return f"Stable serves {served} as before." if previous else "Stable serves nothing, as before."
+            return f"Stable could not be restored to {version} and keeps the servers that run: {error}"
+        return f"Stable serves {version} as before." if previous else "Stable serves nothing, as before."
 
     # Store and platform ---------------------------------------------------------------------------
 
@@ -236,15 +236,15 @@ class StableUpdater:
     def _describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
         return self._retry_store(lambda: self.platform.describe_servers(version, digest, as_last_served))
 
-    def _golden_check(self, pinned: PinnedVersion) -> Check:
+    def _golden_check(self, pin: PinnedVersion) -> Check:
         tolerance = self.rollout.golden_tolerance
-        return lambda server: replay_golden_requests(server, self.name, pinned, tolerance)
+        return lambda server: replay_golden_requests(server, self.name, pin, tolerance)
 
-    def _record_served(self, *loading: int) -> None:
+    def _record_served(self, *next_versions: int) -> None:
         """Record the served versions in the store, for gc in other environments; ignore errors."""
         with suppress(ClusterError, StoreError):
             if platform_id := self.platform.id:
-                versions = self.platform.status().loaded.union(loading)
+                versions = self.platform.status().loaded.union(next_versions)
                 self.models.record_served(self.name, platform_id, self.platform.location, versions)
 
     def _retry_store(self, action: Callable[[], T]) -> T:

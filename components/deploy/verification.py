@@ -63,13 +63,13 @@ def hold_outcome(version: int, expected: int, champion: int | None) -> Outcome:
     )
 
 
-def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tolerance: float) -> None:
+def replay_golden_requests(server: Server, name: str, pin: PinnedVersion, tolerance: float) -> None:
     """Send all golden requests to a server and compare the predictions with those that evaluate recorded.
 
     Raises:
         DeployError: a prediction is missing, or differs by more than `tolerance`.
     """
-    model, golden = f"{name}/versions/{pinned.version}", pinned.golden
+    model, golden = f"{name}/versions/{pin.version}", pin.golden
     problem = problems.get_description(golden.problem)
     for number, instance in enumerate(golden.instances):
         try:
@@ -78,12 +78,12 @@ def replay_golden_requests(server: Server, name: str, pinned: PinnedVersion, tol
             )
         except (ServeError, LookupError, TypeError, ValueError) as error:
             raise DeployError(
-                f"Version {pinned.version} of {name} returns no valid prediction for golden request "
-                f"{number}: {error}. See the log of `modelyard serve {name} --version {pinned.version}`."
+                f"Version {pin.version} of {name} returns no valid prediction for golden request "
+                f"{number}: {error}. See the log of `modelyard serve {name} --version {pin.version}`."
             ) from error
         if not difference <= tolerance:  # also NaN
             raise DeployError(
-                f"Version {pinned.version} of {name} returns another prediction for golden request {number} "
+                f"Version {pin.version} of {name} returns another prediction for golden request {number} "
                 f"than evaluate: {problem.output} differ by {difference:.2g}, more than {tolerance:.2g} "
                 "(rollout.golden_tolerance). Evaluate and serve with the same onnxruntime, then run again."
             )

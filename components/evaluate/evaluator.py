@@ -62,19 +62,19 @@ class Evaluation:
 
         It also writes the files of these artifacts, because `kfp.local` caches only tasks that have them.
         """
-        measured, primary = self.metrics, self.metrics.primary
-        values = {name: metric.value for name, metric in measured.values.items()}
-        values |= {"examples": float(measured.examples)}
-        values |= {f"baseline_{name}": value for name, value in measured.baseline.items()}
+        evaluation, primary = self.metrics, self.metrics.primary
+        values = {name: metric.value for name, metric in evaluation.values.items()}
+        values |= {"examples": float(evaluation.examples)}
+        values |= {f"baseline_{name}": value for name, value in evaluation.baseline.items()}
         values |= {
-            f"{primary}_low": measured.primary_metric.low,
-            f"{primary}_high": measured.primary_metric.high,
+            f"{primary}_low": evaluation.primary_metric.low,
+            f"{primary}_high": evaluation.primary_metric.high,
         }
-        if measured.champion and measured.gain:
-            values |= {f"champion_{primary}": measured.champion.value, "gain": measured.gain.value}
+        if evaluation.champion and evaluation.gain:
+            values |= {f"champion_{primary}": evaluation.champion.value, "gain": evaluation.gain.value}
         for name, value in values.items():
             metrics.log_metric(name, value)
-        plot = problems.get_problem(measured.problem).log_plot(measured, details)
+        plot = problems.get_problem(evaluation.problem).log_plot(evaluation, details)
         artifacts.write_text(Path(metrics.path), json.dumps(values))
         artifacts.write_text(Path(details.path), json.dumps(plot))
 
@@ -115,7 +115,7 @@ def evaluate(
     scores = candidate.score(test)
     champion_scores = {version: champions[version].scores for version in leakage.versions}
     problem, training = problems.get_problem(schema.problem), statistics.targets["train"]
-    metrics = problem.measure(schema, test.targets, scores, champion_scores, training, leakage.compared)
+    metrics = problem.measure(schema, test.targets, scores, champion_scores, training, leakage.mask)
     metrics = metrics.model_copy(update={"trained_on": leakage.trained_on})
     decision = decide(metrics, spec.gate, identity.champion or None, leakage.notes)
     mistakes = _find_worst_mistakes(test, scores, schema, statistics)
@@ -156,7 +156,7 @@ def _score_champion(spec: EvaluateSpec, version: int, schema: Schema, test: Spli
         folder, model = Path(scratch) / "champion", "model.onnx"
         has_hashes = TRAINING_HASHES in models.manifest(name, version).files
         files = [model, TRAINING_HASHES] if has_hashes else [model]
-        manifest: Manifest = models.fetch(name, version, folder, only=files)
+        manifest: Manifest = models.fetch(name, version, folder, paths=files)
         remedy = "Models with different signatures cannot be compared: give the new model another name."
         _check_signature(schema, manifest.signature, description, remedy)
         scores = Scorer(folder / model, schema, description).score(test)
@@ -189,9 +189,9 @@ def _create_golden_requests(
 ) -> Golden:
     """Return requests and predictions for a few test examples with diverse targets."""
     problem = problems.get_problem(schema.problem)
-    selected = problem.select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
-    values = test.gather(selected[:1]).size
-    instances = test.gather(selected[: max(1, GOLDEN_VALUES // values)])
+    numbers = problem.select_golden_examples(schema, test.targets, GOLDEN_EXAMPLES)
+    values = test.gather(numbers[:1]).size
+    instances = test.gather(numbers[: max(1, GOLDEN_VALUES // values)])
     predictions = candidate.predict(instances).tolist()
     return Golden(
         problem=schema.problem, instances=instances.tolist(), predictions=predictions, scale=list(scale)

@@ -110,11 +110,11 @@ def _list_failures(results: list[RuleResult]) -> list[str]:
 
 def _describe_champion(metrics: Metrics, champion: int | None) -> list[str]:
     """Return a sentence with the primary metric of candidate and champion, if they were compared."""
-    if (paired := metrics.same_examples) is None:
+    if (paired_metrics := metrics.same_examples) is None:
         return []
     name = metrics.primary
-    values = paired.candidate[name].value, paired.champion[name].value
-    return [_describe_values(name, values, f"version {champion}, the champion", paired.examples)]
+    values = paired_metrics.candidate[name].value, paired_metrics.champion[name].value
+    return [_describe_values(name, values, f"version {champion}, the champion", paired_metrics.examples)]
 
 
 def _explain_promotion(

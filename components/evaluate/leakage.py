@@ -27,23 +27,23 @@ class Leakage(NamedTuple):
 
     Attributes:
         trained_on: by version, the test examples in its training set, if that set is recorded.
-        compared: mask (n,) of the test examples on which the models are compared.
+        mask: mask (n,) of the test examples on which the models are compared.
         versions: the champions that are compared; empty if too few examples remain.
         notes: the consequences, as sentences for the decision.
     """
 
     trained_on: dict[int, Duplicates]
-    compared: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
     versions: tuple[int, ...]
     notes: tuple[str, ...]
 
     def check(self, version: int) -> None:
         """Raise DataError if a version was trained on test examples."""
-        leaked = self.trained_on.get(version)
-        if leaked and leaked.count:
+        duplicates = self.trained_on.get(version)
+        if duplicates and duplicates.count:
             raise DataError(
-                f"The champion, version {version}, was trained on {leaked.count:,} of the test examples, "
-                f"such as {', '.join(leaked.origins)}, and data.fail_on has champion_leakage. Use other "
+                f"The champion, version {version}, was trained on {duplicates.count:,} of the test examples, "
+                f"such as {', '.join(duplicates.origins)}, and data.fail_on has champion_leakage. Use other "
                 "test examples, or remove champion_leakage from data.fail_on."
             )
 
@@ -55,7 +55,7 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
     of an earlier champion if at least half of the examples remain. Otherwise it leaves out that champion.
     """
     current = next(iter(champions), None)
-    compared = np.ones(len(index.hashes), np.bool_)
+    mask = np.ones(len(index.hashes), np.bool_)
     trained_on: dict[int, Duplicates] = {}
     versions: list[int] = []
     notes: list[str] = []
@@ -65,11 +65,11 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
             continue
         leaked = np.isin(index.hashes, champion.training_hashes)
         trained_on[version] = Duplicates(count=int(leaked.sum()), origins=_list_origins(leaked, index, test))
-        remaining = compared & ~leaked
-        minimum = max(MIN_EXAMPLES, 0 if version == current else compared.sum() / 2)
+        remaining = mask & ~leaked
+        minimum = max(MIN_EXAMPLES, 0 if version == current else mask.sum() / 2)
         usable = bool(remaining.sum() >= minimum)
         if usable:
-            compared = remaining
+            mask = remaining
             versions.append(version)
         if leaked.any():
             champion_name = f"version {version}, {'the' if version == current else 'an earlier'} champion,"
@@ -83,7 +83,7 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
             f"the training examples of version {', '.join(unknown)} are not recorded, and may include test "
             "examples"
         )
-    return Leakage(trained_on, compared, tuple(versions) if current in versions else (), tuple(notes))
+    return Leakage(trained_on, mask, tuple(versions) if current in versions else (), tuple(notes))
 
 
 def to_printable(name: str) -> str:

@@ -82,11 +82,11 @@ def post_webhook(value: Mapping[str, str | None]) -> str | None:
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # INFO logs the URL
     try:
-        parsed = httpx.URL(url)
-        if parsed.scheme != "https" and not (parsed.scheme == "http" and is_loopback(url)):
+        webhook_url = httpx.URL(url)
+        if webhook_url.scheme != "https" and not (webhook_url.scheme == "http" and is_loopback(url)):
             return f"The webhook was not called: {WEBHOOK} must be an https:// URL."
         with httpx.Client(transport=ProxiedTransport(), timeout=TIMEOUT) as client:
-            response = client.post(parsed, json=dict(value))
+            response = client.post(webhook_url, json=dict(value))
     except ConfigError:  # its message contains a part of the URL
         return (
             "The webhook was not called: the proxy or the certificates cannot be used. Run `modelyard "

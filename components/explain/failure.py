@@ -78,15 +78,15 @@ def pod_failure(
     log: Sequence[str] = (),
     memory_used: float | None = None,
     events: Sequence[Json] = (),
-    nodes: Sequence[Json] = (),
+    cluster_nodes: Sequence[Json] = (),
 ) -> Failure:
     """Return why the pod of a step failed, or cannot start.
 
-    `pod` is None if it was deleted. `node` is its node in the Workflow, `nodes` are those of the cluster, and
-    `log` is that of its container. See `find_problem` for the other arguments.
+    `pod` is None if it was deleted. `node` is its node in the Workflow, and `log` the log of its container.
+    `find_problem` describes the other arguments.
     """
     status = pod["status"] if pod else {}
-    problem = find_problem(pod, events, nodes, memory_used) if pod else None
+    problem = find_problem(pod, events, cluster_nodes, memory_used) if pod else None
     container_end = NODE_MESSAGE.fullmatch(node.message) if node else None
     fail = partial(Failure.from_error, step=step)
     if node and node.driver:
@@ -153,23 +153,23 @@ def _driver_error(node: PodNode, problem: PodProblem | None, log: Sequence[str])
 
 def _failed_containers(pod: Json | None) -> Iterator[Json]:
     for status in container_statuses(pod) if pod else ():
-        ended = status.get("state", {}).get("terminated") or {}
-        if ended.get("exitCode"):
-            yield ended
+        termination = status.get("state", {}).get("terminated") or {}
+        if termination.get("exitCode"):
+            yield termination
 
 
 def _parse_record(pod: Json | None, document: str | None) -> Failure | None:
     """Return the record in the termination message of a failed container."""
-    documents = [document or "", *(ended.get("message", "") for ended in _failed_containers(pod))]
+    documents = [document or "", *(termination.get("message", "") for termination in _failed_containers(pod))]
     return next(filter(None, map(Failure.parse, documents)), None)
 
 
 def _find_exit_code(pod: Json | None) -> int | None:
-    return next((int(ended["exitCode"]) for ended in _failed_containers(pod)), None)
+    return next((int(termination["exitCode"]) for termination in _failed_containers(pod)), None)
 
 
 def _unknown_error(step: str, exit_code: int | None, message: str, log: Sequence[str]) -> ModelyardError:
-    ended = "ended" if exit_code is None else f"ended with exit code {exit_code}"
+    result = "ended" if exit_code is None else f"ended with exit code {exit_code}"
     detail = f" ({message})" if message else ""
     end = quote_end(log) if log else "Its log is not available; try `modelyard runs logs`."
-    return ModelyardError(f"The step {step} {ended}{detail} without a failure record. {end}")
+    return ModelyardError(f"The step {step} {result}{detail} without a failure record. {end}")

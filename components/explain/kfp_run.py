@@ -51,7 +51,7 @@ class Evidence:
     def failure(self) -> Failure:
         """Why the pod failed."""
         return pod_failure(
-            self.node.step, self.pod, self.node, log=self.log, events=self.events, nodes=self.nodes
+            self.node.step, self.pod, self.node, log=self.log, events=self.events, cluster_nodes=self.nodes
         )
 
     @property
@@ -83,7 +83,7 @@ class ClusterInspector:
     def evidence(self, node: PodNode) -> Evidence:
         """See RunInspector; without permission the log is empty."""
         log: Sequence[str] = ()
-        if node.finished:
+        if node.finished_at:
             with suppress(ClusterError):
                 log = deque(self._cluster.stream_log(node.pod, MAIN_CONTAINER), maxlen=MAX_LOG_LINES)
         pod = self._cluster.get("Pod", node.pod)

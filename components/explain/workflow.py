@@ -35,7 +35,7 @@ class PodNode:
     """One pod of a run.
 
     `step` is the task of the pod, `driver` whether the pod is the driver of the task. `phase` is Pending,
-    Running, Succeeded, Failed, Error or Omitted. `started` and `finished` are ISO 8601 times, empty if
+    Running, Succeeded, Failed, Error or Omitted. `started_at` and `finished_at` are ISO 8601 times, empty if
     unknown.
     """
 
@@ -44,8 +44,8 @@ class PodNode:
     pod: str
     phase: str
     message: str
-    started: str
-    finished: str
+    started_at: str
+    finished_at: str
 
     @property
     def is_failed(self) -> bool:
@@ -108,7 +108,7 @@ class Workflow:
     def pods(self) -> Sequence[PodNode]:
         """Return the pods in the order of their start."""
         pods = [self._pod(key, node) for key, node in self._nodes.items() if node.get("type") == "Pod"]
-        return sorted(pods, key=lambda pod: pod.started)
+        return sorted(pods, key=lambda pod: pod.started_at)
 
     def failed_pod(self) -> PodNode | None:
         """Return the pod that failed first, without pods that are retried.
@@ -117,7 +117,7 @@ class Workflow:
         """
         last = {(pod.step, pod.driver): pod for pod in self.pods()}
         failed = [pod for pod in last.values() if pod.is_failed and not self._will_retry(pod)]
-        return min(failed, key=lambda pod: (pod.step == EXIT_TASK, pod.finished), default=None)
+        return min(failed, key=lambda pod: (pod.step == EXIT_TASK, pod.finished_at), default=None)
 
     def pending_pod(self) -> PodNode | None:
         """Return the first pending pod."""
@@ -134,8 +134,8 @@ class Workflow:
 
     def cached(self, step: str) -> bool:
         """Return whether a step was cached: its driver ran, and its pod was skipped."""
-        skipped = [node for node in self._nodes.values() if node.get("type") == "Skipped"]
-        return any(self._pod("", node).step == step for node in skipped)
+        skipped_nodes = [node for node in self._nodes.values() if node.get("type") == "Skipped"]
+        return any(self._pod("", node).step == step for node in skipped_nodes)
 
     def _pod(self, key: str, node: Json) -> PodNode:
         name = str(node.get("displayName", key))
@@ -147,8 +147,8 @@ class Workflow:
             pod=self._pod_name(key, node),
             phase=str(node.get("phase", "Pending")),
             message=str(node.get("message") or ""),
-            started=str(node.get("startedAt") or ""),
-            finished=str(node.get("finishedAt") or ""),
+            started_at=str(node.get("startedAt") or ""),
+            finished_at=str(node.get("finishedAt") or ""),
         )
 
     def _pod_name(self, key: str, node: Json) -> str:

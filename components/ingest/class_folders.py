@@ -175,10 +175,10 @@ def _check_mixed_splits(content: list[Parts], prefix_depth: int, roots: set[str]
 
 def _check_unlabeled_images(content: list[Parts], depth: int) -> None:
     """Raise DataError for images outside of class folders: they have no label."""
-    if unlabeled := sorted("/".join(name) for name in content if len(name) <= depth and _is_image(name)):
-        rest = f" and {len(unlabeled) - 1:,} more are" if len(unlabeled) > 1 else " is"
+    if files := sorted("/".join(name) for name in content if len(name) <= depth and _is_image(name)):
+        rest = f" and {len(files) - 1:,} more are" if len(files) > 1 else " is"
         raise DataError(
-            f"{unlabeled[0]!r}{rest} not in a class folder. Move images into one folder per class, or into "
+            f"{files[0]!r}{rest} not in a class folder. Move images into one folder per class, or into "
             "such folders inside train, test and validation; or remove them, or set data.index."
         )
 
@@ -186,11 +186,11 @@ def _check_unlabeled_images(content: list[Parts], depth: int) -> None:
 def _write_notes(
     names: list[Parts], prefix_depth: int, depth: int, targets: dict[Parts, tuple[str, int]]
 ) -> Iterable[str]:
-    if unused := sorted(
+    if files := sorted(
         "/".join(name) for name in names if len(name) <= depth or name[prefix_depth:depth] not in targets
     ):
-        verb = "is" if len(unused) == 1 else "are"
-        yield f"{summarize_names(unused)} {verb} outside of the class folders and not used."
-    nested = sum(len(name) > depth + 1 and name[prefix_depth:depth] in targets for name in names)
-    if nested:
-        yield f"Files in subfolders of a class folder belong to that class: {pluralize(nested, 'file')}."
+        verb = "is" if len(files) == 1 else "are"
+        yield f"{summarize_names(files)} {verb} outside of the class folders and not used."
+    count = sum(len(name) > depth + 1 and name[prefix_depth:depth] in targets for name in names)
+    if count:
+        yield f"Files in subfolders of a class folder belong to that class: {pluralize(count, 'file')}."

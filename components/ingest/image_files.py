@@ -34,9 +34,9 @@ MAX_LOGGED_FILES = 1000
 MAX_LISTED_CHARACTERS = 1400  # error messages are cut at 2,000
 
 SplitTarget = tuple[str, float]
-Encoded = tuple[str, SplitTarget, bytes]
+EncodedImage = tuple[str, SplitTarget, bytes]
 """The name, split and target, and content of an image file."""
-Decoded = tuple[str, SplitTarget, NDArray[Any] | DataError]
+DecodedImage = tuple[str, SplitTarget, NDArray[Any] | DataError]
 """The name, split and target, and pixels of an image, or why it cannot be decoded."""
 
 
@@ -62,7 +62,7 @@ def read(path: Path, source: Source) -> Examples:
         batches=_read_batches(path, source, targets, image_format, unusable, notes),
         image=image_format,
         notes=notes,
-        skipped=unusable.listed,
+        skipped=unusable.summaries,
     )
 
 
@@ -71,7 +71,7 @@ class UnusableFiles:
 
     def __init__(self, source: Path, max_share: float) -> None:
         self.count = 0
-        self.listed: list[str] = []
+        self.summaries: list[str] = []
         self._source, self._max_share = source, max_share
         self._last_message = ""
         self._sizes_differ = False
@@ -84,7 +84,7 @@ class UnusableFiles:
         self._last_message = f"{name!r} in {self._source}: {reason[:1].lower()}{reason[1:]}"
         summary = reason.partition(". ")[0].removeprefix("The image ").rstrip(".")
         if self.count <= MAX_LISTED_FILES:
-            self.listed.append(f"{name}: {summary}")
+            self.summaries.append(f"{name}: {summary}")
         if self.count <= MAX_LOGGED_FILES:
             log(f"{name}: {summary}")
         elif not self._max_share:
@@ -98,17 +98,17 @@ class UnusableFiles:
             raise self._error(f"{self.count:,} of {total:,}")
 
     def _error(self, number: str) -> DataError:
-        shown: list[str] = []
-        for entry in self.listed:
-            if sum(map(len, shown)) + len(entry) < MAX_LISTED_CHARACTERS:
-                shown.append(entry)
-        rest = self.count - len(shown)
+        entries: list[str] = []
+        for entry in self.summaries:
+            if sum(map(len, entries)) + len(entry) < MAX_LISTED_CHARACTERS:
+                entries.append(entry)
+        rest = self.count - len(entries)
         more = f"; and {rest:,} more, in the log of ingest" if rest else ""
         remedy = "Correct or remove them"
         if self._sizes_differ:
             remedy = "Set data.resize, because images differ in size; or correct or remove the files"
         return DataError(
-            f"{number} files in {self._source} are unusable: {'; '.join(shown)}{more}. {remedy}; or raise "
+            f"{number} files in {self._source} are unusable: {'; '.join(entries)}{more}. {remedy}; or raise "
             f"data.max_bad, the share of files that may be skipped, from {self._max_share:g}."
         )
 
@@ -228,7 +228,7 @@ def _read_batches(
     image_bytes = image_format.height * image_format.width * image_format.channels
     group_size = max(1, min(MAX_GROUP_SIZE, BATCH_BYTES // image_bytes))
 
-    def encoded_images() -> Iterator[Encoded]:
+    def encoded_images() -> Iterator[EncodedImage]:
         nonlocal total
         for name, target, read_content in _iterate_encoded(path, source.max_bytes, targets):
             total += 1
@@ -247,12 +247,14 @@ def _read_batches(
         notes.append(f"Unusable files that were skipped: {unusable.count:,} of {total:,}.")
 
 
-def _decode_all(encoded: Iterator[Encoded], group_size: int, image_format: ImageFormat) -> Iterator[Decoded]:
+def _decode_all(
+    files: Iterator[EncodedImage], group_size: int, image_format: ImageFormat
+) -> Iterator[DecodedImage]:
     """Decode images in threads, in groups of at most `group_size` images and about BATCH_BYTES."""
-    pending: deque[Future[list[Decoded]]] = deque()
+    pending: deque[Future[list[DecodedImage]]] = deque()
     with ThreadPoolExecutor(WORKERS) as pool:
-        group: list[Encoded] = []
-        for image in encoded:
+        group: list[EncodedImage] = []
+        for image in files:
             group.append(image)
             if len(group) >= group_size or sum(len(content) for _, _, content in group) > BATCH_BYTES:
                 pending.append(pool.submit(_decode, group, image_format))
@@ -264,7 +266,7 @@ def _decode_all(encoded: Iterator[Encoded], group_size: int, image_format: Image
             yield from pending.popleft().result()
 
 
-def _decode(group: list[Encoded], image_format: ImageFormat) -> list[Decoded]:
+def _decode(group: list[EncodedImage], image_format: ImageFormat) -> list[DecodedImage]:
     """Decode a group, because handing one small image to a thread takes as long as decoding it."""
 
     def decode(content: bytes) -> NDArray[Any] | DataError:

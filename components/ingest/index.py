@@ -66,8 +66,8 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
     tables = [_Table(name, content) for name, content in sorted(contents.items())]
     if any(table.path is None or table.target is None for table in tables):
         return None
-    existing, origin = set(files), " and ".join(sorted(contents))
-    targets, missing = _read_targets(tables, existing, problem)
+    file_names, origin = set(files), " and ".join(sorted(contents))
+    targets, missing = _read_targets(tables, file_names, problem)
     if not targets:
         raise DataError(f"{origin} has no rows. Add a row for each image.")
     splits = {file: split for file, (split, _) in targets.items()}
@@ -78,14 +78,14 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
         numbers = {name: number for number, name in enumerate(names)}
         targets = {file: (split, numbers[label]) for file, (split, label) in targets.items()}
     notes = [f"Labels and splits come from {origin}."]
-    if unused := len(existing - targets.keys() - contents.keys()):
+    if unused := len(file_names - targets.keys() - contents.keys()):
         notes.append(f"Files that are not in the index, and are not used: {unused:,}.")
     present = {file: target for file, target in targets.items() if file not in missing}
     return Index(names, tuple(sorted(set(splits.values()))), present, missing, tuple(notes))
 
 
 def _read_targets(
-    tables: Sequence["_Table"], existing: Set[str], problem: str
+    tables: Sequence["_Table"], file_names: Set[str], problem: str
 ) -> tuple[dict[str, SplitTarget], dict[str, str]]:
     """Return the split and target of each file in the tables, and the error of each that does not exist."""
     targets: dict[str, SplitTarget] = {}
@@ -94,7 +94,7 @@ def _read_targets(
     rows = ((table, position, row) for table in tables for position, row in table.rows())
     for table, position, row in rows:
         try:
-            file = table.find_file(row, existing)
+            file = table.find_file(row, file_names)
             split_target = table.parse_split(row, file), parse_target(row.get(table.target), problem)
             if file in targets:
                 raise ValueError(f"has the same path as another row, {file!r}")
@@ -104,7 +104,7 @@ def _read_targets(
                 break
             continue
         targets[file] = split_target
-        if file not in existing:
+        if file not in file_names:
             missing[file] = (
                 f"the file does not exist, but {position} of {table.name} has its path. Add the file, or "
                 "remove the row."
@@ -142,11 +142,11 @@ class _Table:
         """Yield the position of each row and its values by column."""
         return self._json_lines() if self.name.endswith(".jsonl") else self._csv_records()
 
-    def find_file(self, row: Mapping[Any, Any], existing: Set[str]) -> str:
+    def find_file(self, row: Mapping[Any, Any], file_names: Set[str]) -> str:
         """Return the file of a row: relative to the index, or to the source if only that file exists."""
         path = row.get(self.path)
         file, source_file = _resolve_path(self._folder, path), _resolve_path(PurePosixPath(), path)
-        return source_file if file not in existing and source_file in existing else file
+        return source_file if file not in file_names and source_file in file_names else file
 
     def parse_split(self, row: Mapping[Any, Any], file: str) -> str:
         """Return the split of a row: of its column, else of the index's folder, else of the file's folder."""

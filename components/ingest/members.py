@@ -110,8 +110,8 @@ def normalize_name(source: Path, name: str) -> str:
             f"{source} has a member named {name!a}, which is outside of the source. Rename it, or "
             "create the archive again."
         )
-    checked = name.removesuffix("Icon\r")  # the icon of a folder on macOS, which is ignored
-    if match := CONTROL_CHARACTERS.search(checked):
+    plain_name = name.removesuffix("Icon\r")  # the icon of a folder on macOS, which is ignored
+    if match := CONTROL_CHARACTERS.search(plain_name):
         reason = "which is not UTF-8" if "\ud800" <= match[0] <= "\udfff" else "with control characters"
         raise DataError(f"{source} has a member named {name!a}, {reason}. Rename it.")
     return unicodedata.normalize("NFC", "/".join(part for part in parts if part not in ("", ".")))

@@ -209,9 +209,9 @@ def _find_labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
     arrays = [y for _, y in pairs.values()]
     forms = {(y.dtype.kind in TEXTS, y.shape[1] if len(y.shape) == 2 else 1) for y in arrays}
     if len(forms) > 1:
-        described = " and ".join(f"{y.name} is {y.description}" for y in arrays)
+        descriptions = " and ".join(f"{y.name} is {y.description}" for y in arrays)
         raise arrays[1].error(
-            f"has other labels than the other array: {described}. Save both in the same form."
+            f"has other labels than the other array: {descriptions}. Save both in the same form."
         )
     ((is_text, columns),) = forms
     if is_text:
@@ -299,9 +299,9 @@ def _find_integer_labels(arrays: list[ArrayFile], classes: tuple[str, ...] | Non
     if first < 0 or last - shift >= limit or gaps:
         for y, start, values in _iterate_flat_batches(arrays):
             _check_range(y, start, values, 0, limit - 1, reason)
-        shown = ", ".join(map(str, sorted(unique)[:5])) + ", …" * (len(unique) > 5)
+        text = ", ".join(map(str, sorted(unique)[:5])) + ", …" * (len(unique) > 5)
         raise arrays[0].error(
-            f"has the labels {shown}, but integer labels start at 0 or 1 and have no gaps. Renumber them."
+            f"has the labels {text}, but integer labels start at 0 or 1 and have no gaps. Renumber them."
         )
     note = f"The labels are 1 to {last}; label 1 is the first class."
     return Labels(
@@ -348,8 +348,8 @@ def _iterate_batches(path: Path, max_bytes: int, dtype: Dtype, labels: Labels | 
         for split, (x, y) in pairs.items():
             size = max(1, BATCH_BYTES // max(x.row_bytes, y.row_bytes))
             for (start, examples), (_, targets) in zip(x.batches(size), y.batches(size), strict=True):
-                converted = labels.convert(targets) if labels else _to_float32(y, start, targets.reshape(-1))
-                yield Batch(split, _convert(x, start, examples, dtype), converted)
+                values = labels.convert(targets) if labels else _to_float32(y, start, targets.reshape(-1))
+                yield Batch(split, _convert(x, start, examples, dtype), values)
 
 
 def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> NDArray[Any]:
@@ -365,10 +365,10 @@ def _convert(x: ArrayFile, start: int, examples: NDArray[Any], dtype: Dtype) -> 
 
 def _to_float32(array: ArrayFile, start: int, rows: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        converted = rows.astype(np.float32)
+        numbers = rows.astype(np.float32)
     remedy = "values must be finite float32 numbers. Replace it, or remove the example"
-    _check_values(array, start, rows, ~np.isfinite(converted), remedy)
-    return converted
+    _check_values(array, start, rows, ~np.isfinite(numbers), remedy)
+    return numbers
 
 
 def _check_values(

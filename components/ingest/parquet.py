@@ -184,13 +184,13 @@ def _open_parquet(file: Member) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    with file.open() as opened, tempfile.TemporaryFile() as copy:
-        in_archive = type(opened) is not io.BufferedReader  # not seekable
+    with file.open() as stream, tempfile.TemporaryFile() as copy:
+        in_archive = type(stream) is not io.BufferedReader  # not seekable
         if in_archive:
-            shutil.copyfileobj(opened, copy, BUFFER_BYTES)
+            shutil.copyfileobj(stream, copy, BUFFER_BYTES)
         try:
             yield ParquetFile(
-                copy if in_archive else opened, buffer_size=BUFFER_BYTES, page_checksum_verification=True
+                copy if in_archive else stream, buffer_size=BUFFER_BYTES, page_checksum_verification=True
             )
         except pyarrow.ArrowException as error:
             raise file.error(f"is not a readable Parquet file ({error}). Write it again.") from error
@@ -246,9 +246,9 @@ def _find_columns(file: Member, schema: Any, problem: str) -> Columns:
     target_columns = [[name for name in schema.names if name.lower() == target] for target in TARGETS]
     targets = next(filter(None, [*target_columns, [name for name in schema.names if name in names]]), [])
     if len(images) != 1 or len(targets) != 1 or not is_target(schema.field(targets[0]).type):
-        shown = ", ".join(f"{field.name} ({field.type})"[:60] for field in list(schema)[:10])
+        columns = ", ".join(f"{field.name} ({field.type})"[:60] for field in list(schema)[:10])
         raise file.error(
-            f"has the columns {shown}. Rename or convert them: one column with the bytes of image files "
+            f"has the columns {columns}. Rename or convert them: one column with the bytes of image files "
             f"(binary, or a struct with a field bytes), named {IMAGE} if there are several, and a column "
             f"label, target or class with {'numbers' if is_regression else 'integers or strings'}."
         )

@@ -259,8 +259,8 @@ class Cluster:
             ClusterError: there is no permission.
         """
         path, query = f"{self._path('Pod', pod)}/log", [("container", container), ("follow", "true")]
-        connected = time.monotonic()
-        while time.monotonic() <= connected + RETRY_SECONDS:
+        last_response = time.monotonic()
+        while time.monotonic() <= last_response + RETRY_SECONDS:
             try:
                 with _client_errors(), self._open("GET", path, query=query) as response:
                     try:
@@ -268,7 +268,7 @@ class Cluster:
                             skip += 1
                             yield line
                     finally:
-                        connected = time.monotonic()
+                        last_response = time.monotonic()
                     return
             except _ApiError as error:
                 if error.status in (400, 404):
@@ -301,7 +301,7 @@ class Cluster:
                         return 504, f"no response within {TIMEOUT[1]:g} s".encode()
                     if error.status is None:
                         raise
-                    if (message := error.from_api_server) is None:
+                    if (message := error.api_server_message) is None:
                         return error.status, error.body
                     if error.status in (401, 403):
                         raise
@@ -448,7 +448,7 @@ class _ApiError(Exception):
         self.body: bytes = body if isinstance(body, bytes) else str(body).encode()
 
     @property
-    def from_api_server(self) -> str | None:
+    def api_server_message(self) -> str | None:
         """The message of the API server itself; None if the proxied server responded."""
         try:
             status = json.loads(self.body)

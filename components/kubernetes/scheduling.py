@@ -20,8 +20,8 @@ def explain_unschedulable(
 
     `events` include those of an autoscaler. See `find_problem`.
     """
-    requested = pod_requests(pod)
-    request = _format_amounts(requested) or "no resources"
+    requests = pod_requests(pod)
+    request = _format_amounts(requests) or "no resources"
     selector = pod["spec"].get("nodeSelector", {})
     labels = f" on a node with {_format_labels(selector)}" if selector else ""
     beginning = f"Pod {pod['metadata']['name']} cannot be scheduled: it requests {request}{labels}"
@@ -32,18 +32,18 @@ def explain_unschedulable(
     elif "NotTriggerScaleUp" in reasons:
         beginning, wait_limit = f"{beginning}, and the autoscaler adds no node for it", 0.0
     reason = PREEMPTION_NOTE.split(scheduler_message)[0].rstrip(".")
-    message = f"{beginning}. {_describe_fit(pod, requested, nodes)} Message of the scheduler: {reason}."
+    message = f"{beginning}. {_describe_fit(pod, requests, nodes)} Message of the scheduler: {reason}."
     return message.strip(), wait_limit
 
 
 def explain_impossible(pod: Json, nodes: Sequence[Json]) -> str | None:
     """Return why a pod does not fit on any node, even an empty one; None if it fits, or without nodes."""
-    requested = pod_requests(pod)
+    requests = pod_requests(pod)
     candidates = [node for node in nodes if _matches_selector(node, pod) and not _find_taints(node, pod)]
-    if not nodes or any(_has_capacity(node, requested) for node in candidates):
+    if not nodes or any(_has_capacity(node, requests) for node in candidates):
         return None
-    request = _format_amounts(requested) or "no resources"
-    return f"{pod['metadata']['name']} requests {request}. {_describe_fit(pod, requested, nodes)}".rstrip(".")
+    request = _format_amounts(requests) or "no resources"
+    return f"{pod['metadata']['name']} requests {request}. {_describe_fit(pod, requests, nodes)}".rstrip(".")
 
 
 def _matches_selector(node: Json, pod: Json) -> bool:
@@ -51,26 +51,26 @@ def _matches_selector(node: Json, pod: Json) -> bool:
     return bool(selector.items() <= labels.items())
 
 
-def _has_capacity(node: Json, requested: Mapping[str, float]) -> bool:
+def _has_capacity(node: Json, requests: Mapping[str, float]) -> bool:
     """Return whether a node has enough resources for a pod without other pods."""
-    return all(_allocatable(node, resource) >= amount for resource, amount in requested.items())
+    return all(_allocatable(node, resource) >= amount for resource, amount in requests.items())
 
 
-def _describe_fit(pod: Json, requested: Mapping[str, float], nodes: Sequence[Json]) -> str:
+def _describe_fit(pod: Json, requests: Mapping[str, float], nodes: Sequence[Json]) -> str:
     """Return which nodes match a pod, and what fits on one."""
     if not nodes:
         return "Request less, or add a larger node."
-    matching = [node for node in nodes if _matches_selector(node, pod)]
-    if not matching:
+    matching_nodes = [node for node in nodes if _matches_selector(node, pod)]
+    if not matching_nodes:
         return "No node has these labels. Add such a node, or correct the node selector."
-    candidates = [node for node in matching if not _find_taints(node, pod)]
+    candidates = [node for node in matching_nodes if not _find_taints(node, pod)]
     if not candidates:
-        taints = ", ".join(sorted({taint for node in matching for taint in _find_taints(node, pod)}))
+        taints = ", ".join(sorted({taint for node in matching_nodes for taint in _find_taints(node, pod)}))
         return f"All nodes that match are tainted ({taints}). Add a toleration, or a node without the taint."
     names = summarize_names([node["metadata"]["name"] for node in candidates], MAX_NAMES)
-    if any(_has_capacity(node, requested) for node in candidates):
+    if any(_has_capacity(node, requests) for node in candidates):
         return f"It would fit on {names} without the other pods. Delete pods, or add a node."
-    largest = {resource: max(_allocatable(node, resource) for node in candidates) for resource in requested}
+    largest = {resource: max(_allocatable(node, resource) for node in candidates) for resource in requests}
     maximum = _format_amounts(largest)
     return f"An empty node has at most {maximum} ({names}). Request less, or add a larger node."
 

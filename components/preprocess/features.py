@@ -191,11 +191,11 @@ def _iterate_parts(
         for examples, targets in sources[name].batches(_choose_batch_size(schema)):
             for split, mask in by_split.items():
                 indices = np.flatnonzero(mask[start : start + len(examples)])
-                selected = examples.take(indices, axis=0)
+                part = examples.take(indices, axis=0)
                 if split == "train":
-                    moments.add(selected)
+                    moments.add(part)
                 names = sources[name].names(start + indices) if split == "test" else ()  # for the report
-                yield split, selected, targets[indices], names
+                yield split, part, targets[indices], names
             start += len(examples)
 
 

@@ -257,7 +257,7 @@ class Problem(ABC):
         candidate: "NDArray[np.float64]",
         champions: Mapping[int, "NDArray[np.float64]"],
         training: Mapping[str, Any],
-        compared: "NDArray[np.bool_]",
+        mask: "NDArray[np.bool_]",
     ) -> Metrics:
         """Return the metrics of the candidate, and its comparison with champions on the same examples.
 
@@ -267,7 +267,7 @@ class Problem(ABC):
             candidate: scores of the candidate.
             champions: scores of champions by version, the current champion first.
             training: `statistics` of the training targets, for the baseline.
-            compared: mask (n,) of the examples on which models are compared; with champions at least one.
+            mask: mask (n,) of the examples on which models are compared; with champions at least one.
         """
 
     @abstractmethod

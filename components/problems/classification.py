@@ -175,15 +175,15 @@ class Classification(Problem):
         candidate: NDArray[np.float64],
         champions: Mapping[int, NDArray[np.float64]],
         training: Mapping[str, Any],
-        compared: NDArray[np.bool_],
+        mask: NDArray[np.bool_],
     ) -> Metrics:
         """The baseline is the most frequent class of the training examples."""
         size = len(schema.names)
         same_examples, gain = None, None
         comparisons: tuple[Comparison, ...] = ()
         if champions:
-            labels, scores = targets[compared], candidate[compared]
-            champion_scores = {version: other[compared] for version, other in champions.items()}
+            labels, scores = targets[mask], candidate[mask]
+            champion_scores = {version: other[mask] for version, other in champions.items()}
             same_examples = PairedMetrics(
                 examples=len(labels),
                 candidate=compute_metrics(labels, scores, size),
@@ -395,13 +395,13 @@ def compare_with_champions(
 
     def compare(metric: str, classes: Any, weights: NDArray[np.float64], name: str = "") -> Comparison:
         best = max(others, key=lambda version: (float(weights @ hits[version][classes]), version))
-        won, lost = wins[best][classes], losses[best][classes]
-        low, high = intervals.paired_gain_interval(won, lost, weights)
-        at_least, _ = intervals.paired_gain_interval(won, lost, weights, ONE_SIDED)
+        class_wins, class_losses = wins[best][classes], losses[best][classes]
+        low, high = intervals.paired_gain_interval(class_wins, class_losses, weights)
+        at_least, _ = intervals.paired_gain_interval(class_wins, class_losses, weights, ONE_SIDED)
         return Comparison(
             metric=metric,
             slice=name,
-            value=float(weights @ (won - lost)),
+            value=float(weights @ (class_wins - class_losses)),
             low=low,
             high=high,
             other=float(weights @ hits[best][classes]),

@@ -74,9 +74,9 @@ def paired_gain_interval(
         weights: of an example of each class.
         z: see the module.
     """
-    won, lost = float(weights @ wins), float(weights @ losses)
-    won_low, won_high = weighted_counts_interval(wins, weights, z)
-    lost_low, lost_high = weighted_counts_interval(losses, weights, z)
-    below = np.hypot(won - won_low, lost_high - lost)
-    above = np.hypot(won_high - won, lost - lost_low)
-    return won - lost - float(below), won - lost + float(above)
+    win_sum, loss_sum = float(weights @ wins), float(weights @ losses)
+    win_low, win_high = weighted_counts_interval(wins, weights, z)
+    loss_low, loss_high = weighted_counts_interval(losses, weights, z)
+    below = np.hypot(win_sum - win_low, loss_high - loss_sum)
+    above = np.hypot(win_high - win_sum, loss_sum - loss_low)
+    return win_sum - loss_sum - float(below), win_sum - loss_sum + float(above)

@@ -161,8 +161,8 @@ class Regression(Problem):
     def resample_error(self, targets: NDArray[Any], scores: Floats, draws: int) -> tuple[float, Floats]:
         """Bootstrap the examples."""
         squares = np.square(scores[:, 0] - targets)
-        drawn = _resample([squares], _draw_with_replacement, draws)[0, 1:]
-        return math.sqrt(float(squares.mean())), np.sqrt(drawn)
+        sample_means = _resample([squares], _draw_with_replacement, draws)[0, 1:]
+        return math.sqrt(float(squares.mean())), np.sqrt(sample_means)
 
     def check_predictions(self, predictions: NDArray[Any], model: str) -> None:
         """Accept all finite numbers."""
@@ -178,20 +178,20 @@ class Regression(Problem):
         candidate: Floats,
         champions: Mapping[int, Floats],
         training: Mapping[str, Any],
-        compared: NDArray[np.bool_],
+        mask: NDArray[np.bool_],
     ) -> Metrics:
         """Return RMSE, MAE and R². The baseline is the mean of the training targets."""
         actual, predicted = targets.astype(np.float64), candidate[:, 0]
         same_examples, gain = None, None
         comparisons: list[Comparison] = []
         if champions:
-            others = {version: scores[compared, 0] for version, scores in champions.items()}
+            others = {version: scores[mask, 0] for version, scores in champions.items()}
             same_examples = PairedMetrics(
-                examples=int(compared.sum()),
-                candidate=compute_metrics(actual[compared], predicted[compared]),
-                champion=compute_metrics(actual[compared], next(iter(others.values()))),
+                examples=int(mask.sum()),
+                candidate=compute_metrics(actual[mask], predicted[mask]),
+                champion=compute_metrics(actual[mask], next(iter(others.values()))),
             )
-            all_comparisons = compare(actual[compared], predicted[compared], others)
+            all_comparisons = compare(actual[mask], predicted[mask], others)
             gain = Interval(**all_comparisons[0].model_dump(include={"value", "low", "high"}))
             for metric in ("rmse", "mae"):  # with the champion that has the lowest error
                 of_metric = [entry for entry in all_comparisons if entry.metric == metric]
@@ -249,17 +249,17 @@ PROBLEM = Regression()
 
 def compute_metrics(actual: Floats, predicted: Floats) -> dict[str, Metric]:
     """Return RMSE, MAE and R² with percentile intervals of a bootstrap."""
-    errors, centered = predicted - actual, actual - actual.mean()
-    columns = errors**2, np.abs(errors), centered, centered**2
+    errors, deviations = predicted - actual, actual - actual.mean()
+    columns = errors**2, np.abs(errors), deviations, deviations**2
     squared_errors, absolute_errors, center, spread = _resample(columns, _draw_with_replacement)
     metrics = {
         "rmse": _to_metric(np.sqrt(squared_errors), "lower"),
         "mae": _to_metric(absolute_errors, "lower"),
     }
     variance = spread - center**2
-    varied = variance > MIN_VARIANCE * variance[0]
-    if varied[0]:  # constant targets have no R²
-        metrics["r2"] = _to_metric(1 - squared_errors[varied] / variance[varied], "higher")
+    has_variance = variance > MIN_VARIANCE * variance[0]
+    if has_variance[0]:  # constant targets have no R²
+        metrics["r2"] = _to_metric(1 - squared_errors[has_variance] / variance[has_variance], "higher")
     return metrics
 
 
@@ -275,11 +275,11 @@ def compare(
     one-sided quantile is above 0.95 (benchmarks/gate.py).
     """
     absolute_errors = [np.abs(values - actual) for values in (predicted, *others.values())]
-    drawn = _resample([*(errors**2 for errors in absolute_errors), *absolute_errors], _draw_subsets)
+    sample_means = _resample([*(errors**2 for errors in absolute_errors), *absolute_errors], _draw_subsets)
     comparisons = []
     for metric, power, means in (
-        ("rmse", 2, drawn[: len(absolute_errors)]),
-        ("mae", 1, drawn[len(absolute_errors) :]),
+        ("rmse", 2, sample_means[: len(absolute_errors)]),
+        ("mae", 1, sample_means[len(absolute_errors) :]),
     ):
         candidate_error = means[0, 0] ** (1 / power)
         for version, other in zip(others, means[1:], strict=True):
@@ -321,23 +321,23 @@ def _resample(columns: Sequence[Floats], draw: Draw, resamples: int = RESAMPLES)
     sums = np.stack([np.bincount(group_of_example, column, groups) for column in columns], axis=1)
     group_sizes, random = np.bincount(group_of_example, minlength=groups), np.random.default_rng(0)
     means = [sums.sum(axis=0, keepdims=True) / total]
-    for drawn in np.array_split(np.arange(resamples), math.ceil(resamples * groups / DRAWS_AT_ONCE)):
-        weights = draw(random, len(drawn), groups)
+    for chunk in np.array_split(np.arange(resamples), math.ceil(resamples * groups / DRAWS_AT_ONCE)):
+        weights = draw(random, len(chunk), groups)
         means.append(weights @ sums / (weights @ group_sizes)[:, None])
     return np.concatenate(means).T
 
 
 def _draw_with_replacement(random: np.random.Generator, count: int, groups: int) -> NDArray[Any]:
     """Return the number of times that each group is drawn (count, groups): the bootstrap."""
-    drawn = random.integers(0, groups, (count, groups)) + groups * np.arange(count)[:, None]
-    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+    indices = random.integers(0, groups, (count, groups)) + groups * np.arange(count)[:, None]
+    return np.bincount(indices.ravel(), minlength=indices.size).reshape(indices.shape)
 
 
 def _draw_subsets(random: np.random.Generator, count: int, groups: int) -> NDArray[Any]:
     """Return the drawn groups (count, groups), each with probability 1/2; at least one."""
-    drawn = random.integers(0, 2, (count, groups), np.int8)
-    drawn[~drawn.any(axis=1)] = 1
-    return drawn.astype(np.float64)
+    selection = random.integers(0, 2, (count, groups), np.int8)
+    selection[~selection.any(axis=1)] = 1
+    return selection.astype(np.float64)
 
 
 def _select_evenly_spaced(size: int, count: int) -> NDArray[np.int64]:

@@ -58,8 +58,8 @@ def render_report(
     """
     training_metrics = [name for name in history.metrics if not name.startswith("val_")]
     curve_names = sorted(training_metrics, key=lambda name: (name != metrics.primary, name != "loss"))
-    paired = metrics.same_examples
-    candidate = paired.candidate if paired else metrics.values
+    paired_metrics = metrics.same_examples
+    candidate = paired_metrics.candidate if paired_metrics else metrics.values
     page: str = _load_template("report.html").render(
         name=name,
         metrics=metrics,
@@ -70,7 +70,7 @@ def render_report(
         fingerprint=fingerprint,
         mistakes=mistakes,
         candidate=candidate,
-        examples=paired.examples if paired else metrics.examples,
+        examples=paired_metrics.examples if paired_metrics else metrics.examples,
         bars=plots.build_bars(candidate[metrics.primary], metrics.champion),
         curves=[plots.build_curves(humanize(name), name, history.metrics) for name in curve_names],
         figures=problems.get_problem(metrics.problem).build_figures(metrics),

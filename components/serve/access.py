@@ -85,14 +85,14 @@ class AccessLog:
         scope: dict[str, Any],
         status: int,
         size: int,
-        started: float,
+        start: float,
         version: int | None,
         trace: Headers,
     ) -> None:
         """Write the line of a request.
 
         `scope` is the ASGI scope; only `client` if the request was refused before its head was parsed. `size`
-        is the bytes of the response body, `started` the `time.perf_counter` at the start of the request.
+        is the bytes of the response body, `start` the `time.perf_counter` at the start of the request.
         """
         if not self._poll.poll(0):  # a pipe that is ready accepts 4 KiB
             self._dropped += 1
@@ -106,7 +106,7 @@ class AccessLog:
             "path": path[:MAX_PATH] if (path := scope.get("path")) else None,  # without the query
             "status": status,
             "bytes": size,
-            "seconds": round(time.perf_counter() - started, 6),
+            "seconds": round(time.perf_counter() - start, 6),
             "version": version,
             "trace_id": trace_id(trace),
         }
@@ -170,12 +170,12 @@ class Access:
 
 def _check_token(tokens: list[bytes], headers: dict[bytes, bytes]) -> None:
     scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-    candidates = [bearer.strip()] if scheme.lower() == b"bearer" else []
-    candidates += [headers[ALTERNATIVE_HEADER]] if ALTERNATIVE_HEADER in headers else []
+    request_tokens = [bearer.strip()] if scheme.lower() == b"bearer" else []
+    request_tokens += [headers[ALTERNATIVE_HEADER]] if ALTERNATIVE_HEADER in headers else []
     # no early exit: the duration does not depend on which token matches
-    if sum(hmac.compare_digest(candidate, token) for candidate in candidates for token in tokens):
+    if sum(hmac.compare_digest(request_token, token) for request_token in request_tokens for token in tokens):
         return
-    if candidates:
+    if request_tokens:
         challenge = b'Bearer error="invalid_token"'
         raise HttpError(401, "The token is not valid; send a valid token.", ((CHALLENGE, challenge),))
     raise HttpError(

@@ -106,7 +106,7 @@ class App:
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Respond to one request (ASGI)."""
-        started = time.perf_counter()
+        start = time.perf_counter()
         predictor = self._predictor
         headers = dict(scope["headers"])
         trace = trace_headers(scope["headers"]) if TRACEPARENT in headers else ()
@@ -134,7 +134,7 @@ class App:
             await self._send(reply, send, close, trace)
         if self._access.log:
             size = 0 if scope["method"] == "HEAD" else len(reply.body)
-            self._access.log.write(scope, reply.status, size, started, predictor.version, trace)
+            self._access.log.write(scope, reply.status, size, start, predictor.version, trace)
 
     async def _send(self, reply: Reply, send: Send, close: bool, trace: Headers) -> None:
         headers = [
@@ -232,18 +232,18 @@ class App:
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         result = asyncio.wrap_future(work)
-        disconnected: asyncio.Future[Any] = asyncio.ensure_future(body.wait_for_disconnect())
+        disconnect: asyncio.Future[Any] = asyncio.ensure_future(body.wait_for_disconnect())
         try:
-            await asyncio.wait([result, disconnected], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([result, disconnect], return_when=asyncio.FIRST_COMPLETED)
             if not result.done() and work.cancel():
                 raise Disconnected
             return await result
         finally:
-            disconnected.cancel()
+            disconnect.cancel()
 
     def _execute(self, route: str, predictor: Predictor, headers: dict[bytes, bytes], text: bytes) -> Reply:
         """Return the reply to a request, with its duration; a failure of the model is a reply."""
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
             if route == "predict":
                 reply = tfserving.predict(predictor, text, self._settings.max_batch, self.limits)
@@ -256,7 +256,7 @@ class App:
             trace = trace_headers([*headers.items()])
             log.exception("a prediction of version %d failed%s", predictor.version, _trace_suffix(trace))
             reply = _INTERNAL_ERROR
-        return reply._replace(seconds=time.perf_counter() - started)
+        return reply._replace(seconds=time.perf_counter() - start)
 
 
 def _trace_suffix(trace: Headers) -> str:
@@ -309,15 +309,15 @@ def resolve(method: str, path: str) -> RequestTarget:
     Raises:
         HttpError: 404 or 405, there is no such route.
     """
-    allowed = set()
+    allowed_methods = set()
     for route, allowed_method, pattern in _PATTERNS:
         if match := pattern.fullmatch(path):
             if allowed_method == method or (allowed_method, method) == ("GET", "HEAD"):
                 groups = match.groupdict()
                 return RequestTarget(route, groups.get("name"), groups.get("version"))
-            allowed.add(allowed_method)
-    if allowed:
-        methods = ", ".join(sorted(allowed))
+            allowed_methods.add(allowed_method)
+    if allowed_methods:
+        methods = ", ".join(sorted(allowed_methods))
         raise HttpError(
             405,
             f"{method[:20]} {path[:80]} is not allowed; use {methods}.",

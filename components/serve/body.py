@@ -95,16 +95,16 @@ def decompress(data: bytes, limit: int) -> bytes:
     """
     stream = zlib.decompressobj(AUTO_HEADER)
     try:
-        text = stream.decompress(data, limit + 1)
+        content = stream.decompress(data, limit + 1)
     except zlib.error as error:
         reason = str(error).rpartition(": ")[2]  # after "Error -3 while decompressing data"
         raise HttpError(
             400, f"The body does not match its Content-Encoding, gzip or deflate: {reason}."
         ) from None
-    if stream.unused_data or (not stream.eof and len(text) <= limit):
+    if stream.unused_data or (not stream.eof and len(content) <= limit):
         fault = f"has {len(stream.unused_data)} bytes after its end" if stream.eof else "is truncated"
         raise HttpError(400, f"The compressed body {fault}; send one complete stream.")
-    return text
+    return content
 
 
 def _content_length(headers: dict[bytes, bytes]) -> int | None:

@@ -30,8 +30,8 @@ HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, mea
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 TLS_CONNECTION_MEMORY = 64 * 2**10  # bytes of memory for a connection with TLS, also before its handshake
 NEXT_REQUEST = b" HTTP/"  # a part of the first line of a request
-PIECE = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
-TURN = 0.002  # seconds of an iteration of the event loop for parsing long data
+PIECE_BYTES = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
+TURN_SECONDS = 0.002  # seconds of an iteration of the event loop for parsing long data
 TRANSFER_ENCODING = b"transfer-encoding"
 FRAMING = (b"content-length", TRANSFER_ENCODING)
 RESET_WAIT = 0.25  # seconds in which a client that closed the connection responds to a packet with a reset
@@ -161,9 +161,11 @@ class Connection(HttpToolsProtocol):
         # Another request may begin after the head. The search for an H is fast: JSON numbers have none.
         maybe_pipelined = data.find(b"H", max(0, head_end)) >= 0
         # A short head is fed together with its body, unless the body is chunked.
-        short = self._complete and 0 < head_end < PIECE and TRANSFER_ENCODING not in data[:head_end].lower()
+        short = (
+            self._complete and 0 < head_end < PIECE_BYTES and TRANSFER_ENCODING not in data[:head_end].lower()
+        )
         while start < len(data):
-            end = len(data) if (short and not start) or self._is_in_body() else start + PIECE
+            end = len(data) if (short and not start) or self._is_in_body() else start + PIECE_BYTES
             if maybe_pipelined:
                 request_start = data.find(NEXT_REQUEST, start) if self._complete else start
                 next_start = data.find(NEXT_REQUEST, max(request_start, start) + 1, end)
@@ -281,9 +283,9 @@ class Connection(HttpToolsProtocol):
         while True:
             try:
                 self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as stopped:
+            except httptools.HttpParserUpgrade as upgrade:
                 self._restart_parser()
-                data = data[stopped.args[0] :]
+                data = data[upgrade.args[0] :]
             else:
                 return
 
@@ -378,17 +380,17 @@ class ConnectionMemory:
         """Add `size` bytes for a connection; above the limit, close other connections, or else this one."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
-            idle = (candidate for candidate in self.open if candidate.idle and size <= connection.base_memory)
-            candidate = next(iter(self.waiting), None) or next(idle, connection)
-            if candidate.idle and candidate is not connection:
-                candidate.close()  # an error would be the response to the client's next request
+            idle = (victim for victim in self.open if victim.idle and size <= connection.base_memory)
+            victim = next(iter(self.waiting), None) or next(idle, connection)
+            if victim.idle and victim is not connection:
+                victim.close()  # an error would be the response to the client's next request
                 continue
-            candidate.refuse(
+            victim.refuse(
                 503,
                 f"All connections together need more than {self.limit} bytes, and this one waited longest; "
                 "try again.",
             )
-            if candidate is connection:
+            if victim is connection:
                 return
 
 
@@ -412,7 +414,7 @@ class ParserQueue:
         """Return whether this iteration of the event loop has no time left for long data."""
         now = perf_counter()
         if not self._scheduled:
-            self._end = now + TURN
+            self._end = now + TURN_SECONDS
             self._schedule(loop)
         return now > self._end
 
@@ -422,7 +424,7 @@ class ParserQueue:
             loop.call_soon(self._run, loop)
 
     def _run(self, loop: AbstractEventLoop) -> None:
-        self._end = perf_counter() + TURN
+        self._end = perf_counter() + TURN_SECONDS
         while self._connections and not self.is_turn_over(loop):
             connection = next(iter(self._connections))
             del self._connections[connection]

@@ -85,9 +85,9 @@ class Predictor:
 
     def _warm_up(self) -> float:
         """Predict one example of zeros, check the result, and return the seconds."""
-        started = time.perf_counter()
+        start = time.perf_counter()
         output = self.run(np.zeros((1, *self.signature.input.shape), self.dtype))
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - start
         expected = (1, *self.signature.output.shape)
         if output.shape != expected or output.dtype != np.float32 or not np.isfinite(output).all():
             raise ServeError(
@@ -106,20 +106,20 @@ def load(models: ModelStore, name: str, version: int, digest: str | None, thread
         StoreError: the version cannot be fetched, or is damaged.
         ServeError: the version cannot be loaded, or needs too much memory.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
         folder = Path(scratch) / "version"
-        manifest = models.fetch(name, version, folder, only=["model.onnx"], digest=digest)
+        manifest = models.fetch(name, version, folder, paths=["model.onnx"], digest=digest)
         model_bytes, limit = (folder / "model.onnx").stat().st_size, read_memory_limit()
-        needed = int(LOADING_MEMORY_FACTOR * model_bytes)
-        if needed > (free := max(0, limit - read_memory_used())):  # the kernel would kill the server
+        memory = int(LOADING_MEMORY_FACTOR * model_bytes)
+        if memory > (free := max(0, limit - read_memory_used())):  # the kernel would kill the server
             raise ServeError(
-                f"Version {version} of {name} needs {needed / 2**20:,.0f} MiB of memory to load, but only "
+                f"Version {version} of {name} needs {memory / 2**20:,.0f} MiB of memory to load, but only "
                 f"{free / 2**20:,.0f} of {limit / 2**20:,.0f} MiB are free. Give the server more memory, or "
                 "promote a smaller model."
             )
         predictor = Predictor(folder / "model.onnx", name, version, manifest.signature, threads)
-    log.info("loaded version %d of %s in %.2f s", version, name, time.perf_counter() - started)
+    log.info("loaded version %d of %s in %.2f s", version, name, time.perf_counter() - start)
     return predictor
 
 

@@ -184,10 +184,10 @@ def _parse_shape(tensor: Any, expected: tuple[int, ...], max_batch: int) -> tupl
 def _wants_binary(predictor: Predictor, document: Any) -> bool:
     """Return whether the request asks for binary output; refuse unknown outputs."""
     outputs = document.get("outputs")
-    requested = (
+    requested_outputs = (
         [output for output in outputs if isinstance(output, Object)] if isinstance(outputs, Array) else []
     )
-    for output in requested:
+    for output in requested_outputs:
         if "classification" in _read_parameters(output):
             raise HttpError(400, "The classification extension is not supported; leave `classification` out.")
         if output.get("name") not in (predictor.output, "output"):
@@ -196,7 +196,7 @@ def _wants_binary(predictor: Predictor, document: Any) -> bool:
                 f"The requested output is {_shorten(output.get('name'))}, but "
                 f"{tensors.describe_names(predictor.output, 'output')} is expected.",
             )
-    if requested and "binary_data" in (parameters := _read_parameters(requested[0])):
+    if requested_outputs and "binary_data" in (parameters := _read_parameters(requested_outputs[0])):
         return _parse_flag(parameters, "binary_data")
     return _parse_flag(_read_parameters(document), "binary_data_output")
 

@@ -33,8 +33,8 @@ def locate(source: Source) -> Location:
         ConfigError: the URL has an unknown scheme, or is incomplete.
         DataError: the source ships with scikit-learn, which is not installed.
     """
-    if bundled := KINDS[source.kind].bundled_files:
-        return BundledLocation(source.kind, bundled)
+    if files := KINDS[source.kind].bundled_files:
+        return BundledLocation(source.kind, files)
     url = source.source or ""
     display_url = repr(url) if is_path(url) else redact_url(url)
     storage = find_storage(url, "data.source", display_url)

@@ -180,9 +180,9 @@ def check_problem(keys: SourceKeys, problem: str) -> None:
     """Raise ValueError if the targets of a source are not for this problem."""
     if keys.classes and problem != "classification":
         raise ValueError(f"data.classes is for problem: classification, not for {problem}: remove it")
-    if problem not in (known := KINDS[keys.kind].problems):
+    if problem not in (names := KINDS[keys.kind].problems):
         able = [name for name, other in KINDS.items() if problem in other.problems]
         raise ValueError(
-            f"problem is {problem}, but the targets of data.kind {keys.kind} are for {' or '.join(known)}: "
+            f"problem is {problem}, but the targets of data.kind {keys.kind} are for {' or '.join(names)}: "
             f"change problem, or set data.kind to {' or '.join(able) or 'another'}"
         )

@@ -168,20 +168,20 @@ class ProxiedTransport(httpx.BaseTransport):
     """Sends each request, including redirected ones, directly or through the proxy for its URL."""
 
     def __init__(self) -> None:
-        self._opened: dict[tuple[str, str | None], httpx.HTTPTransport] = {}
+        self._transports: dict[tuple[str, str | None], httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx; raise ConfigError if the proxy or the trusted certificates are not usable."""
         scheme, proxy = key = request.url.scheme, find_proxy(str(request.url), "socksio")
-        if key not in self._opened:
+        if key not in self._transports:
             authorities = find_certificates() if scheme == "https" else None
             verify = create_tls_context(authorities) if authorities else scheme == "https"
-            self._opened[key] = httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
-        return self._opened[key].handle_request(request)
+            self._transports[key] = httpx.HTTPTransport(verify=verify, trust_env=False, proxy=proxy)
+        return self._transports[key].handle_request(request)
 
     def close(self) -> None:
         """Close all connections."""
-        for transport in self._opened.values():
+        for transport in self._transports.values():
             transport.close()
 
 
@@ -224,9 +224,9 @@ def _find_version(headers: httpx.Headers) -> str | None:
     """Return the version of the file from the headers; None if they do not identify one."""
     if etag := headers.get("etag"):
         return str(etag)
-    modified = headers.get("last-modified")
+    last_modified = headers.get("last-modified")
     size = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length")
-    return f"{modified} {size}" if modified and size and size != "*" else None
+    return f"{last_modified} {size}" if last_modified and size and size != "*" else None
 
 
 def _describe_rejection(response: httpx.Response) -> str | None:

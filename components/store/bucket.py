@@ -183,9 +183,9 @@ class Bucket(Objects):
         return sorted(filter(None, (name.removeprefix(self._prefix + prefix).rstrip("/") for name in names)))
 
     def _entry(self, blob: Any) -> Entry:
-        changed = max(time for time in (blob.updated, blob.custom_time) if time)
+        mtime = max(time for time in (blob.updated, blob.custom_time) if time)
         key, revision = blob.name.removeprefix(self._prefix), str(blob.metageneration)
-        return Entry(key, blob.size, changed.timestamp(), str(blob.generation), revision)
+        return Entry(key, blob.size, mtime.timestamp(), str(blob.generation), revision)
 
     def _blob(self, key: str) -> Any:
         return self._bucket.blob(self._prefix + check_key(key))

@@ -90,7 +90,7 @@ class Folder(Objects):
 
     def replace(self, key: str, data: bytes, generation: str) -> str:
         path = self._path(key)
-        with self._translate_errors("write", key), self._locked(key), self._partial() as (partial, file):
+        with self._translate_errors("write", key), self._lock(key), self._partial() as (partial, file):
             if not path.is_file() or _compute_generation(path.read_bytes()) != generation:
                 raise ConflictError(f"{path} was changed by another process.")
             file.write(data)
@@ -197,7 +197,7 @@ class Folder(Objects):
         except OSError as error:
             if error.errno not in NO_HARD_LINKS:
                 raise
-            with self._locked(key):
+            with self._lock(key):
                 if path.exists():
                     raise ConflictError(f"{path} already exists.") from error
                 _move(os.replace, partial, path)
@@ -224,7 +224,7 @@ class Folder(Objects):
         return folder / uuid4().hex
 
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _lock(self, key: str) -> Iterator[None]:
         name = self._new_partial().with_name(f"{_compute_generation(key.encode())}.lock")
         if option := find_machine_local_locks(name.parent.stat().st_dev, MOUNTS):
             raise StoreError(

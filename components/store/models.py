@@ -57,7 +57,7 @@ class VersionFiles:
 
     version: int
     size: int
-    changed: float
+    mtime: float
     complete: bool
 
 
@@ -243,7 +243,7 @@ class ModelStore(Versions):
             VersionFiles(
                 version,
                 sum(entry.size for _, entry in files),
-                max(entry.changed for _, entry in files),
+                max(entry.mtime for _, entry in files),
                 any(path == MANIFEST for path, _ in files),
             )
             for version, files in sorted(files_by_version.items())
@@ -276,7 +276,7 @@ class ModelStore(Versions):
         if manifest := entries.pop(f"{folder}/{MANIFEST}", None):
             removable = self._delete_manifest(name, version, manifest)
         else:
-            removable = all(entry.changed <= time.time() - grace for entry in entries.values())
+            removable = all(entry.mtime <= time.time() - grace for entry in entries.values())
         return removable and delete_all(self._objects, entries.values())
 
     def _delete_manifest(self, name: str, version: int, manifest: Entry) -> bool:
@@ -358,8 +358,8 @@ class ModelStore(Versions):
         number = after = current.history if current else 0
         while True:
             number += 1
-            linked = {"number": number, "after": after, "token": uuid4().hex}
-            entry = draft.model_copy(update={**linked, "previous": current.version if current else None})
+            links = {"number": number, "after": after, "token": uuid4().hex}
+            entry = draft.model_copy(update={**links, "previous": current.version if current else None})
             with suppress(ConflictError):
                 self._objects.create(
                     _history_key(name, number), to_bytes(entry, None if entry.attempt else {"attempt"})

@@ -24,7 +24,7 @@ class Entry:
 
     key: str
     size: int
-    changed: float
+    mtime: float
     generation: str
     revision: str
 

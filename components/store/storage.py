@@ -146,7 +146,7 @@ class Storage:
         return None
 
 
-def find_storage(url: str, setting: str, redacted: str | None = None) -> Storage:
+def find_storage(url: str, setting: str, display_url: str | None = None) -> Storage:
     """Return the storage of a URL or path; errors name its configuration key and the URL without secrets.
 
     Raises:
@@ -158,7 +158,7 @@ def find_storage(url: str, setting: str, redacted: str | None = None) -> Storage
         if storage.writable or setting.startswith("data."):
             return storage
         reason = "which can only be read"
-    raise unusable_url(redacted or repr(url), setting, reason)
+    raise unusable_url(display_url or repr(url), setting, reason)
 
 
 def unusable_url(url: str, setting: str, reason: str) -> ConfigError:

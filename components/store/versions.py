@@ -124,12 +124,12 @@ class Versions:
         name: str,
         version: int,
         into: Path,
-        only: Sequence[str] | None = None,
+        paths: Sequence[str] | None = None,
         digest: str | None = None,
     ) -> Manifest:
         """Copy a version, including its manifest, to a folder, and verify all files.
 
-        `into` is created or replaced after the verification. `only` are relative paths of files; None: all.
+        `into` is created or replaced after the verification. `paths` are relative paths of files; None: all.
         `digest` is the required SHA-256 of the manifest; None: any.
 
         Raises:
@@ -139,7 +139,7 @@ class Versions:
         manifest, data = self._read_verified_manifest(name, version, digest)
         with artifacts.replace_folder(into) as partial:
             (partial / MANIFEST).write_bytes(data)
-            for path in manifest.files if only is None else only:
+            for path in manifest.files if paths is None else paths:
                 key, target = self._get_file_key(manifest, path), partial / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:

@@ -52,11 +52,11 @@ def list_devices(environ: Mapping[str, str] = os.environ) -> list[str]:
         TrainError: the environment requires an accelerator, and there is none.
     """
     devices: list[str] = keras.distribution.list_devices()
-    required = environ.get(REQUIRED_ACCELERATOR, "")
-    if required and not devices[0].startswith(required) and environ.get(ACCELERATOR_OPTIONAL) != "1":
+    device = environ.get(REQUIRED_ACCELERATOR, "")
+    if device and not devices[0].startswith(device) and environ.get(ACCELERATOR_OPTIONAL) != "1":
         raise TrainError(
-            f"The environment requires a {required.upper()}, but Keras on {BACKEND} finds only {devices[0]}. "
-            f"Use the image {ACCELERATOR_IMAGES.get(required, 'for it')} on a node that has one, with its "
+            f"The environment requires a {device.upper()}, but Keras on {BACKEND} finds only {devices[0]}. "
+            f"Use the image {ACCELERATOR_IMAGES.get(device, 'for it')} on a node that has one, with its "
             "driver, or set accelerator_optional: true in the environment to train without it."
         )
     return devices

@@ -66,14 +66,14 @@ class ProgressLogger(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, epochs: int, examples: int, state: TrainingState) -> None:
         super().__init__()
-        self._epochs, self._examples, self._state, self._started = epochs, examples, state, 0.0
+        self._epochs, self._examples, self._state, self._start = epochs, examples, state, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._started = time.perf_counter()
+        self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Record the epoch and log a line."""
-        self._state.seconds.append(seconds := time.perf_counter() - self._started)
+        self._state.seconds.append(seconds := time.perf_counter() - self._start)
         order = sorted(logs or {}, key=lambda name: (name.startswith("val_"), "loss" not in name, name))
         metrics = {name: float(logs[name]) for name in order} if logs else {}
         for name, value in (logs or {}).items():

@@ -86,13 +86,13 @@ def count_flops(graph: Any) -> tuple[int, tuple[str, ...]]:
     profiler = tf.compat.v1.profiler
     options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
     root = profiler.profile(graph, cmd="op", options=options)
-    counted, node = {root.name}, root
+    flop_types, node = {root.name}, root
     while node.children:
         node = node.children[0]
         if node.float_ops:
-            counted.add(node.name)
+            flop_types.add(node.name)
     types = {operation.type for operation in graph.get_operations()}
-    return int(root.total_float_ops), tuple(sorted(filter(EXPENSIVE_OPERATIONS.search, types - counted)))
+    return int(root.total_float_ops), tuple(sorted(filter(EXPENSIVE_OPERATIONS.search, types - flop_types)))
 
 
 def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
@@ -101,7 +101,7 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
     The largest operation has the largest inputs and outputs, not counting tensors with a variable's shape.
     """
     shapes = {tuple(variable.shape) for variable in variables}
-    stored: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     largest_operation = 0
     for operation in graph.get_operations():
         inputs = list(filter(_has_static_shape, operation.inputs))
@@ -109,8 +109,8 @@ def count_activation_bytes(graph: Any, variables: Any) -> tuple[int, int]:
         size = sum(_get_bytes(tensor) for tensor in tensors if tuple(tensor.shape) not in shapes)
         largest_operation = max(largest_operation, size)
         if operation.name.startswith(GRADIENT):
-            stored |= {tensor.name: _get_bytes(tensor) for tensor in inputs if _is_activation(tensor)}
-    return sum(stored.values()), largest_operation
+            sizes |= {tensor.name: _get_bytes(tensor) for tensor in inputs if _is_activation(tensor)}
+    return sum(sizes.values()), largest_operation
 
 
 def _check_network(workload: TrainingWorkload) -> None:

@@ -208,7 +208,7 @@ def _convert_in_child_process(output: str, folder: Path) -> None:
     program = [sys.executable, "-P", "-m", "modelyard.components.train.export"]
     with tempfile.TemporaryDirectory() as scratch:
         record = Path(scratch) / "failure.json"
-        done = subprocess.run(
+        process = subprocess.run(
             [*program, str(folder), output, paths, *sorted(modules)],
             env={**os.environ, "KERAS_BACKEND": "tensorflow", TERMINATION_LOG_VARIABLE: str(record)},
             stdout=subprocess.PIPE,
@@ -216,11 +216,11 @@ def _convert_in_child_process(output: str, folder: Path) -> None:
             encoding="utf-8",
             errors="replace",
         )
-        failure = Failure.parse(record.read_bytes()) if done.returncode and record.exists() else None
-    if done.returncode and (failure is None or failure.exit_code != TrainError.exit_code):
-        lines = done.stdout.splitlines() or ["no output"]
+        failure = Failure.parse(record.read_bytes()) if process.returncode and record.exists() else None
+    if process.returncode and (failure is None or failure.exit_code != TrainError.exit_code):
+        lines = process.stdout.splitlines() or ["no output"]
         raise TrainError(
-            f"The conversion to ONNX and SavedModel ended with exit code {done.returncode}: "
+            f"The conversion to ONNX and SavedModel ended with exit code {process.returncode}: "
             f"{lines[-1].strip().rstrip('.')}. Raise the memory of the step, or train on the TensorFlow "
             "backend."
         )

@@ -135,7 +135,7 @@ class KerasObject:
 
     def check(self) -> None:
         """Raise KerasSettingError unless the class exists and accepts the arguments."""
-        known, plain = load_signatures()[self.kind], self.name.lower().replace("_", "")
+        signatures, plain = load_signatures()[self.kind], self.name.lower().replace("_", "")
         for name, reason in UNSUPPORTED_CALLBACKS.items() if self.kind == "callbacks" else ():
             if plain == name.lower():
                 raise KerasSettingError(
@@ -144,7 +144,7 @@ class KerasObject:
         if not self.class_name:
             raise KerasSettingError(
                 f"{self.name_key} is {self.name!r}, which is not a Keras {KIND_NAMES[self.kind]}. "
-                f"{_suggest(self.name, known)}"
+                f"{_suggest(self.name, signatures)}"
             )
         for argument, value in self.arguments.items():
             key = f"{self.key}.{argument}"
@@ -168,10 +168,10 @@ class KerasObject:
                     f"{self.name} requires {self.key}.{argument}, which is missing. Add it."
                 )
 
-    def build(self, **reserved: Any) -> Any:
+    def build(self, **reserved_arguments: Any) -> Any:
         """Return the object, which `check` has checked; raise TrainError if Keras rejects a value.
 
-        `reserved` are RESERVED_ARGUMENTS; those that the class does not have are ignored.
+        `reserved_arguments` are RESERVED_ARGUMENTS; those that the class does not have are ignored.
         """
         keras_class = _find_keras_classes(self.kind)[self.class_name]
         values = dict(self.arguments)
@@ -180,7 +180,7 @@ class KerasObject:
                 values[key] = float(value)  # Keras rejects a learning rate of 1
         values |= {key: schedule.build() for key in values if (schedule := self._get_schedule(key))}
         parameters = inspect.signature(keras_class).parameters
-        values |= {key: reserved[key] for key in reserved.keys() & parameters.keys()}
+        values |= {key: reserved_arguments[key] for key in reserved_arguments.keys() & parameters.keys()}
         try:
             instance = keras_class(**values)
             if self.kind == SCHEDULES:
@@ -222,12 +222,12 @@ def inspect_signatures() -> Signatures:
 
 def metric_names(metrics: Iterable[KerasObject]) -> list[str]:
     """Return the names under which Keras logs metrics; the second one of a class gets the suffix `_2`."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     names = []
     for metric in metrics:
         name = metric.signature["name"] or re.sub("(.)([A-Z][a-z]+)", r"\1_\2", metric.class_name).lower()
-        seen[name] += 1
-        names.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
+        counts[name] += 1
+        names.append(f"{name}_{counts[name]}" if counts[name] > 1 else name)
     return names
 
 
@@ -248,8 +248,8 @@ def _read_defaults(keras_class: Any) -> dict[str, Any]:
     }
 
 
-def _suggest(wrong: str, known: Iterable[str]) -> str:
-    names = {name.lower(): name for name in known if name != "name"}
+def _suggest(wrong: str, choices: Iterable[str]) -> str:
+    names = {name.lower(): name for name in choices if name != "name"}
     plain = wrong.lower().replace("_", "")
     near = [name for key, name in names.items() if len(plain) > 2 and key.startswith(plain)][:3]
     near = near or [names[key] for key in difflib.get_close_matches(plain, names, n=3)]

@@ -71,42 +71,42 @@ def measure_learning_curve(workload: TrainingWorkload) -> LearningCurve:
         return LearningCurve(measure=problem.error_name, points=(), extrapolated=(), reason=reason)
     order = np.random.default_rng(0).permutation(len(features.train))
     results = [_train_and_score(workload, features, order[:count], problem) for count in counts]
-    errors, resampled = [error for error, _ in results], np.stack([draws for _, draws in results], axis=1)
-    return extrapolate(problem.error_name, counts, errors, resampled)
+    errors, resamples = [error for error, _ in results], np.stack([draws for _, draws in results], axis=1)
+    return extrapolate(problem.error_name, counts, errors, resamples)
 
 
-def extrapolate(measure: str, counts: list[int], errors: list[float], resampled: Numbers) -> LearningCurve:
+def extrapolate(measure: str, counts: list[int], errors: list[float], resamples: Numbers) -> LearningCurve:
     """Return the learning curve through measured points.
 
     Args:
         measure: name of the error.
         counts: number of training examples of each point.
         errors: validation error of each point.
-        resampled: (RESAMPLES, points), errors on resampled validation examples, for the intervals.
+        resamples: (RESAMPLES, points), errors on resampled validation examples, for the intervals.
     """
     sizes = np.asarray(counts, float)
     best = fit_power_law(sizes, np.asarray(errors))
-    points = [_make_point(count, errors[index], resampled[:, index]) for index, count in enumerate(counts)]
-    measured = ", ".join(f"{format_number(point.error)} with {point.examples:,} examples" for point in points)
+    points = [_make_point(count, errors[index], resamples[:, index]) for index, count in enumerate(counts)]
+    summary = ", ".join(f"{format_number(point.error)} with {point.examples:,} examples" for point in points)
     extrapolated: list[CurvePoint] = []
     reason = None
     if errors != sorted(errors, reverse=True) or errors[0] == errors[-1]:
         reason = (
-            f"cannot extrapolate, because the error does not fall with each subset: {measured}. Raise "
+            f"cannot extrapolate, because the error does not fall with each subset: {summary}. Raise "
             "data.validation, which reduces noise, or training.epochs"
         )
     elif any(
         not draws.min() <= best.error_at(examples) <= draws.max()
-        for examples, draws in zip(counts, resampled.T, strict=True)
+        for examples, draws in zip(counts, resamples.T, strict=True)
     ):
         reason = (
-            f"cannot extrapolate, because the errors do not follow a power law: {measured}. Raise "
+            f"cannot extrapolate, because the errors do not follow a power law: {summary}. Raise "
             "training.epochs, because small subsets may be trained for too few steps"
         )
     else:
-        laws = [fit_power_law(sizes, draws) for draws in resampled]
+        laws = [fit_power_law(sizes, draws) for draws in resamples]
         for examples in (counts[-1] * factor for factor in EXTRAPOLATION_FACTORS):
-            draws = np.minimum([law.error_at(examples) for law in laws], resampled[:, -1])
+            draws = np.minimum([law.error_at(examples) for law in laws], resamples[:, -1])
             extrapolated.append(_make_point(examples, min(best.error_at(examples), errors[-1]), draws))
     return LearningCurve(
         measure=measure, points=tuple(points), extrapolated=tuple(extrapolated), reason=reason
@@ -116,8 +116,8 @@ def extrapolate(measure: str, counts: list[int], errors: list[float], resampled:
 def fit_power_law(examples: Numbers, errors: Numbers) -> PowerLaw:
     """Return the least-squares power law: for each b on a grid, it is linear in a and c."""
     powers = examples[None, :] ** -EXPONENTS[:, None]
-    centered = powers - powers.mean(1, keepdims=True)
-    a = (centered * (errors - errors.mean())).sum(1) / (centered**2).sum(1)
+    deviations = powers - powers.mean(1, keepdims=True)
+    a = (deviations * (errors - errors.mean())).sum(1) / (deviations**2).sum(1)
     c = errors.mean() - a * powers.mean(1)
     a_without_c = (powers * errors).sum(1) / (powers**2).sum(1)
     a, c = np.where(c < 0, a_without_c, a), np.maximum(c, 0.0)

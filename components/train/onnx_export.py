@@ -91,16 +91,16 @@ def _build_proto(model: Any, input_name: str, output_name: str) -> Any:
     weights = _Weights(zip(placeholders, map(np.asarray, (*trainable, *others)), strict=True))
     # Only the first argument is an input; weights and captured tensors become constants.
     inputs, outputs = [concrete.inputs[0].name], [concrete.outputs[0].name]
-    frozen = tf_loader.convert_variables_to_constants_large_model(concrete)
-    frozen = tf_loader.fix_freezing_errors_part2(tf_loader.fix_freezing_errors(frozen))
-    _allow_inlining(frozen)
-    weights.fill(frozen, smaller=True)
+    frozen_graph = tf_loader.convert_variables_to_constants_large_model(concrete)
+    frozen_graph = tf_loader.fix_freezing_errors_part2(tf_loader.fix_freezing_errors(frozen_graph))
+    _allow_inlining(frozen_graph)
+    weights.fill(frozen_graph, smaller=True)
     with tf.Graph().as_default():
-        frozen = tf_loader.tf_optimize(inputs, outputs, frozen)
-    weights.fill(frozen, smaller=False)
+        frozen_graph = tf_loader.tf_optimize(inputs, outputs, frozen_graph)
+    weights.fill(frozen_graph, smaller=False)
     with tf.Graph().as_default() as graph, _copy_constants_once():
-        tf.import_graph_def(frozen, name="")
-        converted = tfonnx.process_tf_graph(
+        tf.import_graph_def(frozen_graph, name="")
+        onnx_graph = tfonnx.process_tf_graph(
             graph,
             opset=OPSET,
             input_names=inputs,
@@ -108,7 +108,7 @@ def _build_proto(model: Any, input_name: str, output_name: str) -> Any:
             tensors_to_rename={inputs[0]: input_name, outputs[0]: output_name},
             const_node_values=weights,
         )
-        proto = optimizer.optimize_graph(converted, catch_errors=False).make_model("modelyard")
+        proto = optimizer.optimize_graph(onnx_graph, catch_errors=False).make_model("modelyard")
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return proto
@@ -123,12 +123,12 @@ class _Weights(dict[str, Any]):
     def __getitem__(self, placeholder: str) -> bytes:
         return bytes(super().__getitem__(placeholder).tobytes())
 
-    def fill(self, frozen: Any, *, smaller: bool) -> None:
+    def fill(self, graph: Any, *, smaller: bool) -> None:
         """Replace placeholders with constants: those of small weights with values, or those of large ones.
 
         TensorFlow folds small weights, such as the statistics of a batch normalization.
         """
-        for node in frozen.node:
+        for node in graph.node:
             value = self.get(node.name)
             if value is not None and (value.nbytes <= SMALL_WEIGHT) is smaller:
                 node.op = "Const"
@@ -139,10 +139,10 @@ class _Weights(dict[str, Any]):
                 tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
 
 
-def _allow_inlining(frozen: Any) -> None:
+def _allow_inlining(graph: Any) -> None:
     """Allow TensorFlow to inline functions that XLA compiles, such as grouped convolutions of Keras."""
-    nodes = [*frozen.node, *(node for function in frozen.library.function for node in function.node_def)]
-    for element in (*nodes, *frozen.library.function):
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    for element in (*nodes, *graph.library.function):
         for attribute in NO_INLINE_ATTRIBUTES:
             element.attr.pop(attribute, None)
 
@@ -179,16 +179,16 @@ class _FailedNodes(logging.Filter):
 
 def _describe_layers(model: Any, nodes: list[str]) -> str:
     """Return `in the layer NAME (CLASS): ` for graph nodes, or an empty string for unknown layers."""
-    known = {layer.name: type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
-    names = dict.fromkeys(name for node in nodes if (name := _find_layer_name(node, known)))
-    return f"in the layer {', '.join(f'{name} ({known[name]})' for name in names)}: " if names else ""
+    layers = {layer.name: type(layer).__name__ for layer in model._flatten_layers(include_self=False)}
+    names = dict.fromkeys(name for node in nodes if (name := _find_layer_name(node, layers)))
+    return f"in the layer {', '.join(f'{name} ({layers[name]})' for name in names)}: " if names else ""
 
 
-def _find_layer_name(node: str, known: Container[str]) -> str:
+def _find_layer_name(node: str, layers: Container[str]) -> str:
     """Return the innermost layer of a node such as `model_1/dense_3_1/MatMul`; it may have suffixes."""
     for part in reversed(node.split("/")[:-1]):
         for name in (part, re.sub(r"_\d+$", "", part)):
-            if name in known:
+            if name in layers:
                 return name
     return ""
 

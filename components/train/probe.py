@@ -156,14 +156,14 @@ class TimedPasses:
 
     def warm_up(self) -> float:
         """Compile training and validation, and return the seconds of the compilation."""
-        compiling = self._measure_compile_time(self.training_windows.warm_up)
+        seconds = self._measure_compile_time(self.training_windows.warm_up)
         remainder = len(self._features.train) % self._training.batch_size
         if remainder and self._steps > 1 and self._network.jit_compile:  # XLA compiles each batch size
             last = Subset(self._features.train, np.arange(remainder))
-            compiling += self._measure_compile_time(lambda: self._time_fit(self._shuffle(last)))
+            seconds += self._measure_compile_time(lambda: self._time_fit(self._shuffle(last)))
         if self.validation_windows:
-            compiling += self._measure_compile_time(self.validation_windows.warm_up)
-        return compiling
+            seconds += self._measure_compile_time(self.validation_windows.warm_up)
+        return seconds
 
     def run(self, seconds: float) -> None:
         """Measure windows, three of training for each one of validation."""

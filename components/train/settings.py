@@ -105,14 +105,14 @@ class Model(Settings):
             raise ValueError("model.build and model.code require each other: set both or neither")
         if self.build is None and self.arguments:
             raise ValueError("model.arguments require model.build: remove them, or set model.build")
-        reserved = {"input_shape", *(problem.size_name for problem in PROBLEMS.values())}
-        if conflicting := self.arguments.keys() & reserved:
+        reserved_keys = {"input_shape", *(problem.size_name for problem in PROBLEMS.values())}
+        if conflicts := self.arguments.keys() & reserved_keys:
             raise ValueError(
-                f"model.arguments has {' and '.join(sorted(conflicting))}, which the data decides: remove it"
+                f"model.arguments has {' and '.join(sorted(conflicts))}, which the data decides: remove it"
             )
-        changed = [key for key in BUILT_IN if getattr(self, key) != type(self).model_fields[key].default]
-        if self.build and changed:
-            keys = " and ".join(f"model.{key}" for key in changed)
+        changed_keys = [key for key in BUILT_IN if getattr(self, key) != type(self).model_fields[key].default]
+        if self.build and changed_keys:
+            keys = " and ".join(f"model.{key}" for key in changed_keys)
             raise ValueError(
                 f"only the built-in CNN has {keys}, but model.build is {self.build}: remove {keys}"
             )
@@ -128,11 +128,11 @@ def find_size_error(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...
         )
     sides = shape[:2]
     for number in range(1, len(filters) + 1):
-        convolved = tuple(side - kernel + 1 for side in sides)
-        pooled = tuple(side // POOL_SIZE for side in convolved)
+        convolution_size = tuple(side - kernel + 1 for side in sides)
+        pooling_size = tuple(side // POOL_SIZE for side in convolution_size)
         for layer, size, output_size in (
-            (f"convolution_{number} ({kernel}x{kernel})", sides, convolved),
-            (f"pooling_{number} ({POOL_SIZE}x{POOL_SIZE})", convolved, pooled),
+            (f"convolution_{number} ({kernel}x{kernel})", sides, convolution_size),
+            (f"pooling_{number} ({POOL_SIZE}x{POOL_SIZE})", convolution_size, pooling_size),
         ):
             if min(output_size) < 1:
                 return (
@@ -140,7 +140,7 @@ def find_size_error(filters: tuple[int, ...], kernel: int, shape: tuple[int, ...
                     f"{shape}. Set fewer model.filters (now {list(filters)}) or a smaller model.kernel, or "
                     "use larger images."
                 )
-        sides = pooled
+        sides = pooling_size
     return None
 
 
@@ -314,18 +314,18 @@ def check_keras_settings(model: Model, training: Training, description: Descript
     for keras_object in (training.optimizer_object(), loss, *others):
         keras_object.check()
     for keras_object in (loss, *metrics):
-        known = description.losses if keras_object is loss else tuple(description.training_metrics)
-        if keras_object.class_name not in known:
+        names = description.losses if keras_object is loss else tuple(description.training_metrics)
+        if keras_object.class_name not in names:
             raise KerasSettingError(
                 f"{keras_object.name_key} is {keras_object.name}, which does not fit the targets of the "
-                f"problem. Choose one of {', '.join(known)}."
+                f"problem. Choose one of {', '.join(names)}."
             )
     plateaus = (callback for callback in callbacks if callback.class_name == PLATEAU)
-    monitored = {callback.key: callback.config()["config"]["monitor"] for callback in plateaus}
+    monitor_by_key = {callback.key: callback.config()["config"]["monitor"] for callback in plateaus}
     if training.early_stopping:
-        monitored["training.early_stopping"] = training.early_stopping.monitor
+        monitor_by_key["training.early_stopping"] = training.early_stopping.monitor
     monitors = [f"val_{name}" for name in training.monitors(description)]
-    for key, monitor in monitored.items():
+    for key, monitor in monitor_by_key.items():
         if monitor not in monitors:
             raise KerasSettingError(
                 f"{key}.monitor is {monitor}, which is not a metric of validation. Choose one of "

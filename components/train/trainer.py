@@ -85,11 +85,11 @@ def train(features_path: str, spec: TrainSpec, features_url: str, model_path: st
         history = fit(network, features, training, checkpoint_store)
     history = history.model_copy(update={"settings": _describe_settings(settings, training, schema)})
     with (
-        artifacts.replace_folder(Path(history_path)) as written,
+        artifacts.replace_folder(Path(history_path)) as history_folder,
         artifacts.replace_folder(Path(model_path)) as folder,
     ):
         export(inference_model, schema, normalization, examples, folder)
-        artifacts.write(written / "history.json", history)
+        artifacts.write(history_folder / "history.json", history)
     if checkpoint_store:
         checkpoint_store.clear()
 
@@ -204,7 +204,7 @@ def fit(
     validation = (
         data.ordered_batches(features.validation, training.batch_size) if len(features.validation) else None
     )
-    started = time.perf_counter() - sum(state.seconds)
+    start = time.perf_counter() - sum(state.seconds)
     with translate_out_of_memory(training.batch_size):
         network.fit(
             data.shuffled_batches(features.train, training.batch_size, training.seed, state.epochs),
@@ -221,7 +221,7 @@ def fit(
         epochs=len(state.seconds),
         stopped_early=len(state.seconds) < training.epochs,
         resumed_after=state.epochs,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - start,
         examples_per_second=progress.examples_per_second,
         parameters=network.count_params(),
         packages=_read_package_versions(),

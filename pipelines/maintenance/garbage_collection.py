@@ -116,7 +116,7 @@ class GarbageCollector:
         keep_reasons |= self._find_used_versions(models) if stored else {}
         champions = models.incomplete_champions(name)
         for files in stored:
-            reason = self._format_age(files.changed) if files.complete else "incomplete: its run was killed"
+            reason = self._format_age(files.mtime) if files.complete else "incomplete: its run was killed"
             if files.version in champions:
                 reason = "a former champion whose manifest.json was deleted by a user or a killed gc"
             yield Removable(
@@ -124,7 +124,7 @@ class GarbageCollector:
                 f"{name}/{files.version}",
                 files.size,
                 reason,
-                keep_reasons.get(files.version) or self._find_store_keep_reason(files.changed),
+                keep_reasons.get(files.version) or self._find_store_keep_reason(files.mtime),
                 partial(self._remove_version, models, files.version),
             )
 
@@ -227,8 +227,8 @@ class GarbageCollector:
             keep_reasons |= dict.fromkeys(UPLOAD.findall(text), f"{user} uses it")
         for entry in entries:
             if UPLOAD.fullmatch(entry.key):
-                age, remove = self._format_age(entry.changed), partial(self._remove_upload, entry)
-                keep_reason = keep_reasons.get(entry.key) or self._find_store_keep_reason(entry.changed)
+                age, remove = self._format_age(entry.mtime), partial(self._remove_upload, entry)
+                keep_reason = keep_reasons.get(entry.key) or self._find_store_keep_reason(entry.mtime)
                 yield Removable("upload", entry.key, entry.size, age, keep_reason, remove)
 
     def _iterate_upload_users(self, to_remove: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -265,7 +265,7 @@ class GarbageCollector:
             yield self._create_by_age("record", entry)
 
     def _create_by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
-        age, keep_reason = self._format_age(entry.changed), self._find_store_keep_reason(entry.changed)
+        age, keep_reason = self._format_age(entry.mtime), self._find_store_keep_reason(entry.mtime)
         return Removable(kind, entry.key, entry.size, age, keep_reason, partial(self._objects.delete, entry))
 
     @cached_property

@@ -87,7 +87,7 @@ def fetch_version_report(models: ModelStore, name: str, version: int | None = No
     """
     version = version or models.require_champion(name).version
     folder = run_folder.home() / "reports" / f"{name}-{version:06d}"
-    manifest = models.fetch(name, version, folder, only=[REPORT])
+    manifest = models.fetch(name, version, folder, paths=[REPORT])
     data = manifest.config.get("data", {})
     facts = {
         "version": f"{version} of {name}",

@@ -43,7 +43,7 @@ MANAGER = "modelyard-deploy"
 HEARTBEAT_MANAGER = "modelyard-heartbeat"  # owns only the heartbeat annotation
 REVISION = "deployment.kubernetes.io/revision"  # increases with each use of a ReplicaSet
 TERMINATION_TIMEOUT = 60.0  # seconds; only lost nodes and a long drain_timeout take longer
-JOIN_TIMEOUT = 5.0  # seconds for a rollout that annotated the Service to take over the candidate
+TAKEOVER_TIMEOUT = 5.0  # seconds for a rollout that annotated the Service to take over the candidate
 GOLDEN_RETRY_SECONDS = 10.0  # for which a golden request is retried while the API server is unavailable
 STABLE_SUPERSEDED = "Another rollout changed stable."
 
@@ -170,7 +170,7 @@ class DeploymentPlatform(ModelPods):
         If another rollout annotated the Service, wait up to JOIN_TIMEOUT seconds for that rollout to take
         over the candidate.
         """
-        deadline = self.now() + JOIN_TIMEOUT
+        deadline = self.now() + TAKEOVER_TIMEOUT
 
         def route_to_both() -> bool | None:
             service = self._service()

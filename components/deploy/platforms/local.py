@@ -69,12 +69,12 @@ class LocalPlatform(PlatformConfig):
             section = self.serving(None)
         try:
             server = self._find_server({"host": "127.0.0.1", "port": PORT, **section}, token)
-            about, version = self._request_status(server)
+            status, version = self._request_status(server)
         except (ConfigError, ServeError) as error:
             if self.server.url:
                 raise
             return Status(errors=(str(error),))
-        reason = about.get("error")
+        reason = status.get("error")
         errors = (f"The server at {server} still serves version {version}: {reason}",) if reason else ()
         stable = Servers(version=version, digest="", fingerprint="", image=str(server), desired=1, ready=1)
         return Status(stable=stable, stable_serves=True, errors=errors)
@@ -98,8 +98,8 @@ class LocalPlatform(PlatformConfig):
             ServeError: there is no server of the model.
         """
         try:
-            about = json.loads(send(server, "GET", f"/v1/models/{self.name}"))
-            return about, int(about["model_version_status"][0]["version"])
+            status = json.loads(send(server, "GET", f"/v1/models/{self.name}"))
+            return status, int(status["model_version_status"][0]["version"])
         except (LookupError, TypeError, ValueError) as error:
             raise ServeError(
                 f"{server} is not a modelyard server. Set the URL of the server with --url."

@@ -150,9 +150,9 @@ def heartbeat(candidate: Json, at: datetime) -> Json:
 
 def last_heartbeat(candidate: Json) -> datetime | None:
     """Return the time of a candidate's last heartbeat, or else of its creation, in UTC; None if unknown."""
-    created = str(candidate["metadata"].get("creationTimestamp", ""))
+    creation_time = str(candidate["metadata"].get("creationTimestamp", ""))
     with suppress(ValueError):
-        at = datetime.fromisoformat(annotation(candidate, HEARTBEAT_ANNOTATION) or created)
+        at = datetime.fromisoformat(annotation(candidate, HEARTBEAT_ANNOTATION) or creation_time)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     return None
 

@@ -171,12 +171,12 @@ def is_active(pod: Json) -> bool:
 class PodWatcher:
     """Checks pods, logs each problem once, and raises an error if waiting cannot help.
 
-    Earlier restarts of the pods in `known` are not counted.
+    Earlier restarts of the pods in `earlier_pods` are not counted.
     """
 
-    def __init__(self, model: ModelPods, known: Sequence[Json] = ()) -> None:
+    def __init__(self, model: ModelPods, earlier_pods: Sequence[Json] = ()) -> None:
         self._model = model
-        self._earlier_restarts = {pod["metadata"]["uid"]: count_restarts(pod) for pod in known}
+        self._earlier_restarts = {pod["metadata"]["uid"]: count_restarts(pod) for pod in earlier_pods}
         self._unready_since: dict[str, float] = {}
         self._running_since: dict[str, float] = {}
         self._logged_reasons: set[tuple[str, str]] = set()
@@ -193,19 +193,19 @@ class PodWatcher:
             self._running_since.pop(uid, None)
             return
         events = self._model.cluster.list_events(pod)
-        waited = now - self._unready_since.setdefault(uid, now)
+        wait_seconds = now - self._unready_since.setdefault(uid, now)
         problem = find_problem(pod, events, self._model.cluster.nodes, memory_used)
         if problem and not self._has_recovered(pod, problem):
             if (uid, problem.reason) not in self._logged_reasons:
                 self._logged_reasons.add((uid, problem.reason))
                 self._model.log(problem.message)
-            if waited >= self._wait_limit(pod, problem):
+            if wait_seconds >= self._wait_limit(pod, problem):
                 raise DeployError(problem.message)
         elif pod["status"].get("phase") == "Running":
             limit = self._model.rollout.ready_timeout
             if now - self._running_since.setdefault(uid, now) > limit:
                 raise DeployError(describe_unready(pod, events, limit))
-        elif waited > (limit := self._model.target.start_timeout):
+        elif wait_seconds > (limit := self._model.target.start_timeout):
             last = f": {events[-1]['message'].rstrip('.')}" if events else ""
             name = pod["metadata"]["name"]
             raise DeployError(

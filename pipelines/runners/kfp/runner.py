@@ -421,9 +421,9 @@ def _create_step(name: str, workflow: Workflow, ended: bool) -> StepStatus:
 
 def _duration(pods: list[PodNode], running: bool) -> float:
     """Return the seconds from the start of a step's first pod, its driver, to the end of the last."""
-    started = [datetime.fromisoformat(pod.started) for pod in pods if pod.started]
+    started = [datetime.fromisoformat(pod.started_at) for pod in pods if pod.started_at]
     if not started:
         return 0.0
-    finished = [datetime.fromisoformat(pod.finished) for pod in pods if pod.finished]
-    end = datetime.now(UTC) if running or not pods[-1].finished else max(finished)
+    finished = [datetime.fromisoformat(pod.finished_at) for pod in pods if pod.finished_at]
+    end = datetime.now(UTC) if running or not pods[-1].finished_at else max(finished)
     return round(max(0.0, (end - min(started)).total_seconds()), 3)

@@ -80,8 +80,8 @@ class Workspace:
         self, version: int, platform: DeploymentPlatform | None = None, expected: int | None = None
     ) -> Outcome:
         """Roll out a version as the step deploy does."""
-        pinned = pin_version(self.models, self.name, version)
-        return self.controller(platform).roll_out(pinned, expected, "better")
+        pin = pin_version(self.models, self.name, version)
+        return self.controller(platform).roll_out(pin, expected, "better")
 
     def controller(self, platform: DeploymentPlatform | None = None) -> RolloutController:
         """Return the controller of rollouts."""

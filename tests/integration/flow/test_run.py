@@ -96,7 +96,7 @@ def test_other_commands_have_the_results_of_the_run(digits, tmp_path, error_text
     assert manifest["config"]["training"]["epochs"] == 20
     assert manifest["code_sha256"] == ""
     assert [entry["version"] for entry in workspace.json("models", "history", "digits")] == [1]
-    golden = workspace.models.fetch("digits", 1, tmp_path / "version", only=["golden.json"])
+    golden = workspace.models.fetch("digits", 1, tmp_path / "version", paths=["golden.json"])
     assert golden.version == 1
     saved = json.loads((tmp_path / "version" / "golden.json").read_text())
     np.save(tmp_path / "many.npy", np.asarray(saved["instances"], np.uint8))

@@ -159,7 +159,7 @@ def test_the_same_content_is_uploaded_once_and_is_the_same_run_at_any_path(
     assert after.keys() == before.keys()
     for key, entry in after.items():  # not uploaded again, but new for `gc`
         assert entry.generation == before[key].generation
-        assert entry.changed > before[key].changed
+        assert entry.mtime > before[key].mtime
 
 
 def test_an_uploaded_file_has_the_fingerprint_of_the_local_file(

@@ -39,7 +39,7 @@ def test_a_deletion_in_a_bucket_has_a_generation_precondition():
 
     with serve(Bucket) as url:
         bucket = open_objects(Store(url="gs://models", endpoint=url))
-        assert not bucket.delete(Entry(key="a", size=1, changed=0.0, generation="7", revision="3"))
+        assert not bucket.delete(Entry(key="a", size=1, mtime=0.0, generation="7", revision="3"))
     (query,) = queries
     assert query["ifGenerationMatch"] == ["7"]
     assert query["ifMetagenerationMatch"] == ["3"]

@@ -132,10 +132,10 @@ def test_fetch_downloads_only_the_requested_files(
     store: ModelStore, publish: Publish, tmp_path: Path
 ) -> None:
     version = publish("run")
-    store.fetch("digits", version, tmp_path / "served", only=["model.onnx"])
+    store.fetch("digits", version, tmp_path / "served", paths=["model.onnx"])
     assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["manifest.json", "model.onnx"]
     with pytest.raises(NotFoundError, match=r"no model\.tflite in version 1 of digits .* has .*model\.onnx"):
-        store.fetch("digits", version, tmp_path / "other", only=["model.tflite"])
+        store.fetch("digits", version, tmp_path / "other", paths=["model.tflite"])
 
 
 def test_a_changed_file_is_an_error_and_nothing_remains(
@@ -149,7 +149,7 @@ def test_a_changed_file_is_an_error_and_nothing_remains(
     with pytest.raises(StoreError, match=r"model\.onnx of version 1 of digits.*damaged.*roll back"):
         store.read_record("digits", version, "model.onnx", Manifest)
     assert not list(tmp_path.glob("served*"))
-    store.fetch("digits", version, tmp_path / "served", only=["report.html"])
+    store.fetch("digits", version, tmp_path / "served", paths=["report.html"])
 
 
 def test_a_missing_file_is_an_error(store: ModelStore, manifest: MakeManifest, tmp_path: Path) -> None:

@@ -276,21 +276,21 @@ def publish(models, tmp_path):
 
 @pytest.fixture
 def deploy(controller):
-    return lambda pinned: controller.roll_out(pinned, None, "better")
+    return lambda pin: controller.roll_out(pin, None, "better")
 
 
 @pytest.fixture
 def v1(publish, deploy):
     """Version 1, promoted."""
-    pinned = publish()
-    deploy(pinned)
-    return pinned
+    pin = publish()
+    deploy(pin)
+    return pin
 
 
 @pytest.fixture
 def promote(models):
     """Return a function that moves only the champion pointer, as `models promote` does."""
-    return lambda pinned: models.promote("digits", pinned.version, reason="manually", by="test")
+    return lambda pin: models.promote("digits", pin.version, reason="manually", by="test")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_killed_rollout_that_annotated_the_service_does_not_block(platform, clus
 
     cluster.get = get_slowly
     platform.route_to_candidate("token")
-    assert clock.time - start >= deployment.JOIN_TIMEOUT, "the Service was changed before the time-out"
+    assert clock.time - start >= deployment.TAKEOVER_TIMEOUT, "the Service was changed before the time-out"
     assert state() == (1, 2, False)
 
 
@@ -355,8 +355,8 @@ def test_versions_are_promoted_rejected_and_rolled_back(
 ):
     controller = new_controller(platform)
     v1, v2, v3 = publish(), publish(), publish()
-    for pinned in (v1, v2):
-        assert controller.roll_out(pinned, None, "better").decision == "promote"
+    for pin in (v1, v2):
+        assert controller.roll_out(pin, None, "better").decision == "promote"
     assert state() == (2, None, True)
     before = cluster.objects["Deployment digits-stable"]
     cluster.broken.add(v3.version)

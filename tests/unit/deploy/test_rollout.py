@@ -385,9 +385,9 @@ def test_rollback_succeeds_if_the_candidate_cannot_be_deleted(controller, publis
 # Candidates of other rollouts ----------------------------------------------------------------------
 
 
-def abandon_candidate(platform, pinned):
+def abandon_candidate(platform, pin):
     """Create the candidate of a rollout that was killed during its canary analysis."""
-    servers = platform.describe_servers(pinned.version, pinned.digest)
+    servers = platform.describe_servers(pin.version, pin.digest)
     platform.claim("killed", servers)
     platform.verify(servers, lambda _: None, "killed")
     platform.route_to_candidate("killed")

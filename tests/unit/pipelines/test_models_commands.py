@@ -167,9 +167,7 @@ def test_promotion_on_a_cluster_names_the_deploy_command(modelyard, store, tmp_p
     def find_controller(_name, environment, by, **options):
         calls.append((environment, options["store"].url))
         promote = partial(store.promote, "tiny", by=by)
-        return SimpleNamespace(
-            models=store, promote=lambda pinned, reason: promote(pinned.version, reason=reason)
-        )
+        return SimpleNamespace(models=store, promote=lambda pin, reason: promote(pin.version, reason=reason))
 
     monkeypatch.setattr(platforms, "find_controller", find_controller)
     output = modelyard("models", "promote", "tiny", 2, "-e", "cluster.yaml").out
