@@ -55,7 +55,7 @@ RETRIED_STATUSES = (429, 500, 502, 503, 504)
 RETRY_SECONDS = 30.0
 MAX_MESSAGE = 400  # characters of a credential plugin's message
 RETRY_INTERVAL = 0.5
-TIMEOUT = (5.0, 60.0)
+TIMEOUT = (5.0, 60.0)  # seconds to connect, and to wait for data
 CONFLICT_RETRIES = 60
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def connect(namespace: str, retry_connection: bool = False) -> "Cluster":
         ):
             reason = shorten(message, MAX_MESSAGE, placeholder=" …").rstrip(".")
             raise ClusterError(
-                f"The login of the kubeconfig {_kubeconfig()} failed: {reason}. Log in to the cluster again."
+                f"The credential plugin of {_kubeconfig()} failed: {reason}. Log in to the cluster again."
             ) from None
     settings.retries = False
     if not in_cluster:
@@ -306,9 +306,10 @@ class Cluster:
                     if error.status in (401, 403):
                         raise
                     if error.status not in RETRIED_STATUSES or time.monotonic() >= deadline:
+                        model = server.name if server.kind == "Service" else "NAME"
                         raise NoServerError(
-                            f"No server of {server.name} responds in the namespace {self.namespace}: "
-                            f"{message.rstrip('.')}. See `modelyard rollout status {server.name} -e ENV`."
+                            f"{server} in the namespace {self.namespace} does not respond: "
+                            f"{message.rstrip('.')}. See `modelyard rollout status {model} -e ENV`."
                         ) from error
                 time.sleep(RETRY_INTERVAL)
 
@@ -337,7 +338,7 @@ class Cluster:
                 raise
 
     def _request(self, *request: Any, retried_statuses: tuple[int, ...] = (), **options: Any) -> bytes:
-        """Send a request; retry it without a response, or with one of `retried_statuses`."""
+        """Send a request; retry it if there is no response, or one of `retried_statuses`."""
         deadline = time.monotonic() + RETRY_SECONDS
         while True:
             try:

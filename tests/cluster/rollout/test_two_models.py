@@ -49,6 +49,6 @@ def test_run_uses_the_server_of_its_model(served):
 
 def test_predict_fails_for_a_model_without_servers(served):
     output = served[0].run("predict", "missing", "x.npy", code=9)["error"]["message"]
-    assert "No server of missing responds in the namespace " in output
+    assert "Service missing in the namespace " in output
     assert 'services "missing" not found' in output
     assert "modelyard rollout status missing" in output

@@ -152,7 +152,7 @@ FAILING_LOGIN = create_kubeconfig("https://127.0.0.1:1", exec=LOGIN)
         (json.dumps({**KUBECONFIG, "current-context": "missing"}), "missing"),
         (json.dumps(KUBECONFIG), "127.0.0.1:1 does not respond"),
         ("#" * (2**20 + 1), "config cannot be used: it has more than 1,048,576 bytes"),
-        (json.dumps(FAILING_LOGIN), "login .* failed: exec: process returned 1. Log in"),
+        (json.dumps(FAILING_LOGIN), "credential plugin .* failed: exec: process returned 1. Log in"),
     ],
 )
 def test_unusable_kubeconfig_fails_at_once(tmp_path, monkeypatch, config, reason):
