@@ -23,8 +23,8 @@ ERROR_PAUSE_SECONDS = 0.05  # after a golden request that failed
 def failure_reason(candidate: RequestCounts, stable: RequestCounts, rollout: Rollout) -> str | None:
     """Return why the candidate fails the analysis, or None.
 
-    It fails if more requests fail than the allowed share of its requests, or of `rollout.min_requests` if it
-    received fewer. Latency is compared after `rollout.min_requests`, if stable received requests meanwhile.
+    It fails if its failed requests exceed the allowed share of its requests, counted as at least
+    `rollout.min_requests`. Latency is compared after `rollout.min_requests`, if stable received requests too.
     """
     request_count = max(candidate.requests, rollout.min_requests)
     if candidate.failed > rollout.max_error_rate * request_count:

@@ -7,8 +7,8 @@
 5. promote    move the champion pointer by compare-and-swap, update stable, delete the candidate
 
 A rollback skips phases 1 and 4. It verifies a server of the earlier version before that version becomes
-champion. A rollout of the champion with another image or other settings has all phases, but does not move the
-pointer.
+champion. A rollout of the champion with another image or other settings skips phase 1, and does not move
+the pointer.
 
 After moving the pointer, a rollout updates stable and reads the pointer again. If stable cannot be updated,
 the rollout restores pointer and stable. Of two concurrent rollouts, the later one takes over the candidate;
@@ -222,7 +222,7 @@ class RolloutController(StableUpdater):
             self.log(f"stable serves version {servers.version}; the candidate is deleted")
 
     def _delete_unneeded_candidate(self, servers: Servers) -> None:
-        """Delete the candidate if it is abandoned or matches the servers `servers`.
+        """Delete the candidate if it is abandoned or matches these servers.
 
         If no server of stable is ready, the candidate may be the only server for clients and is not deleted.
         """
@@ -249,7 +249,7 @@ class RolloutController(StableUpdater):
         if isinstance(error, ConflictError):
             self.platform.withdraw(token)
             return hold_outcome(version, previous if expected is None else expected, self._find_champion())
-        # A user may have promoted the version, or this rollout did, before the process received SIGTERM.
+        # A user or this rollout may have promoted the version before the process received SIGTERM.
         promotion = self._find_promotion(version) if previous != version else None
         if promotion and isinstance(error, DeployError):
             return promotion

@@ -19,7 +19,7 @@ MIN_EXAMPLES = 10
 ONE_SIDED, POWER = 1.645, 0.842
 """Normal quantiles: 95 % for the one-sided limit, 80 % for the rate at which an equal model passes."""
 RARE_EVENT_CORRECTION = 1.3
-"""Number of examples by which a limit of `intervals.paired_gain_interval` is wider than a normal limit."""
+"""Number of examples by which the lower limit of `intervals.paired_gain_interval` is below a normal limit."""
 
 Limits = dict[str, float | dict[str, float]]
 

@@ -27,7 +27,7 @@ class Leakage(NamedTuple):
 
     Attributes:
         trained_on: by version, the test examples in its training set, if that set is recorded.
-        mask: mask (n,) of the test examples on which the models are compared.
+        mask: (n,), the test examples on which the models are compared.
         versions: the champions that are compared; empty if too few examples remain.
         notes: the consequences, as sentences for the decision.
     """
@@ -80,8 +80,8 @@ def find_leakage(champions: Mapping[int, ScoredChampion], index: ExampleIndex, t
             )
     if unknown := [str(version) for version in champions if version not in trained_on]:
         notes.append(
-            f"the training examples of version {', '.join(unknown)} are not recorded, and may include test "
-            "examples"
+            "the training examples of these versions are not recorded, and may include test examples: "
+            f"{', '.join(unknown)}"
         )
     return Leakage(trained_on, mask, tuple(versions) if current in versions else (), tuple(notes))
 

@@ -114,7 +114,7 @@ def pod_failure(
 
 
 def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:
-    """Return the error that a pod cannot start, with the keys to change; None without a known problem.
+    """Return the error of a pod that cannot start, with the keys to change; None without a known problem.
 
     The node in the Workflow has fewer details than the problem in the pod's status, but outlives the pod.
     """
@@ -128,7 +128,7 @@ def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None
 
 
 def pod_deleted_error(step: str) -> KilledError:
-    """Return the error that the pod of a step was deleted."""
+    """Return the error of a step whose pod was deleted."""
     return KilledError(f"The pod of the step {step} was deleted while it ran. {RUN_AGAIN}")
 
 
@@ -146,8 +146,8 @@ def _driver_error(node: PodNode, problem: PodProblem | None, log: Sequence[str])
         return error
     detail = f" ({node.message})" if node.message else ""
     return ClusterError(
-        f"The driver of Kubeflow Pipelines, which runs before the step {node.step}, failed{detail}. Ask its "
-        f"administrator. {quote_end(log)}"
+        f"The driver of Kubeflow Pipelines, which runs before the step {node.step}, failed{detail}. Ask the "
+        f"administrator of the KFP server. {quote_end(log)}"
     )
 
 

@@ -267,7 +267,7 @@ class Problem(ABC):
             candidate: scores of the candidate.
             champions: scores of champions by version, the current champion first.
             training: `statistics` of the training targets, for the baseline.
-            mask: mask (n,) of the examples on which models are compared; with champions at least one.
+            mask: (n,), the examples on which models are compared; with champions at least one.
         """
 
     @abstractmethod

@@ -91,8 +91,8 @@ class AccessLog:
     ) -> None:
         """Write the line of a request.
 
-        `scope` is the ASGI scope; only `client` if the request was refused before its head was parsed. `size`
-        is the bytes of the response body, `start` the `time.perf_counter` at the start of the request.
+        `scope` is the ASGI scope; it has only `client` if the request was refused before its head was parsed.
+        `size` is the bytes of the response body, `start` the `time.perf_counter` at the start of the request.
         """
         if not self._poll.poll(0):  # a pipe that is ready accepts 4 KiB
             self._dropped += 1

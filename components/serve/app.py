@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from modelyard.components.serve import openinference, tfserving
 from modelyard.components.serve.access import TRACEPARENT, Access, Headers, trace_headers, trace_id
-from modelyard.components.serve.body import RETRY_AFTER, Body, Disconnected, Receive, decompress, too_large
+from modelyard.components.serve.body import Body, Disconnected, Receive, decompress, too_large
 from modelyard.components.serve.connection import REFUSED_STATUS
 from modelyard.components.serve.limits import LARGE_BODY, LARGE_INPUT_LOCK, compute_limits
 from modelyard.components.serve.metrics import Metrics
@@ -37,6 +37,7 @@ PAGE_POLICY = (
 GOLDEN = GOLDEN_HEADER.encode()
 TIMEOUT_HEADER = b"x-request-timeout"
 CLOSE = (b"connection", b"close")
+RETRY_AFTER = ((b"retry-after", b"1"),)
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a client that disconnected before its response
 _SHUTTING_DOWN = HttpError(503, "The server is shutting down; send the request again.").reply
 _INTERNAL_ERROR = HttpError(500, "The server failed; the reason is in its log. Report this as a bug.").reply

@@ -15,7 +15,6 @@ DISCARD_SECONDS = 5.0
 MAX_DIGITS = 18  # of a Content-Length
 ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
 AUTO_HEADER = 32 + zlib.MAX_WBITS  # detects the header of gzip or zlib
-RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class Disconnected(Exception):  # noqa: N818 - not an error

@@ -24,13 +24,13 @@ from modelyard.components.serve.replies import encode
 REFUSED_STATUS = "modelyard.refused"
 """Key of the ASGI scope; its value is the status with which the connection refused the request."""
 MAX_OVERHEAD = 64 * 2**10
-"""Maximum bytes of a request without its body: head, trailers, chunk sizes and extensions."""
+"""Maximum bytes of a request in addition to its body: head, trailers, chunk sizes and extensions."""
 CHUNK_OVERHEAD = 16  # allowed bytes per byte of the body, for chunks of a single byte
 HEADER_MEMORY = 200  # bytes of memory for a header in addition to its text, measured
 CONNECTION_MEMORY = 12 * 2**10  # bytes of memory for a connection, measured
 TLS_CONNECTION_MEMORY = 64 * 2**10  # bytes of memory for a connection with TLS, also before its handshake
 NEXT_REQUEST = b" HTTP/"  # a part of the first line of a request
-PIECE_BYTES = 4 * 2**10  # bytes that are parsed at once, in at most 2 ms (chunks of one byte)
+PIECE_BYTES = 4 * 2**10  # bytes that are parsed at once; this takes at most 2 ms, for chunks of one byte
 TURN_SECONDS = 0.002  # seconds of an iteration of the event loop for parsing long data
 TRANSFER_ENCODING = b"transfer-encoding"
 FRAMING = (b"content-length", TRANSFER_ENCODING)
@@ -41,7 +41,7 @@ TCP_CLOSE = 7  # in the first byte of TCP_INFO (Linux: include/net/tcp_states.h)
 def connection_class(
     timeout: float, memory: int, tls: bool, log_refusal: Callable[..., None]
 ) -> "type[Connection]":
-    """Return a class of connections with these limits; `memory` is the maximum of all, in bytes.
+    """Return a class of connections with these limits; `memory` is for all connections together, in bytes.
 
     See Connection for `timeout` and `log_refusal`.
     """
@@ -79,7 +79,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._complete = True  # there is no request, or the last one is complete
-        self._overhead = 0  # bytes of the request without its body; see MAX_OVERHEAD
+        self._overhead = 0  # bytes of the request in addition to its body; see MAX_OVERHEAD
         self._piece_size = 0  # bytes of the piece that is being parsed
         self._size = 0  # bytes counted in `memory`
         self._body_bytes = 0  # bytes of the bodies of unanswered requests
@@ -158,7 +158,7 @@ class Connection(HttpToolsProtocol):
     def _parse_pieces(self, data: bytes) -> None:
         """Feed the parser up to the next pipelined request, or until other connections have their turn."""
         start, head_end = 0, data.find(b"\r\n\r\n")
-        # Another request may begin after the head. The search for an H is fast: JSON numbers have none.
+        # The first line of another request has an H, which is fast to find: JSON numbers have none.
         maybe_pipelined = data.find(b"H", max(0, head_end)) >= 0
         # A short head is fed together with its body, unless the body is chunked.
         short = (
@@ -201,8 +201,8 @@ class Connection(HttpToolsProtocol):
         elif self._overhead > MAX_OVERHEAD:
             self.refuse(
                 431,
-                f"The request has more than {MAX_OVERHEAD} bytes without its body; send fewer headers, "
-                "larger chunks and no trailers.",
+                f"The request has more than {MAX_OVERHEAD} bytes in addition to its body; send fewer "
+                "headers, larger chunks and no trailers.",
             )
             return False
         elif self._timer is None:
@@ -230,7 +230,7 @@ class Connection(HttpToolsProtocol):
         if self._half_closed and not self.eof_received():
             self.transport.close()
 
-    # Calls of the parser --------------------------------------------------------------------------
+    # Parser callbacks -----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         if self._repeating_head:
@@ -386,9 +386,7 @@ class ConnectionMemory:
                 victim.close()  # an error would be the response to the client's next request
                 continue
             victim.refuse(
-                503,
-                f"All connections together need more than {self.limit} bytes, and this one waited longest; "
-                "try again.",
+                503, f"All connections together need more than {self.limit} bytes of memory; try again."
             )
             if victim is connection:
                 return

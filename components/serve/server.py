@@ -134,7 +134,7 @@ class Server(UvicornServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, and write the ready line."""
-        if self.config.is_ssl:  # uvicorn has no setting for it
+        if self.config.is_ssl:  # uvicorn has no setting for the timeout
             loop = asyncio.get_running_loop()
             loop.create_server = partial(  # type: ignore[method-assign]
                 loop.create_server, ssl_handshake_timeout=self._handshake_timeout
@@ -169,7 +169,7 @@ class Server(UvicornServer):
 
 
 def _limit_files(memory: int, *, tls: bool) -> None:
-    """Limit open files, and so connections: to the maximum; with TLS, to twice those that `memory` permits.
+    """Set the limit of open files: the maximum, or with TLS twice the connections that fit in `memory`.
 
     uvicorn receives a TLS connection after its handshake. Until then, only the number of open files limits
     the memory of connections; libuv closes further connections at once.

@@ -206,7 +206,7 @@ class ModelStore(Versions):
         return read_record(self._objects, _history_key(model_folder(name), number), HistoryEntry)
 
     def find_rollback(self, name: str, version: int) -> HistoryEntry | None:
-        """Return the rollback from `version`, or None if there is none or it became champion again later."""
+        """Return the rollback from `version`; None without one, or if the version became champion again."""
         return find_rollback(_remove_attempts(self.history(name)), version)
 
     def record_served(self, name: str, platform: str, location: str, versions: Collection[int]) -> None:

@@ -167,8 +167,8 @@ class DeploymentPlatform(ModelPods):
     def route_to_candidate(self, token: str) -> None:
         """See ServingPlatform.
 
-        If another rollout annotated the Service, wait up to JOIN_TIMEOUT seconds for that rollout to take
-        over the candidate.
+        If another rollout annotated the Service, wait up to TAKEOVER_TIMEOUT seconds for that rollout to
+        take over the candidate.
         """
         deadline = self.now() + TAKEOVER_TIMEOUT
 

@@ -27,7 +27,7 @@ READY_TIMEOUT = 60.0
 
 @dataclass
 class LocalPlatform(PlatformConfig):
-    """A model on this machine."""
+    """Serves a model on this machine."""
 
     deploy_command: ClassVar[str] = "models promote"
     follows_pointer: ClassVar[bool] = True

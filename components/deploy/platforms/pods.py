@@ -171,7 +171,7 @@ def is_active(pod: Json) -> bool:
 class PodWatcher:
     """Checks pods, logs each problem once, and raises an error if waiting cannot help.
 
-    Earlier restarts of the pods in `earlier_pods` are not counted.
+    Restarts that `earlier_pods` already have are not counted.
     """
 
     def __init__(self, model: ModelPods, earlier_pods: Sequence[Json] = ()) -> None:
