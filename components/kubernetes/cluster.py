@@ -114,7 +114,9 @@ def _check_reachable() -> None:
         return
     files = [path for name in _kubeconfig().split(os.pathsep) if (path := Path(name).expanduser()).is_file()]
     if not files:
-        raise _no_cluster_error(f"there is no file {_kubeconfig()}.")
+        raise ClusterError(
+            f"There is no cluster: the file {_kubeconfig()} does not exist. Create it, or set KUBECONFIG."
+        )
     try:
         contents = [read_small_file(path) for path in files]
     except OSError as error:
@@ -139,10 +141,6 @@ def _check_reachable() -> None:
 
 def _kubeconfig() -> str:
     return os.environ.get("KUBECONFIG") or "~/.kube/config"
-
-
-def _no_cluster_error(reason: str) -> ClusterError:
-    return ClusterError(f"There is no cluster: {reason} Set KUBECONFIG, or create ~/.kube/config.")
 
 
 def _unusable_kubeconfig(path: str, reason: str) -> ClusterError:

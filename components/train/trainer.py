@@ -109,13 +109,13 @@ def compile_model(
     """
     problem, metrics = problems.get_problem(schema.problem), training.metric_objects()
     loss = training.loss_object(problems.get_description(schema.problem)).build(from_logits=settings.logits)
-    named = (metric.build(name=name) for metric, name in zip(metrics, metric_names(metrics), strict=True))
+    objects = (metric.build(name=name) for metric, name in zip(metrics, metric_names(metrics), strict=True))
     network.compile(
         training.optimizer_object().build(),
         problem.adapt_loss(loss, settings.logits, normalization),
         metrics=[
             *problem.build_default_metrics(),
-            *(problem.adapt_metric(metric, settings.logits) for metric in named),
+            *(problem.adapt_metric(metric, settings.logits) for metric in objects),
         ],
         steps_per_execution=min(
             training.steps_per_execution, math.ceil(training_examples / training.batch_size)

@@ -145,7 +145,7 @@ FAILING_LOGIN = create_kubeconfig("https://127.0.0.1:1", exec=LOGIN)
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (None, "there is no file"),
+        (None, "does not exist"),
         ("", "is empty"),
         ("a: [", "ParserError"),
         ("[]", "TypeError"),
