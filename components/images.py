@@ -66,8 +66,8 @@ def convert(image: Image.Image, image_format: ImageFormat) -> NDArray[np.uint8]:
             f"The image has {upright.height} x {upright.width} pixels (height x width), and must have "
             f"{image_format.height} x {image_format.width}. Resize it, or set data.resize and train again."
         )
-    resized = _resize(_convert_channels(upright, image_format.channels), image_format)
-    return np.array(resized, np.uint8).reshape(image_format.height, image_format.width, image_format.channels)
+    pixels = _resize(_convert_channels(upright, image_format.channels), image_format)
+    return np.array(pixels, np.uint8).reshape(image_format.height, image_format.width, image_format.channels)
 
 
 def read_size(data: bytes) -> tuple[int, int]:

@@ -244,7 +244,7 @@ class StableUpdater:
         """Record the served versions in the store, for gc in other environments; ignore errors."""
         with suppress(ClusterError, StoreError):
             if platform_id := self.platform.id:
-                versions = self.platform.status().loaded.union(next_versions)
+                versions = self.platform.status().loaded_versions.union(next_versions)
                 self.models.record_served(self.name, platform_id, self.platform.location, versions)
 
     def _retry_store(self, action: Callable[[], T]) -> T:

@@ -77,9 +77,9 @@ def _find_difference(
     damage = _find_damage(models, platform.name, champion)
     if platform.follows_pointer:
         return [damage] if damage and stable is None else []  # a running server reports the damage
-    served = f"version {stable.version}" if stable else "nothing"
+    version = f"version {stable.version}" if stable else "nothing"
     remedy = f"`modelyard deploy {platform.name} {champion} -e ENV` updates stable."
-    return [f"The champion is version {champion} and stable serves {served}. {damage or remedy}"]
+    return [f"The champion is version {champion} and stable serves {version}. {damage or remedy}"]
 
 
 def _find_damage(models: ModelStore, name: str, version: int) -> str:

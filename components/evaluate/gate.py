@@ -172,7 +172,7 @@ def _check_recalls(metrics: Metrics) -> list[RuleResult]:
     if not recalls:
         return []
     lowest, recall = min(recalls.items(), key=lambda item: item[1])
-    unrecognized = [name for name, value in recalls.items() if not value]
+    names = [name for name, value in recalls.items() if not value]
     rule = Rule(
         rule=f"lowest recall of the classes with at least {MIN_EXAMPLES} test examples "
         f"(class {lowest}) must be above",
@@ -180,7 +180,7 @@ def _check_recalls(metrics: Metrics) -> list[RuleResult]:
         limit=0.0,
         passed=recall > 0,
     )
-    return [RuleResult(rule, f"the candidate recognizes no test example of {summarize_names(unrecognized)}")]
+    return [RuleResult(rule, f"the candidate recognizes no test example of {summarize_names(names)}")]
 
 
 def _check_limits(metrics: Metrics, gate: Gate) -> list[RuleResult]:

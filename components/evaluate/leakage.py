@@ -91,8 +91,8 @@ def to_printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _list_origins(leaked: NDArray[np.bool_], index: ExampleIndex, test: Split) -> tuple[str, ...]:
+def _list_origins(mask: NDArray[np.bool_], index: ExampleIndex, test: Split) -> tuple[str, ...]:
     """Return the names of the first leaked examples, or their origins in the source if they have no names."""
-    numbers = np.flatnonzero(leaked)[:MAX_NAMED_EXAMPLES]
+    numbers = np.flatnonzero(mask)[:MAX_NAMED_EXAMPLES]
     names = map(to_printable, test.names(numbers))
     return tuple(name or index.origin(number) for name, number in zip(names, numbers, strict=True))

@@ -116,8 +116,8 @@ class Workflow:
         The exit task counts last, because it fails with the other pods at the deadline of the run.
         """
         last = {(pod.step, pod.driver): pod for pod in self.pods()}
-        failed = [pod for pod in last.values() if pod.is_failed and not self._will_retry(pod)]
-        return min(failed, key=lambda pod: (pod.step == EXIT_TASK, pod.finished_at), default=None)
+        failed_pods = [pod for pod in last.values() if pod.is_failed and not self._will_retry(pod)]
+        return min(failed_pods, key=lambda pod: (pod.step == EXIT_TASK, pod.finished_at), default=None)
 
     def pending_pod(self) -> PodNode | None:
         """Return the first pending pod."""

@@ -78,8 +78,8 @@ def read_indexes(contents: Mapping[str, bytes], files: Sequence[str], problem: s
         numbers = {name: number for number, name in enumerate(names)}
         targets = {file: (split, numbers[label]) for file, (split, label) in targets.items()}
     notes = [f"Labels and splits come from {origin}."]
-    if unused := len(file_names - targets.keys() - contents.keys()):
-        notes.append(f"Files that are not in the index, and are not used: {unused:,}.")
+    if unused_count := len(file_names - targets.keys() - contents.keys()):
+        notes.append(f"Files that are not in the index, and are not used: {unused_count:,}.")
     present = {file: target for file, target in targets.items() if file not in missing}
     return Index(names, tuple(sorted(set(splits.values()))), present, missing, tuple(notes))
 

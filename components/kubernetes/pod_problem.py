@@ -49,9 +49,9 @@ def find_problem(
     `nodes` are the nodes of the cluster, to compare with the pod's requests; empty without permission.
     `memory_used` is the last measured memory usage of its container in bytes.
     """
-    if scheduled := _find_condition(pod, "PodScheduled", "False"):
-        if scheduled.get("reason") == "Unschedulable":
-            scheduler = scheduled.get("message", "")
+    if condition := _find_condition(pod, "PodScheduled", "False"):
+        if condition.get("reason") == "Unschedulable":
+            scheduler = condition.get("message", "")
             message, wait_limit = explain_unschedulable(pod, scheduler, events, nodes)
             return PodProblem(reason="Unschedulable", message=message, wait_limit=wait_limit)
         return None

@@ -158,8 +158,8 @@ def find_leakage(train: ExampleIndex, test: ExampleIndex) -> Duplicates:
     """Return the test examples that are also training examples."""
     order = np.argsort(train.hashes, kind="stable")
     position = np.minimum(np.searchsorted(train.hashes, test.hashes, sorter=order), len(order) - 1)
-    leaked = np.flatnonzero(train.hashes[order[position]] == test.hashes) if len(order) else order
+    indices = np.flatnonzero(train.hashes[order[position]] == test.hashes) if len(order) else order
     pairs = tuple(
-        f"{train.origin(order[position[index]])} and {test.origin(index)}" for index in leaked[:LISTED_PAIRS]
+        f"{train.origin(order[position[index]])} and {test.origin(index)}" for index in indices[:LISTED_PAIRS]
     )
-    return Duplicates(count=len(leaked), origins=pairs)
+    return Duplicates(count=len(indices), origins=pairs)

@@ -29,7 +29,7 @@ class Body:
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, limit: int) -> None:
         self._headers, self._receive, self._limit = headers, receive, limit
-        self._received = 0
+        self._received_bytes = 0
         self.compressed = False
         self._incomplete = (
             b"transfer-encoding" in headers or headers.get(b"content-length", b"").strip(b"0") != b""
@@ -50,8 +50,8 @@ class Body:
         parts: list[bytes] = []
         while self._incomplete or not parts:
             parts.append(await self._next())
-            self._received += len(parts[-1])
-            if self._received > self._limit:
+            self._received_bytes += len(parts[-1])
+            if self._received_bytes > self._limit:
                 raise too_large(f"more than {self._limit} bytes", self._limit)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -62,15 +62,15 @@ class Body:
         """
         if not self._incomplete:
             return True
-        if b"expect" in self._headers and not self._received:
+        if b"expect" in self._headers and not self._received_bytes:
             return False  # the client waits for 100 Continue
-        discarded = 0
+        discarded_bytes = 0
         # cancelled at the drain timeout: the refusal is still sent
         with suppress(Disconnected, HttpError, TimeoutError, asyncio.CancelledError):
             if (_content_length(self._headers) or 0) <= MAX_DISCARDED:
                 async with asyncio.timeout(DISCARD_SECONDS):
-                    while self._incomplete and discarded <= MAX_DISCARDED:
-                        discarded += len(await self._next())
+                    while self._incomplete and discarded_bytes <= MAX_DISCARDED:
+                        discarded_bytes += len(await self._next())
         return not self._incomplete
 
     async def wait_for_disconnect(self) -> None:

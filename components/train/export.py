@@ -167,8 +167,8 @@ def _load_onnx(path: Path, output: str) -> Predict:
 
 def _load_saved_model(path: Path) -> Predict:
     with chdir(path.parent):
-        served = tf.saved_model.load(path.name)
-    return lambda examples: np.asarray(served.serve(examples))
+        saved_model = tf.saved_model.load(path.name)
+    return lambda examples: np.asarray(saved_model.serve(examples))
 
 
 def convert(model: Any, output: str, folder: Path) -> None:

@@ -50,21 +50,21 @@ def convert(model: Any, input_name: str, output_name: str, path: Path) -> None:
     Raises:
         TrainError: an operation cannot be converted; the message names the layer.
     """
-    failed = _FailedNodes()
+    node_filter = _FailedNodes()
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     logger = logging.getLogger("tf2onnx.tfonnx")
     logger.setLevel(logging.ERROR)
-    logger.addFilter(failed)
+    logger.addFilter(node_filter)
     try:
         proto = _build_proto(model, input_name, output_name)
     except Exception as error:
-        layers = _describe_layers(model, failed.nodes)
+        layers = _describe_layers(model, node_filter.nodes)
         raise TrainError(
             f"The model cannot be exported to ONNX: {layers}{describe(error)} Replace "
             f"{'that layer' if layers else 'the layer that uses this operation'} with other Keras layers."
         ) from error
     finally:
-        logger.removeFilter(failed)
+        logger.removeFilter(node_filter)
     nodes = ((node, onnx.defs.has(node.op_type, node.domain)) for node in _iterate_nodes(proto.graph))
     if unknown := {node.name: node.op_type for node, is_known in nodes if not is_known}:
         layers = _describe_layers(model, list(unknown))
@@ -311,9 +311,9 @@ def _compute_resize_matrix(kind: str, old: int, new: int, attributes: dict[str, 
         images, size = np.eye(old, dtype=np.float32)[None, :, None], np.array([new, 1], np.int32)
         if kind == "ResizeBicubic":
             cubic = {key: bool(value) for key, value in attributes.items()}
-            resized = tf.raw_ops.ResizeBicubic(images=images, size=size, **cubic)
+            output = tf.raw_ops.ResizeBicubic(images=images, size=size, **cubic)
         else:
-            resized = tf.raw_ops.ScaleAndTranslate(
+            output = tf.raw_ops.ScaleAndTranslate(
                 images=images,
                 size=size,
                 scale=np.array([new / old, 1], np.float32),  # as tf.image.resize does
@@ -321,7 +321,7 @@ def _compute_resize_matrix(kind: str, old: int, new: int, attributes: dict[str, 
                 kernel_type=attributes["kernel_type"].decode(),
                 antialias=bool(attributes["antialias"]),
             )
-        matrix: NDArray[np.float32] = np.asarray(resized)[0, :, 0]
+        matrix: NDArray[np.float32] = np.asarray(output)[0, :, 0]
     return matrix
 
 

@@ -255,9 +255,9 @@ def _compute_class_weights(
 def _build_callbacks(training: Training, features: Features) -> list[Any]:
     """Return the callbacks of the settings, early stopping last: it uses the weights that others set."""
     objects = [*training.callback_objects(), *filter(None, [training.early_stopping_object()])]
-    monitoring = [callback for callback in objects if "monitor" in callback.signature]
-    if monitoring and not len(features.validation):
-        key = monitoring[0].key
+    monitors = [callback for callback in objects if "monitor" in callback.signature]
+    if monitors and not len(features.validation):
+        key = monitors[0].key
         raise TrainError(
             f"{key} monitors validation, but there are no validation examples. Raise data.validation, or "
             f"remove {key}."

@@ -169,8 +169,8 @@ def _load_function(build: str, code: Path) -> Callable[..., Any]:
     module = _import_module(name, build, code)
     function = getattr(module, attribute, None)
     if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        near = difflib.get_close_matches(attribute, known, n=3) or known
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = difflib.get_close_matches(attribute, names, n=3) or names
         raise TrainError(
             f"model.build is {build}, but {module.__file__} has no function {attribute}. "
             f"{'Choose one of ' + ', '.join(near) if near else 'Define it'}."

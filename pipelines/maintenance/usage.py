@@ -69,7 +69,7 @@ class Usage:
             if record.platform != platform.id:
                 reason = f"served in {record.location} of another environment, as recorded at {record.at}"
                 served |= dict.fromkeys(record.versions, reason)
-        return served | dict.fromkeys(platform.status().loaded, f"served in {platform.location}")
+        return served | dict.fromkeys(platform.status().loaded_versions, f"served in {platform.location}")
 
     def _connect_pipelines(self, endpoint: str | None) -> Any:
         """Return the API of Kubeflow Pipelines; None if the cluster does not have it."""

@@ -109,7 +109,7 @@ class Status(Record):
         canary: whether clients also reach the candidate.
         stable_serves: whether a server of stable is ready.
         heartbeat: time of the candidate's last heartbeat, in UTC.
-        loaded: the versions that servers have loaded, or will load after a restart.
+        loaded_versions: the versions that servers have loaded, or will load after a restart.
         errors: the reasons why servers do not run.
     """
 
@@ -119,7 +119,7 @@ class Status(Record):
     canary: bool = False
     stable_serves: bool = False
     heartbeat: datetime | None = None
-    loaded: frozenset[int] = frozenset()
+    loaded_versions: frozenset[int] = frozenset()
     errors: tuple[str, ...] = ()
 
     @property

@@ -96,7 +96,7 @@ class DeploymentPlatform(ModelPods):
             stable_serves=stable is not None
             and any(is_ready(pod) and objects.track(pod) == "stable" for pod in pods),
             heartbeat=objects.last_heartbeat(candidate) if candidate else None,
-            loaded=frozenset(filter(None, map(objects.version, loaders))),
+            loaded_versions=frozenset(filter(None, map(objects.version, loaders))),
             errors=tuple(messages),
         )
 

@@ -63,10 +63,12 @@ class MemoryPlatform:
 
     def status(self, errors: bool = False) -> Status:  # noqa: ARG002
         world = self.world
-        loaded = {servers.version for servers in (world.stable, world.candidate) if servers}
+        loaded_versions = {servers.version for servers in (world.stable, world.candidate) if servers}
         candidate = world.candidate and world.candidate.model_copy(update={"ready": 1})
         status = Status(stable=world.stable, candidate=candidate, token=world.token, canary=world.canary)
-        return status.model_copy(update={"stable_serves": world.stable_serves, "loaded": frozenset(loaded)})
+        return status.model_copy(
+            update={"stable_serves": world.stable_serves, "loaded_versions": frozenset(loaded_versions)}
+        )
 
     def describe_servers(self, version: int, digest: str, as_last_served: bool = False) -> Servers:
         image = self.world.images.get(version, self.image) if as_last_served else self.image

@@ -269,7 +269,7 @@ def test_loaded_versions_include_those_of_remaining_pods(platform, pod, claim):
     assert platform.id == platform.cluster.objects["Service digits"]["metadata"]["uid"]
     claim()
     pod.json["metadata"]["labels"][objects.VERSION_LABEL] = "7"
-    assert platform.status().loaded == {1, 2, 7}
+    assert platform.status().loaded_versions == {1, 2, 7}
 
 
 def test_heartbeat_is_written_only_to_the_candidate_of_the_rollout(platform, cluster, claim):
