@@ -162,7 +162,7 @@ def history(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """List the promotions and rollbacks of a model, oldest first."""
+    """List the promotions, rollbacks and failed attempts of a model, oldest first."""
     models = open_store(store, environment)
     entries, errors = models.readable_history(name)
     for error in errors:

@@ -103,8 +103,8 @@ def predict(
 ) -> None:
     """Print the predictions of a model for images or arrays.
 
-    Sends the examples to the server at --url or, if the environment is a cluster, to the model's server on
-    the cluster. Otherwise, this process loads the model from the store.
+    Sends the examples to the server at --url or, if the environment is a cluster and --store is not set, to
+    the model's server on the cluster. Otherwise, this process loads the model from the store.
     """
     from modelyard.pipelines import api
 
