@@ -18,7 +18,7 @@ import yaml
 from measure import Result, make_paired_result, make_result, print_results, run_command, run_interleaved
 from modelyard.components.kubernetes.cluster import connect as connect_cluster
 from modelyard.pipelines.environments.load import load_environment
-from modelyard.pipelines.runners.base import ENDED, KFP_RUN_ID
+from modelyard.pipelines.runners.base import END_STATES, KFP_RUN_ID
 from modelyard.pipelines.runners.kfp import runs
 from modelyard.pipelines.runners.kfp.client import Backend, connect
 
@@ -93,7 +93,7 @@ class Bench:
 
     def wait_for_success(self, run_id: str) -> Any:
         """Wait until a run has ended; it must succeed."""
-        while runs.state(run := runs.find_run(self.backend, run_id)) not in ENDED:
+        while runs.state(run := runs.find_run(self.backend, run_id)) not in END_STATES:
             time.sleep(1)
         assert runs.state(run) == "succeeded", run.run_id
         return run

@@ -551,7 +551,7 @@ class PreparedSubmission:
         server: the server of Kubeflow Pipelines.
         uploads: local data and code that the run needs.
         submission: the pipeline and its arguments.
-        existing: the objects of the submission that the server already has.
+        existing_objects: the objects of the submission that the server already has.
         last_run: the name of the model's last run, if any.
         changes: the differences from the last run.
         notes: warnings of the preflight checks.
@@ -560,7 +560,7 @@ class PreparedSubmission:
     server: "KfpRunner"
     uploads: "Uploads"
     submission: "Submission"
-    existing: "ExistingObjects"
+    existing_objects: "ExistingObjects"
     last_run: str | None
     changes: "tuple[Change, ...]"
     notes: Sequence[str]
@@ -571,7 +571,7 @@ class PreparedSubmission:
 
         plan_key = comparison.find_plan_key(self.uploads.config, self.server.environment)
         self.uploads.send(console or _quiet_console())
-        run = self.server.submit(self.submission, self.existing)
+        run = self.server.submit(self.submission, self.existing_objects)
         run.plan_key = plan_key
         return run
 
@@ -589,14 +589,14 @@ def prepare_submission(
     `skip_checks`, the last plan and the nodes of the cluster are not checked.
     """
     from modelyard.pipelines.compile.preflight import check_pipeline
-    from modelyard.pipelines.runners.kfp import submission
+    from modelyard.pipelines.runners.kfp.submission import compare_with_last_run, find_existing, prepare
 
     server, uploads = find_server_and_uploads(scope, config, budget, skip_checks)
-    prepared = submission.prepare(uploads.config, server.environment, DEFAULT_OPTIONS | options)
-    notes = check_pipeline(prepared.arguments, server.environment)
-    existing = submission.find_existing(server.backend, prepared)
-    last_run, changes = submission.compare_with_last_run(server.backend, prepared, existing)
-    return PreparedSubmission(server, uploads, prepared, existing, last_run, changes, notes)
+    submission = prepare(uploads.config, server.environment, DEFAULT_OPTIONS | options)
+    notes = check_pipeline(submission.arguments, server.environment)
+    objects = find_existing(server.backend, submission)
+    last_run, changes = compare_with_last_run(server.backend, submission, objects)
+    return PreparedSubmission(server, uploads, submission, objects, last_run, changes, notes)
 
 
 def find_server_and_uploads(

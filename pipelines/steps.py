@@ -36,22 +36,22 @@ class Step:
             component.py and, with the suffix `Spec`, of the class of its input.
         spec: the class of its input.
         image: its image in components/Dockerfile.
-        accelerated: its images with the libraries of an accelerator, by kind of accelerator.
+        accelerator_images: its images with the libraries of an accelerator, by kind of accelerator.
         cached: whether KFP may reuse outputs of an earlier run with the same inputs.
         in_recipe: whether its code is part of the recipe.
         resources: fields of StepResources that override `defaults` of the environment.
-        kubernetes: whether it calls the Kubernetes API.
+        uses_kubernetes: whether it calls the Kubernetes API.
         exit_task: whether it runs after all other steps, even after a failure.
     """
 
     name: str
     spec: type[Spec]
     image: str
-    accelerated: Mapping[str, str] = field(default_factory=dict)
+    accelerator_images: Mapping[str, str] = field(default_factory=dict)
     cached: bool = False
     in_recipe: bool = False
     resources: Mapping[str, Any] = field(default_factory=dict)
-    kubernetes: bool = False
+    uses_kubernetes: bool = False
     exit_task: bool = False
 
     @property
@@ -73,19 +73,19 @@ _STEPS = (
         "train",
         TrainSpec,
         "train",
-        accelerated={"gpu": "train-cuda", "tpu": "train-tpu"},
+        accelerator_images={"gpu": "train-cuda", "tpu": "train-tpu"},
         cached=True,
         in_recipe=True,
     ),
     Step("evaluate", EvaluateSpec, "evaluate", cached=True, in_recipe=True),
     # no retries: a retry would roll out a version again that was just rolled back
-    Step("deploy", DeploySpec, "deploy", resources={"retries": 0}, kubernetes=True),
-    Step(EXIT_TASK, ExplainSpec, "deploy", kubernetes=True, exit_task=True),
+    Step("deploy", DeploySpec, "deploy", resources={"retries": 0}, uses_kubernetes=True),
+    Step(EXIT_TASK, ExplainSpec, "deploy", uses_kubernetes=True, exit_task=True),
 )
 STEPS: Mapping[str, Step] = {step.name: step for step in _STEPS}
 IMAGES = (*dict.fromkeys(step.image for step in _STEPS), SERVER_IMAGE)
 """All images without the libraries of an accelerator."""
-ACCELERATED_IMAGES = tuple(image for step in _STEPS for image in step.accelerated.values())
+ACCELERATED_IMAGES = tuple(image for step in _STEPS for image in step.accelerator_images.values())
 """All images with the libraries of an accelerator."""
 
 

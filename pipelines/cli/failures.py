@@ -60,11 +60,11 @@ def format_usage_error(error: Any) -> str:
     """Return the message of a usage error, without the words of pydantic for an invalid value."""
     from pydantic import ValidationError
 
-    from modelyard.pipelines.config.errors import EXPECTED, describe_expected
+    from modelyard.pipelines.config.validation import EXPECTED_VALUES, describe_expected
 
     if isinstance(error.__cause__, ValidationError):
         detail = error.__cause__.errors()[0]
-        if detail["type"] in EXPECTED:
+        if detail["type"] in EXPECTED_VALUES:
             return f"{detail['input']!r} must be {describe_expected(detail)}."
     return str(error.message).removeprefix("Value error, ")
 

@@ -113,15 +113,15 @@ def _print_removables(removables: list["Removable"], to_remove: list["Removable"
 def _remove(to_remove: list["Removable"], console: "Console") -> list["Removable"]:
     from rich.progress import track
 
-    removed = []
+    removed_items = []
     for item in track(to_remove, "removing", console=console, transient=True):
         if item.remove():
-            removed.append(item)
+            removed_items.append(item)
         else:
             console.print(
                 f"The {item.kind} {item.name} is kept, because it may be in use again.", soft_wrap=True
             )
-    return removed
+    return removed_items
 
 
 def _to_json(item: "Removable", removed: bool) -> dict[str, Any]:

@@ -180,8 +180,8 @@ def history(
 
 def _format_action(entry: "HistoryEntry") -> str:
     """Return the action of a history entry, such as `promote 1 -> 2`."""
-    before = f"{entry.previous} -> " if entry.previous else ""
-    return f"{'attempt: ' if entry.attempt else ''}{entry.action} {before}{entry.version}"
+    previous = f"{entry.previous} -> " if entry.previous else ""
+    return f"{'attempt: ' if entry.attempt else ''}{entry.action} {previous}{entry.version}"
 
 
 def _show_champion(champion: "Champion", name: str, servers: str, output: Output) -> None:
@@ -201,8 +201,8 @@ def _find_default_version(models: "ModelStore", name: str, champion: "Champion |
     """Return the champion; if its pointer cannot be read, the last promoted version or the latest version."""
     if champion:
         return champion.version
-    promoted = [entry.version for entry in models.readable_history(name)[0] if not entry.attempt]
-    return promoted[-1] if promoted else models.latest(name)
+    champions = [entry.version for entry in models.readable_history(name)[0] if not entry.attempt]
+    return champions[-1] if champions else models.latest(name)
 
 
 def _log_damaged_records(models: "ModelStore", name: str) -> None:

@@ -197,8 +197,8 @@ def parse_skip_options(skip: bool, force_after: str | None) -> dict[str, bool | 
 
     if force_after and not skip:
         raise typer.BadParameter("The option requires --skip-unchanged.", param_hint="--force-after")
-    after = parse_duration(force_after, "--force-after") if force_after else 0
-    return {"skip_unchanged": skip, "force_after": after}
+    seconds = parse_duration(force_after, "--force-after") if force_after else 0
+    return {"skip_unchanged": skip, "force_after": seconds}
 
 
 def log(message: str) -> None:

@@ -214,9 +214,9 @@ def submit(
         server, submission = prepared.server, prepared.submission
         facts = {
             "pipeline": submission.pipeline,
-            "new_pipeline": prepared.existing.pipeline_id is None,
+            "new_pipeline": prepared.existing_objects.pipeline_id is None,
             "version": submission.version,
-            "new_version": prepared.existing.version_id is None,
+            "new_version": prepared.existing_objects.version_id is None,
             "last_run": prepared.last_run,
             "differences": [change.model_dump() for change in prepared.changes],
             "notes": prepared.notes,

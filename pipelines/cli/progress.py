@@ -79,13 +79,13 @@ def show_progress(run: "Run", console: Console) -> Iterator[None]:
     ended = threading.Event()
 
     def show_lines() -> None:
-        printed, has_ended = 0, False
+        printed_count, has_ended = 0, False
         while not has_ended:
             has_ended = ended.wait(POLL_SECONDS)
             events = run.events()
-            for line in filter(None, map(format_event, events[printed:])):
+            for line in filter(None, map(format_event, events[printed_count:])):
                 typer.echo(line, err=True)
-            printed = len(events)
+            printed_count = len(events)
 
     lines = threading.Thread(target=show_lines, name="progress", daemon=True)
     lines.start()
@@ -129,9 +129,9 @@ def build_steps_table(run: "Run") -> Group:
         table.add_row(Text(mark, style), Text(step.name, style), Text(_format_time(step), "dim"))
     running = next((step.name for step in steps if step.state == "running"), None)
     messages = [event for event in run.events() if event.step == running and format_progress(event)]
-    resumed = [event for event in messages[:-1] if isinstance(event, Resumed)][:1]
+    resume_events = [event for event in messages[:-1] if isinstance(event, Resumed)][:1]
     line = run.last_line if running else ""
-    lines = [*map(format_progress, resumed), format_progress(messages[-1]) if messages else line]
+    lines = [*map(format_progress, resume_events), format_progress(messages[-1]) if messages else line]
     return Group(table, *(Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in lines))
 
 

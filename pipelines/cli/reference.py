@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from modelyard.pipelines.config import text as config_text
 from modelyard.pipelines.config.config import DIGITS, Config
-from modelyard.pipelines.config.errors import section_class
+from modelyard.pipelines.config.validation import section_class
 from modelyard.pipelines.environments.environment import Environment
 
 CONFIG_HEAD = """\

@@ -99,8 +99,8 @@ def resume(scope: "RunScope", output: Output, name: ModelName) -> None:
 @with_kfp_options
 def run_now(scope: "RunScope", output: Output, name: ModelName) -> None:
     """Start a run of the schedule now."""
-    started = _recurring_runs(scope).run_now(name)
-    print_result(output, {"name": name, "run": started}, f"Run {started} started.")
+    run = _recurring_runs(scope).run_now(name)
+    print_result(output, {"name": name, "run": run}, f"Run {run} started.")
 
 
 @app.command()

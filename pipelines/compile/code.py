@@ -58,12 +58,12 @@ def code_sha256(
     `modules` are those that its settings select (`Spec.modules`). `ignored_modules` are modules and packages
     to ignore in addition to IGNORED_MODULES. `root` is the folder of the package modelyard.
     """
-    imported, distributions = find_imported_modules(
+    modules_by_name, distributions = find_imported_modules(
         (STEPS[step].component, *modules), (*IGNORED_MODULES, *ignored_modules), root
     )
     files = {
         path.relative_to(root).as_posix(): _read_file(path).sha256
-        for path in _find_files(imported.values(), root)
+        for path in _find_files(modules_by_name.values(), root)
     }
     versions = {name: _find_version(name) for name in distributions}
     return hashlib.sha256(json.dumps([files, versions], sort_keys=True).encode()).hexdigest()
@@ -78,27 +78,27 @@ def find_imported_modules(
     they import.
     """
     package = _package_files(root)
-    imported: dict[str, Path] = {}
+    imported_modules: dict[str, Path] = {}
     distributions: set[str] = set()
     queue = list(modules)
     while queue:
         name = queue.pop()
-        if name in imported or any(f"{name}.".startswith(f"{module}.") for module in ignored_modules):
+        if name in imported_modules or any(f"{name}.".startswith(f"{module}.") for module in ignored_modules):
             continue
         top = name.partition(".")[0]
         if top != PACKAGE:
             if top not in sys.stdlib_module_names:
                 distributions.add(DISTRIBUTIONS.get(top, top))
         elif path := package.get(name):  # otherwise the name of an object in a module
-            imported[name] = path
+            imported_modules[name] = path
             queue.extend(_read_file(path).imports)
             queue.append(name.rpartition(".")[0] or name)
-    return imported, distributions
+    return imported_modules, distributions
 
 
 def find_packages(image: str, root: Path = ROOT) -> tuple[str, ...]:
     """Return the packages and modules below components/ in an image: those of its steps and their imports."""
-    steps = {step.name for step in STEPS.values() if image in (step.image, *step.accelerated.values())}
+    steps = {step.name for step in STEPS.values() if image in (step.image, *step.accelerator_images.values())}
     packages, new = {"__init__"}, steps or {image}
     while new - packages:
         packages |= new

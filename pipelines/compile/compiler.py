@@ -127,7 +127,7 @@ def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -
         task.set_env_variable("STORAGE_EMULATOR_HOST", urlsplit(environment.storage_endpoint).netloc)
     if not STEPS[step].cached:  # a cached step must not depend on the run
         kubernetes.use_field_path_as_env(task, RUN_ID, "metadata.labels['pipeline/runid']")
-    if STEPS[step].accelerated:
+    if STEPS[step].accelerator_images:
         task.set_env_variable("KERAS_BACKEND", environment.keras_backend)
         if resources.accelerator:
             task.set_env_variable("MODELYARD_ACCELERATOR", resources.accelerator.kind)

@@ -69,7 +69,7 @@ def build(
     Raises:
         CalledProcessError: docker failed and printed the reason.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     options = [
         part for key, value in build_arguments(base).items() for part in ("--build-arg", f"{key}={value}")
     ]
@@ -86,7 +86,7 @@ def build(
         reference = next(digest for digest in digests if digest.startswith(f"{name}@"))
     elif previous and previous in image["RepoDigests"]:
         reference = previous
-    return Image(target, reference, image["Size"], time.monotonic() - started)
+    return Image(target, reference, image["Size"], time.monotonic() - start)
 
 
 def build_arguments(base: str | None = None) -> dict[str, str]:
@@ -122,7 +122,7 @@ def write_references(images: Sequence[Image], path: Path = REFERENCES) -> None:
         image.reference: {
             step.name: compute_interface(step.name)
             for step in STEPS.values()
-            if image.target in (step.image, *step.accelerated.values())
+            if image.target in (step.image, *step.accelerator_images.values())
         }
         for image in images
     }
@@ -185,10 +185,10 @@ def main() -> int:
     Console(width=WIDTH).print(create_table(images, budgets))
     for sentence in describe_unpushed(images, previous):
         errors.print(sentence, style="yellow")
-    oversized = describe_oversized(images, budgets)
-    for sentence in oversized:
+    oversized_images = describe_oversized(images, budgets)
+    for sentence in oversized_images:
         errors.print(sentence, style="red")
-    return 1 if oversized else 0
+    return 1 if oversized_images else 0
 
 
 def _parse_arguments(targets: Collection[str]) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from pathlib import Path
 from modelyard.components.errors import ConfigError
 from modelyard.components.interface import compute_interface, describe_mismatch
 from modelyard.components.machine import is_loopback
-from modelyard.pipelines.config.errors import combine_errors
+from modelyard.pipelines.config.validation import combine_errors
 from modelyard.pipelines.environments.environment import INTERFACES_FILE, Environment
 from modelyard.pipelines.environments.load import read_build_record
 from modelyard.pipelines.steps import STEPS
@@ -81,11 +81,11 @@ def _find_mismatches(environment: Environment) -> Iterator[str]:
 
 
 def _find_warnings(images: Mapping[str, str], environment: Environment) -> Iterator[str]:
-    tagged = sorted(step for step, image in images.items() if not IMMUTABLE.fullmatch(image))
-    if tagged:
+    tagged_steps = sorted(step for step, image in images.items() if not IMMUTABLE.fullmatch(image))
+    if tagged_steps:
         yield (
-            f"The images of {', '.join(tagged)} have a tag: when it moves, the cache returns results of the "
-            "old image. Set their digests, as `make images REGISTRY=…` does."
+            f"The images of {', '.join(tagged_steps)} have a tag: when it moves, the cache returns results "
+            "of the old image. Set their digests, as `make images REGISTRY=…` does."
         )
     resources = {step: environment.resources(step) for step in STEPS}
     for step, settings in resources.items():
@@ -94,9 +94,9 @@ def _find_warnings(images: Mapping[str, str], environment: Environment) -> Itera
                 f"{step} may take {settings.timeout} s, but the run is stopped after "
                 f"{environment.active_deadline} s (environment.active_deadline)."
             )
-    if retried := [step for step, settings in resources.items() if settings.retries]:
+    if retried_steps := [step for step, settings in resources.items() if settings.retries]:
         yield (
-            f"{', '.join(retried)} have retries. By default, Kubeflow Pipelines replaces lost pods but does "
-            "not retry failed steps. Set in workflow-controller-configmap under workflowDefaults: "
+            f"{', '.join(retried_steps)} have retries. By default, Kubeflow Pipelines replaces lost pods but "
+            "does not retry failed steps. Set in workflow-controller-configmap under workflowDefaults: "
             "templateDefaults.retryStrategy: {limit: '0', retryPolicy: Always}."
         )

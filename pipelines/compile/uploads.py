@@ -146,11 +146,11 @@ def _create_data_upload(source: Source) -> tuple[Upload, str]:
 @contextmanager
 def _open_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file, and check at the end of the block that it has not changed."""
-    before = path.stat()
+    old_stat = path.stat()
     with path.open("rb") as file:
         yield file
-    after = path.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    new_stat = path.stat()
+    if (old_stat.st_size, old_stat.st_mtime_ns) != (new_stat.st_size, new_stat.st_mtime_ns):
         raise DataError(f"data.source {path} changed during the upload. Try again when it is complete.")
 
 
@@ -161,9 +161,9 @@ def _open_code_archive(folder: Path, digest: str) -> Iterator[IO[bytes]]:
         Member(folder, name, path.stat().st_size, partial(_open, path)) for name, path in tree_files(folder)
     )
     with _open_archive(files, f"model.code {folder}") as file:
-        with tempfile.TemporaryDirectory() as unpacked:
-            unpack(Path(file.name), Path(unpacked))
-            if tree_sha256(Path(unpacked)) != digest:
+        with tempfile.TemporaryDirectory() as unpack_folder:
+            unpack(Path(file.name), Path(unpack_folder))
+            if tree_sha256(Path(unpack_folder)) != digest:
                 raise ConfigError(f"model.code {folder} changed while it was packed. Try again.")
         yield file
 

@@ -39,10 +39,10 @@ from modelyard.components.train.settings import (
     find_size_error,
 )
 from modelyard.pipelines.config import gate as gate_checks
-from modelyard.pipelines.config.errors import did_you_mean, suggest, validate
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.schedule import Schedule
 from modelyard.pipelines.config.text import DURATION, Parsed
+from modelyard.pipelines.config.validation import did_you_mean, suggest, validate
 
 DIGITS: dict[str, Any] = {
     "name": "digits",
@@ -137,8 +137,8 @@ class Config(Settings):
         """Return the fingerprint of the user's code, local or uploaded; empty without code."""
         if not (code := self.model.code):
             return ""
-        uploaded = UPLOADED_CODE.fullmatch(code)
-        return uploaded[1] if uploaded else tree_sha256(Path(code))
+        match = UPLOADED_CODE.fullmatch(code)
+        return match[1] if match else tree_sha256(Path(code))
 
     @field_validator("problem")
     @classmethod
@@ -239,16 +239,16 @@ def load(
 def check_variables(environ: Mapping[str, str]) -> None:
     """Check that variables such as MODELYARD_TRAINING__EPOCHS name a section."""
     for variable in sorted(environ):
-        section, nested, _ = variable.removeprefix(PREFIX).lower().partition("__")
-        if nested and variable.startswith(PREFIX):
+        section, separator, _ = variable.removeprefix(PREFIX).lower().partition("__")
+        if separator and variable.startswith(PREFIX):
             _check_section(section, variable, [*Config.model_fields, "environment"])
 
 
 def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
     """Check that each `key=value` is in a section that the command reads."""
     for override in overrides:
-        section, nested, _ = override.partition("=")[0].partition(".")
-        if nested:
+        section, separator, _ = override.partition("=")[0].partition(".")
+        if separator:
             _check_section(section, f"--set {override}", sections)
         else:
             raise ConfigError(
@@ -290,11 +290,11 @@ def load_section(
 def _check_urls(config: Config, document: Document) -> None:
     """Reject URLs that no storage supports, without opening them."""
     code = config.model.code or ""
-    uploaded = code if UPLOADED_CODE.fullmatch(code) else None
+    uploaded_code = code if UPLOADED_CODE.fullmatch(code) else None
     for key, url in (
         ("data.source", config.data.source),
         ("store.url", config.store.url),
-        ("model.code", uploaded),
+        ("model.code", uploaded_code),
     ):
         try:
             if url:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from modelyard.components.evaluate.gate import Gate
 from modelyard.components.problems import get_description
 from modelyard.components.problems.base import Description
-from modelyard.pipelines.config.errors import suggest
+from modelyard.pipelines.config.validation import suggest
 
 DIRECTIONS = {"minimum": "higher", "maximum": "lower"}
 """The better values of a metric, by the key of its threshold: accuracy has a minimum, loss a maximum."""
@@ -64,9 +64,9 @@ def _check_direction(key: str, metric: str, problem: str, description: Descripti
     """Reject a metric that the problem does not have, or whose threshold must be under the other key."""
     direction = description.metrics.get(metric)
     if direction is None:
-        known = [name for name, better in description.metrics.items() if better == DIRECTIONS[key]]
-        known += description.slice_metrics if key == "minimum" else ()
-        raise ValueError(f"gate.{key}.{metric} is not a metric of {problem}{suggest(metric, known)}")
+        names = [name for name, better in description.metrics.items() if better == DIRECTIONS[key]]
+        names += description.slice_metrics if key == "minimum" else ()
+        raise ValueError(f"gate.{key}.{metric} is not a metric of {problem}{suggest(metric, names)}")
     if direction != DIRECTIONS[key]:
         other = next(name for name in DIRECTIONS if name != key)
         raise ValueError(

@@ -76,9 +76,9 @@ class Document:
     def add_overrides(self, overrides: Sequence[str]) -> None:
         """Set the keys of options such as `--set training.epochs=3`."""
         for override in overrides:
-            key, equals, text = override.partition("=")
+            key, separator, text = override.partition("=")
             keys = tuple(key.strip().split("."))
-            if not equals or not all(keys):
+            if not separator or not all(keys):
                 raise ConfigError(
                     f"--set {override}: this is not KEY=VALUE. Write it as --set training.epochs=3."
                 )
@@ -125,9 +125,9 @@ class Document:
         value = self.get(keys)
         if isinstance(value, str) and value and is_path(value):
             path = os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - unchanged without a home directory
-            if why := describe_unusable_path(path):
+            if error := describe_unusable_path(path):
                 key = ".".join(map(str, keys))
-                raise ConfigError(f"{self.origin(keys)}: {key} is {path!a}, which {why}. Use another path.")
+                raise ConfigError(f"{self.origin(keys)}: {key} is {path!a}, which {error}. Use another path.")
             self.values[str(keys[0])][keys[1]] = path
 
     def _get_value(self, keys: Keys) -> Any:

@@ -8,8 +8,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.errors import did_you_mean
 from modelyard.pipelines.config.text import DURATION
+from modelyard.pipelines.config.validation import did_you_mean
 
 FIELDS = "minute, hour, day of the month, month, weekday, such as 0 3 * * 1 for Mondays at 3:00"
 MAX_LENGTH = 189

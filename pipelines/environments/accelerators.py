@@ -10,8 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.text import parse_file
+from modelyard.pipelines.config.validation import suggest
 
 ANY_GPU = "gpu"
 CATALOG = Path(__file__).parent / "accelerators.yaml"

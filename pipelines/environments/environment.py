@@ -18,8 +18,8 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.settings import Settings
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import find_storage
-from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.schedule import check_time_zone
+from modelyard.pipelines.config.validation import suggest
 from modelyard.pipelines.environments.accelerators import Accelerator, Toleration
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES, STEPS
 
@@ -31,8 +31,8 @@ URL = r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"
 
 
 def _check_image(name: str) -> str:
-    if name not in (known := (*IMAGES, *ACCELERATED_IMAGES)):
-        raise PydanticCustomError("literal_error", "{expected}", {"expected": ", ".join(map(repr, known))})
+    if name not in (images := (*IMAGES, *ACCELERATED_IMAGES)):
+        raise PydanticCustomError("literal_error", "{expected}", {"expected": ", ".join(map(repr, images))})
     return name
 
 
@@ -149,9 +149,9 @@ class Servers(Settings):
     @field_validator("platform")
     @classmethod
     def _check_platform(cls, name: str) -> str:
-        known = [platform for platform in PLATFORMS if platform != "local"]
-        if name not in known:
-            raise ValueError(f"{name} is not a serving platform{suggest(name, known)}")
+        platforms = [platform for platform in PLATFORMS if platform != "local"]
+        if name not in platforms:
+            raise ValueError(f"{name} is not a serving platform{suggest(name, platforms)}")
         return name
 
 
@@ -270,7 +270,7 @@ class Environment(Settings):
         """
         if step := STEPS.get(name):
             accelerator = self.resources(name).accelerator
-            name = step.accelerated.get(accelerator.kind, step.image) if accelerator else step.image
+            name = step.accelerator_images.get(accelerator.kind, step.image) if accelerator else step.image
         if name not in self.images:
             target = "images-accelerators" if name in ACCELERATED_IMAGES else "images"
             raise ConfigError(

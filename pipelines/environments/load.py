@@ -16,9 +16,9 @@ from typing import Any
 from modelyard.components.artifacts import read_small_file
 from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.config import check_variables
-from modelyard.pipelines.config.errors import suggest, validate
 from modelyard.pipelines.config.layers import PREFIX, Document
 from modelyard.pipelines.config.text import Parsed, parse_file
+from modelyard.pipelines.config.validation import suggest, validate
 from modelyard.pipelines.environments.environment import IMAGES_FILE, Environment
 from modelyard.pipelines.steps import ACCELERATED_IMAGES, IMAGES
 
@@ -40,8 +40,8 @@ def load_environment(
     document.add_variables(environ, (), f"{PREFIX}{SECTION.upper()}__")
     document.add_overrides([override for override in overrides if override.startswith(f"{SECTION}.")])
     environment = validate(document, Environment, (SECTION,))
-    built = read_build_record(Path(IMAGES_FILE))
-    images = {name: built[name] for name in (*IMAGES, *ACCELERATED_IMAGES) if name in built}
+    record = read_build_record(Path(IMAGES_FILE))
+    images = {name: record[name] for name in (*IMAGES, *ACCELERATED_IMAGES) if name in record}
     return environment.model_copy(update={"images": images | environment.images})
 
 

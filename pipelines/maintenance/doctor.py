@@ -36,8 +36,8 @@ from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.settings import Store
 from modelyard.components.store.storage import local_path, open_objects
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.config.errors import did_you_mean, iterate_keys, section_class
 from modelyard.pipelines.config.layers import PREFIX, is_service_link
+from modelyard.pipelines.config.validation import did_you_mean, iterate_keys, section_class
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder, select
 
@@ -110,16 +110,16 @@ def check_python() -> str:
 
 def check_packages() -> str:
     """Check that the required packages are installed in supported versions."""
-    required = [Requirement(line) for line in requires("modelyard") or []]
-    required = [
+    requirements = [Requirement(line) for line in requires("modelyard") or []]
+    requirements = [
         requirement
-        for requirement in required
+        for requirement in requirements
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     ]
-    if errors := [error for requirement in required if (error := _check_package(requirement))]:
+    if errors := [error for requirement in requirements if (error := _check_package(requirement))]:
         raise MachineError(f"{'; '.join(errors)}. Install modelyard again.")
-    shown = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
-    return f"{len(required)} packages, including {shown}"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("kfp", "keras", "tensorflow", "onnxruntime"))
+    return f"{len(requirements)} packages, including {versions}"
 
 
 def _check_package(requirement: Requirement) -> str | None:
@@ -242,8 +242,8 @@ def check_keras() -> str:
     """Check the backend of Keras, and return it with the ignored settings of keras.json."""
     machine.check_keras()
     path, values = machine.read_keras_config()
-    others = [f"{key} {value}" for key, value in values.items() if machine.KERAS_DEFAULTS.get(key) != value]
-    ignored = f"; {path} is ignored ({', '.join(others)})" if others else ""
+    settings = [f"{key} {value}" for key, value in values.items() if machine.KERAS_DEFAULTS.get(key) != value]
+    ignored = f"; {path} is ignored ({', '.join(settings)})" if settings else ""
     return f"uses {os.environ.get('KERAS_BACKEND') or machine.KERAS_BACKENDS[0]}{ignored}"
 
 
@@ -253,8 +253,8 @@ def check_variables() -> str:
     links = [name for name in names if is_service_link(name, os.environ[name])]
     fields = [*iterate_keys(Config), *iterate_keys(Environment, ("environment",))]
     keys = {PREFIX + "__".join(map(str, path)).upper(): section_class(field) for path, field in fields}
-    other = [f"{PREFIX}{name}" for name in ("ENVIRONMENT", *INTERNAL_VARIABLES)]
-    known = {*keys, HOME, *other, *links}
+    other_variables = [f"{PREFIX}{name}" for name in ("ENVIRONMENT", *INTERNAL_VARIABLES)]
+    known = {*keys, HOME, *other_variables, *links}
     # a key that is not a section may have keys too, such as gate.minimum
     prefixes = tuple(f"{key}__" for key, section in keys.items() if not section)
     unknown = [name for name in names if name not in known and not name.startswith(prefixes)]

@@ -83,10 +83,10 @@ class GarbageCollector:
         self._store_cutoff = min(self._cutoff, now - environment.active_deadline)
         self._on_cluster = environment.on_cluster
         self._usage = Usage(config, environment, home, now, endpoint)
-        self._clusters_reason = None
+        self._cluster_keep_reason = None
         store = config.store.url
         if not self._on_cluster and not find_storage(store, "store.url").unreachable_from_pods(store):
-            self._clusters_reason = f"clusters may use {store}: set the environment with -e"
+            self._cluster_keep_reason = f"clusters may use {store}: set the environment with -e"
 
     def find(self) -> list[Removable]:
         """Return the objects, users before the objects that they use.
@@ -110,12 +110,12 @@ class GarbageCollector:
 
     def _find_versions(self) -> Iterator[Removable]:
         models, name = open_store(self.config.store), self.config.name
-        stored = models.stored_files(name)
-        latest = [files.version for files in stored if files.complete][::-1][: self._policy.versions]
+        all_files = models.stored_files(name)
+        latest = [files.version for files in all_files if files.complete][::-1][: self._policy.versions]
         keep_reasons = dict.fromkeys(latest, f"one of the last {self._policy.versions}")
-        keep_reasons |= self._find_used_versions(models) if stored else {}
+        keep_reasons |= self._find_used_versions(models) if all_files else {}
         champions = models.incomplete_champions(name)
-        for files in stored:
+        for files in all_files:
             reason = self._format_age(files.mtime) if files.complete else "incomplete: its run was killed"
             if files.version in champions:
                 reason = "a former champion whose manifest.json was deleted by a user or a killed gc"
@@ -130,48 +130,48 @@ class GarbageCollector:
 
     def _find_used_versions(self, models: ModelStore) -> dict[int, str]:
         """Return the versions in use, with the reason to keep each."""
-        name, since = self.config.name, self._usage.find_oldest_start()
+        name, oldest_start = self.config.name, self._usage.find_oldest_start()
         keep_reasons: dict[int, str] = {}
         for entry in models.history(name):
-            if datetime.fromisoformat(entry.at).timestamp() > since:
+            if datetime.fromisoformat(entry.at).timestamp() > oldest_start:
                 champions = [version for version in (entry.version, entry.previous) if version]
                 keep_reasons |= dict.fromkeys(champions, "a champion that an active run may compare with")
         if champion := models.champion(name):
-            compared = models.manifest(name, champion.version).decision.champion
-            keep_reasons |= {compared: "the champion was compared with it"} if compared else {}
+            reference = models.manifest(name, champion.version).decision.champion
+            keep_reasons |= {reference: "the champion was compared with it"} if reference else {}
             keep_reasons |= {champion.previous: "the previous champion"} if champion.previous else {}
             keep_reasons[champion.version] = "the champion"
         return keep_reasons | self._usage.find_served_versions(models)
 
     def _remove_version(self, models: ModelStore, version: int) -> bool:
-        served = self._usage.find_served_versions(models)
-        return version not in served and models.remove(self.config.name, version)
+        served_versions = self._usage.find_served_versions(models)
+        return version not in served_versions and models.remove(self.config.name, version)
 
     # Runs of this machine, with their cache entries and their artifacts in the bucket
 
     def _find_runs(self) -> Iterator[Removable]:
-        runs, removed = self.home / "runs", self.home / "removed"
+        runs, removed_folder = self.home / "runs", self.home / "removed"
         names = sorted(path.name for path in runs.glob("*") if RUN_NAME.match(path.name))
         keep_reasons = self._find_keep_reasons(names)
         for name in names:
             age, remove = self._format_age(parse_start_time(name)), partial(self._remove_run, name)
             yield Removable("run", name, _get_size(runs / name), age, keep_reasons.get(name), remove)
-        for path in sorted(removed.glob("*")):
+        for path in sorted(removed_folder.glob("*")):
             yield Removable("run", path.name, _get_size(path), "gc was killed", None, partial(_delete, path))
 
     def _find_keep_reasons(self, names: list[str]) -> dict[str, str]:
         """Return the runs to keep, with the reason for each."""
         reasons = {name: self._young_reason for name in names if parse_start_time(name) > self._cutoff}
-        latest = names[max(0, len(names) - self._policy.runs) :]
-        reasons |= dict.fromkeys(latest, f"one of the last {self._policy.runs}")
+        latest_runs = names[max(0, len(names) - self._policy.runs) :]
+        reasons |= dict.fromkeys(latest_runs, f"one of the last {self._policy.runs}")
         reasons |= dict.fromkeys(self._usage.list_active_local_runs(), "it is running")
         for name in names:
-            reasons |= {name: reason} if (reason := self._find_artifacts_elsewhere(name)) else {}
+            reasons |= {name: reason} if (reason := self._find_bucket_reason(name)) else {}
         for name in list(reasons):
             reasons = {**dict.fromkeys(self._read_used_runs(name), f"{name} uses its artifacts"), **reasons}
         return reasons
 
-    def _find_artifacts_elsewhere(self, name: str) -> str | None:
+    def _find_bucket_reason(self, name: str) -> str | None:
         """Return the reason to keep a run in pods if its artifacts are not in this environment's bucket."""
         root = self.environment.artifact_store().url.rstrip("/") if self._on_cluster else None
         try:
@@ -197,15 +197,15 @@ class GarbageCollector:
                     entry.unlink()
         if any(self._usage.list_active_local_runs()):  # it may have used the cache before
             return False
-        folder, removed = self.home / "runs" / name, self.home / "removed" / name
+        folder, removed_folder = self.home / "runs" / name, self.home / "removed" / name
         if (folder / PODS).is_file():
             bucket = open_objects(self.environment.artifact_store(), staging.SETTING)
             if not delete_all(bucket, bucket.entries(f"{name}/")):
                 return False
-        removed.parent.mkdir(exist_ok=True)
+        removed_folder.parent.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):
-            folder.rename(removed)
-        return _delete(removed)
+            folder.rename(removed_folder)
+        return _delete(removed_folder)
 
     # Reports that `modelyard report` downloaded, which it can download again, and the tracebacks of bugs
 
@@ -257,14 +257,14 @@ class GarbageCollector:
     def _find_checkpoints(self) -> Iterator[Removable]:
         for entry in self._objects.entries("checkpoints/"):
             if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
-                yield self._create_by_age("checkpoint", entry)
+                yield self._create_removable("checkpoint", entry)
 
     def _find_records(self) -> Iterator[Removable]:
         """Yield the records of the model's runs; decisions are kept, because cached evaluations need them."""
         for entry in self._objects.entries(f"{self.config.name}/runs/"):
-            yield self._create_by_age("record", entry)
+            yield self._create_removable("record", entry)
 
-    def _create_by_age(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
+    def _create_removable(self, kind: Literal["checkpoint", "record"], entry: Entry) -> Removable:
         age, keep_reason = self._format_age(entry.mtime), self._find_store_keep_reason(entry.mtime)
         return Removable(kind, entry.key, entry.size, age, keep_reason, partial(self._objects.delete, entry))
 
@@ -282,7 +282,7 @@ class GarbageCollector:
             return self._young_reason
         if changed > self._store_cutoff:
             return f"a run of the last {self.environment.active_deadline} s may use it"
-        return self._clusters_reason
+        return self._cluster_keep_reason
 
     def _format_age(self, changed: float) -> str:
         hours = int((self.now - changed) // 3600)

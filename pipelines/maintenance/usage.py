@@ -64,12 +64,12 @@ class Usage:
 
     def find_served_versions(self, models: ModelStore) -> dict[int, str]:
         """Return where versions are served: in this environment, and in others as recorded in the store."""
-        platform, served = self._platform, dict[int, str]()
+        platform, versions = self._platform, dict[int, str]()
         for record in models.served_versions(self._config.name):
             if record.platform != platform.id:
                 reason = f"served in {record.location} of another environment, as recorded at {record.at}"
-                served |= dict.fromkeys(record.versions, reason)
-        return served | dict.fromkeys(platform.status().loaded_versions, f"served in {platform.location}")
+                versions |= dict.fromkeys(record.versions, reason)
+        return versions | dict.fromkeys(platform.status().loaded_versions, f"served in {platform.location}")
 
     def _connect_pipelines(self, endpoint: str | None) -> Any:
         """Return the API of Kubeflow Pipelines; None if the cluster does not have it."""

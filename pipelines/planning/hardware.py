@@ -12,8 +12,8 @@ from modelyard.components.errors import ConfigError
 from modelyard.components.kubernetes.quantities import parse_quantity
 from modelyard.components.resources import read_memory_limit
 from modelyard.components.settings import Settings
-from modelyard.pipelines.config.errors import suggest
 from modelyard.pipelines.config.text import parse_file
+from modelyard.pipelines.config.validation import suggest
 from modelyard.pipelines.environments.accelerators import (
     CATALOG,
     Accelerator,
@@ -148,7 +148,7 @@ def estimate_cost(
     """Return the cost of training: by `price` in USD per hour (--price), otherwise by the catalog."""
     total = time.total if time else None
     if price is not None:
-        return TrainingCost(per_hour=price, train=total and total.scaled(price / HOUR), note="--price")
+        return TrainingCost(per_hour=price, train=total and total.scale(price / HOUR), note="--price")
     entry = catalog.accelerators.get(accelerator.type) if accelerator else None
     if accelerator is None or entry is None or entry.price is None:
         return None
@@ -158,7 +158,7 @@ def estimate_cost(
     without_machine = entry.price.scope == "accelerator"
     return TrainingCost(
         per_hour=per_hour,
-        train=total and total.scaled(per_hour / HOUR, bounded=not without_machine),
+        train=total and total.scale(per_hour / HOUR, bounded=not without_machine),
         note=f"{accelerator.type} x{accelerator.count}{' on Spot' if spot else ''}"
         f"{' without the machine' if without_machine else ''}, {entry.price.region}, {entry.price.source}, "
         f"read {catalog.read}",

@@ -170,11 +170,11 @@ def _create_error(module: str, code: int, failure_file: Path, output: str) -> Mo
     if error and type(error) is not ModelyardError and not isinstance(error, KilledError):
         return error
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    last = lines[-1].rstrip(".") if lines else "it printed nothing"
+    line = lines[-1].rstrip(".") if lines else "it printed nothing"
     reason = f"The process {module} ended with exit code {code}"
     if -code in OUT_OF_MEMORY_SIGNALS or isinstance(error, OutOfMemoryError):
         return TooLargeError(
-            f"{reason}, probably because it ran out of memory: {last}. Reduce the layer sizes in `model` or "
+            f"{reason}, probably because it ran out of memory: {line}. Reduce the layer sizes in `model` or "
             "training.batch_size, or use a larger machine."
         )
-    return TrainError(f"{reason}: {last}. `modelyard run` has the complete log.")
+    return TrainError(f"{reason}: {line}. `modelyard run` has the complete log.")

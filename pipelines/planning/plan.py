@@ -83,7 +83,7 @@ class Estimate(Record):
     low: float
     high: float | None
 
-    def scaled(self, factor: float, bounded: bool = True) -> "Estimate":
+    def scale(self, factor: float, bounded: bool = True) -> "Estimate":
         """Return this estimate times `factor`; without an upper limit unless `bounded`."""
         high = self.high * factor if bounded and self.high is not None else None
         return Estimate(value=self.value * factor, low=self.low * factor, high=high)
@@ -154,13 +154,13 @@ class Plan(Record):
     steps: int
     uncounted: tuple[str, ...]
     storage: Storage
-    probed: ProbeResult | None
+    probe: ProbeResult | None
     probed_at: str | None
     too_large: str | None
     train: TrainTime | None
     cost: TrainingCost | None
     options: tuple[AcceleratorOption, ...]
-    prices_read: str
+    price_date: str
     learning_curve: LearningCurve | None
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
@@ -172,39 +172,39 @@ def estimate_memory(cost: Cost) -> Memory:
     return Memory(**cost.model_dump(include=set(Memory.model_fields)))
 
 
-def estimate_storage(shards: int, cost: Cost, probed: ProbeResult | None, training: Training) -> Storage:
+def estimate_storage(shards: int, cost: Cost, probe: ProbeResult | None, training: Training) -> Storage:
     """Return the storage of a run; with early stopping, a checkpoint also contains the best weights."""
     return Storage(
         shards=shards,
-        model=probed.model_bytes if probed else EXPORTS * cost.weights,
+        model=probe.model_bytes if probe else EXPORTS * cost.weights,
         checkpoint=cost.weights * (2 if training.early_stopping else 1) + cost.optimizer,
     )
 
 
 def estimate_train_time(
-    probed: ProbeResult, wall: float, training: Training, examples: dict[str, int]
+    probe: ProbeResult, wall_seconds: float, training: Training, examples: dict[str, int]
 ) -> TrainTime:
     """Return the time of the step `train` on the probed machine.
 
-    `wall` is the duration of the probe's process or pod in seconds. `examples` are numbers by split.
+    `wall_seconds` is the duration of the probe's process or pod in seconds. `examples` are numbers by split.
     """
 
     def count_batches(split: str) -> int:
         return math.ceil(examples.get(split, 0) / training.batch_size)
 
-    validation = probed.validation.seconds(count_batches("validation")) if probed.validation else 0.0
-    epoch = probed.epoch.seconds(count_batches("train")) + validation
-    start = max(0.0, wall - probed.seconds) + probed.setup
-    fixed = start + probed.compile + probed.export
-    load = max(1.0, probed.load)  # a busy machine makes the estimate uncertain in both directions
-    low, high = min(1 - ESTIMATE_ERROR, probed.epoch.low), max(1 + ESTIMATE_ERROR, probed.epoch.high)
+    validation = probe.validation.seconds(count_batches("validation")) if probe.validation else 0.0
+    epoch = probe.epoch.seconds(count_batches("train")) + validation
+    start = max(0.0, wall_seconds - probe.seconds) + probe.setup
+    fixed = start + probe.compile + probe.export
+    load = max(1.0, probe.load)  # a busy machine makes the estimate uncertain in both directions
+    low, high = min(1 - ESTIMATE_ERROR, probe.epoch.low), max(1 + ESTIMATE_ERROR, probe.epoch.high)
     return TrainTime(
         start=start,
-        compile=probed.compile,
+        compile=probe.compile,
         epoch=epoch,
         validation=validation,
-        step=probed.epoch.per_batch,
-        export=probed.export,
+        step=probe.epoch.per_batch,
+        export=probe.export,
         epochs=training.epochs,
         total=Estimate(
             value=fixed + training.epochs * epoch,

@@ -161,7 +161,7 @@ class _Probe(NamedTuple):
     `too_large` is the message if the probe ran out of memory.
     """
 
-    probed: ProbeResult | None = None
+    result: ProbeResult | None = None
     train: TrainTime | None = None
     probed_at: str | None = None
     too_large: str | None = None
@@ -170,7 +170,7 @@ class _Probe(NamedTuple):
     def from_plan(cls, plan: Plan | None, data: Dataset) -> "_Probe":
         """Return the probe of the last plan of the configuration, if the numbers of examples are the same."""
         if plan and plan.examples == data.examples:
-            return cls(plan.probed, plan.train, plan.probed_at, plan.too_large)
+            return cls(plan.probe, plan.train, plan.probed_at, plan.too_large)
         return cls()
 
 
@@ -181,13 +181,13 @@ def _run_probe(inputs: _Inputs, workload: TrainingWorkload, log: Notify) -> _Pro
     log(f"training for {seconds:g} s{' in a pod' if pod else ''}")
     try:
         if pod:
-            probed, wall = measuring.probe_in_pod(request, config, environment, log)
+            result, wall_seconds = measuring.probe_in_pod(request, config, environment, log)
         else:
-            probed, wall = measuring.run_in_process("probe", request, ProbeResult)
+            result, wall_seconds = measuring.run_in_process("probe", request, ProbeResult)
     except TooLargeError as error:
         return _Probe(probed_at=now(), too_large=str(error).rstrip("."))
-    train = estimate_train_time(probed, wall, config.training, inputs.data.examples)
-    return _Probe(probed, train, now())
+    train = estimate_train_time(result, wall_seconds, config.training, inputs.data.examples)
+    return _Probe(result, train, now())
 
 
 def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve | None) -> Plan:
@@ -198,7 +198,7 @@ def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve
         fit = "does not fit" if probe.too_large else "fits"
     shards = sum(data.examples.values()) * data.example_bytes
     spot = environment.resources("train").spot
-    accelerator = None if _lacks_accelerator(device, probe.probed) else device.accelerator
+    accelerator = None if _lacks_accelerator(device, probe.result) else device.accelerator
     plan = Plan(
         model=config.name,
         environment=name,
@@ -213,14 +213,14 @@ def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve
         flops_per_step=cost.flops,
         steps=config.training.epochs * math.ceil(data.examples["train"] / config.training.batch_size),
         uncounted=cost.uncounted,
-        storage=estimate_storage(shards, cost, probe.probed, config.training),
-        probed=probe.probed,
+        storage=estimate_storage(shards, cost, probe.result, config.training),
+        probe=probe.result,
         probed_at=probe.probed_at,
         too_large=probe.too_large,
         train=probe.train,
         cost=estimate_cost(probe.train, accelerator, spot, catalog, request.price),
         options=list_options(catalog, inputs.memory, environment.keras_backend),
-        prices_read=catalog.read,
+        price_date=catalog.read,
         learning_curve=curve,
     )
     warnings, errors = tuple(_find_warnings(plan, inputs)), tuple(_find_errors(plan, inputs))
@@ -242,10 +242,10 @@ def _create_workload(config: Config, data: Dataset) -> TrainingWorkload:
     )
 
 
-def _lacks_accelerator(device: Device, probed: ProbeResult | None) -> bool:
+def _lacks_accelerator(device: Device, probe: ProbeResult | None) -> bool:
     """Return whether the probe ran without the requested accelerator; see `accelerator_optional`."""
     accelerator = device.accelerator
-    return bool(accelerator and probed and not probed.device.startswith(accelerator.kind))
+    return bool(accelerator and probe and not probe.device.startswith(accelerator.kind))
 
 
 def _find_errors(plan: Plan, inputs: _Inputs) -> Iterator[str]:
@@ -275,16 +275,16 @@ def _find_errors(plan: Plan, inputs: _Inputs) -> Iterator[str]:
 
 def _find_warnings(plan: Plan, inputs: _Inputs) -> Iterator[str]:
     config, environment, device = inputs.config, inputs.environment, inputs.device
-    train, accelerator, probed = environment.resources("train"), device.accelerator, plan.probed
+    train, accelerator, probe = environment.resources("train"), device.accelerator, plan.probe
     if plan.fit == "uncertain":
         batch = plan.memory.largest_batch(device.memory or 0)
         estimate = f"a batch of {batch:,} would fit" if batch else "even one example may not fit"
         yield f"the memory may be too small ({estimate}): check it with --probe"
-    if accelerator and probed and _lacks_accelerator(device, probed):
-        yield f"the probe ran on {probed.device}, because the node has no {accelerator.type}"
-    if probed and probed.load > BUSY_LOAD:
+    if accelerator and probe and _lacks_accelerator(device, probe):
+        yield f"the probe ran on {probe.device}, because the node has no {accelerator.type}"
+    if probe and probe.load > BUSY_LOAD:
         yield (
-            f"the machine was busy during the probe ({probed.load:.1f} processes per core), so the times are "
+            f"the machine was busy during the probe ({probe.load:.1f} processes per core), so the times are "
             "uncertain"
         )
     if accelerator and accelerator.count > 1:

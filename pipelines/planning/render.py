@@ -56,9 +56,9 @@ def _print_options(options: Sequence[AcceleratorOption], plan: Plan, console: Co
         line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
         line.rstrip()
         console.print(line)
-    more = len(plan.options) - len(options)
-    note = f"USD per hour, read {plan.prices_read}; training uses one device"
-    console.print(Text(note + (f"; {more} more with --all" if more else ""), "dim"))
+    hidden_count = len(plan.options) - len(options)
+    note = f"USD per hour, read {plan.price_date}; training uses one device"
+    console.print(Text(note + (f"; {hidden_count} more with --all" if hidden_count else ""), "dim"))
 
 
 def format_facts(plan: Plan) -> dict[str, str]:
@@ -113,10 +113,10 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     if plan.train:
         yield "time", _format_time(plan.train, plan.probed_at)
-    if plan.probed:
-        used = plan.probed.device_memory
-        device = f", {format_size(used)} on the device" if used else ""
-        yield "probe", f"on {plan.probed.device}, used {format_size(plan.probed.memory)} of memory{device}"
+    if plan.probe:
+        device_memory = plan.probe.device_memory
+        device = f", {format_size(device_memory)} on the device" if device_memory else ""
+        yield "probe", f"on {plan.probe.device}, used {format_size(plan.probe.memory)} of memory{device}"
     if cost := plan.cost:
         train = f"{_format_cost(cost.train)} for train at " if cost.train else ""
         yield "cost", f"{train}{cost.per_hour:,.2f} USD per hour ({cost.note})"
@@ -145,13 +145,13 @@ def _format_curve(curve: LearningCurve) -> str:
     def format_point(point: CurvePoint) -> str:
         return f"{point.examples:,}: {format_number(point.error)}"
 
-    measured = ", ".join(map(format_point, curve.points))
-    expected = ", ".join(
+    measured_points = ", ".join(map(format_point, curve.points))
+    expected_points = ", ".join(
         f"{format_point(point)} ({format_number(point.low)} to {format_number(point.high)})"
         for point in curve.extrapolated
     )
-    parts = [f"validation, {curve.measure}: {measured}"] if measured else []
-    return "; ".join([*parts, curve.reason or f"expected {expected}"])
+    parts = [f"validation, {curve.measure}: {measured_points}"] if measured_points else []
+    return "; ".join([*parts, curve.reason or f"expected {expected_points}"])
 
 
 def _format_time(time: TrainTime, probed_at: str | None) -> str:

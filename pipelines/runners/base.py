@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelyard.pipelines.environments.environment import Environment
 
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
-ENDED = ("succeeded", "failed", "cancelled", "skipped")
+END_STATES = ("succeeded", "failed", "cancelled", "skipped")
 RunnerName = Literal["local", "pods", "kfp"]
 KFP_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Options = Mapping[str, bool | int]
@@ -257,7 +257,7 @@ class Runner(ABC):
 
 def check_not_ended(name: str, state: str) -> None:
     """Raise ConfigError when a run has ended."""
-    if state in ENDED:
+    if state in END_STATES:
         raise ConfigError(
             f"The run {name} has already ended ({state}). `modelyard runs list` shows active runs."
         )

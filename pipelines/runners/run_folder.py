@@ -70,33 +70,33 @@ def create(base: Path) -> Iterator[Path]:
         MachineError: there is too little disk space.
     """
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    run = base / "runs" / name
+    folder = base / "runs" / name
     try:
         check_folder(base)
         for killed_run in _killed_runs(base):
             _remove_temporary_files(killed_run)
         for subfolder in ("logs", "artifacts"):
-            (run / subfolder).mkdir(parents=True)
+            (folder / subfolder).mkdir(parents=True)
     except OSError as error:
         raise _folder_error(base, error) from error
     with (
-        lifeline.hold(run / "lifeline") as variables,
+        lifeline.hold(folder / "lifeline") as variables,
         _set_variables(
             {
                 **variables,
-                "TMPDIR": str(run / "scratch"),
-                records.RUN_FOLDER: str(run),
-                records.RUN_ID: run.name,
-                events.VARIABLE: str(run / EVENTS),
+                "TMPDIR": str(folder / "scratch"),
+                records.RUN_FOLDER: str(folder),
+                records.RUN_ID: folder.name,
+                events.VARIABLE: str(folder / EVENTS),
             }
         ),
     ):
-        (run / "scratch").mkdir()  # after the lifeline: a run with scratch and a free lifeline was killed
-        (run / "scratch" / "reserved").write_bytes(bytes(RESERVED_BYTES))
+        (folder / "scratch").mkdir()  # after the lifeline: a run with scratch and a free lifeline was killed
+        (folder / "scratch" / "reserved").write_bytes(bytes(RESERVED_BYTES))
         try:
-            yield run
+            yield folder
         finally:
-            _remove_temporary_files(run)
+            _remove_temporary_files(folder)
             tempfile.tempdir = None  # it caches TMPDIR
 
 
@@ -138,8 +138,8 @@ def check_folder(folder: Path) -> None:
 
 
 def _folder_error(base: Path, error: OSError) -> ModelyardError:
-    if error.errno in EXHAUSTION_ERRNOS and (exhausted := find_machine_error(error, base)):
-        return exhausted
+    if error.errno in EXHAUSTION_ERRNOS and (machine_error := find_machine_error(error, base)):
+        return machine_error
     return ConfigError(
         f"The folder for runs, {base}, cannot be used: {error.strerror}. Set MODELYARD_HOME to a folder on "
         "a local disk with write permission."
@@ -161,13 +161,13 @@ def parse_start_time(name: str) -> float:
     return datetime.strptime(name[:15], "%Y%m%d-%H%M%S").timestamp()
 
 
-def write_summary(run: Path, summary: RunSummary) -> None:
+def write_summary(folder: Path, summary: RunSummary) -> None:
     """Write the summary; on a full disk, after removing temporary files."""
     try:
-        write(run / "run.json", summary)
+        write(folder / "run.json", summary)
     except OSError:
-        _remove_temporary_files(run)
-        write(run / "run.json", summary)
+        _remove_temporary_files(folder)
+        write(folder / "run.json", summary)
 
 
 def _killed_runs(base: Path) -> list[Path]:
@@ -176,10 +176,10 @@ def _killed_runs(base: Path) -> list[Path]:
     return [path.parent for path in scratches if not lifeline.is_held(path.parent / "lifeline")]
 
 
-def _remove_temporary_files(run: Path) -> None:
-    for partial in (run / "artifacts").rglob("*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(run / "scratch", ignore_errors=True)
+def _remove_temporary_files(folder: Path) -> None:
+    for path in (folder / "artifacts").rglob("*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
 
 
 @contextmanager

@@ -133,27 +133,27 @@ class DesiredSchedule:
         after = schedule.force_after
         force_after = parse_duration(after, "schedule.force_after") if after else 0
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
-        prepared = submission.prepare(config, environment, options)
+        prepared_submission = submission.prepare(config, environment, options)
         copies = (
             f"{file.key} is on this machine; each run uses the uploaded copy." for file in uploads.files
         )
-        notes = (*check_pipeline(prepared.arguments, environment), *copies)
-        return cls(prepared, _create_recurring_run(schedule, prepared), notes)
+        notes = (*check_pipeline(prepared_submission.arguments, environment), *copies)
+        return cls(prepared_submission, _create_recurring_run(schedule, prepared_submission), notes)
 
 
-def _create_recurring_run(schedule: Schedule, prepared: Submission) -> ManagedRecurringRun:
+def _create_recurring_run(schedule: Schedule, submission: Submission) -> ManagedRecurringRun:
     """Return the recurring run of a schedule, with its annotation."""
     body = kfp.V2beta1RecurringRun(
-        display_name=prepared.pipeline,
-        runtime_config=prepared.runtime_config(),
-        service_account=prepared.service_account,
+        display_name=submission.pipeline,
+        runtime_config=submission.runtime_config(),
+        service_account=submission.service_account,
         max_concurrency=str(schedule.concurrency),
         no_catchup=not schedule.catch_up,
         trigger=kfp.V2beta1Trigger(
             cron_schedule=kfp.V2beta1CronSchedule(cron=f"0 {to_numeric_cron(schedule.cron)}")
         ),
     )
-    applied = json.dumps([prepared.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True)
-    body.description = ANNOTATION.format(sha256=hashlib.sha256(applied.encode()).hexdigest())
+    text = json.dumps([submission.sha256, kfp.ApiClient().sanitize_for_serialization(body)], sort_keys=True)
+    body.description = ANNOTATION.format(sha256=hashlib.sha256(text.encode()).hexdigest())
     body.mode = DISABLED if schedule.paused else ENABLED
     return ManagedRecurringRun(body)

@@ -72,28 +72,28 @@ class RecurringRuns:
                 or another configuration was applied at the same time.
         """
         desired = DesiredSchedule.from_uploads(uploads, self.environment)
-        existing = self._list_named(uploads.config.name)
-        applied = self._compare(desired, existing)
+        runs = self._list_named(uploads.config.name)
+        result = self._compare(desired, runs)
         if dry_run:
-            return applied
-        if applied.action == "pause":
-            self._disable(existing[-1])
-        elif applied.action != "nothing":
+            return result
+        if result.action == "pause":
+            self._disable(runs[-1])
+        elif result.action != "nothing":
             uploads.send(self.console)
-            uploaded = submission.upload(self.backend, desired.submission)
+            uploaded_objects = submission.upload(self.backend, desired.submission)
             body = desired.recurring.run
             body.namespace = self.backend.scope
-            body.experiment_id = uploaded.experiment_id
-            body.pipeline_version_reference = uploaded.reference()
-            existing = self._create(body, existing)
-        self._delete(existing[:-1])  # all but the newest
-        return applied
+            body.experiment_id = uploaded_objects.experiment_id
+            body.pipeline_version_reference = uploaded_objects.reference()
+            runs = self._create(body, runs)
+        self._delete(runs[:-1])  # all but the newest
+        return result
 
     def list_all(self) -> list[ManagedRecurringRun]:
         """Return the recurring runs of modelyard, one per name."""
         runs = (ManagedRecurringRun(run) for run in self._list_all_runs())
-        managed = _sort_by_creation(run for run in runs if run.sha256)
-        return list({run.name: run for run in managed}.values())
+        managed_runs = _sort_by_creation(run for run in runs if run.sha256)
+        return list({run.name: run for run in managed_runs}.values())
 
     def pause(self, name: str) -> None:
         """Disable the recurring run."""
@@ -106,16 +106,16 @@ class RecurringRuns:
         KFP starts a run at once when it enables a recurring run that missed a due time. So it is
         replaced instead, unless `catch_up` is set.
         """
-        existing = self._require_named(name)
-        newest = existing[-1]
+        runs = self._require_named(name)
+        newest = runs[-1]
         if newest.settings()["catch_up"]:
             self.backend.recurring_runs.recurring_run_service_enable_recurring_run(newest.id)
         elif not newest.enabled:
             body = copy(newest.run)
             body.recurring_run_id = body.created_at = body.updated_at = body.status = None
             body.namespace, body.mode = self.backend.scope, ENABLED
-            existing = self._create(body, existing)
-        self._delete(existing[:-1])
+            runs = self._create(body, runs)
+        self._delete(runs[:-1])
 
     def delete(self, name: str) -> None:
         """Delete the recurring run; its runs in progress are not affected."""
@@ -124,7 +124,7 @@ class RecurringRuns:
     def run_now(self, name: str) -> str:
         """Start a run of the recurring run now, and return its name."""
         run = self._require_named(name)[-1].run
-        started = submission.start_run(
+        new_run = submission.start_run(
             self.backend,
             name,
             run.experiment_id,
@@ -132,25 +132,25 @@ class RecurringRuns:
             runtime_config=run.runtime_config,
             service_account=run.service_account,
         )
-        return str(started.display_name)
+        return str(new_run.display_name)
 
     def now(self) -> datetime:
         """Return the time in the server's time zone."""
         return datetime.fromtimestamp(time.time(), ZoneInfo(self.environment.kfp.time_zone))
 
-    def _compare(self, desired: DesiredSchedule, existing: list[ManagedRecurringRun]) -> AppliedSchedule:
+    def _compare(self, desired: DesiredSchedule, runs: list[ManagedRecurringRun]) -> AppliedSchedule:
         """Return the changes and the action to apply them; raise ConflictError for another store."""
         desired_run = desired.recurring
-        applied = AppliedSchedule(
+        result = AppliedSchedule(
             name=desired_run.name,
             action="create",
             next=desired_run.next_due_times(self.now()),
             endpoint=str(self.backend.endpoint),
             notes=desired.notes,
         )
-        if not existing:
-            return applied
-        newest = existing[-1]
+        if not runs:
+            return result
+        newest = runs[-1]
         if newest.store != desired_run.store:
             raise ConflictError(
                 f"The schedule {newest.name} at {self.backend.endpoint} has the model store {newest.store}, "
@@ -167,25 +167,25 @@ class RecurringRuns:
         action, notes = _find_action(newest, desired_run, version), desired.notes
         if action == "replace":
             changes = changes or (Change(key=CODE_CHANGE),)
-            if any(recurring_run.enabled and _is_frequent(recurring_run) for recurring_run in existing):
+            if any(recurring_run.enabled and _is_frequent(recurring_run) for recurring_run in runs):
                 notes += (
                     f'The old schedule "{newest.cron}" is due more often than every {FREQUENT_MINUTES} '
                     "minutes: it is disabled before the new one is created, and a run may be skipped.",
                 )
-        return applied.model_copy(update={"action": action, "changes": changes, "notes": notes})
+        return result.model_copy(update={"action": action, "changes": changes, "notes": notes})
 
-    def _create(self, body: Any, existing: list[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
+    def _create(self, body: Any, runs: list[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
         """Create a recurring run, and return all recurring runs with its name, oldest first.
 
         Raise ConflictError if another command created a newer one, which is kept.
         """
-        for recurring_run in existing:
-            if recurring_run.enabled and (recurring_run is not existing[-1] or _is_frequent(recurring_run)):
+        for recurring_run in runs:
+            if recurring_run.enabled and (recurring_run is not runs[-1] or _is_frequent(recurring_run)):
                 self._disable(recurring_run)
             elif recurring_run.enabled:
                 self._wait_for_due_time(recurring_run)
         desired_run = ManagedRecurringRun(body)
-        existing_ids = {recurring_run.id for recurring_run in existing}
+        existing_ids = {recurring_run.id for recurring_run in runs}
 
         def find_created() -> Any:
             for recurring_run in self._list_named(desired_run.name):
@@ -226,15 +226,15 @@ class RecurringRuns:
 
     def _wait_for_due_time(self, recurring_run: ManagedRecurringRun) -> None:
         """Wait until no run is due within a minute, so that none starts twice."""
-        if due := self._find_due_time(recurring_run):
-            with self.console.status(f"waiting until a minute after {due:%H:%M}, when a run is due"):
-                time.sleep((due + GRACE_PERIOD - self.now()).total_seconds())
+        if due_time := self._find_due_time(recurring_run):
+            with self.console.status(f"waiting until a minute after {due_time:%H:%M}, when a run is due"):
+                time.sleep((due_time + GRACE_PERIOD - self.now()).total_seconds())
 
     def _find_due_time(self, recurring_run: ManagedRecurringRun) -> datetime | None:
         """Return the due time within a minute of now, or None."""
         now = self.now()
-        due = next(CronSim(recurring_run.cron, now - GRACE_PERIOD))
-        return due if due < now + GRACE_PERIOD else None
+        due_time = next(CronSim(recurring_run.cron, now - GRACE_PERIOD))
+        return due_time if due_time < now + GRACE_PERIOD else None
 
     def _ended_recently(self, recurring_run: ManagedRecurringRun) -> bool:
         """Return whether a run ended within a minute, which may have started a waiting one."""
@@ -244,8 +244,8 @@ class RecurringRuns:
             sort_by="created_at desc",
             filter=equals_filter("recurring_run_id", recurring_run.id),
         )
-        since = self.now() - GRACE_PERIOD
-        return any(run.finished_at and run.finished_at > since for run in page.runs or ())
+        start = self.now() - GRACE_PERIOD
+        return any(run.finished_at and run.finished_at > start for run in page.runs or ())
 
     def _require_named(self, name: str) -> list[ManagedRecurringRun]:
         if runs := self._list_named(name):
@@ -272,14 +272,14 @@ class RecurringRuns:
         return list_items(request, "recurring_runs", **query, **self.backend.scope_arguments())
 
 
-def _find_action(newest: ManagedRecurringRun, desired: ManagedRecurringRun, version_id: str | None) -> Action:
+def _find_action(newest: ManagedRecurringRun, target: ManagedRecurringRun, version_id: str | None) -> Action:
     """Return the action that changes a recurring run to the desired one with a pipeline version."""
     reference = newest.run.pipeline_version_reference
-    if newest.sha256 != desired.sha256 or reference.pipeline_version_id != version_id:
+    if newest.sha256 != target.sha256 or reference.pipeline_version_id != version_id:
         return "replace"
-    if newest.enabled == desired.enabled:
+    if newest.enabled == target.enabled:
         return "nothing"
-    return "resume" if desired.enabled else "pause"
+    return "resume" if target.enabled else "pause"
 
 
 def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurringRun]:
@@ -289,4 +289,4 @@ def _sort_by_creation(runs: Iterable[ManagedRecurringRun]) -> list[ManagedRecurr
 def _is_frequent(recurring_run: ManagedRecurringRun) -> bool:
     """Return whether due times are less than FREQUENT_MINUTES apart."""
     minutes = sorted(CronSim(recurring_run.cron, datetime.now()).minutes)
-    return any(after - before < FREQUENT_MINUTES for before, after in pairwise([*minutes, minutes[0] + 60]))
+    return any(later - earlier < FREQUENT_MINUTES for earlier, later in pairwise([*minutes, minutes[0] + 60]))

@@ -132,11 +132,11 @@ def load_recorded_section(
     `overrides` of other sections are ignored. `options` are those of `load_section`.
     """
     try:
-        recorded = kind.model_validate(manifest.config.get(name, {})) if manifest else None
+        defaults = kind.model_validate(manifest.config.get(name, {})) if manifest else None
     except ValidationError:
-        recorded = None
+        defaults = None
     overrides = [override for override in overrides if override.startswith(f"{name}.")]
-    return load_section(name, kind, overrides, defaults=recorded, options=options)
+    return load_section(name, kind, overrides, defaults=defaults, options=options)
 
 
 def _open_platform(

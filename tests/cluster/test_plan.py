@@ -11,8 +11,8 @@ def test_probe_runs_in_a_pod_like_training(modelyard, kubectl):
     result = modelyard("plan", "-e", "kind", "--probe", "--probe-seconds", "1", "--output", "json")
     assert result.code == 0, result.err
     plan = result.json
-    assert plan["probed"]["synthetic"]
-    assert plan["probed"]["device"] == "cpu:0"
+    assert plan["probe"]["synthetic"]
+    assert plan["probe"]["device"] == "cpu:0"
     assert (plan["device"], plan["fit"]) == ("the pod", "fits")
     assert plan["train"]["total"]["value"] > 0
     pods = json.loads(

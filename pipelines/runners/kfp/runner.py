@@ -40,7 +40,7 @@ from modelyard.components.store.storage import open_objects
 from modelyard.pipelines.environments.environment import Environment
 from modelyard.pipelines.runners import run_folder
 from modelyard.pipelines.runners.base import (
-    ENDED,
+    END_STATES,
     LogLines,
     Options,
     Run,
@@ -97,10 +97,10 @@ class KfpRunner(Runner):
         return self.submit(submission.prepare(config, self.environment, options))
 
     def submit(
-        self, prepared: submission.Submission, existing: submission.ExistingObjects | None = None
+        self, new_submission: submission.Submission, existing: submission.ExistingObjects | None = None
     ) -> "KfpRun":
         """Start a run of a submission; see `submission.submit`."""
-        return KfpRun(self, submission.submit(self.backend, prepared, existing))
+        return KfpRun(self, submission.submit(self.backend, new_submission, existing))
 
     def list(self, model: str | None = None, limit: int = 20) -> Sequence[RunInfo]:
         """Return the latest runs, newest first."""
@@ -265,7 +265,7 @@ class KfpRun(Run):
         return summary
 
     def _current_steps(self) -> tuple[StepStatus, ...]:
-        ended = runs.state(self._run) in ENDED or bool(self._stuck_step and not self._leave_stuck)
+        ended = runs.state(self._run) in END_STATES or bool(self._stuck_step and not self._leave_stuck)
         steps_ended = ended or any(pod.step == EXIT_TASK for pod in self._workflow.pods())
         return tuple(
             _create_step(name, self._workflow, ended if name == EXIT_TASK else steps_ended) for name in STEPS
@@ -286,7 +286,7 @@ class KfpRun(Run):
 
     def _wait_for_end(self) -> None:
         """Wait until the run has succeeded or failed; raise CancelledError or StuckError otherwise."""
-        while (state := self._refresh()) not in ENDED:
+        while (state := self._refresh()) not in END_STATES:
             self._raise_if_stuck()
             if time.monotonic() >= self._next_log_time:
                 self._next_log_time = time.monotonic() + runs.LOG_PAUSE
@@ -323,40 +323,40 @@ class KfpRun(Run):
 
     def _raise_if_stuck(self) -> None:
         """Cancel the run and raise StuckError when a pod has not started in time."""
-        stuck, now = self._find_stuck_pod(), time.monotonic()
-        if stuck is None:
+        stuck_pod, now = self._find_stuck_pod(), time.monotonic()
+        if stuck_pod is None:
             self._pending_step = ""
             return
-        if stuck.step != self._pending_step:
-            self._pending_step, self._pending_since = stuck.step, now
-            self._events.append(Waiting(step=stuck.step, reason=str(stuck.error)))
-        wait_limit = inf if stuck.wait_limit is None else stuck.wait_limit
+        if stuck_pod.step != self._pending_step:
+            self._pending_step, self._pending_since = stuck_pod.step, now
+            self._events.append(Waiting(step=stuck_pod.step, reason=str(stuck_pod.error)))
+        wait_limit = inf if stuck_pod.wait_limit is None else stuck_pod.wait_limit
         if now - self._pending_since < min(self.environment.start_timeout, wait_limit):
             return
-        self._stuck_step = stuck.step
+        self._stuck_step = stuck_pod.step
         consequence = "It was cancelled; finished steps are cached."
         if self._leave_stuck:
             consequence = "It still runs because of --leave-stuck; `modelyard runs cancel` cancels it."
         else:
             runs.cancel(self._runner.backend, self._run)
-        raise type(stuck.error)(
-            f"The run {self.name} is stuck in the step {stuck.step}: {stuck.error} {consequence}"
+        raise type(stuck_pod.error)(
+            f"The run {self.name} is stuck in the step {stuck_pod.step}: {stuck_pod.error} {consequence}"
         )
 
     def _record_stuck_run(self, error: StuckError, model: str, store: Store) -> None:
         """Record in the store why the run was cancelled: no exit task runs, and the pod is deleted."""
-        ending = explanation.create_explanation(
+        end_explanation = explanation.create_explanation(
             self.name, model, "cancelled", self._stuck_step, str(error), type(error).__name__
         )
         with suppress(StoreError):  # this machine may not have write access
-            record_end(open_objects(store), model, self.id, ending)
+            record_end(open_objects(store), model, self.id, end_explanation)
 
     def _find_stuck_pod(self) -> StuckPod | None:
         """Return the pending pod that cannot start, from the cluster or else from the Workflow."""
         if self._archive.cluster:
             try:
-                if stuck := kfp_run.find_stuck_pod(self._archive.cluster, self.id):
-                    return stuck
+                if stuck_pod := kfp_run.find_stuck_pod(self._archive.cluster, self.id):
+                    return stuck_pod
             except ClusterError:
                 self._archive.cluster = None
         node = self._workflow.pending_pod()
@@ -410,9 +410,9 @@ def _create_step(name: str, workflow: Workflow, ended: bool) -> StepStatus:
     if not pods:
         return StepStatus(name=name, state="skipped" if ended else "waiting")
     cached = workflow.cached(name)
-    last = ([pod for pod in pods if not pod.driver] or pods)[-1]
-    state = PHASES.get(last.phase, "skipped")
-    if state == "succeeded" and last.driver and not cached:  # the pod of the step starts next
+    last_pod = ([pod for pod in pods if not pod.driver] or pods)[-1]
+    state = PHASES.get(last_pod.phase, "skipped")
+    if state == "succeeded" and last_pod.driver and not cached:  # the pod of the step starts next
         state = "skipped" if ended else "running"
     if state == "running" and ended:
         state = "failed"
@@ -421,9 +421,9 @@ def _create_step(name: str, workflow: Workflow, ended: bool) -> StepStatus:
 
 def _duration(pods: list[PodNode], running: bool) -> float:
     """Return the seconds from the start of a step's first pod, its driver, to the end of the last."""
-    started = [datetime.fromisoformat(pod.started_at) for pod in pods if pod.started_at]
-    if not started:
+    start_times = [datetime.fromisoformat(pod.started_at) for pod in pods if pod.started_at]
+    if not start_times:
         return 0.0
-    finished = [datetime.fromisoformat(pod.finished_at) for pod in pods if pod.finished_at]
-    end = datetime.now(UTC) if running or not pods[-1].finished_at else max(finished)
-    return round(max(0.0, (end - min(started)).total_seconds()), 3)
+    end_times = [datetime.fromisoformat(pod.finished_at) for pod in pods if pod.finished_at]
+    end = datetime.now(UTC) if running or not pods[-1].finished_at else max(end_times)
+    return round(max(0.0, (end - min(start_times)).total_seconds()), 3)

@@ -89,10 +89,10 @@ def state(run: Any) -> str:
     """Return the state of a run: `cancelled` for a terminated run, which the server reports as failed."""
     current = _normalize_state(run.state)
     history = [_normalize_state(status.state) for status in run.state_history or ()]
-    for earlier in reversed(history) if current == "failed" else ():
-        if earlier == "running":  # the run was retried after it was cancelled
+    for earlier_state in reversed(history) if current == "failed" else ():
+        if earlier_state == "running":  # the run was retried after it was cancelled
             break
-        if earlier in ("cancelling", "cancelled"):
+        if earlier_state in ("cancelling", "cancelled"):
             return "cancelled"
     return current
 
@@ -128,8 +128,8 @@ def last_start_time(run: Any) -> str:
     """Return when a run started or was last retried, as ISO 8601 in UTC."""
     history = run.state_history or ()
     times = [status.update_time for status in history if _normalize_state(status.state) == "running"]
-    started: datetime = max([run.created_at, *filter(None, times)])
-    return started.astimezone(UTC).isoformat(timespec="milliseconds")
+    start_time: datetime = max([run.created_at, *filter(None, times)])
+    return start_time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def cancel(backend: Backend, run: Any) -> None:
@@ -183,13 +183,13 @@ class RunArchive:
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> Iterator[tuple[str, Iterator[str]]]:
         """Yield the started attempts of steps with their log lines; see `Run.logs`."""
-        yielded: set[str] = set()
+        yielded_pods: set[str] = set()
         while True:
             workflow = self.workflow()
             for node in workflow.pods():
                 started = not node.driver and node.phase != "Pending"
-                if started and node.step in steps and node.pod not in yielded:
-                    yielded.add(node.pod)
+                if started and node.step in steps and node.pod not in yielded_pods:
+                    yielded_pods.add(node.pod)
                     yield node.step, self._follow_log(node) if follow else iter(self.log(node))
             pods = {step: workflow.step_pod(step) for step in steps}
             ended = (

@@ -137,30 +137,30 @@ def _check_managed(kind: str, name: str, description: str | None, backend: Backe
 
 
 def submit(
-    backend: Backend, submission: Submission, existing: ExistingObjects | None = None
+    backend: Backend, submission: Submission, existing_objects: ExistingObjects | None = None
 ) -> kfp.V2beta1Run:
-    """Create the missing objects, start a run and return it; `existing` is the result of `find_existing`."""
-    uploaded = upload(backend, submission, existing)
+    """Create the missing objects, start a run and return it; `existing_objects` is from `find_existing`."""
+    uploaded_objects = upload(backend, submission, existing_objects)
     return start_run(
         backend,
         submission.pipeline,
-        uploaded.experiment_id,
-        pipeline_version_reference=uploaded.reference(),
+        uploaded_objects.experiment_id,
+        pipeline_version_reference=uploaded_objects.reference(),
         runtime_config=submission.runtime_config(),
         service_account=submission.service_account,
     )
 
 
 def upload(
-    backend: Backend, submission: Submission, existing: ExistingObjects | None = None
+    backend: Backend, submission: Submission, existing_objects: ExistingObjects | None = None
 ) -> ExistingObjects:
     """Create the missing objects of a submission."""
-    existing = existing or find_existing(backend, submission)
-    pipeline_id = existing.pipeline_id or _create_pipeline(backend, submission)
+    existing_objects = existing_objects or find_existing(backend, submission)
+    pipeline_id = existing_objects.pipeline_id or _create_pipeline(backend, submission)
     return ExistingObjects(
         pipeline_id,
-        existing.version_id or _upload_version(backend, submission, pipeline_id),
-        existing.experiment_id or _create_experiment(backend, submission.pipeline),
+        existing_objects.version_id or _upload_version(backend, submission, pipeline_id),
+        existing_objects.experiment_id or _create_experiment(backend, submission.pipeline),
     )
 
 
@@ -194,18 +194,18 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
 
 
 def compare_with_last_run(
-    backend: Backend, submission: Submission, existing: ExistingObjects
+    backend: Backend, submission: Submission, existing_objects: ExistingObjects
 ) -> tuple[str | None, tuple[Change, ...]]:
     """Return the name of the model's last run, or None, and the differences between it and a submission."""
-    if existing.experiment_id is None:
+    if existing_objects.experiment_id is None:
         return None, ()
     page = backend.runs.run_service_list_runs(
-        experiment_id=existing.experiment_id, page_size=1, sort_by="created_at desc"
+        experiment_id=existing_objects.experiment_id, page_size=1, sort_by="created_at desc"
     )
     if not page.runs:
         return None, ()
-    last = page.runs[0]
-    return last.display_name, compare_with_run(backend, last, submission, existing.version_id)
+    last_run = page.runs[0]
+    return last_run.display_name, compare_with_run(backend, last_run, submission, existing_objects.version_id)
 
 
 def compare_with_run(
@@ -216,17 +216,17 @@ def compare_with_run(
     `version_id` is the ID of the pipeline version of the submission, if the server has it.
     """
     runtime, reference = run.runtime_config, run.pipeline_version_reference
-    before = _flatten_configuration(run_parameters(run))
-    before |= {"pipeline_root": runtime and runtime.pipeline_root, "service_account": run.service_account}
-    after = _flatten_configuration(submission.arguments)
-    after |= {"pipeline_root": submission.pipeline_root, "service_account": submission.service_account}
+    old_values = _flatten_configuration(run_parameters(run))
+    old_values |= {"pipeline_root": runtime and runtime.pipeline_root, "service_account": run.service_account}
+    settings = _flatten_configuration(submission.arguments)
+    settings |= {"pipeline_root": submission.pipeline_root, "service_account": submission.service_account}
     if reference and reference.pipeline_version_id != version_id:
         name, package = _fetch_package(backend, reference)
-        before, after = before | {"version": name}, after | {"version": submission.version}
+        old_values, settings = old_values | {"version": name}, settings | {"version": submission.version}
         if package:
-            before |= _extract_settings(package)
-            after |= _extract_settings(parse_package(submission.package))
-    return find_differences(before, after)
+            old_values |= _extract_settings(package)
+            settings |= _extract_settings(parse_package(submission.package))
+    return find_differences(old_values, settings)
 
 
 def _fetch_package(backend: Backend, reference: Any) -> tuple[str, list[Json]]:

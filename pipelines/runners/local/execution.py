@@ -50,7 +50,7 @@ class LocalExecution:
 
     def execute(self) -> RunSummary:
         """Execute the run; write its summary and return it. The summary includes the failure."""
-        started = time.monotonic()
+        start = time.monotonic()
         try:
             with self._threads:
                 self._run_pipeline()
@@ -65,16 +65,16 @@ class LocalExecution:
             failed = RunFailure.from_error(cause or error, self._find_failed_step())
             result = {"state": "failed", "failure": failed}
             if cause is None:  # a bug
-                self._write_summary(started, result)
+                self._write_summary(start, result)
                 raise
         except KeyboardInterrupt:
             by_command = (self.folder / CANCELLED).exists()
             trigger = "`modelyard runs cancel`" if by_command else "Ctrl-C or SIGTERM"
             reason = CancelledError(f"{trigger} ended the run. {self.resume_message()}")
             cancelled = RunFailure.from_error(reason, self._find_failed_step())
-            self._write_summary(started, {"state": "cancelled", "failure": cancelled})
+            self._write_summary(start, {"state": "cancelled", "failure": cancelled})
             raise
-        return self._write_summary(started, result)
+        return self._write_summary(start, result)
 
     def resume_message(self) -> str:
         """Return the state of an interrupted run, and the command that resumes it."""
@@ -92,16 +92,16 @@ class LocalExecution:
     def clean_up(self) -> None:
         """Remove remote objects of an interrupted run after its processes have ended."""
 
-    def _write_summary(self, started: float, result: dict[str, Any]) -> RunSummary:
-        resumed = [event.epoch for event in self._read_events() if isinstance(event, Resumed)]
+    def _write_summary(self, start: float, result: dict[str, Any]) -> RunSummary:
+        resume_epochs = [event.epoch for event in self._read_events() if isinstance(event, Resumed)]
         summary = RunSummary(
             run=self.folder.name,
             model=self.config.name,
             steps=self.tasks.steps(),
-            seconds=round(time.monotonic() - started, 3),
+            seconds=round(time.monotonic() - start, 3),
             store=self.config.store.url,
             uses=self._find_used_runs(),
-            resumed_after=resumed[-1] if resumed else None,
+            resumed_after=resume_epochs[-1] if resume_epochs else None,
             **result,
         )
         run_folder.write_summary(self.folder, summary)

@@ -140,15 +140,15 @@ class LocalRun(Run):
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
         """Yield the steps that have a log, with its lines."""
-        yielded: set[str] = set()
+        yielded_steps: set[str] = set()
         while True:
             is_alive = follow and self.is_alive()  # checked before the logs are read
             for step in steps:
                 path = self.folder / "logs" / f"{step}.log"
-                if step not in yielded and path.exists():
-                    yielded.add(step)
+                if step not in yielded_steps and path.exists():
+                    yielded_steps.add(step)
                     yield step, self._read_lines(path, step, follow)
-            if not is_alive or yielded.issuperset(steps):
+            if not is_alive or yielded_steps.issuperset(steps):
                 return
             time.sleep(PAUSE)
 
@@ -233,8 +233,8 @@ class LocalRun(Run):
             step.model_copy(update={"state": final_states.get(step.state, step.state)})
             for step in steps_from_events(self.events(), STEPS, last_change)
         ]
-        failed = next((step.name for step in steps if step.state == "failed"), None)
-        log = self.folder / "logs" / f"{failed}.log"
+        failed_step = next((step.name for step in steps if step.state == "failed"), None)
+        log = self.folder / "logs" / f"{failed_step}.log"
         cancelled = (self.folder / run_folder.CANCELLED).exists()
         cause = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine stopped,"
         error = (CancelledError if cancelled else KilledError)(
@@ -248,7 +248,7 @@ class LocalRun(Run):
             steps=tuple(steps),
             seconds=self._seconds(last_change),
             store=self._start.config["store"]["url"],
-            failure=RunFailure.from_error(error, failed, log if log.exists() else None),
+            failure=RunFailure.from_error(error, failed_step, log if log.exists() else None),
         )
 
     def _seconds(self, until: float) -> float:
@@ -273,8 +273,8 @@ class LocalRun(Run):
             except KeyboardInterrupt:
                 with suppress(ModelyardError):  # the next run cleans up
                     execution.clean_up()  # the lifeline is released, so the processes of the run exit
-                if terminated.is_set() and (written := self._summary()):
-                    return written
+                if terminated.is_set() and (written_summary := self._summary()):
+                    return written_summary
                 raise
 
     def _terminate_parent(self) -> None:
@@ -314,7 +314,7 @@ class LocalRun(Run):
     def _read_lines(self, path: Path, step: str, follow: bool) -> Iterator[str]:
         with path.open(encoding="utf-8", errors="replace") as file:
             while True:
-                states = {current.name: current.state for current in self.steps()} if follow else {}
+                states = {status.name: status.state for status in self.steps()} if follow else {}
                 is_running = self.is_alive() and states.get(step) == "running"
                 yield from (line.rstrip("\n") for line in file)
                 if not is_running:
@@ -369,21 +369,21 @@ class LocalRunner(Runner):
         infos = (
             self.run_class(self, folder, start).info()
             for folder, start in list_start_records(self.home)
-            if self._is_own(start)
+            if self._matches(start)
         )
         return list(islice((info for info in infos if model in (None, info.model)), limit))
 
     def open(self, name: str) -> LocalRun:
         """Return a run of this machine by its name."""
         folder = self.home / "runs" / name
-        if run_folder.NAME.fullmatch(name) and (start := read_start_record(folder)) and self._is_own(start):
+        if run_folder.NAME.fullmatch(name) and (start := read_start_record(folder)) and self._matches(start):
             return self.run_class(self, folder, start)
         raise NotFoundError(
             f"There is no run {name!r} of the environment {self.name} in {self.home / 'runs'}. `modelyard "
             "runs list` shows the runs of this machine; MODELYARD_HOME sets another folder."
         )
 
-    def _is_own(self, start: StartRecord) -> bool:
+    def _matches(self, start: StartRecord) -> bool:
         return (start.runner, start.environment) == (self.kind, self.name)
 
     def _create_execution(self, config: "Config", folder: Path, options: Options) -> "LocalExecution":

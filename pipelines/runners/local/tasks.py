@@ -47,9 +47,9 @@ class Tasks:
         self.outputs: dict[str, Mapping[str, Any]] = {}
         self.failures: dict[str, Failure] = {}
         self._steps = {name: StepStatus(name=name) for name in steps}
-        self._started: dict[str, float] = {}
+        self._start_times: dict[str, float] = {}
         self._folder, self._on_change = folder, on_change
-        self._current = ""
+        self._current_step = ""
         (folder / "failures").mkdir(exist_ok=True)
 
     @contextlib.contextmanager
@@ -98,9 +98,9 @@ class Tasks:
     @property
     def last_line(self) -> str:
         """The last line in the log of the running step."""
-        if not self._current:
+        if not self._current_step:
             return ""
-        with contextlib.suppress(OSError), self.log(self._current).open("rb") as file:
+        with contextlib.suppress(OSError), self.log(self._current_step).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             text = file.read().decode(errors="replace")
             output = text.rpartition("\n}\n")[2]  # after the JSON that KFP prints first
@@ -115,10 +115,10 @@ class Tasks:
 
     def _execute_task(self, step: str, execute: Callable[[], tuple[Mapping[str, Any], Any]]) -> Any:
         """Return the outputs of a task; it is cached if no process was started."""
-        self._current = step
-        for earlier in itertools.takewhile(lambda name: name != step, self._steps):
-            if self.state(earlier) == "waiting":
-                self._change(earlier, "skipped")
+        self._current_step = step
+        for earlier_step in itertools.takewhile(lambda name: name != step, self._steps):
+            if self.state(earlier_step) == "waiting":
+                self._change(earlier_step, "skipped")
         outputs, status = execute()
         succeeded = status.name == "SUCCESS"
         self._change(step, "succeeded" if succeeded else "failed", cached=self.state(step) == "waiting")
@@ -128,8 +128,8 @@ class Tasks:
 
     def _run_process(self, full_command: Sequence[str], env_vars: Mapping[str, str] | None = None) -> int:
         """Run the process of the current task and return its exit code; see `run_local_subprocess` of KFP."""
-        step, record = self._current, local_run.failure_path(self._folder, self._current)
-        self._started[step] = time.monotonic()
+        step, record = self._current_step, local_run.failure_path(self._folder, self._current_step)
+        self._start_times[step] = time.monotonic()
         self._change(step, "running")
         killed_before = _count_oom_kills()
         environment = {**os.environ, **(env_vars or {}), TERMINATION_LOG_VARIABLE: str(record)}
@@ -169,7 +169,7 @@ class Tasks:
 
     def _seconds(self, step: str) -> float:
         """Return the seconds since the process of a step started."""
-        return round(time.monotonic() - self._started[step], 3) if step in self._started else 0.0
+        return round(time.monotonic() - self._start_times[step], 3) if step in self._start_times else 0.0
 
 
 def _use_this_python(command: Sequence[str], python: str) -> list[str]:

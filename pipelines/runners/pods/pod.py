@@ -44,16 +44,16 @@ class PodFailedError(ClusterError):
         return not issubclass(type(self.failure.to_error()), NOT_RETRYABLE)
 
 
-def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environment) -> Json:
+def create_step_pod(compiled_pipeline: tuple[Json, Json], step: str, environment: Environment) -> Json:
     """Return the pod of a step in a pipeline of `parse_package`, without its name, commands and artifacts."""
-    pipeline, platform = compiled
+    pipeline, platform = compiled_pipeline
     container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
     settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
     pod: Json = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     pod["metadata"]["labels"].update(settings["podMetadata"]["labels"])
     spec = pod["spec"]
     spec["serviceAccountName"] = environment.runs.service_account
-    spec["automountServiceAccountToken"] = STEPS[step].kubernetes
+    spec["automountServiceAccountToken"] = STEPS[step].uses_kubernetes
     spec["activeDeadlineSeconds"] = int(settings.get("activeDeadlineSeconds", environment.active_deadline))
     user, group = (int(settings["securityContext"][key]) for key in ("runAsUser", "runAsGroup"))
     spec["securityContext"].update(runAsUser=user, runAsGroup=group, fsGroup=group, runAsNonRoot=True)
@@ -64,9 +64,9 @@ def create_step_pod(compiled: tuple[Json, Json], step: str, environment: Environ
         volume["emptyDir"] = {"sizeLimit": mount["sizeLimit"]} if "sizeLimit" in mount else {}
     (fetch, main), (put,) = spec["initContainers"], spec["containers"]
     artifacts = find_storage(environment.artifact_store().url, "environment.pipeline_root")
-    for staged in (fetch, main, put):
-        tmp, mount = staged["volumeMounts"]
-        staged["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
+    for pod_container in (fetch, main, put):
+        tmp, mount = pod_container["volumeMounts"]
+        pod_container["volumeMounts"] = [tmp, {**mount, "mountPath": artifacts.mount}]
     fetch["image"] = put["image"] = environment.image(STAGING_IMAGE)
     main.update(
         image=container["image"], env=container.get("env", []), resources=_convert_resources(container)
@@ -182,13 +182,13 @@ def _wait_for_start(
         problem = find_problem(pod, cluster.list_events(pod), cluster.nodes)
         if problem and problem.reason not in first_seen:
             on_wait(problem.message)
-        waited = now - first_seen.setdefault(problem.reason if problem else "", now)
+        waited_seconds = now - first_seen.setdefault(problem.reason if problem else "", now)
         if problem:
             wait_limit = inf if problem.wait_limit is None else problem.wait_limit
-            if waited >= min(start_timeout, wait_limit):
+            if waited_seconds >= min(start_timeout, wait_limit):
                 error = find_start_error(step, problem, None) or StuckError(problem.message)
                 raise PodFailedError(Failure.from_error(error, step))
-        elif waited > start_timeout and not any(map(_has_started, states.values())):
+        elif waited_seconds > start_timeout and not any(map(_has_started, states.values())):
             error = StuckError(
                 f"The pod {name} did not start within {start_timeout:g} s, and Kubernetes reports no reason. "
                 f"`kubectl describe pods -n {cluster.namespace}` shows more."
@@ -242,10 +242,10 @@ def sample_memory(cluster: Cluster, pod: Json, container: str) -> Iterator[Calla
     def sample() -> None:
         while not ended.is_set():
             try:
-                sampled = cluster.read_memory_usage(pod, container)
+                memory = cluster.read_memory_usage(pod, container)
             except ClusterError:
                 return  # no permission, or no response; the run does not need it
-            usage[:] = [sampled] if sampled else usage
+            usage[:] = [memory] if memory else usage
             ended.wait(MEMORY_PAUSE)
 
     threading.Thread(target=sample, name=f"memory of {container}", daemon=True).start()

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from modelyard.pipelines.compile import compiler
 from modelyard.pipelines.compile.compiler import create_specs
 from modelyard.pipelines.config.config import Config
-from modelyard.pipelines.config.errors import iterate_keys, section_class
+from modelyard.pipelines.config.validation import iterate_keys, section_class
 from modelyard.pipelines.steps import STEPS
 
 IMAGES = {"kind": "images", "source": "/a.zip", "resize": {"height": 8, "width": 8}}

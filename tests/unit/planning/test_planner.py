@@ -189,7 +189,7 @@ def test_a_probe_on_a_gpu_gives_the_price_of_training(
     assert plan.cost
     assert plan.cost.train
     assert plan.cost.train.value == pytest.approx(plan.cost.per_hour * plan.train.total.value / 3600)
-    assert plan.prices_read in plan.cost.note
+    assert plan.price_date in plan.cost.note
     spot = make_plan("gke", probe=True)
     assert spot.cost
     assert spot.cost.per_hour < plan.cost.per_hour

@@ -14,7 +14,7 @@ from modelyard.components.errors import ConfigError
 from modelyard.pipelines.config.layers import Document
 from modelyard.pipelines.config.text import DURATION, Keys, format_value
 
-EXPECTED = {
+EXPECTED_VALUES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
@@ -121,21 +121,21 @@ def _format_message(
     if first["loc"][-1:] == ("[key]",):
         return f"{path} is not a key; the keys are {_format_expected(first)}."
     field = fields.get(key_path)
-    inner_first = (key_path[:depth] for depth in range(len(key_path), 0, -1))
-    nearest = field or next((fields[keys] for keys in inner_first if keys in fields), None)
+    ancestors = (key_path[:depth] for depth in range(len(key_path), 0, -1))
+    nearest = field or next((fields[keys] for keys in ancestors if keys in fields), None)
     description = nearest.description if nearest and nearest.description else ""
     description = f"{description.partition('. ')[0].rstrip('.')}."  # its first sentence
     if first["type"] == "missing":
         return f"{path} is missing; add it: {description}"
     if first["type"] == "value_error":
-        in_origin = isinstance(value, dict) or document.origin(key_path) == f"--set {path}"
-        subject = "" if in_origin else f"{path}: "
+        names_key = isinstance(value, dict) or document.origin(key_path) == f"--set {path}"
+        subject = "" if names_key else f"{path}: "
         text = f"{subject}{first['ctx']['error']}"
         return text if text.endswith(("?", ".")) else f"{text}."
     if field and any(getattr(constraint, "pattern", None) == DURATION for constraint in field.metadata):
         expected = "a duration, such as 90m, 12h, 30d or 8w"
         return f"{path} is {format_value(value)} and must be {expected}{_default_hint(field)}"
-    if len(details) > 1 or first["type"] not in EXPECTED:
+    if len(details) > 1 or first["type"] not in EXPECTED_VALUES:
         return f"{path} is {format_value(value)}, which is not valid. Expected: {description}"
     hint = _choice_hint(value, first) or _default_hint(field)
     if first["type"] == "model_type" and field and not field.is_required():
@@ -150,7 +150,7 @@ def _format_expected(detail: ErrorDetails) -> str:
 
 
 def describe_expected(detail: ErrorDetails, item: str = "") -> str:
-    """Return what was expected instead of a value; the error has a type of EXPECTED.
+    """Return what was expected instead of a value; the error has a type of EXPECTED_VALUES.
 
     `item` is the value as text, for the example of a list with one item.
     """
@@ -158,7 +158,7 @@ def describe_expected(detail: ErrorDetails, item: str = "") -> str:
         name: f"{value:g}" if isinstance(value, float) else value
         for name, value in detail.get("ctx", {}).items()
     }
-    return EXPECTED[detail["type"]].format(item=item, **context)
+    return EXPECTED_VALUES[detail["type"]].format(item=item, **context)
 
 
 def _choice_hint(value: Any, detail: ErrorDetails) -> str:
