@@ -2,11 +2,11 @@
 
 1. fingerprint: identify the data, the run and the champion; end the run if nothing changed (skip_unchanged)
 2. ingest:      download, verify, decode
-3. preprocess:  validate, split, measure the normalization
-4. train:       fit, export with the preprocessing included
+3. preprocess:  validate, split, compute the normalization
+4. train:       fit, export with the normalization included
 5. evaluate:    score candidate and champion on the same test examples; the gate decides
 6. deploy:      if the gate promotes: publish, verify on a real server, promote
-7. explain:     last, even after a failure: explain how the run ended
+7. explain:     explain how the run ended; runs last, even after a failure
 
 The input of a step is one JSON string with only the keys that affect its result, so that a change of another
 key does not invalidate the cache. The environment sets image, resources and node of each step. The cache key

@@ -102,7 +102,7 @@ def local_images(step_specs: Mapping[str, Spec]) -> dict[str, str]:
 def create_pipeline(
     environment: Environment, step_specs: Mapping[str, Spec] = NO_SPECS
 ) -> Callable[..., dsl.PipelineTask]:
-    """Return the pipeline for an environment; on this machine, `step_specs` select code for the cache key."""
+    """Return the pipeline for an environment; `step_specs` affect the cache keys of local runs."""
     if environment.on_cluster:
         settings = dsl.PipelineConfig(active_deadline_seconds=environment.active_deadline)
         return build_pipeline(lambda step, task: configure_pod(step, task, environment), settings)
@@ -112,7 +112,7 @@ def create_pipeline(
 
 def configure_pod(step: str, task: dsl.PipelineTask, environment: Environment) -> None:
     """Set the image, environment variables, resources and node of the pod of a step."""
-    from kfp import kubernetes  # slow; not needed on this machine
+    from kfp import kubernetes  # slow, and not needed for local runs
 
     resources = environment.resources(step)
     image = environment.image(step)
@@ -154,7 +154,7 @@ def compile_package(environment: Environment) -> bytes:
 
 
 def parse_package(package: bytes) -> tuple[Json, Json]:
-    """Return the two documents of a pipeline for a cluster: its specification and its platform's."""
+    """Return the two documents of a pipeline for a cluster: the pipeline spec and the platform spec."""
     pipeline, platform = yaml.load_all(package, LOADER)
     return pipeline, platform
 

@@ -87,7 +87,7 @@ def prepare_uploads(config: Config, environment: Environment) -> Uploads:
 
     Raises:
         ConfigError: the folder of model.code is too large.
-        DataError: the data is missing, too large, or has another SHA-256 than the configuration.
+        DataError: the data is missing or too large, or its SHA-256 is not that of the configuration.
     """
     uploads, source = prepare_code(config, environment), config.data.source
     if not environment.on_cluster or not source or not local_path(source, "data.source"):

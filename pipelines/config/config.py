@@ -117,10 +117,7 @@ class Config(Settings):
         )
 
     def preparation(self) -> Preparation:
-        """Return the keys of `data` for preprocess.
-
-        evaluate checks `champion_leakage`.
-        """
+        """Return the keys of `data` for preprocess, without `champion_leakage`, which evaluate checks."""
         values = {key: getattr(self.data, key) for key in Preparation.model_fields}
         fail_on = [name for name in self.data.fail_on if name != "champion_leakage"]
         return Preparation(**values | {"fail_on": fail_on})

@@ -102,7 +102,7 @@ def _find_key_path(detail: ErrorDetails, document: Document, prefix: Keys) -> Ke
 
 
 def _find_origin(key_path: Keys, detail: ErrorDetails, document: Document) -> str:
-    """Return the origin of a value; for an error about a section, of the first key in its message."""
+    """Return the origin of a value, or of the first key in the message of an error about a section."""
     if detail["type"] == "value_error" and isinstance(document.get(key_path), dict):
         for path in _DOTTED_KEY.findall(str(detail["ctx"]["error"])):
             keys = tuple(path.split("."))

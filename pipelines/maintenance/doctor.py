@@ -69,7 +69,7 @@ class CheckResult(NamedTuple):
 
 
 def run_checks(store: Store, serving: Serving, name: str, environment: Environment) -> list[CheckResult]:
-    """Return all checks of this machine and of the environment `name`; they leave no files."""
+    """Return the results of all checks of this machine and of the environment `name`; they leave no files."""
     checks: dict[str, Callable[[], str]] = {
         "python": check_python,
         "packages": check_packages,
@@ -182,7 +182,7 @@ def _check_writable(path: Path) -> None:
 
 
 def find_store_errors(models: ModelStore, name: str) -> list[str]:
-    """Return a message for each damaged record of a model, and if the champion's manifest is damaged."""
+    """Return a message for each damaged record of a model, and for a damaged manifest of the champion."""
     errors = models.readable_history(name)[1]
     models.served_versions(name, errors)
     with suppress(DamagedError):  # `errors` has it
@@ -229,7 +229,7 @@ def check_proxies() -> str:
                 "unset HTTP_PROXY, HTTPS_PROXY and ALL_PROXY."
             ) from error
     by_scheme = ", ".join(f"{redact_url(url)} for {scheme}" for scheme, url in proxies.items())
-    return f"{by_scheme}, never for this machine" if by_scheme else "none"
+    return f"{by_scheme}, not for this machine" if by_scheme else "none"
 
 
 def find_netrc() -> str:

@@ -89,7 +89,7 @@ class GarbageCollector:
             self._cluster_keep_reason = f"clusters may use {store}: set the environment with -e"
 
     def find(self) -> list[Removable]:
-        """Return the objects, users before the objects that they use.
+        """Return the objects; versions and runs come before the uploads that they use.
 
         Raises:
             BackendError: Kubeflow Pipelines does not respond.
@@ -172,7 +172,7 @@ class GarbageCollector:
         return reasons
 
     def _find_bucket_reason(self, name: str) -> str | None:
-        """Return the reason to keep a run in pods if its artifacts are not in this environment's bucket."""
+        """Return the reason to keep a run if its artifacts are not in the bucket of this environment."""
         root = self.environment.artifact_store().url.rstrip("/") if self._on_cluster else None
         try:
             uri = artifacts_uri(self.home / "runs" / name)
@@ -195,7 +195,7 @@ class GarbageCollector:
             with suppress(FileNotFoundError):  # another gc removed it
                 if f"/{name}/" in entry.read_text(encoding="utf-8"):
                     entry.unlink()
-        if any(self._usage.list_active_local_runs()):  # it may have used the cache before
+        if any(self._usage.list_active_local_runs()):  # a run that started meanwhile may have used the cache
             return False
         folder, removed_folder = self.home / "runs" / name, self.home / "removed" / name
         if (folder / PODS).is_file():
@@ -250,13 +250,13 @@ class GarbageCollector:
             yield f"the schedule {schedule.display_name}", _format_parameters(schedule)
 
     def _remove_upload(self, entry: Entry) -> bool:
-        """Delete an upload unless a run uses it that was retried or submitted after `find`."""
+        """Delete an upload unless a run that was retried or submitted after `find` uses it."""
         used = any(entry.key in _format_parameters(run) for run in self._usage.list_active_kfp_runs())
         return not used and self._objects.delete(entry)
 
     def _find_checkpoints(self) -> Iterator[Removable]:
         for entry in self._objects.entries("checkpoints/"):
-            if CHECKPOINT.fullmatch(entry.key):  # a training that ends removes its own
+            if CHECKPOINT.fullmatch(entry.key):  # train removes its checkpoint at the end
                 yield self._create_removable("checkpoint", entry)
 
     def _find_records(self) -> Iterator[Removable]:

@@ -119,7 +119,7 @@ class AcceleratorOption(Record):
 
 
 class TrainingCost(Record):
-    """The price per hour and the cost of training, None without its time; `note` is the price's origin."""
+    """The price per hour and the cost of training, if its time is known; `note` is the price's origin."""
 
     per_hour: float
     train: Estimate | None

@@ -262,7 +262,7 @@ def _find_errors(plan: Plan, inputs: _Inputs) -> Iterator[str]:
         )
     if device.disk is not None and storage.run > device.disk:
         yield (
-            f"the run writes {format_size(storage.run)}, but only {format_size(device.disk)} of the disk are "
+            f"the run writes {format_size(storage.run)}, but only {format_size(device.disk)} of the disk is "
             "free: run `modelyard gc`, or set MODELYARD_HOME to a folder on another disk"
         )
     disk = environment.resources("train").ephemeral_storage if config.training.checkpoint_every else None

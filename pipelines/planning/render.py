@@ -19,7 +19,7 @@ PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3,
 
 
 def print_plan(plan: Plan, console: Console, all_options: bool, probe_command: str) -> None:
-    """Print a plan, with all accelerators or the first five; `probe_command` makes it with a probe."""
+    """Print a plan, with all accelerators or the first five; `probe_command` plans with a probe."""
     lines = [(name, value, "dim") for name, value in format_facts(plan).items()]
     if not plan.train and plan.fit != "does not fit":
         fits = "" if plan.fit else "whether the model fits, "
@@ -57,7 +57,7 @@ def _print_options(options: Sequence[AcceleratorOption], plan: Plan, console: Co
         line.rstrip()
         console.print(line)
     hidden_count = len(plan.options) - len(options)
-    note = f"USD per hour, read {plan.price_date}; training uses one device"
+    note = f"USD per hour as of {plan.price_date}; training uses one device"
     console.print(Text(note + (f"; {hidden_count} more with --all" if hidden_count else ""), "dim"))
 
 
@@ -108,7 +108,7 @@ def _iterate_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     yield (
         "storage",
-        f"{format_size(storage.run)} per run, of which {format_size(storage.model)} are stored per version; "
+        f"{format_size(storage.run)} per run, of which {format_size(storage.model)} is stored per version; "
         f"{format_size(storage.checkpoint)} per checkpoint",
     )
     if plan.train:

@@ -80,10 +80,10 @@ class RunSummary(Record):
         champion: the champion at the end of the run.
         decision: the decision of the gate; `unchanged` if the run ended early because of `skip_unchanged`,
             without metrics and report.
-        reason: why the gate decided so, or why the version was not promoted.
+        reason: why the gate made this decision, or why the version was not promoted.
         rules: the rules of the gate with their results.
         notes: sentences about the decision, such as the effects of leakage.
-        metrics: for scripts: each metric by its name, its 95 % interval as `<name>_interval`, the number of
+        metrics: for scripts, each metric by its name, its 95 % interval as `<name>_interval`, the number of
             test examples as `examples`, and the `gain` over the champion if there is one.
         evaluation: all measurements of evaluate.
         steps: the state of each step.

@@ -54,8 +54,8 @@ class AppliedSchedule(Record):
 class RecurringRuns:
     """The recurring runs of modelyard on a server.
 
-    Methods with a name raise NotFoundError if there is no recurring run of that name, and ConflictError if
-    modelyard did not create it. All raise BackendError if the server refuses a request or does not respond.
+    Methods that take a name raise NotFoundError if there is no recurring run of that name, and ConflictError
+    if modelyard did not create it. All raise BackendError if the server refuses a request or is unavailable.
     """
 
     def __init__(self, backend: Backend, environment: Environment, console: "Console") -> None:
@@ -103,8 +103,8 @@ class RecurringRuns:
     def resume(self, name: str) -> None:
         """Enable the recurring run.
 
-        KFP starts a run at once when it enables a recurring run that missed a due time. So it is
-        replaced instead, unless `catch_up` is set.
+        KFP starts a run at once when it enables a recurring run that missed a due time. So the
+        recurring run is replaced instead, unless `catch_up` is set.
         """
         runs = self._require_named(name)
         newest = runs[-1]
@@ -237,7 +237,7 @@ class RecurringRuns:
         return due_time if due_time < now + GRACE_PERIOD else None
 
     def _ended_recently(self, recurring_run: ManagedRecurringRun) -> bool:
-        """Return whether a run ended within a minute, which may have started a waiting one."""
+        """Return whether a run ended within the last minute, so that KFP may have just started another."""
         page = self.backend.runs.run_service_list_runs(
             experiment_id=recurring_run.run.experiment_id,
             page_size=LATEST_RUNS,
@@ -273,7 +273,7 @@ class RecurringRuns:
 
 
 def _find_action(newest: ManagedRecurringRun, target: ManagedRecurringRun, version_id: str | None) -> Action:
-    """Return the action that changes a recurring run to the desired one with a pipeline version."""
+    """Return the action that replaces or changes `newest`, so that it equals `target`."""
     reference = newest.run.pipeline_version_reference
     if newest.sha256 != target.sha256 or reference.pipeline_version_id != version_id:
         return "replace"

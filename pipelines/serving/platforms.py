@@ -127,7 +127,7 @@ def load_recorded_manifest(models: ModelStore, name: str, version: int | None) -
 def load_recorded_section(
     name: str, kind: type[S], overrides: Sequence[str], manifest: Manifest | None, **options: Any
 ) -> S:
-    """Return a section as a version's run had it; the defaults if the recorded keys are unknown.
+    """Return a section as a version's run had it; the defaults if that section is invalid.
 
     `overrides` of other sections are ignored. `options` are those of `load_section`.
     """

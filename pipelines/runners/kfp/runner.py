@@ -201,7 +201,7 @@ class KfpRun(Run):
         return self._runner.open(self.id)
 
     def explain(self) -> Explanation:
-        """Return how the run ended and why, or that it is running; pods may be deleted."""
+        """Return how the run ended and why, or that it is running; works without its pods."""
         model, run_records = self._read_records()
         end, state = run_records.end, runs.state(self._run)
         if end and end.state == state and end.ended >= runs.last_start_time(self._run):

@@ -1,6 +1,6 @@
 """Starts, lists, follows and cancels the runs of this machine.
 
-A run ends with its parent process, which executes it. Other processes read the folder of the run:
+The parent process of a run executes it. Other processes read the folder of the run:
 `start.json` names the parent process, the lifeline is locked while it is alive, `events.jsonl` has the
 progress, `run.json` the result.
 """
@@ -236,9 +236,9 @@ class LocalRun(Run):
         failed_step = next((step.name for step in steps if step.state == "failed"), None)
         log = self.folder / "logs" / f"{failed_step}.log"
         cancelled = (self.folder / run_folder.CANCELLED).exists()
-        cause = "`modelyard runs cancel` ended it" if cancelled else "it was killed, or the machine stopped,"
+        cause = "was ended by `modelyard runs cancel`" if cancelled else "was killed, or the machine stopped,"
         error = (CancelledError if cancelled else KilledError)(
-            f"{cause} before the summary was written. Resume the run with `modelyard runs retry "
+            f"The run {cause} before the summary was written. Resume it with `modelyard runs retry "
             f"{self.name}`: finished steps are cached."
         )
         return RunSummary(
