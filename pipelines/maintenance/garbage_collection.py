@@ -212,10 +212,10 @@ class GarbageCollector:
     def _find_files(self, kind: Literal["report", "traceback"], folder: str) -> Iterator[Removable]:
         for path in sorted((self.home / folder).glob("*")):
             with suppress(FileNotFoundError):  # another gc removed it
-                changed, remove = path.stat().st_mtime, partial(_delete, path)
-                keep_reason = self._young_reason if changed > self._cutoff else None
+                mtime, remove = path.stat().st_mtime, partial(_delete, path)
+                keep_reason = self._young_reason if mtime > self._cutoff else None
                 yield Removable(
-                    kind, path.name, _get_size(path), self._format_age(changed), keep_reason, remove
+                    kind, path.name, _get_size(path), self._format_age(mtime), keep_reason, remove
                 )
 
     # Uploads and checkpoints, of all models in the store
@@ -276,16 +276,16 @@ class GarbageCollector:
     def _young_reason(self) -> str:
         return f"younger than {self._policy.younger_than}"
 
-    def _find_store_keep_reason(self, changed: float) -> str | None:
+    def _find_store_keep_reason(self, mtime: float) -> str | None:
         """Return the reason to keep an object of the store that has no known user, if any."""
-        if changed > self._cutoff:
+        if mtime > self._cutoff:
             return self._young_reason
-        if changed > self._store_cutoff:
+        if mtime > self._store_cutoff:
             return f"a run of the last {self.environment.active_deadline} s may use it"
         return self._cluster_keep_reason
 
-    def _format_age(self, changed: float) -> str:
-        hours = int((self.now - changed) // 3600)
+    def _format_age(self, mtime: float) -> str:
+        hours = int((self.now - mtime) // 3600)
         return f"{hours // 24} days old" if hours >= 48 else f"{hours} hours old"
 
 
