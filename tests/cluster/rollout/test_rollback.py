@@ -54,7 +54,6 @@ def test_candidate_slower_than_stable_is_rejected(deploy_rejected, stable):
     # Each request takes a second on a slow machine.
     platform = stable.platform_with(latency_margin=0.01, min_requests=5)
     reason, clients = deploy_rejected(stable.publish("slow"), platform)
-    assert re.search(r"latency is \d+\.\d ms, \d+\.\d times stable's", reason)
     assert "rollout.max_latency_ratio" in reason
     assert clients.failed == []
 
