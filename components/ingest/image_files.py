@@ -34,7 +34,7 @@ MAX_LOGGED_FILES = 1000
 MAX_LISTED_CHARACTERS = 1400  # error messages are cut at 2,000
 
 SplitTarget = tuple[str, float]
-EncodedImage = tuple[str, SplitTarget, bytes]
+ImageFile = tuple[str, SplitTarget, bytes]
 """The name, split and target, and content of an image file."""
 DecodedImage = tuple[str, SplitTarget, NDArray[Any] | DataError]
 """The name, split and target, and pixels of an image, or why it cannot be decoded."""
@@ -228,7 +228,7 @@ def _read_batches(
     image_bytes = image_format.height * image_format.width * image_format.channels
     group_size = max(1, min(MAX_GROUP_SIZE, BATCH_BYTES // image_bytes))
 
-    def encoded_images() -> Iterator[EncodedImage]:
+    def encoded_images() -> Iterator[ImageFile]:
         nonlocal total
         for name, target, read_content in _iterate_encoded(path, source.max_bytes, targets):
             total += 1
@@ -247,16 +247,14 @@ def _read_batches(
         notes.append(f"Unusable files that were skipped: {unusable.count:,} of {total:,}.")
 
 
-def _decode_all(
-    files: Iterator[EncodedImage], group_size: int, image_format: ImageFormat
-) -> Iterator[DecodedImage]:
-    """Decode images in threads, in groups of at most `group_size` images and about BATCH_BYTES."""
+def _decode_all(files: Iterator[ImageFile], size: int, image_format: ImageFormat) -> Iterator[DecodedImage]:
+    """Decode images in threads, in groups of at most `size` images and about BATCH_BYTES."""
     pending: deque[Future[list[DecodedImage]]] = deque()
     with ThreadPoolExecutor(WORKERS) as pool:
-        group: list[EncodedImage] = []
+        group: list[ImageFile] = []
         for image in files:
             group.append(image)
-            if len(group) >= group_size or sum(len(content) for _, _, content in group) > BATCH_BYTES:
+            if len(group) >= size or sum(len(content) for _, _, content in group) > BATCH_BYTES:
                 pending.append(pool.submit(_decode, group, image_format))
                 group = []
                 if len(pending) > 2 * WORKERS:
@@ -266,7 +264,7 @@ def _decode_all(
             yield from pending.popleft().result()
 
 
-def _decode(group: list[EncodedImage], image_format: ImageFormat) -> list[DecodedImage]:
+def _decode(group: list[ImageFile], image_format: ImageFormat) -> list[DecodedImage]:
     """Decode a group, because handing one small image to a thread takes as long as decoding it."""
 
     def decode(content: bytes) -> NDArray[Any] | DataError:
