@@ -12,14 +12,16 @@ Parameters of several functions:
 - `config`: the path of a YAML file, a Config of `load_config`, or None for the digits example.
 - `environment`: where steps and servers run: `local`, `kind`, `gke`, the name of a file in ./environments, or
   the path of a file. Its store is the default model store.
-- `overrides`: `key=value` with dotted keys, as for --set.
+- `overrides`: `key=value` with dotted keys, as for --set. With a Config, only those of the section
+  `environment` are allowed; pass the others to `load_config`.
 - `log`, `warn`: functions that receive progress messages and warnings.
 
-Errors are subclasses of ModelyardError. The message says what is wrong and what to do.
+Errors are subclasses of ModelyardError. The message says what is wrong and what to do. An argument of a wrong
+type is a ConfigError.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +32,7 @@ from modelyard.components.store.models import ModelStore
 from modelyard.components.store.models import open_store as _open_store
 from modelyard.components.store.records import Champion
 from modelyard.components.store.settings import Store
+from modelyard.pipelines.config.arguments import check_arguments
 from modelyard.pipelines.config.config import Config, load, load_section
 from modelyard.pipelines.environments.load import load_environment
 from modelyard.pipelines.runners.base import Run, RunInfo, RunSummary
@@ -80,6 +83,7 @@ Notify = Callable[[str], None]
 DEFAULT_OPTIONS: dict[str, bool | int] = {"skip_unchanged": False, "force_after": 0}
 
 
+@check_arguments
 def load_config(
     path: Path | str | None = None, overrides: Sequence[str] = (), environment: str = "local"
 ) -> Config:
@@ -90,19 +94,11 @@ def load_config(
     Raises:
         ConfigError: lists every error with its line, the value and the remedy.
     """
-    if not isinstance(path, Path | str | None):
-        raise ConfigError(
-            f"The configuration is {path!r}, which is not a path. Pass the path of a file, or a Config."
-        )
-    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
-        raise ConfigError(
-            f"The overrides are {overrides!r}, which is not a list of texts. "
-            'Pass a list such as ["training.epochs=3"].'
-        )
     store = load_environment(environment, overrides).model_store()
     return load(Path(path) if path is not None else None, overrides, store=store)
 
 
+@check_arguments
 def run(
     config: ConfigSource = None,
     environment: str = "local",
@@ -124,6 +120,7 @@ def run(
     return summary
 
 
+@check_arguments
 def plan(
     config: ConfigSource = None,
     environment: str = "local",
@@ -149,6 +146,7 @@ def plan(
     return planner.make_plan(config, env, environment, request, run_folder.home(), log, warn)
 
 
+@check_arguments
 def submit(
     config: ConfigSource = None,
     environment: str = "kind",
@@ -174,6 +172,7 @@ def submit(
     return prepare_submission(scope, config, {"skip_unchanged": skip_unchanged}).send()
 
 
+@check_arguments
 def compile_pipeline(
     file: Path | str, config: ConfigSource = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> None:
@@ -187,6 +186,7 @@ def compile_pipeline(
     compile_to(_resolve_config(config, overrides, environment), Path(file), env)
 
 
+@check_arguments
 def step_specs(
     config: ConfigSource = None, environment: str = "local", overrides: Sequence[str] = ()
 ) -> dict[str, str]:
@@ -199,6 +199,7 @@ def step_specs(
     return {step: spec.to_json() for step, spec in specs.items()}
 
 
+@check_arguments
 def list_runs(
     environment: str | None = None,
     model: str | None = None,
@@ -212,12 +213,18 @@ def list_runs(
 
     Without an environment, these are the runs that `modelyard run` started on this machine. `endpoint` and
     `namespace` are those of `submit`.
+
+    Raises:
+        ConfigError: `limit` is negative.
     """
     from modelyard.pipelines.runners import select
 
+    if limit < 0:
+        raise ConfigError(f"limit is {limit} and must be at least 0.")
     return select.list_runs(select.RunScope(environment, endpoint, namespace), model, limit, warn)
 
 
+@check_arguments
 def open_run(
     name: str | None = None,
     environment: str | None = None,
@@ -235,6 +242,7 @@ def open_run(
     return select.find_run(select.RunScope(environment, endpoint, namespace), name)
 
 
+@check_arguments
 def open_store(url: str | None = None, environment: str = "local") -> ModelStore:
     """Return a model store.
 
@@ -248,6 +256,7 @@ def open_store(url: str | None = None, environment: str = "local") -> ModelStore
     return _open_store(load_store_section(url, environment))
 
 
+@check_arguments
 def promote(
     name: str,
     version: int,
@@ -275,6 +284,7 @@ def promote(
     return controller.promote(pin_version(controller.models, name, version), reason)
 
 
+@check_arguments
 def rollback(
     name: str,
     to: int | None = None,
@@ -308,6 +318,7 @@ def rollback(
     return controller.rollback(to, reason)
 
 
+@check_arguments
 def deploy(
     name: str,
     version: int,
@@ -338,6 +349,7 @@ def deploy(
     return controller.roll_out(pin_version(controller.models, name, version), None, reason)
 
 
+@check_arguments
 def rollout_status(
     name: str,
     environment: str = "local",
@@ -369,6 +381,7 @@ def rollout_status(
     return status
 
 
+@check_arguments
 def promote_candidate(
     name: str, environment: str, *, reason: str, by: str, log: Notify = lambda _: None
 ) -> "Outcome":
@@ -388,6 +401,7 @@ def promote_candidate(
     return controller.promote_candidate(reason)
 
 
+@check_arguments
 def abort_rollout(name: str, environment: str, *, reason: str, by: str) -> int | None:
     """Remove the candidate of a rollout; return its version, or None if there is no candidate.
 
@@ -406,6 +420,7 @@ def abort_rollout(name: str, environment: str, *, reason: str, by: str) -> int |
     return version
 
 
+@check_arguments
 def serve(
     name: str,
     version: int | None = None,
@@ -437,6 +452,7 @@ def serve(
     serve(name, store, load_recorded_section("serving", Serving, (), manifest, **options), version)
 
 
+@check_arguments
 def load_model(
     name: str,
     version: int | None = None,
@@ -478,7 +494,8 @@ def load_model(
     return LocalModel(open_store(store_url, environment), name, version)
 
 
-def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePrediction]":
+@check_arguments
+def predict(model: "Model", files: Iterable[Path | str]) -> "list[ExamplePrediction]":
     """Return a prediction for each example in files, in order.
 
     The files are images, or .npy files with one or more examples. A prediction has `example` (the file, with
@@ -486,10 +503,13 @@ def predict(model: "Model", files: Sequence[Path | str]) -> "list[ExamplePredict
     values) and `values` (each value by its name).
 
     Raises:
+        ConfigError: `model` is not a model of `load_model`.
         DataError: a file is missing, or does not fit the signature of the model.
     """
     from modelyard.pipelines.serving import prediction
 
+    if not isinstance(model, prediction.LocalModel | prediction.RemoteModel):
+        raise ConfigError(f"model is {model!r}; pass a model that load_model returned.")
     return prediction.predict(model, [Path(file) for file in files])
 
 
@@ -621,7 +641,12 @@ def load_store_section(url: str | None, environment: str = "local") -> Store:
 
 
 def _resolve_config(source: ConfigSource, overrides: Sequence[str], environment: str) -> Config:
-    return source if isinstance(source, Config) else load_config(source, overrides, environment)
+    if not isinstance(source, Config):
+        return load_config(source, overrides, environment)
+    unused = [override for override in overrides if not override.startswith("environment.")]
+    if unused:
+        raise ConfigError(f"The overrides {unused} do not change a Config: pass them to load_config.")
+    return source
 
 
 def _quiet_console() -> "Console":
