@@ -114,7 +114,7 @@ coverage: setup ## Run the tests and print the coverage of each file, with branc
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench-data: setup ## Compare the speed of ingest and preprocess with that of SHA-256, and decoding with a Pillow loop; needs 4 GB of disk
+bench-data: setup ## Compare the speed of ingest and preprocess with that of SHA-256, and JPEG decoding with that of a Pillow loop; needs 4 GB of disk
 	$(BIN)/python benchmarks/data.py
 
 bench-flow: setup ## Compare a run, a rerun, training and the overhead of a step with bare scripts

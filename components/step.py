@@ -29,7 +29,7 @@ TERMINATION_LOG_VARIABLE = "MODELYARD_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
 MAX_DOCUMENT = 3 * 2**10  # bytes; Kubernetes cuts a termination message at 4 KiB
 MAX_TEXT = 2000  # characters
-RUN_AGAIN = "Run it again: completed steps are cached."
+RUN_AGAIN = "Run it again: finished steps are cached."
 MORE_MEMORY = (
     "Reduce the layer sizes in `model` or training.batch_size, or add memory: environment.steps.{step}.memory"
     " on a cluster, a larger machine otherwise."
@@ -123,7 +123,7 @@ def killed_message(step: str) -> str:
     """Return the message for a step whose process was killed."""
     return (
         f"The step {step} was killed, or crashed outside of Python, perhaps because memory ran out. "
-        f"{MORE_MEMORY.format(step=step)} If a user killed it, run it again: completed steps are cached."
+        f"{MORE_MEMORY.format(step=step)} If a user killed it, run it again: finished steps are cached."
     )
 
 

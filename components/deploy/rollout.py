@@ -285,7 +285,7 @@ class RolloutController(StableUpdater):
         verb = "deployed" if version == previous else "promoted"
         cause = str(error) if isinstance(error, ModelyardError) else describe(error)
         cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else cause
-        self.log(f"withdrawing the candidate: {cause}")
+        self.log(f"removing the candidate: {cause}")
         stable = "stable is unchanged"
         with ignore_sigterm():
             with suppress(ClusterError, StoreError):

@@ -123,7 +123,7 @@ class StableUpdater:
             candidate = "" if stable else " Its candidate still serves clients."
             raise DeployError(
                 f"{error} There is no earlier champion to go back to. {self._restore(stable)}{candidate} "
-                "Correct this, then deploy the version again."
+                "Correct the cause of the error, then deploy the version again."
             ) from error
 
     def _reconcile(self, servers: Servers | None = None) -> Champion | None:

@@ -222,7 +222,7 @@ def _find_slice_limits(
     if unknown := [name for name in threshold if name not in slices]:
         raise EvaluateError(
             f"gate has a limit for the {metric} of {unknown[0]!r}, which is not a class; the classes are "
-            f"{', '.join(list(slices)[:20])}. Correct the name; the training comes from the cache."
+            f"{', '.join(list(slices)[:20])}. Correct the name and run again: finished steps are cached."
         )
     return [(slices[name], limit) for name, limit in threshold.items()]
 

@@ -153,10 +153,13 @@ def _read_index(contents: Mapping[str, bytes], files: Sequence[str], source: Sou
         return index
     if not source.index and source.problem != "regression":
         return None
-    reason = f"{summarize_names(sorted(contents))} has no such columns" if contents else "it has no index"
+    reason = "the source has no index. Add one, or set data.index."
+    if contents:
+        names = summarize_names(sorted(contents))
+        reason = f"there are no such columns in {names}. Add them, or correct data.index."
     raise DataError(
         "targets come from an index (.csv, .tsv or .jsonl with the columns path, label and optionally "
-        f"split), but {reason}. Correct it, or data.index."
+        f"split), but {reason}"
     )
 
 

@@ -35,7 +35,7 @@ LISTED_NAMES = 20
 FINDING_NOUNS = {
     "duplicates": ("duplicate", "in the same split as the original"),
     "conflicting_labels": ("duplicate", "with another label than the original"),
-    "leakage": ("test example", "in the training examples, which biases the test metrics"),
+    "leakage": ("test example", "in the training examples"),
 }
 SPLITS: tuple[ModelSplit, ...] = get_args(ModelSplit)
 
@@ -150,7 +150,8 @@ def check_findings(findings: Mapping[str, Duplicates], preparation: Preparation)
                 f"{description}, and data.fail_on has {name}. Remove them from the source, or remove {name} "
                 "from data.fail_on."
             )
-        log(f"{description}.")
+        consequence = " Such examples bias the test metrics." if name == "leakage" else ""
+        log(f"{description}.{consequence}")
 
 
 def _select_targets(

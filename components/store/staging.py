@@ -49,7 +49,7 @@ def mount_path(uri: str) -> Path:
 def main() -> None:
     """Run the command."""
     with step("staging"):
-        parser = argparse.ArgumentParser(description="Copy artifacts between a storage and steps.")
+        parser = argparse.ArgumentParser(description="Copy artifacts between object storage and steps.")
         parser.add_argument("--endpoint", help="URL of an emulator")
         parser.add_argument("action", choices=("fetch", "put"))
         parser.add_argument("uri", nargs="*")

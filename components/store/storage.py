@@ -165,7 +165,7 @@ def unusable_url(url: str, setting: str, reason: str) -> ConfigError:
     """Return the error for an unsupported URL, with the supported forms; `reason` ends the sentence."""
     storages = [storage for storage in _load_all() if storage.writable or setting == "data.source"]
     if not storages:
-        return ConfigError("The storages of modelyard are not registered. Reinstall modelyard.")
+        return ConfigError("No storage is registered. Reinstall modelyard.")
     forms = ", ".join(dict.fromkeys(storage.form for storage in storages))
     return ConfigError(f"{setting} is {url}, {reason}. Use {forms}, or a path.")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelyard.components.artifacts import read, tree_bytes
-from modelyard.components.errors import DataError, NotFoundError
+from modelyard.components.errors import DataError, NotFoundError, pluralize
 from modelyard.components.store import staging
 from modelyard.components.store.models import ModelStore, open_store
 from modelyard.components.store.objects import Entry, Objects, delete_all
@@ -286,7 +286,7 @@ class GarbageCollector:
 
     def _format_age(self, mtime: float) -> str:
         hours = int((self.now - mtime) // 3600)
-        return f"{hours // 24} days old" if hours >= 48 else f"{hours} hours old"
+        return f"{hours // 24} days old" if hours >= 48 else f"{pluralize(hours, 'hour')} old"
 
 
 def _format_parameters(run: Any) -> str:

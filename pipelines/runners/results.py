@@ -70,7 +70,7 @@ def fetch_run_report(run: Run) -> Path:
         return Path(summary.report)
     state = run.info().state
     if state in ("pending", "running"):
-        reason = f"is {state} and has no report before the step evaluate has ended"
+        reason = f"({state}) has no report yet: the step evaluate writes it"
     else:
         reason = f"({state}) has no report: it ended before evaluate, or its report was removed"
     raise NotFoundError(

@@ -281,5 +281,5 @@ class ServingPlatform(Protocol):
 def superseded_error(name: str, version: int | None) -> Superseded:
     """Return the error of a rollout whose candidate was replaced by `version`, or withdrawn (None)."""
     if version is None:
-        return Superseded(f"The candidate of {name} was withdrawn by another command. Deploy it again.")
+        return Superseded(f"The candidate of {name} was removed by another command. Deploy it again.")
     return Superseded(f"The rollout of version {version} replaced the candidate.")

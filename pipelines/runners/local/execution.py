@@ -77,7 +77,7 @@ class LocalExecution:
         return self._write_summary(start, result)
 
     def resume_message(self) -> str:
-        """Return the state of an interrupted run, and the command that resumes it."""
+        """Return the state of an interrupted run, and the command that retries it."""
         epochs = [
             event.epoch for event in self._read_events() if isinstance(event, Resumed | CheckpointSaved)
         ]
@@ -86,7 +86,7 @@ class LocalExecution:
         )
         return (
             f"No step is running, and finished steps are cached{training}. `modelyard runs retry "
-            f"{self.folder.name}` resumes the run."
+            f"{self.folder.name}` retries the run."
         )
 
     def clean_up(self) -> None:

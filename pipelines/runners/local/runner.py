@@ -238,7 +238,7 @@ class LocalRun(Run):
         cancelled = (self.folder / run_folder.CANCELLED).exists()
         cause = "was ended by `modelyard runs cancel`" if cancelled else "was killed, or the machine stopped,"
         error = (CancelledError if cancelled else KilledError)(
-            f"The run {cause} before the summary was written. Resume it with `modelyard runs retry "
+            f"The run {cause} before the summary was written. Retry it with `modelyard runs retry "
             f"{self.name}`: finished steps are cached."
         )
         return RunSummary(

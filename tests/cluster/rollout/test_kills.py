@@ -79,9 +79,7 @@ def test_later_of_two_concurrent_rollouts_is_promoted(served):
             assert served.deploy(late).decision == "promote"
             output, _ = process.communicate(timeout=240)
     assert "hold: " in output
-    assert (
-        f"of version {late} replaced the candidate" in output or "was withdrawn by another command" in output
-    )
+    assert f"of version {late} replaced the candidate" in output or "was removed by another command" in output
     assert clients.failed == []
     served.assert_settled(late)
 

@@ -96,7 +96,7 @@ def test_deploy_status_promote_abort_and_rollback_change_what_is_served(
     assert run_without_image("rollout", "abort", workspace.name)["version"] == v3
     output, _ = rollout.communicate(timeout=240)
     assert '"decision": "hold"' in output
-    assert "withdrawn by another command" in output
+    assert "removed by another command" in output
     workspace.assert_settled(v2)
 
     with workspace.load().running() as clients:

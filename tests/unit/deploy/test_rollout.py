@@ -429,7 +429,7 @@ def test_rejected_candidate_is_not_promoted_manually(controller, publish, state,
     platform = controller.platform
     platform.claim("rollout", platform.describe_servers(2, publish().digest))
     on_log("verified: ", lambda: platform.withdraw("rollout"))
-    with pytest.raises(DeployError, match="was withdrawn by another command"):
+    with pytest.raises(DeployError, match="was removed by another command"):
         controller.promote_candidate("it is good")
     assert state() == (1, 1, None, True)
 

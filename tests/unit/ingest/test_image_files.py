@@ -209,7 +209,7 @@ def test_numbers_in_an_index_are_regression_targets(pack, png_image, run_ingest)
 
 def test_an_index_without_columns_is_refused_with_the_expected_columns(pack, png_image, run_ingest) -> None:
     source = pack({"cats/1.png": png_image(), "i.csv": b"cats/1.png,cat\n"})
-    with pytest.raises(DataError, match=r"columns path, label.* i\.csv has no such columns"):
+    with pytest.raises(DataError, match=r"columns path, label.* no such columns in i\.csv"):
         run_ingest("images", source, index="i.csv")
     with pytest.raises(DataError, match=r"data\.index"):
         run_ingest("images", source, index="j.csv")
