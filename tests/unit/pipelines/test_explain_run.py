@@ -48,7 +48,7 @@ def test_running_and_killed_runs_are_explained_with_their_step(tmp_path, modelya
             modelyard("explain").out == "The run 20260101-000000-aaaa of digits is running the step ingest.\n"
         )
         running = modelyard("report")
-        assert (running.code, "is running" in running.err) == (7, True)
+        assert (running.code, "(running)" in running.err) == (7, True)
     explanation = modelyard.json("explain")
     assert (explanation["state"], explanation["kind"], explanation["step"]) == (
         "failed",
