@@ -56,9 +56,9 @@ def test_running_and_killed_runs_are_explained_with_their_step(tmp_path, modelya
         "ingest",
     )
     assert explanation["text"].startswith(
-        "The run 20260101-000000-aaaa of digits failed in the step ingest: it was killed"
+        "The run 20260101-000000-aaaa of digits failed in the step ingest: The run was killed"
     )
-    assert "it was killed" in modelyard("runs", "show", "20260101-000000-aaaa").out
+    assert "was killed" in modelyard("runs", "show", "20260101-000000-aaaa").out
     before = modelyard.json("runs", "show", "20260101-000000-aaaa")
     os.utime(run / run_folder.EVENTS, (time.time() + 1000,) * 2)  # the time of the last event counts
     after = modelyard.json("runs", "show", "20260101-000000-aaaa")
