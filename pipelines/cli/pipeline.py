@@ -154,7 +154,7 @@ def plan(
         command += ["-e", environment] if environment != "local" else []
         command += [part for override in overrides or () for part in ("--set", override)]
         print_plan(result, Console(), all_accelerators, shlex.join([*command, "--probe"]))
-    raise typer.Exit(PlanError.exit_code if result.errors or result.exceeded else 0)
+    raise typer.Exit(PlanError.exit_code if result.errors or result.exceeded_limits else 0)
 
 
 def compile_(

@@ -52,15 +52,15 @@ def apply(
 
     scope, console = replace(scope, overrides=overrides or ()), Console(stderr=True)
     _, uploads = api.find_server_and_uploads(scope, config, budget=None, skip_checks=anyway)
-    applied = _recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
+    schedule = _recurring_runs(scope, console).apply(uploads, dry_run=dry_run)
     if output is Output.JSON:
-        print_json({**applied.model_dump(mode="json"), "applied": not dry_run})
+        print_json({**schedule.model_dump(mode="json"), "applied": not dry_run})
         return
-    result = f"{'would be ' if dry_run else ''}{RESULTS.get(applied.action, 'unchanged')}"
-    typer.echo(f"Schedule {applied.name} at {applied.endpoint}: {result}.")
-    rows = [("change", str(change)) for change in applied.changes]
-    rows += [("next", due) for due in applied.next] or [("next", "none: paused")]
-    rows += [("note", note) for note in applied.notes]
+    result = f"{'would be ' if dry_run else ''}{RESULTS.get(schedule.action, 'unchanged')}"
+    typer.echo(f"Schedule {schedule.name} at {schedule.endpoint}: {result}.")
+    rows = [("change", str(change)) for change in schedule.changes]
+    rows += [("next", due) for due in schedule.next] or [("next", "none: paused")]
+    rows += [("note", note) for note in schedule.notes]
     print_rows(rows)
 
 

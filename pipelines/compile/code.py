@@ -99,16 +99,16 @@ def find_imported_modules(
 def find_packages(image: str, root: Path = ROOT) -> tuple[str, ...]:
     """Return the packages and modules below components/ in an image: those of its steps and their imports."""
     steps = {step.name for step in STEPS.values() if image in (step.image, *step.accelerator_images.values())}
-    packages, new = {"__init__"}, steps or {image}
-    while new - packages:
-        packages |= new
+    packages, added_packages = {"__init__"}, steps or {image}
+    while added_packages - packages:
+        packages |= added_packages
         names = [
             name
             for name in _package_files(root)
             if name.removeprefix(f"{PACKAGE}.components.").partition(".")[0] in packages
         ]
         modules, _ = find_imported_modules(names, root=root)
-        new = {name.split(".")[2] for name in modules if name.count(".") > 1}
+        added_packages = {name.split(".")[2] for name in modules if name.count(".") > 1}
     return tuple(sorted(packages))
 
 

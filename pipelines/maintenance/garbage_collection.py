@@ -185,7 +185,7 @@ class GarbageCollector:
     def _read_used_runs(self, name: str) -> tuple[str, ...]:
         """Return the runs whose artifacts a run took from the cache."""
         with suppress(DataError, FileNotFoundError):
-            return read(self.home / "runs" / name / "run.json", RunSummary).uses
+            return read(self.home / "runs" / name / "run.json", RunSummary).reused_runs
         return ()
 
     def _remove_run(self, name: str) -> bool:

@@ -135,9 +135,9 @@ class Plan(Record):
         device: the device that trains.
         capacity: the memory of the device.
         uncounted: operations that `flops_per_step` does not include.
-        too_large: the message of a probe that ran out of memory.
+        out_of_memory: the message of a probe that ran out of memory.
         errors: the reasons why the run cannot succeed, with remedies.
-        exceeded: the limits that the run exceeds, with remedies.
+        exceeded_limits: the limits that the run exceeds, with remedies.
     """
 
     model: str
@@ -156,7 +156,7 @@ class Plan(Record):
     storage: Storage
     probe: ProbeResult | None
     probed_at: str | None
-    too_large: str | None
+    out_of_memory: str | None
     train: TrainTime | None
     cost: TrainingCost | None
     options: tuple[AcceleratorOption, ...]
@@ -164,7 +164,7 @@ class Plan(Record):
     learning_curve: LearningCurve | None
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
-    exceeded: tuple[str, ...] = ()
+    exceeded_limits: tuple[str, ...] = ()
 
 
 def estimate_memory(cost: Cost) -> Memory:
@@ -261,12 +261,12 @@ def compute_plan_key(config: Config, environment: Environment) -> str:
 
 
 def save_plan(home: Path, key: str, plan: Plan) -> None:
-    """Write a plan to its file, without `exceeded`.
+    """Write a plan to its file, without `exceeded_limits`.
 
     Raises:
         OSError: the file cannot be written.
     """
-    write(home / "plans" / f"{key}.json", plan.model_copy(update={"exceeded": ()}))
+    write(home / "plans" / f"{key}.json", plan.model_copy(update={"exceeded_limits": ()}))
 
 
 def load_plan(home: Path, key: str) -> Plan | None:

@@ -121,7 +121,7 @@ def make_plan(
     if request.probe and inputs.fit != "does not fit":
         probe = _run_probe(inputs, workload, log)
     curve = None
-    if request.learning_curve and not probe.too_large:
+    if request.learning_curve and not probe.out_of_memory:
         log("training on increasing fractions of the data, which takes about twice as long as training")
         curve, _ = measuring.run_in_process("learning_curve", workload, LearningCurve)
     plan = _create_plan(name, inputs, probe, curve)
@@ -129,8 +129,8 @@ def make_plan(
         save_plan(home, key, plan)
     except OSError as error:
         warn(f"The plan cannot be saved, so `modelyard submit` does not check it: {error}.")
-    exceeded = find_exceeded_limits(plan, environment, config.training, request.budget)
-    return plan.model_copy(update={"exceeded": exceeded})
+    limits = find_exceeded_limits(plan, environment, config.training, request.budget)
+    return plan.model_copy(update={"exceeded_limits": limits})
 
 
 class _Inputs(NamedTuple):
@@ -158,19 +158,19 @@ class _Inputs(NamedTuple):
 class _Probe(NamedTuple):
     """The result of a probe, the training time estimated from it, and the time of the probe.
 
-    `too_large` is the message if the probe ran out of memory.
+    `out_of_memory` is the message if the probe ran out of memory.
     """
 
     result: ProbeResult | None = None
     train: TrainTime | None = None
     probed_at: str | None = None
-    too_large: str | None = None
+    out_of_memory: str | None = None
 
     @classmethod
     def from_plan(cls, plan: Plan | None, data: Dataset) -> "_Probe":
         """Return the probe of the last plan of the configuration, if the numbers of examples are the same."""
         if plan and plan.examples == data.examples:
-            return cls(plan.probe, plan.train, plan.probed_at, plan.too_large)
+            return cls(plan.probe, plan.train, plan.probed_at, plan.out_of_memory)
         return cls()
 
 
@@ -185,17 +185,17 @@ def _run_probe(inputs: _Inputs, workload: TrainingWorkload, log: Notify) -> _Pro
         else:
             result, wall_seconds = measuring.run_in_process("probe", request, ProbeResult)
     except TooLargeError as error:
-        return _Probe(probed_at=now(), too_large=str(error).rstrip("."))
+        return _Probe(probed_at=now(), out_of_memory=str(error).rstrip("."))
     train = estimate_train_time(result, wall_seconds, config.training, inputs.data.examples)
     return _Probe(result, train, now())
 
 
 def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve | None) -> Plan:
-    """Return the plan for the environment `name`, without `exceeded`."""
+    """Return the plan for the environment `name`, without `exceeded_limits`."""
     config, environment, request, catalog, data, cost, device = inputs
     fit = inputs.fit
-    if probe.train or probe.too_large:
-        fit = "does not fit" if probe.too_large else "fits"
+    if probe.train or probe.out_of_memory:
+        fit = "does not fit" if probe.out_of_memory else "fits"
     shards = sum(data.examples.values()) * data.example_bytes
     spot = environment.resources("train").spot
     accelerator = None if _lacks_accelerator(device, probe.result) else device.accelerator
@@ -216,7 +216,7 @@ def _create_plan(name: str, inputs: _Inputs, probe: _Probe, curve: LearningCurve
         storage=estimate_storage(shards, cost, probe.result, config.training),
         probe=probe.result,
         probed_at=probe.probed_at,
-        too_large=probe.too_large,
+        out_of_memory=probe.out_of_memory,
         train=probe.train,
         cost=estimate_cost(probe.train, accelerator, spot, catalog, request.price),
         options=list_options(catalog, inputs.memory, environment.keras_backend),
@@ -252,8 +252,8 @@ def _find_errors(plan: Plan, inputs: _Inputs) -> Iterator[str]:
     """Yield the reasons why the run cannot succeed, with remedies."""
     config, environment, device = inputs.config, inputs.environment, inputs.device
     storage = plan.storage
-    if plan.too_large:
-        yield plan.too_large
+    if plan.out_of_memory:
+        yield plan.out_of_memory
     elif plan.fit == "does not fit":
         yield (
             f"weights, gradients and optimizer need {format_size(plan.memory.fixed)}, but {device.name} has "

@@ -28,7 +28,7 @@ def print_plan(plan: Plan, console: Console, all_options: bool, probe_command: s
             ("probe", f"not run. It measures {fits}the time{cost} on {plan.device}: {probe_command}", "dim")
         )
     lines += [("warning", warning, "yellow") for warning in plan.warnings]
-    lines += [("error", reason, "bold red") for reason in (*plan.errors, *plan.exceeded)]
+    lines += [("error", reason, "bold red") for reason in (*plan.errors, *plan.exceeded_limits)]
     for name, value, style in lines:
         _print_line(name, value, style, console)
     if options := plan.options if all_options else plan.options[:MAX_OPTIONS]:

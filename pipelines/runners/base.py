@@ -90,7 +90,7 @@ class RunSummary(Record):
         seconds: the wall time.
         report: the path of the report.
         store: the URL of the model store.
-        uses: the names of the runs whose artifacts came from the cache.
+        reused_runs: the names of the runs whose artifacts came from the cache.
         resumed_after: the epoch of the checkpoint from which training resumed; on Kubeflow Pipelines, known
             only if a version was published.
         prediction: a prediction of the server of the champion.
@@ -113,7 +113,7 @@ class RunSummary(Record):
     seconds: float
     report: str | None = None
     store: str
-    uses: tuple[str, ...] = ()
+    reused_runs: tuple[str, ...] = ()
     resumed_after: int | None = None
     prediction: Prediction | None = None
     failure: RunFailure | None = None

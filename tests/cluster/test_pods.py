@@ -265,7 +265,7 @@ def test_local_data_and_code_are_uploaded_and_give_the_same_fingerprint(modelyar
     second = run(copy)
     assert second["fingerprint"] == first["fingerprint"]
     assert {states(second)[step] for step in ("ingest", "preprocess", "train", "evaluate")} == {"cached"}
-    assert second["uses"] == [first["run"]]
+    assert second["reused_runs"] == [first["run"]]
 
 
 @pytest.fixture(scope="module")

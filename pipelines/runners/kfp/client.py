@@ -117,9 +117,9 @@ def find_endpoint(environment: Environment, option: str | None = None) -> Endpoi
     for origin, url in urls.items():
         if url and not re.match(URL, url):
             # a URL with a password must not be printed
-            displayed = "a URL with a user or a query" if "@" in url or "?" in url else repr(url)
+            safe_url = "a URL with a user or a query" if "@" in url or "?" in url else repr(url)
             raise ConfigError(
-                f"{origin} is {displayed}, which is not the URL of an API. Use a URL such as "
+                f"{origin} is {safe_url}, which is not the URL of an API. Use a URL such as "
                 f"http://127.0.0.1:8888 or https://kubeflow.example.com/pipeline; set a token in {TOKEN}."
             )
         if url:

@@ -100,7 +100,7 @@ class LocalExecution:
             steps=self.tasks.steps(),
             seconds=round(time.monotonic() - start, 3),
             store=self.config.store.url,
-            uses=self._find_used_runs(),
+            reused_runs=self._find_used_runs(),
             resumed_after=resume_epochs[-1] if resume_epochs else None,
             **result,
         )

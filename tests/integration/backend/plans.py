@@ -27,7 +27,7 @@ def plan_of_an_hour(usd: float) -> Plan:
         storage=Storage(shards=1, model=1, checkpoint=1),
         probe=None,
         probed_at=None,
-        too_large=None,
+        out_of_memory=None,
         train=train,
         cost=TrainingCost(per_hour=usd, train=total.scale(usd / total.value), note="a test"),
         options=(),

@@ -12,7 +12,7 @@ def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
     assert plan["targets"].startswith("10 classes, with ")
     assert plan["flops_per_step"] > 0
     assert plan["train"]["total"]["value"] > 0
-    (exceeded,) = plan["exceeded"]
+    (exceeded,) = plan["exceeded_limits"]
     assert "--budget 0 USD" in exceeded
     assert {step["name"]: step["cached"] for step in run["steps"]}.items() >= {
         "ingest": True,  # from the plan
@@ -21,7 +21,7 @@ def test_a_run_is_compared_with_its_plan(digits_plan: Any, digits: Any) -> None:
     }.items()
     folder = workspace.folder / ".modelyard" / "runs" / run["run"]
     saved_plan = json.loads((folder / "plan.json").read_text())
-    assert saved_plan == {**plan, "exceeded": []}
+    assert saved_plan == {**plan, "exceeded_limits": []}
     (history,) = folder.glob("artifacts/*/train/history/history.json")
     assert History.model_validate_json(history.read_bytes()).parameters == plan["parameters"]
     page = (folder / "report.html").read_text()

@@ -181,7 +181,7 @@ class Workspace:
         (run / "artifacts/model.onnx").write_bytes(b"onnx" * 100)
         (run / "lifeline").touch()
         summary = {"run": name, "model": "digits", "state": "succeeded", "steps": [], "seconds": 1.0}
-        (run / "run.json").write_text(json.dumps({**summary, "store": "s", "uses": uses}))
+        (run / "run.json").write_text(json.dumps({**summary, "store": "s", "reused_runs": uses}))
         uri = f"{run}/artifacts"
         if pods:
             uri = f"{self.environment.pipeline_root}/{name}"

@@ -44,7 +44,7 @@ def test_a_plan_without_a_probe_has_size_and_memory(make_plan: MakePlan) -> None
     assert "60 (class cat) to 900 (class dog)" in text
     assert "unknown" not in text
     assert f"plan\n           {long}" in text
-    assert (plan.errors, plan.exceeded) == ((), ())
+    assert (plan.errors, plan.exceeded_limits) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_plan_fits_into_80_columns_without_broken_words(
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line != line.rstrip()] == []
     words = text.split()
-    for message in (*plan.warnings, *plan.errors, *plan.exceeded):
+    for message in (*plan.warnings, *plan.errors, *plan.exceeded_limits):
         assert set(message.replace("\N{NO-BREAK SPACE}", " ").split()) <= set(words)
     for option in plan.options:
         assert option.accelerator in words
@@ -217,14 +217,14 @@ def test_a_budget_is_compared_with_the_price_of_training(
     make_plan: MakePlan, fields: dict[str, Any], message: str | None
 ) -> None:
     plan = make_plan(**fields)
-    assert bool(plan.exceeded) is (message is not None)
-    assert (message or "") in "".join(plan.exceeded)
+    assert bool(plan.exceeded_limits) is (message is not None)
+    assert (message or "") in "".join(plan.exceeded_limits)
 
 
 def test_timeouts_of_the_environment_are_limits(make_plan: MakePlan) -> None:
     settings = ("environment.steps.train.timeout=20", "environment.active_deadline=21")
     plan = make_plan("gke", settings, probe=True)
-    timeout, active_deadline = plan.exceeded
+    timeout, active_deadline = plan.exceeded_limits
     assert "environment.steps.train.timeout" in timeout
     assert "environment.active_deadline" in active_deadline
     early = Training(epochs=10, early_stopping=EarlyStopping(patience=0))
