@@ -72,7 +72,7 @@ def test_running_and_killed_runs_are_explained_with_their_step(tmp_path, modelya
     (run / run_folder.CANCELLED).touch()
     explanation = modelyard.json("explain")
     assert (explanation["state"], explanation["kind"]) == ("cancelled", "CancelledError")
-    assert "`modelyard runs cancel` ended it" in explanation["text"]
+    assert "was ended by `modelyard runs cancel`" in explanation["text"]
 
 
 def test_folders_of_plans_and_remote_runs_are_no_local_runs(tmp_path, modelyard):
