@@ -101,11 +101,11 @@ class ManagedRecurringRun:
 class DesiredSchedule:
     """The schedule of a configuration: pipeline and arguments, recurring run, and messages for the user.
 
-    `recurring` is without the IDs of the experiment and the pipeline version.
+    `recurring_run` is without the IDs of the experiment and the pipeline version.
     """
 
     submission: Submission
-    recurring: ManagedRecurringRun
+    recurring_run: ManagedRecurringRun
     notes: tuple[str, ...]
 
     @classmethod
@@ -130,8 +130,8 @@ class DesiredSchedule:
                 f"schedule.time_zone to {server_zone}; or set environment.kfp.time_zone to "
                 "cronScheduleTimezone of the server's ConfigMap pipeline-install-config."
             )
-        after = schedule.force_after
-        force_after = parse_duration(after, "schedule.force_after") if after else 0
+        text = schedule.force_after
+        force_after = parse_duration(text, "schedule.force_after") if text else 0
         options = {"skip_unchanged": schedule.skip_unchanged, "force_after": force_after}
         prepared_submission = submission.prepare(config, environment, options)
         copies = (

@@ -81,7 +81,7 @@ class RecurringRuns:
         elif result.action != "nothing":
             uploads.send(self.console)
             uploaded_objects = submission.upload(self.backend, desired.submission)
-            body = desired.recurring.run
+            body = desired.recurring_run.run
             body.namespace = self.backend.scope
             body.experiment_id = uploaded_objects.experiment_id
             body.pipeline_version_reference = uploaded_objects.reference()
@@ -140,7 +140,7 @@ class RecurringRuns:
 
     def _compare(self, desired: DesiredSchedule, runs: list[ManagedRecurringRun]) -> AppliedSchedule:
         """Return the changes and the action to apply them; raise ConflictError for another store."""
-        desired_run = desired.recurring
+        desired_run = desired.recurring_run
         result = AppliedSchedule(
             name=desired_run.name,
             action="create",

@@ -206,7 +206,7 @@ class KfpRun(Run):
         end, state = run_records.end, runs.state(self._run)
         if end and end.state == state and end.ended >= runs.last_start_time(self._run):
             return Explanation(self.name, model, end.state, end.step, end.kind, end.text)
-        decision = describe_decision(*final) if (final := run_records.final_decision()) else ""
+        decision = describe_decision(*record) if (record := run_records.final_decision()) else ""
         return kfp_run.explain(self.name, model, self._archive, decision=decision)
 
     def config(self) -> dict[str, Any]:
