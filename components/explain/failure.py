@@ -40,7 +40,7 @@ NODE_MESSAGE = re.compile(
 )
 """The message of an Argo node: the state of a container, and its termination message."""
 SIGKILL = 9
-TERMINATION_KINDS = (KilledError.__name__, CancelledError.__name__)  # the pod's status may have the cause
+TERMINATION_KINDS = (KilledError.__name__, CancelledError.__name__)  # their records lack the cause
 START_ERRORS: dict[str, tuple[type[StuckError], str]] = {
     "Unschedulable": (
         UnschedulableError,
@@ -88,29 +88,31 @@ def pod_failure(
     status = pod["status"] if pod else {}
     problem = find_problem(pod, events, cluster_nodes, memory_used) if pod else None
     container_end = NODE_MESSAGE.fullmatch(node.message) if node else None
-    fail = partial(Failure.from_error, step=step)
+    create_failure = partial(Failure.from_error, step=step)
     if node and node.driver:
-        return fail(_driver_error(node, problem, log))
+        return create_failure(_driver_error(node, problem, log))
     if status.get("reason") == DEADLINE or (node and node.message.startswith(DEADLINE_MESSAGE)):
-        return fail(_deadline_error(step, pod))
+        return create_failure(_deadline_error(step, pod))
     reasons = (problem.reason if problem else "", container_end["reason"] if container_end else "")
     if OUT_OF_MEMORY in reasons:
         evidence = f": {problem.detail}." if problem and problem.detail else ", so the kernel killed it."
-        return fail(OutOfMemoryError(out_of_memory_message(step, evidence)))
+        return create_failure(OutOfMemoryError(out_of_memory_message(step, evidence)))
     record = _parse_record(pod, container_end["document"] if container_end else None)
     if record and record.kind not in TERMINATION_KINDS:
         return record.model_copy(update={"step": step})
     if pod and "deletionTimestamp" in pod["metadata"]:
-        return fail(pod_deleted_error(step))
+        return create_failure(pod_deleted_error(step))
     if reason := status.get("reason"):  # such as Evicted
         detail = str(status.get("message", "")).rstrip(".") or "no message"
         message = f"The node of the step {step} stopped its pod ({reason}: {detail}). {RUN_AGAIN}"
-        return fail(KilledError(f"{message} environment.steps.{step}.retries does this automatically."))
+        return create_failure(
+            KilledError(f"{message} environment.steps.{step}.retries does this automatically.")
+        )
     if record:
         return record.model_copy(update={"step": step})
     exit_code = _find_exit_code(pod) or (int(container_end["code"]) if container_end else None)
     start_error = find_start_error(step, problem, node)
-    return fail(start_error or _unknown_error(step, exit_code, node.message if node else "", log))
+    return create_failure(start_error or _unknown_error(step, exit_code, node.message if node else "", log))
 
 
 def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None) -> StuckError | None:
@@ -123,8 +125,9 @@ def find_start_error(step: str, problem: PodProblem | None, node: PodNode | None
     kind, keys = START_ERRORS.get(reason, (None, ""))
     if kind is None:
         return None
-    is_step_pod = not (node and node.driver)  # no configuration key sets the resources of a driver
-    return kind(message + keys.format(step=step) * is_step_pod)
+    if not (node and node.driver):  # no configuration key sets the resources of a driver
+        message += keys.format(step=step)
+    return kind(message)
 
 
 def pod_deleted_error(step: str) -> KilledError:

@@ -167,6 +167,8 @@ class Connection(HttpToolsProtocol):
         while start < len(data):
             end = len(data) if (short and not start) or self._is_in_body() else start + PIECE_BYTES
             if maybe_pipelined:
+                # The piece ends in the first line of the next request. If no request is in progress, the
+                # first NEXT_REQUEST belongs to the request that starts in this piece.
                 request_start = data.find(NEXT_REQUEST, start) if self._complete else start
                 next_start = data.find(NEXT_REQUEST, max(request_start, start) + 1, end)
                 end = next_start if next_start > 0 else end
@@ -380,8 +382,8 @@ class ConnectionMemory:
         """Add `size` bytes for a connection; above the limit, close other connections, or else this one."""
         self.bytes += size
         while self.bytes > self.limit and size > 0:
-            idle = (victim for victim in self.open if victim.idle and size <= connection.base_memory)
-            victim = next(iter(self.waiting), None) or next(idle, connection)
+            idle_connections = (other for other in self.open if other.idle and size <= connection.base_memory)
+            victim = next(iter(self.waiting), None) or next(idle_connections, connection)
             if victim.idle and victim is not connection:
                 victim.close()  # an error would be the response to the client's next request
                 continue

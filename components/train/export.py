@@ -54,8 +54,8 @@ def export(
         folder: existing folder for the files.
 
     Raises:
-        TrainError: the model predicts NaN or infinity, or a format cannot be written or loaded, or predicts
-            differently.
+        TrainError: the model predicts NaN or infinity; a file cannot be written or loaded, or its predictions
+            differ from those of the model.
     """
     with float32_policy(model):
         expected = np.asarray(model(examples, training=False))
@@ -120,15 +120,16 @@ def _check_predictions(
     if actual.shape != expected.shape:
         raise TrainError(
             f"Predictions of {name} have the shape {actual.shape}, but those of the trained model "
-            f"{expected.shape}. Use layers whose output shape does not depend on the batch size."
+            f"have the shape {expected.shape}. Use layers whose output shape does not depend on the batch "
+            "size."
         )
     difference = float((np.abs(actual - expected) / scale).max())
     if not difference <= TOLERANCE:
         relative = "" if (scale == 1).all() else " standard deviations of the target"
         raise TrainError(
             f"{name} and the trained model predict differently: by {difference:.2g}{relative}, more than "
-            f"{TOLERANCE:g}. Check for layers that are random at inference, have state, or compute in less "
-            "than float32."
+            f"{TOLERANCE:g}. Check for layers that are random at inference, have state, or compute with "
+            "lower precision than float32."
         )
 
 
@@ -243,8 +244,8 @@ def _write_saved_model(model: Any, path: Path) -> None:
 def main() -> None:
     """Import modules and convert the model in a folder, all named on the command line."""
     with step("export"):
-        folder, output, importable, *modules = sys.argv[1:]
-        sys.path[:] = json.loads(importable)
+        folder, output, paths, *modules = sys.argv[1:]
+        sys.path[:] = json.loads(paths)
         for module in modules:
             importlib.import_module(module)
         try:

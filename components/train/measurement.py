@@ -11,7 +11,8 @@ class TrainingWorkload(Record):
     """A model, its training settings and its data.
 
     `code` and `code_sha256` are those of TrainSpec, `code` as JSON. `training_examples` and
-    `validation_examples` are numbers. `features` is the output folder of preprocess; empty without one.
+    `validation_examples` are numbers of examples. `features` is the output folder of preprocess; empty
+    without one.
     """
 
     example_schema: Schema
@@ -55,7 +56,8 @@ class ProbeRequest(Record):
 class Pace(Record):
     """A linear model of the time of `n` batches: `fixed + n * per_batch`.
 
-    `low` and `high` are the 10 % and 90 % quantiles of the measured windows, relative to their mean.
+    `low` and `high` are the 10 % and 90 % quantiles of the measured times of many batches, relative to their
+    mean.
     """
 
     fixed: float
@@ -71,7 +73,8 @@ class Pace(Record):
 class ProbeResult(Record):
     """Times and memory of real training steps on `device`.
 
-    `load` is the number of runnable processes per core in the preceding minute. `seconds` is the time of the
+    `load` is the number of runnable processes per core in the preceding minute. `synthetic` is whether the
+    examples were random. `seconds` is the time of the
     probe without imports, `setup` the part of it that opens the data and builds the model, `compile` the time
     of compilation in the first steps, `export` the time of all exports in the step `train`. `epoch`
     is the pace of training steps, `validation` that of validation batches. `memory` is the peak of the

@@ -1,7 +1,7 @@
 """Checks a pipeline before `submit` and `schedule apply` send it to Kubeflow Pipelines.
 
-The backend rejects some of these pipelines without a reason, and accepts others that never finish or reuse
-results of an older image.
+Without these checks, the backend would reject some pipelines without a reason, and accept others that never
+finish or reuse results of an older image.
 """
 
 import json
@@ -18,7 +18,7 @@ from modelyard.pipelines.environments.load import read_build_record
 from modelyard.pipelines.steps import STEPS
 
 ARGUMENT_BYTES = 128 * 1024  # Linux's limit for one argument of a program
-IMMUTABLE = re.compile(r".+(@sha256:[0-9a-f]{64}|:[0-9a-f]{16})")
+IMMUTABLE_IMAGE = re.compile(r".+(@sha256:[0-9a-f]{64}|:[0-9a-f]{16})")  # a digest, or a tag of `make images`
 TAG = re.compile(r".+:(?P<tag>[^:/@]+)")
 
 
@@ -42,12 +42,13 @@ def _find_errors(
     if size >= ARGUMENT_BYTES:
         largest = max(arguments, key=lambda name: len(str(arguments[name])))
         yield (
-            f"The configuration has {size:,} bytes, most of them in `{largest}`; Linux limits an argument "
-            f"of a process to {ARGUMENT_BYTES - 1:,}. Move long lists into the dataset or the model's code."
+            f"The configuration has {size:,} bytes, the largest part in `{largest}`; Linux limits an "
+            f"argument of a process to {ARGUMENT_BYTES - 1:,}. Move long lists into the dataset or the "
+            "model's code."
         )
     for step, image in sorted(images.items()):
         tag = TAG.fullmatch(image)
-        if not IMMUTABLE.fullmatch(image) and (tag is None or tag["tag"] == "latest"):
+        if not IMMUTABLE_IMAGE.fullmatch(image) and (tag is None or tag["tag"] == "latest"):
             yield (
                 f"The image of {step} is {image}, which can change without a change of the cache key. Set "
                 "its digest in environment.images, as `make images REGISTRY=…` does."
@@ -81,7 +82,7 @@ def _find_mismatches(environment: Environment) -> Iterator[str]:
 
 
 def _find_warnings(images: Mapping[str, str], environment: Environment) -> Iterator[str]:
-    tagged_steps = sorted(step for step, image in images.items() if not IMMUTABLE.fullmatch(image))
+    tagged_steps = sorted(step for step, image in images.items() if not IMMUTABLE_IMAGE.fullmatch(image))
     if tagged_steps:
         yield (
             f"The images of {', '.join(tagged_steps)} have a tag: when it moves, the cache returns results "

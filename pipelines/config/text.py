@@ -67,7 +67,8 @@ def parse(text: str, origin: str) -> Parsed:
         position = f", line {mark.line + 1}" if mark else ""
         if error.problem == "but found another document":
             raise ConfigError(
-                f"{origin}{position}: there is more than one document. Remove the line ---, or all but one."
+                f"{origin}{position}: there is more than one document. Remove the line ---, or all "
+                "documents but one."
             ) from error
         raise ConfigError(
             f"{origin}{position}: this is not YAML: {error.problem or error.context}. "

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines without a URL, reached through the Kubernetes API server like kfp.Client does.
+"""Kubeflow Pipelines without a URL: requests go through the Kubernetes API server, as with kfp.Client.
 
 A pod responds like the API server of Kubeflow Pipelines and returns as many bytes as it receives.
 """

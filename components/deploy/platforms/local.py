@@ -153,9 +153,9 @@ def running_server(
     Raises:
         DeployError: the server exited or was not ready in time; the message contains the reason.
     """
-    local = json.dumps({**serving, "host": "127.0.0.1", "port": 0, "access_log": False})
+    settings = json.dumps({**serving, "host": "127.0.0.1", "port": 0, "access_log": False})
     command = [sys.executable, "-P", "-m", "modelyard.components.serve"]
-    command += ["--name", name, "--store", store, "--serving", local]
+    command += ["--name", name, "--store", store, "--serving", settings]
     command += [] if version is None else ["--version", str(version)]
     with (
         tempfile.TemporaryDirectory(prefix="modelyard-") as scratch,
@@ -194,12 +194,14 @@ def _wait_for_url(process: subprocess.Popen[bytes], reader: IO[bytes], log: IO[b
     readable, _, _ = select.select([reader], [], [], READY_TIMEOUT)
     if line := reader.readline() if readable else b"":
         return str(json.loads(line)["url"])
-    record = Failure.parse(failure.read_bytes()) if readable and process.wait() and failure.exists() else None
-    if record:
-        raise DeployError(record.message)
+    if readable:  # the server closed the pipe: it has exited
+        exit_code = process.wait()
+        record = Failure.parse(failure.read_bytes()) if exit_code and failure.exists() else None
+        if record:
+            raise DeployError(record.message)
+        result = f"exited with code {exit_code}"
+    else:
+        result = f"was not ready within {READY_TIMEOUT:.0f} s"
     log.seek(0)
     tail = b" | ".join(log.read().splitlines()[-5:]).decode(errors="replace")
-    result = (
-        f"exited with code {process.wait()}" if readable else f"was not ready within {READY_TIMEOUT:.0f} s"
-    )
     raise DeployError(f"The server {result}. Its log ends with: {tail}")

@@ -20,7 +20,7 @@ Track = Literal["stable", "candidate"]
 
 SECRETS_FOLDER = "/etc/modelyard"
 SERVER_GROUP_ID = 65532  # may read the mounted Secrets
-MIN_LINGER = 5.0  # seconds until every proxy of a cluster knows that a server terminates
+MIN_LINGER = 5.0  # seconds in which the proxies of all nodes are updated after a server starts to terminate
 NAME_LABEL, PART_OF_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/part-of"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 TRACK_LABEL, VERSION_LABEL = "modelyard.dev/track", "modelyard.dev/version"

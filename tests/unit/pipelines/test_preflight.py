@@ -39,8 +39,8 @@ def test_digits_pass_without_notes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_spec": "a" * 2**17}, "most of them in `train_spec`"),
-        ({"deploy_spec": "é" * 2**16}, "most of them in `deploy_spec`"),
+        ({"train_spec": "a" * 2**17}, "the largest part in `train_spec`"),
+        ({"deploy_spec": "é" * 2**16}, "the largest part in `deploy_spec`"),
     ],
 )
 def test_too_long_arguments_are_refused(changes, message):

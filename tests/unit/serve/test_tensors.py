@@ -156,12 +156,13 @@ def test_bytes_of_a_wrong_length_or_with_nan_are_refused():
         tensors.parse_binary(np.array([0, 0, 0, np.nan, 0, 0], "<f4").tobytes(), (1, 2, 3), FLOATS)
 
 
-def test_rows_are_encoded_without_loss():
-    rows = np.random.default_rng(0).random((50, 7)).astype(np.float32) ** 9
-    np.testing.assert_array_equal(np.asarray(json.loads(encode_predictions(rows)), np.float32), rows)
+def test_predictions_are_encoded_without_loss():
+    predictions = np.random.default_rng(0).random((50, 7)).astype(np.float32) ** 9
+    decoded = json.loads(encode_predictions(predictions))
+    np.testing.assert_array_equal(np.asarray(decoded, np.float32), predictions)
 
 
-def test_a_document_in_use_keeps_its_values():
+def test_parsing_does_not_change_an_earlier_document():
     first = tensors.parse(b'{"instances": [1]}')
     second = tensors.parse(b'{"instances": [2]}')
     assert (first["instances"][0], second["instances"][0]) == (1, 2)
