@@ -42,7 +42,11 @@ class Model(Protocol):
     max_pixels: int  # of an image
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the predictions (n, values) for a batch (n, *shape)."""
+        """Return the predictions (n, values) for a batch (n, *shape).
+
+        Raises:
+            DataError: the shape of the batch is wrong, or the model's dtype cannot represent its values.
+        """
 
 
 class LocalModel:
@@ -63,7 +67,7 @@ class LocalModel:
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model."""
-        return self._predictor.run(batch)
+        return self._predictor.run(_convert_batch(batch, self.signature.input))
 
 
 class RemoteModel:
@@ -90,6 +94,7 @@ class RemoteModel:
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See Model. The batch is sent as bytes, a tenth of the size of JSON."""
         input_tensor = self.signature.input
+        batch = _convert_batch(batch, input_tensor)
         data = np.ascontiguousarray(batch, np.dtype(input_tensor.dtype).newbyteorder("<")).tobytes()
         tensor = {"name": input_tensor.name, "shape": list(batch.shape), "datatype": self._datatype}
         head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}]}).encode()
@@ -190,7 +195,22 @@ def _read_npy(path: Path, signature: Tensor) -> Iterator[tuple[str, NDArray[Any]
         )
 
 
-def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
+def _convert_batch(batch: Any, signature: Tensor) -> NDArray[Any]:
+    """Return a batch as an array in the model's dtype; see Model.run."""
+    try:
+        array = np.asarray(batch)
+    except ValueError as error:
+        raise DataError(f"The batch is not an array: {error}. Use examples of the same shape.") from error
+    if array.ndim == 0 or array.shape[1:] != signature.shape:
+        shape = " x ".join(map(str, ("n", *signature.shape)))
+        raise DataError(
+            f"The batch has the shape {array.shape}. "
+            f"The model takes {signature.dtype} arrays of shape {shape}."
+        )
+    return _cast("The batch", array, signature)
+
+
+def _cast(source: Path | str, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
     """Return the array in the model's dtype.
 
     Raises:
@@ -203,8 +223,8 @@ def _cast(path: Path, array: NDArray[Any], signature: Tensor) -> NDArray[Any]:
         valid = is_numeric and bool(np.isfinite(array).all())
     if not valid:
         expected = "whole numbers from 0 to 255" if signature.dtype == "uint8" else "finite numbers"
-        raise DataError(f"{path} has values other than {expected}. Use values as in the training data.")
-    return array.astype(signature.dtype)
+        raise DataError(f"{source} has values other than {expected}. Use values as in the training data.")
+    return array.astype(signature.dtype, copy=False)
 
 
 def _describe_input(signature: Tensor) -> str:

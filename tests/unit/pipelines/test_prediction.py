@@ -51,6 +51,14 @@ def test_whole_numbers_of_another_dtype_are_accepted(model, save_array):
     assert predict(model, [save_array(np.full((2, 2), 255), "float64")])[0].text == "bright"
 
 
+def test_a_batch_is_converted_only_if_the_dtype_of_the_model_can_represent_it(model):
+    batch = np.full((1, 2, 2), 255.0)
+    np.testing.assert_array_equal(model.run(batch.tolist()), model.run(batch.astype("uint8")))
+    for wrong in (batch / 2, batch + 1, batch * np.nan, batch[0], [[[1], [1, 2]]], None, batch.astype(str)):
+        with pytest.raises(DataError):
+            model.run(wrong)
+
+
 @pytest.mark.parametrize(
     ("values", "dtype", "message"),
     [
