@@ -106,8 +106,13 @@ class HttpServer:
 
         if self.certificate:
             return _pin_certificate(self.certificate)
+        if self.verify and self.ca:
+            try:
+                return create_tls_context(self.ca)
+            except OSError as error:
+                raise _unreadable("--ca", self.ca, error) from error
         if self.verify:
-            authorities = self.ca or find_certificates()
+            authorities = find_certificates()
             return create_tls_context(authorities) if authorities else ssl.create_default_context()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -21,6 +21,7 @@ type is a ConfigError.
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -437,7 +438,8 @@ def serve(
     `{"port": 8080}`; they override those of the run that trained the version.
 
     Raises:
-        ConfigError: a setting is invalid, or a token, certificate or key file cannot be used.
+        ConfigError: this is not the main thread, a setting is invalid, or a token, certificate or key file
+            cannot be used.
         NotFoundError: there is no such version, or no champion.
         ServeError: the port is not available, or the version cannot be loaded.
         StoreError: the store cannot be read, or the version is damaged.
@@ -446,6 +448,8 @@ def serve(
     from modelyard.components.serve.settings import Serving
     from modelyard.pipelines.serving.platforms import load_recorded_manifest, load_recorded_section
 
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError("serve handles signals and needs the main thread. Call it there, or in a process.")
     store = load_store_section(store_url)
     manifest = load_recorded_manifest(_open_store(store), name, version)
     options = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
@@ -465,7 +469,8 @@ def load_model(
 ) -> "Model":
     """Return a version for predictions, by default the champion.
 
-    `Model.run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values).
+    `Model.run(batch)` takes examples (n, *shape) and returns float32 predictions (n, values). It raises
+    DataError if the shape is wrong, or if the dtype of the model cannot represent the values.
     `Model.signature` has the shape and dtype of an example and the names of the values.
 
     With `server_url`, the server at that URL predicts; `token_file` and `ca` are those of `rollout_status`.

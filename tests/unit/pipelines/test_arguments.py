@@ -1,5 +1,7 @@
 """Wrong arguments of the Python API."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,17 @@ def test_overrides_that_a_config_ignores_are_a_config_error():
     with pytest.raises(ConfigError, match=r"training\.epochs=1"):
         modelyard.step_specs(config, overrides=["training.epochs=1"])
     assert modelyard.step_specs(config, overrides=["environment.steps.train.cpu=1"])
+
+
+def test_serve_outside_of_the_main_thread_is_a_config_error():
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ConfigError, match="main thread"):
+        executor.submit(modelyard.serve, "pets").result()
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_file_without_ca_certificates_is_a_config_error(tmp_path, content):
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
+        modelyard.load_model("pets", server_url="https://127.0.0.1:1", ca=file)
