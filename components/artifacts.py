@@ -177,13 +177,15 @@ class Identity(Record):
 
     `run` is the fingerprint of data, configuration and code: equal fingerprints give the same version. `data`
     is the fingerprint of the data. `champion` is the version that the candidate is compared with, 0 for none;
-    `earlier` are previous champions that were not rolled back, the latest first.
+    `earlier` are previous champions that were not rolled back, the latest first. `manifests` has the SHA-256
+    of their manifests, so that versions with these numbers in another store have another cache key.
     """
 
     run: str
     data: str
     champion: int = 0
     earlier: tuple[int, ...] = ()
+    manifests: tuple[str, ...] = ()
 
 
 def format_number(value: float) -> str:

@@ -7,6 +7,7 @@ key includes the number of elapsed intervals, so other runs in the same interval
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from modelyard.components.source.location import locate
 from modelyard.components.source.settings import Source
 from modelyard.components.step import log
 from modelyard.components.store.models import ModelStore, open_store
-from modelyard.components.store.records import find_rollback, write_record
+from modelyard.components.store.records import HistoryEntry, find_rollback, write_record
 from modelyard.components.store.storage import open_objects
 
 MAX_CHAMPIONS = 5
@@ -50,8 +51,13 @@ def identify(spec: FingerprintSpec, skip_unchanged: bool, force_after: int, iden
         unchanged = None
     run_sha256 = _digest({"data": cache_key, "recipe": spec.recipe_sha256})
     champion = find_version_to_compare(models, spec.name, run_sha256)
-    earlier = find_earlier_champions(models, spec.name, champion) if champion else ()
-    result = Identity(run=run_sha256, data=data_sha256, champion=champion, earlier=earlier)
+    history = models.history(spec.name) if champion else []
+    earlier = find_earlier_champions(history, champion)
+    digests = {entry.version: entry.digest for entry in history}
+    manifests = tuple(digests.get(version, "") for version in (champion, *earlier) if version)
+    result = Identity(
+        run=run_sha256, data=data_sha256, champion=champion, earlier=earlier, manifests=manifests
+    )
     artifacts.write_text(Path(identity), result.model_dump_json())
     reason = unchanged and (
         f"version {unchanged.version}, the champion since {unchanged.since:%Y-%m-%d %H:%M} UTC, has the same "
@@ -101,16 +107,16 @@ def find_version_to_compare(store: ModelStore, name: str, run: str) -> int:
     return current.version
 
 
-def find_earlier_champions(store: ModelStore, name: str, version: int) -> tuple[int, ...]:
-    """Return the champions before `version` last became champion, the latest first.
+def find_earlier_champions(history: Sequence[HistoryEntry], version: int) -> tuple[int, ...]:
+    """Return the champions of a history before `version` last became champion, the latest first.
 
     There are at most MAX_CHAMPIONS, including `version`. Versions that were rolled back are excluded.
     """
-    entries = [entry for entry in store.history(name) if not entry.attempt]
+    entries = [entry for entry in history if not entry.attempt]
     last_index = max((index for index, entry in enumerate(entries) if entry.version == version), default=-1)
-    history = entries[: last_index + 1]
-    versions = dict.fromkeys(entry.version for entry in reversed(history) if entry.version != version)
-    valid = [earlier for earlier in versions if find_rollback(history, earlier) is None]
+    entries = entries[: last_index + 1]
+    versions = dict.fromkeys(entry.version for entry in reversed(entries) if entry.version != version)
+    valid = [earlier for earlier in versions if find_rollback(entries, earlier) is None]
     return tuple(valid[: MAX_CHAMPIONS - 1])
 
 

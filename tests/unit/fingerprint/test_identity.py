@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -200,11 +201,23 @@ def test_skip_unchanged_continues_a_run_with_changed_inputs(
 def test_earlier_champions_exclude_rolled_back_versions(store: ModelStore) -> None:
     for number in range(1, 8):
         publish_and_promote(store, f"run {number}", None)
-    assert find_earlier_champions(store, "digits", 7) == (6, 5, 4, 3)
+    assert find_earlier_champions(store.history("digits"), 7) == (6, 5, 4, 3)
     store.rollback("digits", reason="wrong", by="test")
     publish_and_promote(store, "run 8", 6)
-    assert find_earlier_champions(store, "digits", 8) == (6, 5, 4, 3)
-    assert find_earlier_champions(store, "digits", 1) == ()
+    assert find_earlier_champions(store.history("digits"), 8) == (6, 5, 4, 3)
+    assert find_earlier_champions(store.history("digits"), 1) == ()
+
+
+def test_a_champion_of_the_same_number_in_another_store_is_another_identity(
+    fingerprints: Identify, store: ModelStore, settings: Store, tmp_path: Path
+) -> None:
+    file, identities = tmp_path / "outputs/identity/data", set()
+    for run in ("run 1", "run 2"):
+        publish_and_promote(store, run, None)
+        assert fingerprints().champion == 1
+        identities.add(file.read_text())
+        shutil.rmtree(settings.url)
+    assert len(identities) == 2
 
 
 def test_without_a_champion_nothing_is_skipped(fingerprints: Identify) -> None:
