@@ -139,13 +139,10 @@ def logs(
 
     Works even if the pods of the run were deleted.
     """
-    from modelyard.components.errors import ConfigError
     from modelyard.components.explain.explanation import step_lines
     from modelyard.pipelines.cli.streams import get_write_error
     from modelyard.pipelines.steps import STEPS
 
-    if step and step not in STEPS:
-        raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
     logs = _open_run(scope, name).logs((step,) if step else tuple(STEPS), follow)
     steps = ((step_name, lines if show_all else step_lines(lines)) for step_name, lines in logs)
     if output is Output.JSON:

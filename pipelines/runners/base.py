@@ -19,6 +19,7 @@ from modelyard.components.artifacts import Interval, Metrics, Prediction, Record
 from modelyard.components.errors import ConfigError
 from modelyard.components.events import Event, StepChange
 from modelyard.components.explain.explanation import Explanation
+from modelyard.pipelines.steps import STEPS
 
 if TYPE_CHECKING:
     from modelyard.pipelines.config.config import Config
@@ -200,7 +201,11 @@ class Run(ABC):
 
     @abstractmethod
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Return the logs of steps; with `follow`, until the run or the steps have ended."""
+        """Return the logs of steps; with `follow`, until the run or the steps have ended.
+
+        Raises:
+            ConfigError: there is no such step.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
@@ -253,6 +258,15 @@ class Runner(ABC):
         Raises:
             NotFoundError: there is no such run.
         """
+
+
+def check_steps(steps: Sequence[str]) -> None:
+    """Raise ConfigError unless `steps` is a list of names of steps."""
+    if isinstance(steps, str):
+        raise ConfigError(f'The steps are {steps!r}, which is text. Pass a list such as ["train"].')
+    for step in steps:
+        if step not in STEPS:
+            raise ConfigError(f"There is no step {step!r}. The steps are {', '.join(STEPS)}.")
 
 
 def check_not_ended(name: str, state: str) -> None:

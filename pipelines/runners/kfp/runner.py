@@ -51,6 +51,7 @@ from modelyard.pipelines.runners.base import (
     State,
     StepStatus,
     check_has_failed,
+    check_steps,
 )
 from modelyard.pipelines.runners.kfp import runs, submission
 from modelyard.pipelines.runners.kfp.client import Backend, connect
@@ -187,7 +188,8 @@ class KfpRun(Run):
         return summary
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Yield the started attempts of the steps with their log lines."""
+        """Return the started attempts of the steps with their log lines."""
+        check_steps(steps)
         return self._archive.logs(steps, follow)
 
     def cancel(self) -> None:

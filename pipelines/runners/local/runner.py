@@ -47,6 +47,7 @@ from modelyard.pipelines.runners.base import (
     StepStatus,
     check_has_failed,
     check_not_ended,
+    check_steps,
     read_summary,
     steps_from_events,
 )
@@ -139,7 +140,11 @@ class LocalRun(Run):
         return summary
 
     def logs(self, steps: Sequence[str], follow: bool = False) -> LogLines:
-        """Yield the steps that have a log, with its lines."""
+        """Return the steps that have a log, with its lines."""
+        check_steps(steps)
+        return self._read_logs(steps, follow)
+
+    def _read_logs(self, steps: Sequence[str], follow: bool) -> LogLines:
         yielded_steps: set[str] = set()
         while True:
             is_alive = follow and self.is_alive()  # checked before the logs are read

@@ -15,7 +15,9 @@ from rich.console import Console
 
 from modelyard.components import lifeline
 from modelyard.components.artifacts import Metric, PairedMetrics
+from modelyard.components.errors import ConfigError
 from modelyard.components.events import Epoch, Resumed, StepChange, append
+from modelyard.pipelines.api import open_run
 from modelyard.pipelines.cli.progress import (
     build_serve_command,
     build_steps_table,
@@ -148,6 +150,9 @@ def test_runs_logs_prints_the_lines_of_the_steps(home, modelyard):
     assert modelyard("runs", "logs", FIRST, "train").out == "training\n"
     assert "[KFP" in modelyard("runs", "logs", FIRST, "train", "--all").out
     assert modelyard("runs", "logs", FIRST, "nope").code == 2
+    for steps in ("train", ["nope"]):
+        with pytest.raises(ConfigError):
+            open_run(FIRST).logs(steps)
 
 
 def test_rejected_commands_give_the_reason(home, modelyard):
