@@ -118,7 +118,12 @@ def _get_single_input(document: Any) -> Any:
     if not isinstance(inputs, Array) or len(inputs) != 1 or not isinstance(inputs[0], Object):
         if "instances" in document:
             raise HttpError(400, "The body is a request of TF Serving; send it to /v1/models/NAME:predict.")
-        content = f"{len(inputs)} inputs" if isinstance(inputs, Array) else tensors.describe_keys(document)
+        if isinstance(inputs, Array):
+            content = f"{len(inputs)} inputs"
+        elif "inputs" in document:
+            content = f"a JSON {tensors.describe_type(inputs)} as inputs"
+        else:
+            content = tensors.describe_keys(document)
         raise HttpError(
             400,
             f'The body has {content}, but "inputs" with exactly one tensor is expected: '

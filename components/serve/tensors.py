@@ -60,7 +60,7 @@ def parse(text: bytes) -> Any:
     except (ValueError, RuntimeError) as error:
         raise HttpError(400, f"The body is not valid JSON: {_describe_json_error(text, error)}.") from None
     if not isinstance(document, Object):
-        raise HttpError(400, f"The body is a JSON {_describe_type(document)}, but an object is expected.")
+        raise HttpError(400, f"The body is a JSON {describe_type(document)}, but an object is expected.")
     return document
 
 
@@ -174,7 +174,7 @@ def count_examples(array: Any, max_batch: int) -> int:
     """Return the number of examples, which must be between 1 and `max_batch` (400, 413)."""
     if not isinstance(array, Array):
         raise HttpError(
-            400, f"The input is a JSON {_describe_type(array)}, but a list of examples is expected."
+            400, f"The input is a JSON {describe_type(array)}, but a list of examples is expected."
         )
     count = len(array)
     if not count:
@@ -266,7 +266,8 @@ def parse_binary(data: bytes, shape: Sequence[int], signature: Tensor) -> NDArra
     return values
 
 
-def _describe_type(value: Any) -> str:
+def describe_type(value: Any) -> str:
+    """Return the JSON type of a value for a message."""
     if isinstance(value, Array):
         return "list"
     if isinstance(value, Object):

@@ -89,6 +89,7 @@ def test_a_binary_tensor_gets_a_json_prediction_by_default(number_server):
     [
         ({}, 400, "exactly one tensor"),
         ({"inputs": []}, 400, "exactly one tensor"),
+        ({"inputs": 7}, 400, "a JSON number as inputs"),
         ({"inputs": [tensor(), tensor()]}, 400, "exactly one tensor"),
         ({"inputs": [7]}, 400, "exactly one tensor"),
         ({"instances": [7]}, 400, ":predict"),
