@@ -162,7 +162,10 @@ def history(
     environment: EnvironmentName = "local",
     output: OutputFormat = Output.TEXT,
 ) -> None:
-    """List the promotions, rollbacks and failed attempts of a model, oldest first."""
+    """List the history of a model, oldest first.
+
+    The history consists of promotions, rollbacks and failed attempts.
+    """
     models = open_store(store, environment)
     entries, errors = models.readable_history(name)
     for error in errors:
