@@ -77,7 +77,7 @@ Endpoint = Annotated[
     typer.Option(
         metavar="URL",
         help="URL of the Kubeflow Pipelines API. Default: KF_PIPELINES_ENDPOINT, then kfp.endpoint of the "
-        "environment, then the API server of the cluster in KUBECONFIG.",
+        "environment, then the Service ml-pipeline of the cluster.",
     ),
 ]
 KfpNamespace = Annotated[

@@ -162,7 +162,8 @@ class Pipelines(Settings):
         default=None,
         pattern=URL,
         description="URL of the API of Kubeflow Pipelines, such as https://kubeflow.example.com/pipeline. "
-        "Default: through the API server of the cluster in KUBECONFIG.",
+        "Default: the Service ml-pipeline in kfp.namespace; outside of the cluster, through the API "
+        "server in KUBECONFIG.",
     )
     namespace: str = Field(
         default="kubeflow",
