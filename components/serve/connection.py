@@ -158,28 +158,28 @@ class Connection(HttpToolsProtocol):
     def _parse_pieces(self, data: bytes) -> None:
         """Feed the parser up to the next pipelined request, or until other connections have their turn."""
         start, head_end = 0, data.find(b"\r\n\r\n")
-        # The first line of another request has an H, which is fast to find: JSON numbers have none.
-        maybe_pipelined = data.find(b"H", max(0, head_end)) >= 0
-        # A short head is fed together with its body, unless the body is chunked.
-        short = (
-            self._complete and 0 < head_end < PIECE_BYTES and TRANSFER_ENCODING not in data[:head_end].lower()
-        )
+        maybe_pipelined = data.find(b"H", max(0, head_end)) >= 0  # of HTTP; JSON numbers have no H
+        # A short head is parsed together with its body, unless the body is chunked.
+        short_head = self._complete and 0 < head_end < PIECE_BYTES
+        with_body = short_head and TRANSFER_ENCODING not in data[:head_end].lower()
         while start < len(data):
-            end = len(data) if (short and not start) or self._is_in_body() else start + PIECE_BYTES
-            if maybe_pipelined:
-                # The piece ends in the first line of the next request. If no request is in progress, the
-                # first NEXT_REQUEST belongs to the request that starts in this piece.
-                request_start = data.find(NEXT_REQUEST, start) if self._complete else start
-                next_start = data.find(NEXT_REQUEST, max(request_start, start) + 1, end)
-                end = next_start if next_start > 0 else end
+            end = len(data) if with_body or self._is_in_body() else start + PIECE_BYTES
+            end = self._find_next_request(data, start, end) if maybe_pipelined else end
             if not self._parse(data[start:end]):
                 return
-            start = end
+            start, with_body = end, False
             if start < len(data) and (self.pipeline or self.queue.is_turn_over(self.loop)):
                 self._pause_with(data[start:])
                 if not self.pipeline:
                     self.queue.append(self)
                 return
+
+    def _find_next_request(self, data: bytes, start: int, end: int) -> int:
+        """Return a position in the first line of the next request, or `end` if that comes first."""
+        # If no request is in progress, the first NEXT_REQUEST belongs to the request that starts here.
+        current = data.find(NEXT_REQUEST, start) if self._complete else start
+        position = data.find(NEXT_REQUEST, max(current, start) + 1, end)
+        return position if position > 0 else end
 
     def _is_in_body(self) -> bool:
         """Return whether a body without chunks is being received; its data is parsed in one call."""
