@@ -21,7 +21,7 @@ class ModelyardError(Exception):
 
     @classmethod
     def public_class(cls) -> "type[ModelyardError]":
-        """Return the class, or its first base class, that this module defines."""
+        """Return this class if this module defines it, else the first base class that this module defines."""
         return next(
             kind for kind in cls.__mro__ if kind.__module__ == __name__ and issubclass(kind, ModelyardError)
         )

@@ -11,7 +11,7 @@ Parameters of several functions:
 
 - `config`: the path of a YAML file, a Config of `load_config`, or None for the digits example.
 - `environment`: where steps and servers run: `local`, `kind`, `gke`, the name of a file in ./environments, or
-  the path of a file. Its store is the default model store.
+  the path of a file. Its store overrides `store.url` of a configuration file, and is the default model store.
 - `overrides`: `key=value` with dotted keys, as for --set. With a Config, only those of the section
   `environment` are allowed; pass the others to `load_config`.
 - `log`, `warn`: functions that receive progress messages and warnings.
@@ -90,7 +90,7 @@ def load_config(
 ) -> Config:
     """Return the validated configuration of a file; without a file, that of the digits example.
 
-    The default of its section `store` is the store of the environment.
+    The store of the environment, if it has one, overrides `store.url` of the file.
 
     Raises:
         ConfigError: lists every error with its line, the value and the remedy.
@@ -449,7 +449,9 @@ def serve(
     from modelyard.pipelines.serving.platforms import load_recorded_manifest, load_recorded_section
 
     if threading.current_thread() is not threading.main_thread():
-        raise ConfigError("serve handles signals and needs the main thread. Call it there, or in a process.")
+        raise ConfigError(
+            "serve handles signals and needs the main thread. Call it there, or in another process."
+        )
     store = load_store_section(store_url)
     manifest = load_recorded_manifest(_open_store(store), name, version)
     options = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}

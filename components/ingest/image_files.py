@@ -67,7 +67,7 @@ def read(path: Path, source: Source) -> Examples:
 
 
 class UnusableFiles:
-    """The unusable files of a source; `max_share` is the maximum share of its files."""
+    """The unusable files of a source; `max_share` is the maximum share of unusable files."""
 
     def __init__(self, source: Path, max_share: float) -> None:
         self.count = 0

@@ -195,7 +195,7 @@ class _Table:
 
 
 def _resolve_path(folder: PurePosixPath, path: Any) -> str:
-    """Return the name in the source of a path relative to `folder`."""
+    """Return the path of a file relative to the source, from its path relative to `folder`."""
     if not isinstance(path, str) or not path.strip():
         raise ValueError("has no path")
     parts = path.strip().replace("\\", "/").split("/")

@@ -1,7 +1,7 @@
 """Arrays in an .npz, as `numpy.savez` writes them: x and y, or x_train, y_train, x_test and y_test.
 
-The first axis of x and y is the example. y has the targets: for classification labels (integers from 0 or 1,
-strings, or one-hot rows), for regression numbers. Arrays are read in batches, so they may be larger than
+The first axis of x and y is the example. y has the targets: labels for classification (integers from 0 or 1,
+strings, or one-hot rows), numbers for regression. Arrays are read in batches, so they may be larger than
 memory, and a forged size cannot exhaust it. Images may lack a channel axis; the built-in network adds it.
 """
 
@@ -210,9 +210,7 @@ def _find_labels(pairs: Pairs, classes: tuple[str, ...] | None) -> Labels:
     forms = {(y.dtype.kind in TEXTS, y.shape[1] if len(y.shape) == 2 else 1) for y in arrays}
     if len(forms) > 1:
         descriptions = " and ".join(f"{y.name} is {y.description}" for y in arrays)
-        raise arrays[1].error(
-            f"has other labels than the other array: {descriptions}. Save both in the same form."
-        )
+        raise arrays[1].error(f"has labels in a different form: {descriptions}. Save both in the same form.")
     ((is_text, columns),) = forms
     if is_text:
         return _find_string_labels(arrays, classes)

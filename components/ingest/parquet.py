@@ -130,7 +130,7 @@ def _read_columns_and_labels(
             columns_by_file[file.name] = columns = _find_columns(file, parquet.schema_arrow, problem)
             if columns != columns_by_file[first := next(iter(columns_by_file))]:
                 raise file.error(
-                    f"has other columns or class names than {first!r}. Write both with one schema."
+                    f"differs from {first!r} in its columns or class names. Write both with one schema."
                 )
             total += _measure_uncompressed_size(file, parquet.metadata)
             check_size(f"{file.source}, uncompressed,", total, max_bytes)

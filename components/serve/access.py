@@ -186,7 +186,7 @@ def _check_token(tokens: list[bytes], headers: dict[bytes, bytes]) -> None:
 def _check_site(headers: dict[bytes, bytes]) -> None:
     """Refuse cross-site requests, which browsers send without a preflight (CORS).
 
-    Other clients send neither Sec-Fetch-Site nor Origin. The former is right even if a proxy changes Host.
+    Sec-Fetch-Site is right even if a proxy changes Host. Other clients send neither this header nor Origin.
     """
     site = headers.get(FETCH_SITE)
     if site is None:

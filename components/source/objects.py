@@ -126,7 +126,9 @@ class ObjectLocation:
         try:
             yield
         except NotFoundError as error:
-            raise self._read_error(f"{error} It was replaced during the download. Run again.") from error
+            raise self._read_error(
+                f"{error} The object was replaced or deleted during the download. Run again."
+            ) from error
         except StoreError as error:
             raise DataError(str(error)) from error
         except OSError as error:

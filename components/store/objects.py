@@ -92,12 +92,13 @@ class Objects(Protocol):
 
 
 def check_key(key: str) -> str:
-    """Return `key`; raise StoreError if it is absolute, or has an empty or hidden part or `..`."""
+    """Return `key`; raise StoreError if it is not relative, or has hidden parts or special characters."""
     parts = key.split("/")
     if any(not part or part.startswith(".") or "\\" in part or not part.isprintable() for part in parts):
         raise StoreError(
             f"{key!r} is not a valid file name in a store: it must be a relative path whose parts are not "
-            "empty and do not start with a dot. Rename the file and publish it again."
+            "empty, do not start with a dot, and have no backslashes or unprintable characters. Rename the "
+            "file and publish it again."
         )
     return key
 

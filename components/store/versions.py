@@ -189,7 +189,7 @@ class Versions:
 
         A listing may miss objects that are written during it, so each number up to the last is read. On a
         disk, the last may be a folder without run.json: that number is still free. Numbers are reserved in
-        order, so a number that was missing when a higher one was read is read again.
+        order, so missing numbers below the highest reserved one are read again.
         """
         folders = self._objects.folders(f"{model_folder(name)}/versions/")
         last = max((int(folder) for folder in folders if re.fullmatch(r"\d{6,}", folder)), default=0)

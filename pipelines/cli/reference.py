@@ -37,8 +37,9 @@ A key can be set in several places. Order of precedence:
 1. the option `--set training.epochs=3`, which is repeatable; the value is YAML
 2. the environment variable `MODELYARD_TRAINING__EPOCHS=3`, or `MODELYARD_NAME=pets` for a key at the top
    level; two underscores separate section and key
-3. the file; without a file, [examples/digits.yaml](../examples/digits.yaml)
-4. the default
+3. for `store.url`, the `store` of the [environment](environments.md)
+4. the file; without a file, [examples/digits.yaml](../examples/digits.yaml)
+5. the default
 
 **Paths.** Relative paths in `data.source` and `model.code` are relative to the file. If an option or an
 environment variable sets them, they are relative to the working directory, as `store.url` always is.

@@ -2,8 +2,8 @@
 
     config = load(Path("cifar10.yaml"), ["training.epochs=3"])
 
-Order of precedence: --set, variables such as MODELYARD_TRAINING__EPOCHS=3, the file or the digits example,
-the default. The description of each key is in the `Field` of its section.
+Order of precedence: --set, variables such as MODELYARD_TRAINING__EPOCHS=3, the store of the environment, the
+file or the digits example, the default. The description of each key is in the `Field` of its section.
 """
 
 import ast
@@ -255,7 +255,8 @@ def check_overrides(overrides: Sequence[str], sections: Sequence[str]) -> None:
 
 def _check_section(section: str, origin: str, sections: Sequence[str]) -> None:
     if section not in sections:
-        raise ConfigError(f"{origin}: {section} is not a section of this command{suggest(section, sections)}")
+        hint = suggest(section, sections)
+        raise ConfigError(f"{origin}: {section} is not a section that this command reads{hint}")
 
 
 def load_section(

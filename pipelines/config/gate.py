@@ -13,7 +13,7 @@ from modelyard.components.problems.base import Description
 from modelyard.pipelines.config.validation import suggest
 
 DIRECTIONS = {"minimum": "higher", "maximum": "lower"}
-"""The better values of a metric, by the key of its threshold: accuracy has a minimum, loss a maximum."""
+"""Whether higher or lower values of a metric are better, by the key of its threshold."""
 
 
 class Limit(NamedTuple):

@@ -189,7 +189,7 @@ def test_an_object_replaced_during_the_download_is_refused(
 
     monkeypatch.setattr(Bucket, "find", find_and_replace)
     check_error(
-        lambda: location(f"{prefix}/set.npz").fetch(tmp_path), "replaced during the download. Run again"
+        lambda: location(f"{prefix}/set.npz").fetch(tmp_path), "deleted during the download. Run again"
     )
     assert not files(tmp_path)
 

@@ -91,8 +91,8 @@ def test_model_without_a_champion_has_no_traffic_and_no_rollback(run, publish):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rolout.bake_seconds=5", "rolout is not a section of this command; did you mean rollout"),
-        ("training.epochs=5", "training is not a section of this command; choose from rollout, serving, env"),
+        ("rolout.bake_seconds=5", "rolout is not a section that .* reads; did you mean rollout"),
+        ("training.epochs=5", "training is not a section that .* reads; choose from rollout, serving, env"),
         ("rollout=5", "not SECTION.KEY=VALUE"),
     ],
 )

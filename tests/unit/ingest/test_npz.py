@@ -96,7 +96,7 @@ def replace(array: np.ndarray, index: Any, value: Any, dtype: str = "float32") -
         ({"x": X, "y": np.array([0, 2, 5] * 3)}, "has the labels 0, 2, 5, but"),
         ({"x": X, "y": np.eye(3)[Y] / 2}, "row 0 is not one-hot"),
         ({"x": X, "y": np.where(Y, "a", "")}, "has the label '' in row"),
-        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": np.eye(3)[Y]}, "has other labels than"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": np.eye(3)[Y]}, "has labels in a diff"),
         ({"x": X, "y": replace(Y, 3, -1, "int64")}, "has the label -1 in row 3"),
         ({"x": X, "y": replace(Y, 7, 9, "int64")}, "row 7, but there are only 9 examples"),
         ({"x": X, "y": replace(Y, 7, 2**40, "int64")}, "has the label 1099511627776 in row 7"),
